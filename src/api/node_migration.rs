@@ -1,0 +1,222 @@
+//! `NodeMigration`: one node's share, and the only contract between controller and agent. The controller writes
+//! `spec`, the agent writes `status`. It is cluster-scoped and bears the node's name.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::request::{Drain, Images, Preflight, Rollback, Target};
+use crate::plan::finding::Finding;
+
+/// One node's share of a `RuntimeMigration`.
+#[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "transship.dev",
+    version = "v1alpha1",
+    kind = "NodeMigration",
+    status = "NodeMigrationStatus",
+    shortname = "nmig",
+    derive = "PartialEq"
+)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeMigrationSpec {
+    /// The migration that this is a share of.
+    pub migration: MigrationRef,
+    /// UID of the Node that is meant; a reinstalled node of the same name is another one.
+    pub node_uid: String,
+    /// What the agent shall do.
+    pub action: Action,
+    /// The runtime to move to.
+    pub target: Target,
+    /// How pods are moved away before the switch.
+    #[serde(default)]
+    pub drain: Drain,
+    /// What happens to the images in the source's store.
+    #[serde(default)]
+    pub images: Images,
+    /// Which findings are accepted.
+    #[serde(default)]
+    pub preflight: Preflight,
+    /// When and how the node goes back by itself.
+    #[serde(default)]
+    pub rollback: Rollback,
+}
+
+/// Names one `RuntimeMigration` at one generation of its spec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MigrationRef {
+    /// Its name.
+    pub name: String,
+    /// Its UID: an object of the same name that was created anew is another migration.
+    pub uid: String,
+    /// The generation of its spec that this share was made from. A higher one makes the agent plan again, and
+    /// retries a node that is Blocked or RolledBack.
+    pub generation: i64,
+}
+
+/// What the agent shall do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Action {
+    /// Collect facts, compute the plan, report it; change nothing.
+    Plan,
+    /// Plan, and carry the plan out.
+    Migrate,
+    /// The migration is being deleted: undo what has been prepared, or let a switch that has begun end; uncordon.
+    Abort,
+}
+
+/// How far one node is; written by its agent alone.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeMigrationStatus {
+    /// UID of the migration that this status speaks of; the status of another one is ignored.
+    pub migration_uid: String,
+    /// `spec.migration.generation` that this status speaks of.
+    pub migration_generation: i64,
+    /// `spec.action` that this status speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<Action>,
+    /// UID of the node that this status speaks of.
+    pub node_uid: String,
+    /// Where the node is on its way.
+    pub phase: NodePhase,
+    /// One sentence: what is happening, what it waits for, or how it ended.
+    pub message: String,
+    /// The runtime that the node leaves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<RuntimeVersion>,
+    /// The runtime that the node goes to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<RuntimeVersion>,
+    /// Results of the preflight, the blocking ones first.
+    pub findings: Vec<Finding>,
+    /// The plan, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanSummary>,
+    /// Number of steps that are done.
+    pub steps_done: u32,
+    /// The step that is being carried out, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub current_step: Option<String>,
+    /// How the drain goes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainProgress>,
+    /// Start and end of every phase so far.
+    pub times: Vec<PhaseTime>,
+    /// Milliseconds between the kubelet's stop and its start under the target.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubelet_downtime_millis: Option<i64>,
+    /// Bytes of images carried into the target's store.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_bytes: Option<i64>,
+    /// The last error, and what to do about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_error: Option<String>,
+    /// Conditions by Kubernetes' conventions.
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a node is on its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum NodePhase {
+    /// Not looked at yet.
+    #[default]
+    Pending,
+    /// Facts are collected, findings and the plan computed.
+    Preflight,
+    /// Stopped by a finding, or by a drain that did not end; untouched. Ended.
+    Blocked,
+    /// The plan is reported, nothing was changed. Ended, for `action: Plan`.
+    Planned,
+    /// What can be done while the node serves: configuration, images, rehearsal.
+    Preparing,
+    /// Cordoned; pods are evicted.
+    Draining,
+    /// The executor is in the critical section.
+    Switching,
+    /// The node runs under the target and is not confirmed yet.
+    Verifying,
+    /// Confirmed; being made schedulable again.
+    Uncordoning,
+    /// On the target. Ended.
+    Succeeded,
+    /// Going back to the source.
+    RollingBack,
+    /// Back on the source, as before. Ended.
+    RolledBack,
+    /// In a state that no software can repair; the message says what is broken. Ended.
+    Failed,
+}
+
+impl NodePhase {
+    /// Whether the node has come to an end that only an edit of the spec changes.
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Blocked | Self::Planned | Self::Succeeded | Self::RolledBack | Self::Failed => true,
+            Self::Pending
+            | Self::Preflight
+            | Self::Preparing
+            | Self::Draining
+            | Self::Switching
+            | Self::Verifying
+            | Self::Uncordoning
+            | Self::RollingBack => false,
+        }
+    }
+}
+
+/// A runtime and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RuntimeVersion {
+    /// The runtime.
+    pub runtime: super::request::Runtime,
+    /// Its version, as the runtime itself gives it.
+    pub version: String,
+}
+
+/// A plan, in words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct PlanSummary {
+    /// SHA-256 of the plan.
+    pub digest: String,
+    /// The steps in order, a sentence each.
+    pub steps: Vec<String>,
+    /// What would change in every file, as a unified diff; cut with a note where it is long.
+    pub diff: String,
+}
+
+/// How a drain goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DrainProgress {
+    /// Pods that are gone.
+    pub evicted: u32,
+    /// Pods that have still to go.
+    pub remaining: u32,
+    /// Pods that cannot be evicted now, each with the reason (the budget's name, for one).
+    pub blocking: Vec<BlockingPod>,
+}
+
+/// A pod that cannot be evicted now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct BlockingPod {
+    /// The pod's namespace.
+    pub namespace: String,
+    /// The pod's name.
+    pub name: String,
+    /// Why it cannot be evicted.
+    pub reason: String,
+}
+
+/// Start and end of a phase.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct PhaseTime {
+    /// The phase.
+    pub phase: NodePhase,
+    /// When it began.
+    pub start: Time,
+    /// When it ended; absent while it lasts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<Time>,
+}

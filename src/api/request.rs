@@ -1,0 +1,246 @@
+//! The parts of a request that a `RuntimeMigration` and each of its `NodeMigration`s have in common.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A container runtime as the kubelet sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runtime {
+    /// Docker Engine through the dockershim inside a kubelet up to 1.23.
+    Dockershim,
+    /// Docker Engine through the cri-dockerd service.
+    CriDockerd,
+    /// containerd's own CRI plugin.
+    Containerd,
+    /// CRI-O.
+    CriO,
+}
+
+impl Runtime {
+    /// The name used in requests, plans and messages.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Dockershim => "dockershim",
+            Self::CriDockerd => "cri-dockerd",
+            Self::Containerd => "containerd",
+            Self::CriO => "cri-o",
+        }
+    }
+}
+
+impl std::fmt::Display for Runtime {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The runtime to move to, and how it shall be set up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// The runtime to move to. This version moves nodes to `containerd`.
+    pub runtime: Runtime,
+    /// The version that must be found: a version (`1.6.20`) or a semver range (`>=1.6, <2`). Any when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// Where the runtime comes from.
+    #[serde(default)]
+    pub source: Source,
+    /// The sandbox (pause) image under the target. When absent, the one that the kubelet uses now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sandbox_image: Option<String>,
+    /// Leave the source runtime running for containers that are not Kubernetes'.
+    #[serde(default)]
+    pub keep_source: bool,
+    /// The cgroup driver of the target.
+    #[serde(default)]
+    pub cgroup_driver: CgroupDriverChoice,
+}
+
+/// Where the target runtime's files come from; exactly one member is set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Source {
+    /// Use the runtime that is already installed on the node.
+    pub preinstalled: Preinstalled,
+}
+
+impl Default for Source {
+    fn default() -> Self {
+        Self { preinstalled: Preinstalled {} }
+    }
+}
+
+/// The target runtime is already installed on the node. It has no settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Preinstalled {}
+
+/// Which cgroup driver the target runtime shall use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum CgroupDriverChoice {
+    /// What the kubelet uses now.
+    #[default]
+    Auto,
+    /// `systemd`, whatever the kubelet uses; a mismatch is a blocking finding.
+    Systemd,
+    /// `cgroupfs`, whatever the kubelet uses; a mismatch is a blocking finding.
+    Cgroupfs,
+}
+
+/// How the pods of a node are moved away before the switch; the fields have the meaning of `kubectl drain`'s.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Drain {
+    /// How pods leave the node.
+    pub mode: DrainMode,
+    /// How long to keep trying before the node is uncordoned and the migration says `DrainTimedOut` (`15m`).
+    #[schemars(with = "String")]
+    pub timeout: GoDuration,
+    /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`.
+    pub grace_period: i64,
+    /// Evict pods with emptyDir volumes, whose data is lost.
+    pub delete_empty_dir_data: bool,
+    /// Evict pods that no controller will start again.
+    pub force: bool,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            mode: DrainMode::Evict,
+            timeout: GoDuration::from_secs(15 * 60),
+            grace_period: -1,
+            delete_empty_dir_data: false,
+            force: false,
+        }
+    }
+}
+
+/// How pods leave a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DrainMode {
+    /// Through the Eviction API, which honours PodDisruptionBudgets.
+    #[default]
+    Evict,
+}
+
+/// What happens to images in the source's store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Images {
+    /// Which images are carried into the target's store. Those without which the node could not come back
+    /// (agent, sandbox, static pods, DaemonSets) are always carried.
+    pub transfer: Transfer,
+}
+
+/// Which images are carried into the target's store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Transfer {
+    /// Those that a pod's container on the node uses.
+    #[default]
+    InUse,
+    /// Every image that has a name.
+    All,
+    /// Only those without which the node could not come back.
+    None,
+}
+
+/// Which findings the user accepts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Preflight {
+    /// Codes of blocking findings that do not block (`DockerSocketMounted`).
+    pub allow: Vec<String>,
+}
+
+/// When and how a node goes back by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Rollback {
+    /// Go back when a step fails. When false, a failed node stays as it is for a person to look at; the
+    /// dead-man timer works either way.
+    pub automatic: bool,
+    /// How long after the kubelet's start under the target a switch must be confirmed (`5m`).
+    #[schemars(with = "String")]
+    pub confirm_within: GoDuration,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { automatic: true, confirm_within: GoDuration::from_secs(5 * 60) }
+    }
+}
+
+/// A duration written as Go does (`1h30m`, `90s`), in steps of a second.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct GoDuration(std::time::Duration);
+
+impl GoDuration {
+    /// A duration of whole seconds.
+    pub const fn from_secs(seconds: u64) -> Self {
+        Self(std::time::Duration::from_secs(seconds))
+    }
+
+    /// The duration as the standard library's type.
+    pub const fn get(self) -> std::time::Duration {
+        self.0
+    }
+}
+
+/// A text that is no duration.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not a duration such as 90s, 5m or 1h30m")]
+pub struct NotADuration(String);
+
+impl std::str::FromStr for GoDuration {
+    type Err = NotADuration;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || NotADuration(text.to_owned());
+        let (mut rest, mut seconds) = (text, 0u64);
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
+            let number: u64 = rest[..digits].parse().map_err(|_| wrong())?;
+            let factor = match rest.as_bytes()[digits] {
+                b'h' => 3600,
+                b'm' => 60,
+                b's' => 1,
+                _ => return Err(wrong()),
+            };
+            seconds = number.checked_mul(factor).and_then(|n| seconds.checked_add(n)).ok_or_else(wrong)?;
+            rest = &rest[digits + 1..];
+        }
+        if text.is_empty() { Err(wrong()) } else { Ok(Self::from_secs(seconds)) }
+    }
+}
+
+impl std::fmt::Display for GoDuration {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let total = self.0.as_secs();
+        let (hours, minutes, seconds) = (total / 3600, total / 60 % 60, total % 60);
+        if hours > 0 {
+            write!(f, "{hours}h")?;
+        }
+        if minutes > 0 {
+            write!(f, "{minutes}m")?;
+        }
+        if seconds > 0 || total == 0 {
+            write!(f, "{seconds}s")?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for GoDuration {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for GoDuration {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,73 @@
+//! What Transship asks of systemd: a dozen verbs. [`Systemd`] is implemented by the system bus (`host::bus`) and,
+//! in tests, by a state machine.
+
+/// A unit as systemd describes it at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unit {
+    /// `LoadState`: `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `ActiveState`: `active`, `inactive`, `activating`, `failed`, …
+    pub active: String,
+    /// `UnitFileState`: `enabled`, `disabled`, `static`, `masked`, or empty.
+    pub boot: String,
+    /// `MainPID`, 0 when it does not run.
+    pub main_pid: u32,
+    /// `NRestarts`: automatic restarts since it was last started by hand.
+    pub restarts: u32,
+    /// `NeedDaemonReload`: a file of the unit changed since systemd read it.
+    pub needs_reload: bool,
+}
+
+/// A request to systemd that did not have its effect.
+#[derive(Debug, thiserror::Error)]
+pub enum SystemdError {
+    /// The job ended in another way than `done` or `skipped`.
+    #[error("{verb} {unit}: the job ended as {result}; see `journalctl -u {unit}`")]
+    Job {
+        /// `start`, `stop` or `restart`.
+        verb: &'static str,
+        /// The unit.
+        unit: String,
+        /// systemd's word: `failed`, `timeout`, `dependency`, `canceled`.
+        result: String,
+    },
+    /// systemd refused the request.
+    #[error("{verb} {unit}: {reason}")]
+    Refused {
+        /// The request.
+        verb: &'static str,
+        /// The unit.
+        unit: String,
+        /// systemd's words.
+        reason: String,
+    },
+    /// systemd or its bus did not answer in time.
+    #[error("systemd does not answer on the system bus: {0}")]
+    Unreachable(String),
+}
+
+/// What Transship asks of systemd. Every verb returns when its effect is there, or fails within a deadline; all
+/// are idempotent.
+#[allow(async_fn_in_trait, reason = "used on one thread, by static dispatch")]
+pub trait Systemd {
+    /// The unit as it is now; a unit that does not exist has `load` = `not-found`.
+    async fn unit(&self, name: &str) -> Result<Unit, SystemdError>;
+    /// Starts a unit and waits for its job.
+    async fn start(&self, name: &str) -> Result<(), SystemdError>;
+    /// Stops a unit and waits for its job; a unit that does not exist is stopped.
+    async fn stop(&self, name: &str) -> Result<(), SystemdError>;
+    /// Restarts a unit and waits for its job.
+    async fn restart(&self, name: &str) -> Result<(), SystemdError>;
+    /// Makes it start at boot.
+    async fn enable(&self, name: &str) -> Result<(), SystemdError>;
+    /// Makes it not start at boot.
+    async fn disable(&self, name: &str) -> Result<(), SystemdError>;
+    /// Makes it impossible to start.
+    async fn mask(&self, name: &str) -> Result<(), SystemdError>;
+    /// Takes [`Systemd::mask`] back.
+    async fn unmask(&self, name: &str) -> Result<(), SystemdError>;
+    /// Forgets that a unit failed, and its start limit.
+    async fn reset_failed(&self, name: &str) -> Result<(), SystemdError>;
+    /// Reads all unit files again (`daemon-reload`).
+    async fn reload(&self) -> Result<(), SystemdError>;
+}

@@ -1,0 +1,23 @@
+//! Transship moves the containers of a Kubernetes node from one container runtime to another, and can always
+//! go back. The modules in reading order:
+//!
+//! - [`api`]: what a user can ask for, and what is reported back: the two custom resources.
+//! - [`edit`]: other people's configuration, text in and text out (pure).
+//! - [`plan`]: what a request means on one node: facts, findings and an ordered list of steps (pure).
+//! - [`host`]: files under a root prefix, systemd over D-Bus, subprocesses.
+//! - [`runtime`]: clients of the CRI, Docker Engine and containerd; image transfer; ending pods.
+//! - [`inspect`]: reads a host into facts.
+//! - [`executor`]: carries out a plan on the host, survives anything, rolls back without the network.
+//! - [`node`]: the commands for one node and a shell: `transship node inspect|plan|switch|…`.
+//! - [`agent`]: brings a migration to its node: cordon, drain, executor, verification, commit, report.
+//! - [`controller`]: which node, when.
+//!
+//! Dependencies point one way (`tests/architecture.rs` holds it): `edit ← plan ← {controller, agent, executor}`,
+//! the executor never sees `kube`, the controller never sees `host`, and `plan` and `edit` do no I/O.
+
+pub mod api;
+pub mod edit;
+pub mod executor;
+pub mod host;
+pub mod plan;
+pub mod runtime;

@@ -1,0 +1,3 @@
+//! The transship binary.
+
+fn main() {}

@@ -1,0 +1,73 @@
+//! The plan: an ordered list of steps for one node, serialisable, with a digest.
+
+use serde::{Deserialize, Serialize};
+
+use super::{digest::Digest, finding::Finding, step::Step};
+use crate::api::request::Runtime;
+
+/// Version of the serialised form; an executor refuses any other.
+pub const FORMAT: u32 = 1;
+
+/// An ordered list of steps for one node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// UID of the `RuntimeMigration`, or `hand-<time>` for one that a person started on the node.
+    pub migration: String,
+    /// Name of the node.
+    pub node: String,
+    /// `/etc/machine-id` of the host that was looked at; another host refuses the plan.
+    pub machine_id: String,
+    /// The runtime that is left, with its version.
+    pub source: (Runtime, String),
+    /// The runtime that is gone to, with its version.
+    pub target: (Runtime, String),
+    /// Seconds between the kubelet's start under the target and the rollback that a commit prevents.
+    pub confirm_within_secs: u32,
+    /// Go back when a step fails; otherwise stay for a person to look at.
+    pub rollback_automatic: bool,
+    /// Results of preflight, the blocking ones first.
+    pub findings: Vec<Finding>,
+    /// What is done, in this order.
+    pub steps: Vec<PlannedStep>,
+}
+
+/// A step and the section that it stands in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PlannedStep {
+    /// Where it stands; sections follow each other in the order of the enum.
+    pub section: Section,
+    /// What is done.
+    pub does: Step,
+}
+
+/// A part of a plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Section {
+    /// While the node serves; afterwards the executor waits for `go`.
+    Prepare,
+    /// The critical section: from stopping the kubelet to the first healthy answer of kubelet and runtime.
+    Switch,
+    /// After the critical section, before the commit.
+    Settle,
+}
+
+impl Plan {
+    /// Digest of the serialised plan; commits and control files name it.
+    ///
+    /// # Panics
+    /// Never: every field serialises.
+    #[allow(clippy::expect_used, reason = "a plan holds only strings, numbers and lists of them")]
+    pub fn digest(&self) -> Digest {
+        Digest::of(serde_json::to_vec(self).expect("a plan serialises"))
+    }
+
+    /// Index of the first step that is not in [`Section::Prepare`].
+    pub fn prepared(&self) -> usize {
+        self.steps.iter().take_while(|planned| planned.section == Section::Prepare).count()
+    }
+}

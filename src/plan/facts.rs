@@ -1,0 +1,301 @@
+//! What was found on a node: pure data, including the text of every file that may be edited. `inspect` collects
+//! it; planners and findings are computed from it alone.
+
+use serde::{Deserialize, Serialize};
+
+use super::{digest::Digest, host_path::HostPath};
+
+/// What was found on a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Facts {
+    /// Name of the Node: the kubelet's `--hostname-override`, else the host name in lower case.
+    pub node: String,
+    /// `/etc/machine-id`.
+    pub machine_id: String,
+    /// `ID` and `VERSION_ID` of os-release (`debian`, `12`).
+    pub os: (String, String),
+    /// Kernel release.
+    pub kernel: String,
+    /// Architecture in Go's words (`amd64`, `arm64`).
+    pub arch: String,
+    /// 1 or 2: the cgroup version that the runtimes see.
+    pub cgroup_version: u8,
+    /// systemd's version number (`252`), 0 when it does not answer.
+    pub systemd_version: u32,
+    /// What manages the kubelet on this host.
+    pub layout: Layout,
+    /// The kubelet; absent when none runs and no unit exists.
+    pub kubelet: Option<Kubelet>,
+    /// Docker Engine; absent when it is not installed.
+    pub docker: Option<Docker>,
+    /// containerd; absent when it is not installed.
+    pub containerd: Option<Containerd>,
+    /// CNI configuration and plugins.
+    pub cni: Cni,
+    /// Files of other tools that name a runtime's socket, and drop-ins that Transship would write; each with its
+    /// text, or absent where there is no such file: `/etc/crictl.yaml`, the kubelet's hold drop-in.
+    pub files: Vec<MaybeFile>,
+    /// File systems below the stores.
+    pub disks: Vec<Disk>,
+    /// What could not be read, a sentence each, naming the object.
+    pub unreadable: Vec<String>,
+}
+
+/// What manages the kubelet on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Layout {
+    /// A `kubelet.service` whose arguments come from kubeadm's files.
+    Kubeadm,
+    /// A `kubelet.service` with its arguments in the unit, drop-ins or environment files.
+    PlainUnit,
+    /// The kubelet runs inside the `k3s` process.
+    K3s,
+    /// The kubelet runs inside the `rke2` process.
+    Rke2,
+    /// The kubelet is a child of `k0s`.
+    K0s,
+    /// A snap daemon.
+    Microk8s,
+    /// Talos Linux: no shell, driven by an API.
+    Talos,
+    /// Bottlerocket: no shell, driven by an API.
+    Bottlerocket,
+    /// Windows.
+    Windows,
+    /// No kubelet was recognised.
+    Unknown,
+}
+
+/// A file with its text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TextFile {
+    /// Where it is.
+    pub path: HostPath,
+    /// Its text (UTF-8; a file that is not UTF-8 is listed in [`Facts::unreadable`]).
+    pub text: String,
+    /// Digest of its bytes.
+    pub digest: Digest,
+    /// Its permission bits.
+    pub mode: u32,
+}
+
+/// A path, and the file there if there is one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MaybeFile {
+    /// Where it would be.
+    pub path: HostPath,
+    /// The file there.
+    pub file: Option<TextFile>,
+}
+
+/// A systemd unit as systemd itself describes it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UnitFacts {
+    /// Name with its suffix.
+    pub name: String,
+    /// `LoadState`: `loaded`, `not-found`, `masked`, …
+    pub load: String,
+    /// `ActiveState`: `active`, `inactive`, `failed`, …
+    pub active: String,
+    /// `UnitFileState`: `enabled`, `disabled`, `static`, `masked`, …
+    pub boot: String,
+    /// `FragmentPath`, where there is one.
+    pub fragment: Option<HostPath>,
+    /// Text of the drop-ins, in systemd's order.
+    pub drop_ins: Vec<TextFile>,
+    /// `Environment`: `NAME=value`.
+    pub environment: Vec<String>,
+    /// `EnvironmentFiles` that exist, in systemd's order, with their text.
+    pub environment_files: Vec<TextFile>,
+    /// First command of `ExecStart` as it stands in the unit, before variables are replaced.
+    pub exec_start: Vec<String>,
+    /// `MainPID`, 0 when it does not run.
+    pub main_pid: u32,
+    /// `Requires`, `BindsTo`, `Requisite` and `PartOf`: units whose stop would stop this one.
+    pub bound_to: Vec<String>,
+    /// Effective soft and hard `LimitNOFILE` (`u64::MAX` is infinity).
+    pub limit_nofile: (u64, u64),
+}
+
+/// The kubelet.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Kubelet {
+    /// Its unit.
+    pub unit: UnitFacts,
+    /// `/proc/<pid>/cmdline` of the running process: the truth about its flags. Empty when it does not run.
+    pub command_line: Vec<String>,
+    /// Version without `v` (`1.23.17`); empty when it could not be asked.
+    pub version: String,
+    /// The file of `--config`.
+    pub config: Option<TextFile>,
+    /// `*.conf` files of `--config-dir`, in the kubelet's order.
+    pub config_drop_ins: Vec<TextFile>,
+    /// `/var/lib/kubelet/instance-config.yaml` (kubeadm 1.34 and later).
+    pub instance_config: Option<TextFile>,
+    /// `--kubeconfig`.
+    pub kubeconfig: Option<HostPath>,
+    /// Manifests of static pods: images that they name, by file.
+    pub static_pod_images: Vec<String>,
+}
+
+/// Docker Engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Docker {
+    /// `docker.service`.
+    pub service: UnitFacts,
+    /// `docker.socket`.
+    pub socket: UnitFacts,
+    /// Where the engine listens (`/var/run/docker.sock`).
+    pub endpoint: HostPath,
+    /// `/etc/docker/daemon.json`.
+    pub daemon_json: Option<TextFile>,
+    /// What the running engine says of itself; absent when it does not answer.
+    pub engine: Option<Engine>,
+}
+
+/// What a running Docker Engine says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Engine {
+    /// Version (`20.10.24+dfsg1`).
+    pub version: String,
+    /// `systemd` or `cgroupfs`.
+    pub cgroup_driver: String,
+    /// Storage driver (`overlay2`).
+    pub storage_driver: String,
+    /// Data root (`/var/lib/docker`).
+    pub data_root: HostPath,
+    /// Containers survive a stop of the engine.
+    pub live_restore: bool,
+    /// Its default runtime (`runc`).
+    pub default_runtime: String,
+    /// Its default logging driver (`json-file`).
+    pub logging_driver: String,
+    /// All containers, running or not.
+    pub containers: Vec<Container>,
+    /// All images that have a name.
+    pub images: Vec<Image>,
+}
+
+/// A container of Docker Engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its name without the leading slash.
+    pub name: String,
+    /// Id of its image (`sha256:…`).
+    pub image_id: String,
+    /// Whether it runs.
+    pub running: bool,
+    /// The pod that it belongs to, by the labels of dockershim and cri-dockerd; absent for other containers.
+    pub pod: Option<PodRef>,
+    /// Sources of its bind mounts.
+    pub mounts: Vec<String>,
+}
+
+/// The pod that a container belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PodRef {
+    /// Namespace of the pod.
+    pub namespace: String,
+    /// Name of the pod.
+    pub name: String,
+    /// UID of the pod.
+    pub uid: String,
+    /// Name of the container, or `POD` for its sandbox.
+    pub container: String,
+}
+
+/// An image in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Image {
+    /// Its id (`sha256:…` of its configuration).
+    pub id: String,
+    /// Tags as full references (`docker.io/library/nginx:1.25`).
+    pub names: Vec<String>,
+    /// Digests as full references (`docker.io/library/nginx@sha256:…`).
+    pub digests: Vec<String>,
+    /// Bytes on disk, shared layers included.
+    pub size: u64,
+}
+
+/// containerd.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Containerd {
+    /// `containerd.service`.
+    pub service: UnitFacts,
+    /// Version without `v` (`1.6.20~ds1`), of the binary in the unit.
+    pub version: String,
+    /// `/etc/containerd/config.toml`.
+    pub config: MaybeFile,
+    /// Output of `containerd config dump`: the effective configuration with all defaults; absent when it failed
+    /// (what it said is in [`Facts::unreadable`]).
+    pub effective: Option<String>,
+    /// Its socket (`/run/containerd/containerd.sock`).
+    pub endpoint: HostPath,
+    /// What its CRI says; absent when it does not answer or is disabled.
+    pub cri: Option<CriFacts>,
+    /// The drop-in that Transship writes for the unit (proxies, limits).
+    pub drop_in: MaybeFile,
+}
+
+/// What a CRI says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CriFacts {
+    /// `RuntimeName` (`containerd`).
+    pub name: String,
+    /// `RuntimeVersion`.
+    pub version: String,
+    /// `RuntimeApiVersion` (`v1`).
+    pub api_version: String,
+    /// Condition `RuntimeReady`.
+    pub runtime_ready: bool,
+    /// Condition `NetworkReady`.
+    pub network_ready: bool,
+}
+
+/// CNI configuration and plugins.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cni {
+    /// `*.conf`, `*.conflist` and `*.json` of the configuration directory in lexical order, whole.
+    pub configs: Vec<TextFile>,
+    /// Directories with plugins, with the names of the files in each.
+    pub bin_dirs: Vec<(HostPath, Vec<String>)>,
+}
+
+/// A file system below a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Disk {
+    /// The directory that was looked at.
+    pub path: HostPath,
+    /// Type of the file system (`ext4`, `xfs`).
+    pub kind: String,
+    /// Free bytes for root.
+    pub free: u64,
+    /// All bytes.
+    pub total: u64,
+    /// Device number: two paths with the same one lie on one file system.
+    pub device: u64,
+}
+
+impl Facts {
+    /// What was found at `path` among [`Facts::files`].
+    pub fn file(&self, path: &str) -> Option<&TextFile> {
+        self.files.iter().find(|maybe| maybe.path.as_str() == path).and_then(|maybe| maybe.file.as_ref())
+    }
+}

@@ -1,0 +1,55 @@
+//! Absolute paths on the host, before any root prefix is put in front of them.
+
+use serde::{Deserialize, Serialize};
+
+/// An absolute path on the host without `.` or `..` parts, such as `/etc/containerd/config.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+pub struct HostPath(String);
+
+/// A text that is no absolute, plain path.
+#[derive(Debug, thiserror::Error)]
+#[error("{0:?} is not an absolute path without `.` and `..`")]
+pub struct NotAHostPath(String);
+
+impl HostPath {
+    /// Checks that `path` is absolute and has no empty, `.` or `..` parts.
+    pub fn new(path: impl Into<String>) -> Result<Self, NotAHostPath> {
+        let path = path.into();
+        let plain = path.strip_prefix('/').is_some_and(|rest| {
+            !rest.is_empty() && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
+        });
+        if plain { Ok(Self(path)) } else { Err(NotAHostPath(path)) }
+    }
+
+    /// The path as text, with its leading slash.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The path without its leading slash, to be joined under a root prefix.
+    pub fn relative(&self) -> &str {
+        &self.0[1..]
+    }
+
+    /// The path of `name` in this directory.
+    pub fn join(&self, name: &str) -> Result<Self, NotAHostPath> {
+        Self::new(format!("{}/{name}", self.0))
+    }
+
+    /// The directory that holds this path, unless that is `/`.
+    pub fn parent(&self) -> Option<Self> {
+        self.0.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()).map(|(parent, _)| Self(parent.to_owned()))
+    }
+}
+
+impl std::fmt::Display for HostPath {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for HostPath {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}

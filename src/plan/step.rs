@@ -1,0 +1,190 @@
+//! The primitives that the executor knows. All knowledge of runtimes and distributions is in the planners that
+//! produce them. A step is the smallest change that can be taken back.
+//!
+//! A plan read backwards must be a valid procedure too, so steps come in brackets: see [`Restart`] and [`Side`].
+
+use serde::{Deserialize, Serialize};
+
+use super::{digest::Digest, host_path::HostPath};
+use crate::api::request::Runtime;
+
+/// One change to the host.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "camelCase")]
+pub enum Step {
+    /// Create, replace or remove a whole file. Undo: the old bytes and attributes.
+    File(FileStep),
+    /// Change a systemd unit. Undo: its old state.
+    Unit(UnitStep),
+    /// Bring images into the target's store. Undo: remove those that it brought.
+    Images(ImagesStep),
+    /// Run a sandbox over the target's CRI and remove it. Undo: remove it.
+    Rehearse(Rehearsal),
+    /// End the pods of one runtime. Undo: end the pods of the other one.
+    StopPods(StopPods),
+    /// Stop or start the kubelet. Undo: the other.
+    Kubelet(KubeletStep),
+    /// Wait until a side is healthy. It acts in one direction only.
+    Await(AwaitStep),
+}
+
+/// Create, replace or remove a whole file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileStep {
+    /// The file.
+    pub path: HostPath,
+    /// Digest of the bytes that it was planned from; absent when there was no file. If the file is another one
+    /// when its turn comes, the executor stops and says so.
+    pub planned_from: Option<Digest>,
+    /// What it shall be; absent to remove it.
+    pub want: Option<Contents>,
+}
+
+/// What a file shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Contents {
+    /// Its text.
+    pub text: String,
+    /// Its permission bits, for a file that is created; an existing file keeps its mode, owner and xattrs.
+    pub mode: u32,
+}
+
+/// Change a systemd unit. `boot` is applied before `active`, so that a unit that is masked and stopped cannot be
+/// activated in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitStep {
+    /// Name with its suffix, such as `containerd.service`.
+    pub unit: String,
+    /// Running or not; absent to leave it.
+    pub active: Option<bool>,
+    /// What happens at boot; absent to leave it.
+    pub boot: Option<Boot>,
+    /// In which direction a running unit is restarted, because its files changed.
+    pub restart: Restart,
+}
+
+/// What systemd does with a unit at boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Boot {
+    /// Started at boot (`systemctl enable`).
+    Enabled,
+    /// Not started at boot, but may be started (`systemctl disable`; `static` units too).
+    Disabled,
+    /// Cannot be started at all (`systemctl disable` and `mask`).
+    Masked,
+}
+
+/// In which direction a unit is restarted. The files of a unit stand between two steps for it: the closing one
+/// restarts it forwards, after its files are the new ones; the opening one restarts it backwards, after its files
+/// are the old ones again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Restart {
+    /// In neither direction.
+    Never,
+    /// When the step is applied.
+    Forwards,
+    /// When the step is undone and the unit was running before.
+    Backwards,
+}
+
+/// Where a runtime is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Endpoint {
+    /// Which runtime.
+    pub runtime: Runtime,
+    /// Its socket, without a scheme: containerd's or CRI-O's CRI socket, Docker Engine's for the dockershim.
+    pub socket: HostPath,
+}
+
+/// Bring images into the target's store; those that are there already are left as they are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ImagesStep {
+    /// The store that has them.
+    pub from: Endpoint,
+    /// The store that shall have them.
+    pub to: Endpoint,
+    /// Full references (`docker.io/library/nginx:1.25`, `registry.k8s.io/pause:3.6`).
+    pub names: Vec<String>,
+}
+
+/// A sandbox that is run over a CRI, outside the kubelet's cgroups, and removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// The CRI.
+    pub cri: Endpoint,
+    /// Parent cgroup in the form of the cgroup driver: `transship.slice` for systemd, `/transship` for cgroupfs.
+    pub cgroup_parent: String,
+    /// In the pod network; otherwise in the host's.
+    pub pod_network: bool,
+}
+
+/// End the pods of one runtime: SIGTERM, their grace period up to a limit, SIGKILL; then their sandboxes with
+/// their CNI state. Never other containers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StopPods {
+    /// Whose pods end forwards.
+    pub source: Endpoint,
+    /// Whose pods end backwards.
+    pub target: Endpoint,
+    /// Longest grace period in seconds; a pod's own may be shorter.
+    pub grace_limit_secs: u32,
+    /// Directories with CNI plugins, for the CNI DEL of sandboxes whose server is gone.
+    pub cni_bin_dirs: Vec<HostPath>,
+    /// libcni's cache of the source (`/var/lib/cni/cache` for dockershim).
+    pub cni_cache_dir: HostPath,
+}
+
+/// Stop or start the kubelet. Stopping puts the hold in place first, starting lifts it first: while the file
+/// [`HOLD_FILE`] exists a drop-in keeps everybody else from starting a half-switched kubelet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletStep {
+    /// Start it (and arm the confirm deadline), or stop it.
+    pub run: bool,
+}
+
+/// The kubelet's unit.
+pub const KUBELET_UNIT: &str = "kubelet.service";
+/// The file that keeps the kubelet from starting.
+pub const HOLD_FILE: &str = "/var/lib/transship/hold";
+
+/// Wait until a runtime answers over CRI (or its own API) and the kubelet is healthy on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AwaitStep {
+    /// In which direction it acts.
+    pub side: Side,
+    /// The runtime that must answer and be ready.
+    pub runtime: Endpoint,
+    /// The kubelet must be healthy and run with this endpoint too; absent to look at the runtime alone.
+    pub kubelet: Option<KubeletWant>,
+    /// Deadline in seconds.
+    pub within_secs: u32,
+}
+
+/// How the kubelet shall have been started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct KubeletWant {
+    /// `--container-runtime-endpoint` on its command line, as written there; absent for none (dockershim).
+    pub endpoint_flag: Option<String>,
+}
+
+/// In which direction an [`AwaitStep`] acts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Side {
+    /// On the way back; forwards it does nothing. The critical section opens with it, so it is checked last.
+    Source,
+    /// Forwards; on the way back it does nothing.
+    Target,
+}

@@ -1,0 +1,63 @@
+//! Container runtimes: what a step asks of them ([`Runtimes`]), and the clients that do it.
+
+use std::collections::BTreeSet;
+
+use crate::plan::step::{Endpoint, Rehearsal, StopPods};
+
+/// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct RuntimeError(pub String);
+
+/// What a runtime says of itself now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health {
+    /// Its version.
+    pub version: String,
+    /// CRI condition `RuntimeReady`; for the dockershim: the engine answers.
+    pub ready: bool,
+    /// CRI condition `NetworkReady`; for the dockershim: true.
+    pub network_ready: bool,
+}
+
+/// What the running kubelet says of itself now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KubeletHealth {
+    /// `/healthz` answers `ok`.
+    pub healthy: bool,
+    /// Value of the last `--container-runtime-endpoint` on its command line.
+    pub endpoint_flag: Option<String>,
+}
+
+/// What `StopPods` ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stopped {
+    /// Containers that ended on SIGTERM or had ended before.
+    pub ended: u32,
+    /// Containers that had to be killed after their grace period.
+    pub killed: u32,
+    /// Sandboxes that were removed.
+    pub sandboxes: u32,
+}
+
+/// What a step asks of the runtimes of a host. Implemented by the real clients and, in
+/// tests, by a state machine. Every verb has a deadline and is idempotent.
+#[allow(async_fn_in_trait, reason = "used on one thread, by static dispatch")]
+pub trait Runtimes {
+    /// Names of all images in a store, as full references.
+    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError>;
+    /// Streams an image from one store to another under the same name; returns the bytes that went through.
+    async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError>;
+    /// Removes a name from a store; a name that is not there is removed.
+    async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError>;
+    /// Runs a sandbox and removes it, with whatever an earlier rehearsal left.
+    async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
+    /// Removes what a rehearsal that was interrupted left.
+    async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
+    /// Ends the pods of `of`, which is one of the two runtimes of `what`, with their CNI state.
+    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError>;
+    /// Asks a runtime how it is.
+    async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
+    /// Asks the kubelet with this process id how it is.
+    async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError>;
+}

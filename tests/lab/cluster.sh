@@ -1,0 +1,165 @@
+# shellcheck shell=bash
+# The cluster on the nodes: made by kubeadm, as its users make theirs.
+
+# Nodes whose part in the cluster is complete; the others are made anew.
+is_complete() { [[ -f $(home_of "$1")/complete ]]; }
+
+cluster_up() {
+    local node joining=()
+    mkdir -p "$STATE/nodes"
+    make_bridge
+    if ! is_complete "$CONTROL_PLANE"; then
+        # What the workers have is of no use with another control plane.
+        for node in "${NODES[@]}"; do forget_node "$node"; done
+    fi
+    for node in "${NODES[@]}"; do
+        is_complete "$node" && continue
+        [[ $node == "$CONTROL_PLANE" ]] || joining+=("$node")
+        forget_node "$node"
+        say "making the root of $node"
+        make_root "$node"
+    done
+    for node in "${NODES[@]}"; do boot "$node"; done
+
+    if ! is_complete "$CONTROL_PLANE"; then
+        load_cluster_images "$CONTROL_PLANE" kube-apiserver kube-controller-manager \
+            kube-scheduler etcd kube-proxy pause server
+        init_control_plane
+    fi
+    if ((${#joining[@]})); then join_workers "${joining[@]}"; fi
+    wait_for 180 "all nodes to be Ready" all_ready
+}
+
+forget_node() {
+    local home
+    home=$(home_of "$1")
+    power_cut "$1"
+    rm -rf "$home"
+}
+
+# load_cluster_images NODE NAME…
+load_cluster_images() {
+    local node=$1 name
+    shift
+    say "loading images into $node"
+    for name; do
+        load_image "$(part "images-$KUBERNETES")/$name.tar" "$node" >/dev/null
+    done
+}
+
+init_control_plane() {
+    say "kubeadm init on $CONTROL_PLANE"
+    local log
+    log=$(home_of "$CONTROL_PLANE")/kubeadm.log
+    kubeadm_config | node_exec "$CONTROL_PLANE" sh -c 'cat >/root/kubeadm.yaml'
+    # CoreDNS is left out: nothing in the lab resolves names.
+    node_exec "$CONTROL_PLANE" timeout 300 kubeadm init --config /root/kubeadm.yaml \
+        --ignore-preflight-errors=all --skip-phases=addon/coredns >"$log" 2>&1 || {
+        tail -n 40 "$log" >&2
+        node_exec "$CONTROL_PLANE" journalctl -u kubelet -n 20 --no-pager >&2
+        die "kubeadm init failed"
+    }
+    touch "$(home_of "$CONTROL_PLANE")/complete"
+}
+
+kubeadm_config() {
+    cat <<YAML
+apiVersion: kubeadm.k8s.io/v1beta3
+kind: InitConfiguration
+localAPIEndpoint:
+  advertiseAddress: $(address_of "$CONTROL_PLANE")
+nodeRegistration:
+  name: $CONTROL_PLANE
+---
+apiVersion: kubeadm.k8s.io/v1beta3
+kind: ClusterConfiguration
+clusterName: lab
+kubernetesVersion: v$KUBERNETES
+networking:
+  podSubnet: $POD_NETWORK.0/16
+  serviceSubnet: $SERVICE_RANGE
+---
+apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: systemd
+---
+apiVersion: kubeproxy.config.k8s.io/v1alpha1
+kind: KubeProxyConfiguration
+conntrack:
+  maxPerCore: 0
+YAML
+}
+
+join_workers() {
+    local node join pids=() failed=0
+    join=$(node_exec "$CONTROL_PLANE" kubeadm token create --print-join-command 2>/dev/null)
+    for node; do
+        kubectl delete node "$node" --ignore-not-found >/dev/null
+        join_worker "$node" "$join" &
+        pids+=($!)
+    done
+    for node in "${pids[@]}"; do wait "$node" || failed=1; done
+    ((failed == 0)) || die "not all workers could join"
+}
+
+join_worker() {
+    local node=$1 log
+    log=$(home_of "$node")/kubeadm.log
+    load_cluster_images "$node" kube-proxy pause server
+    say "kubeadm join on $node"
+    # shellcheck disable=SC2086 # the command comes as one line of words
+    node_exec "$node" timeout 300 $2 --ignore-preflight-errors=all >"$log" 2>&1 || {
+        tail -n 40 "$log" >&2
+        node_exec "$node" journalctl -u kubelet -n 20 --no-pager >&2
+        die "kubeadm join failed on $node"
+    }
+    touch "$(home_of "$node")/complete"
+}
+
+# --- The API from this host -------------------------------------------------
+
+kubeconfig() { echo "$(root_of "$CONTROL_PLANE")/etc/kubernetes/admin.conf"; }
+
+# Runs a command of this host inside the lab's network.
+run_inside() {
+    PATH=$(part "kubernetes-$KUBERNETES"):$(part "helm-$HELM"):$(part prometheus-bookworm):$PATH \
+        KUBECONFIG=$(kubeconfig) in_netns lab "$@"
+}
+kubectl() { run_inside kubectl "$@"; }
+
+all_ready() {
+    local node nodes
+    nodes=$(kubectl --request-timeout=5s get nodes) || { echo "$nodes"; return 1; }
+    for node in "${NODES[@]}"; do
+        grep -qE "^$node +Ready" <<<"$nodes" || { echo "$nodes"; return 1; }
+    done
+}
+
+node_ready() { kubectl --request-timeout=5s get node "$1" | grep -E "^$1 +Ready"; }
+
+# The API says Ready for 40 seconds after a node has died: only a heartbeat
+# that is younger than the wait counts.
+wait_ready() {
+    local since
+    since=$(date -u +%FT%TZ)
+    wait_for 120 "$1 to be Ready" ready_since "$1" "$since"
+}
+ready_since() {
+    kubectl --request-timeout=5s get node "$1" -o json | jq -er --arg since "$2" '
+        .status.conditions[] | select(.type == "Ready")
+        | if .status == "True" and .lastHeartbeatTime >= $since then "Ready"
+          else "Ready is \(.status), told at \(.lastHeartbeatTime)" | halt_error end'
+}
+
+status() {
+    local node pid
+    for node in "${NODES[@]}"; do
+        if pid=$(pid_of "$node"); then
+            printf '%-5s %-15s running, systemd is process %s\n' "$node" "$(address_of "$node")" "$pid"
+        else
+            printf '%-5s %-15s off\n' "$node" "$(address_of "$node")"
+        fi
+    done
+    is_running "$CONTROL_PLANE" || return 0
+    kubectl --request-timeout=5s get nodes -o wide
+}

@@ -1,0 +1,58 @@
+#!/bin/bash
+# init.sh NODE ROOT: the first process of a node, in namespaces of its own but
+# still on the root of this host. It lays out the node's mounts, changes over
+# to the node's root and becomes its systemd.
+set -euo pipefail
+node=$1 root=$2
+
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount -t sysfs sysfs "$root/sys"
+mount -t tmpfs -o mode=755 tmpfs "$root/run"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+mkdir "$root/dev/shm" "$root/dev/pts"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666,mode=620,gid=5 devpts "$root/dev/pts"
+for device in null zero full random urandom tty kmsg fuse; do
+    [[ -e /dev/$device ]] || continue
+    touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+for number in 0 1 2; do
+    name=(stdin stdout stderr)
+    ln -s "/proc/self/fd/$number" "$root/dev/${name[number]}"
+done
+
+# Fresh mounts of the host's hierarchies: they show the root of this node's
+# cgroup namespace, which is the node's own cgroup.
+mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
+while IFS=: read -r _ controllers _; do
+    case $controllers in
+        '') continue ;; # the unified hierarchy, which cgroup v1 nodes lack
+        name=*) directory=${controllers#name=} options=none,$controllers ;;
+        *) directory=$controllers options=$controllers ;;
+    esac
+    mkdir "$root/sys/fs/cgroup/$directory"
+    mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$directory"
+done </proc/self/cgroup
+
+hostname "$node"
+cd "$root"
+mkdir -p .host
+pivot_root . .host
+hash -r
+umount -l /.host
+mount --make-rshared /
+
+# Had anything above gone wrong unnoticed, systemd would boot this host's own
+# root a second time and clean up its /tmp.
+if [[ $(</.transship-lab-node) != "$node" ]]; then
+    echo "this is not the root of $node" >&2
+    exit 1
+fi
+exec env -i container=docker PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    /lib/systemd/systemd

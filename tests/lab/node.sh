@@ -1,0 +1,141 @@
+# shellcheck shell=bash
+# The life of a node: boot, power cut, commands inside it, snapshots of its disk.
+#
+# A node is a systemd in namespaces of its own on a root of its own, in a child
+# of every cgroup hierarchy of this host (also the one named `systemd`: sharing
+# it, the kubelet of one node would destroy the pods' cgroups of another).
+
+CGROUP=transship-lab
+
+home_of() { echo "$STATE/nodes/$1"; }
+root_of() { echo "$STATE/nodes/$1/root"; }
+
+# The process id of the node's systemd as this host sees it; fails when it is off.
+pid_of() {
+    local file pid
+    file=$(home_of "$1")/pid
+    [[ -s $file ]] || return 1
+    pid=$(<"$file")
+    # The number may belong to another process by now: ask for the node's cgroup.
+    grep -qs "/$CGROUP/$1\(/\|$\)" "/proc/$pid/cgroup" && echo "$pid"
+}
+is_running() { pid_of "$1" >/dev/null; }
+
+cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts; }
+
+# Moves the calling process into the node's cgroups.
+enter_cgroups() {
+    local hierarchy group file
+    while read -r hierarchy; do
+        group=$hierarchy/$CGROUP/$1
+        mkdir -p "$group"
+        # A new cpuset is empty, and an empty one takes no process.
+        if [[ -e $group/cpuset.cpus && -e $hierarchy/cpuset.mems ]]; then
+            for file in cpuset.cpus cpuset.mems; do
+                cat "$hierarchy/$file" >"$hierarchy/$CGROUP/$file"
+                cat "$hierarchy/$file" >"$group/$file"
+            done
+        fi
+        echo "$BASHPID" >"$group/cgroup.procs"
+    done < <(cgroup_mounts)
+}
+
+drop_cgroups() {
+    local hierarchy
+    while read -r hierarchy; do
+        [[ -d $hierarchy/$CGROUP/${1:-} ]] || continue
+        find "$hierarchy/$CGROUP/${1:-}" -depth -type d -exec rmdir {} + 2>/dev/null || true
+    done < <(cgroup_mounts)
+}
+
+boot() {
+    local node=$1 home launcher
+    is_running "$node" && return 0
+    home=$(home_of "$node")
+    [[ -f $home/root/.transship-lab-node ]] || die "$node has no root yet: lab up"
+    say "booting $node"
+    make_bridge
+    make_node_network "$node"
+    drop_cgroups "$node"
+    (
+        exec 9>&- </dev/null >"$home/console.log" 2>&1
+        enter_cgroups "$node"
+        exec setsid nsenter --net="$(netns "$node")" unshare --mount --pid --uts --ipc --cgroup \
+            --fork --kill-child bash "$LAB/init.sh" "$node" "$home/root"
+    ) &
+    launcher=$!
+    if ! wait_for 10 "$node to start" first_child "$launcher" "$home/pid" ||
+        ! wait_for 60 "systemd of $node" has_booted "$node"; then
+        tail -n 20 "$home/console.log" >&2
+        die "$node does not boot"
+    fi
+}
+
+first_child() {
+    local children
+    read -r children <"/proc/$1/task/$1/children"
+    [[ -n $children ]] && echo "${children%% *}" >"$2"
+}
+
+# D-Bus answers and the boot is over; single failed units do not matter here.
+has_booted() {
+    is_running "$1" || { echo "its first process has ended"; return 1; }
+    case $(node_exec "$1" systemctl is-system-running 2>&1) in
+        running | degraded) ;;
+        *) node_exec "$1" systemctl list-jobs 2>&1; return 1 ;;
+    esac
+}
+
+# All processes of the node end at once: its first process is killed.
+power_cut() {
+    local node=$1 pid
+    if pid=$(pid_of "$node"); then
+        say "cutting the power of $node"
+        kill -KILL "$pid"
+        wait_for 20 "the processes of $node to end" is_dead "$pid"
+    fi
+    rm -f "$(home_of "$node")/pid"
+    drop_netns "$node"
+    # Killed processes may take a moment to leave.
+    wait_for 20 "the cgroups of $node to empty" has_no_cgroups "$node"
+}
+is_dead() { [[ ! -e /proc/$1 ]]; }
+has_no_cgroups() {
+    local hierarchy left=0
+    drop_cgroups "$1"
+    while read -r hierarchy; do
+        [[ ! -d $hierarchy/$CGROUP/$1 ]] || { echo "$hierarchy/$CGROUP/$1"; left=1; }
+    done < <(cgroup_mounts)
+    return $left
+}
+
+node_exec() {
+    local pid
+    pid=$(pid_of "$1") || die "$1 is not running"
+    shift
+    nsenter -t "$pid" --mount --uts --ipc --net --pid --cgroup --wd=/ \
+        env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
+        PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
+}
+
+# A snapshot is the disk as a power cut leaves it.
+snapshot() {
+    local node=$1 home
+    home=$(home_of "$node")
+    power_cut "$node"
+    mkdir -p "$home/snapshots"
+    rm -rf "$home/snapshots/$2"
+    cp -a --reflink=auto "$home/root" "$home/snapshots/$2.partial"
+    mv "$home/snapshots/$2.partial" "$home/snapshots/$2"
+    boot "$node"
+}
+
+restore() {
+    local node=$1 home
+    home=$(home_of "$node")
+    [[ -d $home/snapshots/$2 ]] || die "$node has no snapshot $2"
+    power_cut "$node"
+    rm -rf "$home/root"
+    cp -a --reflink=auto "$home/snapshots/$2" "$home/root"
+    boot "$node"
+}
