@@ -76,7 +76,7 @@ kind: ClusterConfiguration
 clusterName: lab
 kubernetesVersion: v$KUBERNETES
 networking:
-  podSubnet: $POD_NETWORK.0/16
+  podSubnet: $POD_NETWORK.0.0/16
   serviceSubnet: $SERVICE_RANGE
 ---
 apiVersion: kubelet.config.k8s.io/v1beta1

@@ -35,7 +35,7 @@ load_image() {
     local file=$1 node
     shift
     for node; do
-        node_exec "$node" timeout 300 docker load --quiet <"$file" >&2
+        node_exec "$node" timeout 300 docker load --quiet <"$file"
     done
 }
 

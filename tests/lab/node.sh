@@ -71,8 +71,10 @@ boot() {
     fi
 }
 
+# Before it has become `unshare`, the launcher has other children.
 first_child() {
     local children
+    [[ $(<"/proc/$1/comm") == unshare ]] || return 1
     read -r children <"/proc/$1/task/$1/children"
     [[ -n $children ]] && echo "${children%% *}" >"$2"
 }
@@ -113,7 +115,7 @@ node_exec() {
     local pid
     pid=$(pid_of "$1") || die "$1 is not running"
     shift
-    nsenter -t "$pid" --mount --uts --ipc --net --pid --cgroup --wd=/ \
+    nsenter -t "$pid" --mount --uts --ipc --net --pid --cgroup --wdns=/ \
         env -i HOME=/root TERM="${TERM:-dumb}" LANG=C.UTF-8 \
         PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin "$@"
 }

@@ -9,7 +9,9 @@ ROOT_PACKAGES=(systemd systemd-sysv dbus iproute2 iptables kmod procps ca-certif
 MASKED_UNITS=(getty.target console-getty.service getty@.service serial-getty@.service
     systemd-networkd-wait-online.service systemd-logind.service cni-dhcp.service
     cni-dhcp.socket apt-daily.timer apt-daily-upgrade.timer e2scrub_reap.service
-    systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket)
+    systemd-udevd.service systemd-udevd-kernel.socket systemd-udevd-control.socket
+    systemd-sysctl.service systemd-modules-load.service
+    sys-kernel-debug.mount sys-kernel-tracing.mount)
 
 # Debian as it comes, plus what every node of every cluster shares.
 build_root() {
