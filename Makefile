@@ -1,0 +1,27 @@
+# An index of the project's commands; each does its work in a script or in cargo.
+.PHONY: help demo test check lint static bench generate
+
+help: ## Show this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: ## The main job from nothing: a real cluster, Helm, a RuntimeMigration, two nodes change their runtime
+	tests/demo
+
+test: ## Set up and run all tests, the lab included
+	tests/all
+
+check: ## Tests that need no cluster of nodes
+	cargo test --locked
+
+lint: ## Formatting and lints
+	cargo fmt --check
+	cargo clippy --all-targets --features lab --locked -- -D warnings
+
+static: ## The static binary that is shipped
+	bash -euc '. tests/setup.sh; build_static'
+
+bench: ## Benchmarks on real nodes, beside the procedure of kubernetes.io
+	benches/run
+
+generate: ## Write the generated files (CRDs, manifests) anew
+	UPDATE=1 cargo test --locked --test crds --test chart

@@ -1,0 +1,109 @@
+# shellcheck shell=bash
+# What the end-to-end scenarios have in common: the lab, Transship in it, waiting, counting failed requests.
+
+set -euo pipefail
+ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
+BINARY=${TRANSSHIP_BINARY:-$ROOT/target/$(uname -m)-unknown-linux-gnu/release/transship}
+SYSTEM=transship-system
+IMAGE=transship.dev/transship
+VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
+
+lab() { "$ROOT/tests/lab/lab" "$@"; }
+k() { lab kubectl "$@"; }
+step() { printf '\n\033[1m--- %s\033[0m\n' "$*"; }
+say() { printf '%4ds  %s\n' "$SECONDS" "$*"; }
+fail() { printf 'FAILED: %s\n' "$*" >&2; diagnose >&2 || true; exit 1; }
+
+# What a person would look at first.
+diagnose() {
+    k get nodes -o wide
+    k get runtimemigrations,nodemigrations -o wide
+    k get nodemigrations -o jsonpath='{range .items[*]}{.metadata.name}: {.status.phase}: {.status.message} {.status.lastError}{"\n"}{end}'
+    k -n "$SYSTEM" get pods -o wide
+    k -n "$SYSTEM" logs -l app.kubernetes.io/component=controller --tail=15
+    local node
+    for node in w1 w2; do
+        echo "journal of $node:"
+        lab exec "$node" sh -c 'journalctl -u "transship-*" -o cat --no-pager -n 25; systemctl is-active docker containerd kubelet'
+    done
+}
+
+# wait_until SECONDS WHAT COMMAND…: tries the command until it succeeds.
+wait_until() {
+    local seconds=$1 what=$2 deadline=$((SECONDS + $1))
+    shift 2
+    until "$@" >/dev/null 2>&1; do
+        ((SECONDS < deadline)) || fail "waited ${seconds}s for $what"
+        sleep 1
+    done
+}
+
+runtime_of() { k get node "$1" -o jsonpath='{.status.nodeInfo.containerRuntimeVersion}'; }
+ready() { [[ $(k get node "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
+schedulable() { [[ -z $(k get node "$1" -o jsonpath='{.spec.unschedulable}') ]]; }
+phase_of() { k get nodemigration "$1" -o jsonpath='{.status.phase}'; }
+
+# The image is a directory with one static binary; there is no registry, so it is loaded into Docker of every node.
+load_transship() {
+    local work
+    work=$(mktemp -d)
+    install -D -m 0755 "$BINARY" "$work/root/usr/local/bin/transship"
+    lab make-image "$work/transship.tar" "$IMAGE:$VERSION" "$work/root" /usr/local/bin/transship
+    lab load-image "$work/transship.tar"
+    rm -rf "$work"
+}
+
+# install_transship [HELM ARGUMENTS…]
+# shellcheck disable=SC2120
+install_transship() {
+    lab run helm upgrade --install transship "$ROOT/charts/transship" --namespace "$SYSTEM" --create-namespace \
+        --set image.repository="$IMAGE" --set image.tag="$VERSION" --set image.pullPolicy=IfNotPresent "$@" \
+        --wait --timeout 3m
+}
+
+# The chart refuses to go while a node is switching; the CRDs stay by their policy and are removed here.
+remove_transship() {
+    k delete runtimemigrations --all --ignore-not-found --timeout=180s || return 0
+    lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m 2>/dev/null || true
+    k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s
+}
+
+# A cluster that serves, both workers on Docker, without Transship: what every scenario begins with. Workers that
+# an earlier scenario changed get the disk back that they had before.
+clean_cluster() {
+    lab up
+    remove_transship
+    local node
+    for node in w1 w2; do
+        if lab snapshots "$node" 2>/dev/null | grep -qx clean; then
+            [[ -z $(lab exec "$node" sh -c 'ls -d /var/lib/transship 2>/dev/null') && $(runtime_of "$node") == docker://* ]] ||
+                lab restore "$node" clean
+        fi
+        k uncordon "$node" >/dev/null
+    done
+    lab workload
+    for node in w1 w2; do
+        lab snapshots "$node" 2>/dev/null | grep -qx clean || lab snapshot "$node" clean
+        wait_until 120 "$node to be Ready" ready "$node"
+    done
+}
+
+# A client on the control plane, which is not migrated, asks a Service of the workload twenty times a second.
+begin_counting() {
+    k -n lab delete pod client --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
+    k apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: client, namespace: lab}
+spec:
+  nodeName: cp1
+  hostNetwork: true
+  tolerations: [{operator: Exists}]
+  containers:
+    - name: client
+      image: transship.dev/lab/server:1
+      args: [client, "http://$(k -n lab get service web -o jsonpath='{.spec.clusterIP}')", "50"]
+YAML
+    wait_until 60 "the client to count" counted
+}
+counted() { lab exec cp1 curl -fsS -m 2 http://127.0.0.1:8081; }
