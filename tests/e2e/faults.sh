@@ -1,0 +1,40 @@
+# shellcheck shell=bash
+# Faults that the scenarios inject, and what a node must look like after it went back.
+
+# The text of everything that a switch may touch on a node, and the states of its units: equal before and after.
+fingerprint() {
+    # shellcheck disable=SC2016 # expanded in the node
+    lab exec "$1" sh -c '
+        find /etc /var/lib/kubelet -maxdepth 3 -type f \( -path "/etc/*" -o -name "*.env" -o -name "*.yaml" \) \
+            ! -path "/etc/mtab" ! -path "/etc/resolv.conf" -exec sha256sum {} + | sort -k 2
+        find /etc/systemd/system -type l -printf "%p -> %l\n" | sort
+        for unit in kubelet containerd docker.service docker.socket transship-executor; do
+            systemctl show "$unit" -p Id -p LoadState -p ActiveState -p UnitFileState
+        done'
+}
+
+# On Docker, Ready, serving, schedulable, and byte for byte as the fingerprint in the file $2.
+as_before() {
+    local node=$1 before=$2
+    wait_until 120 "$node to be Ready on Docker again" on_docker "$node"
+    fingerprint "$node" | diff "$before" - || fail "$node is not as it was (< before, > after)"
+    [[ -z $(lab exec "$node" ctr -n k8s.io containers ls -q 2>/dev/null) ]] || fail "$node has pods in containerd too"
+}
+on_docker() { ready "$1" && [[ $(runtime_of "$1") == docker://* ]]; }
+
+# containerd that starts with the configuration that it has, and with no other that enables systemd cgroups:
+# what a node with a damaged installation looks like to a migration.
+break_containerd() {
+    lab exec "$1" sh -c '
+        mkdir -p /etc/systemd/system/containerd.service.d
+        printf "[Service]\nExecStartPre=/bin/sh -c \"! grep -q SystemdCgroup /etc/containerd/config.toml\"\n" \
+            >/etc/systemd/system/containerd.service.d/10-fault.conf
+        systemctl daemon-reload'
+}
+
+# In the critical section, so after the last image check: the image of the agent disappears from containerd.
+lose_agent_image() {
+    lab exec "$1" systemd-run --quiet --collect --unit=fault-lose-image sh -c "
+        until [ -e /var/lib/transship/hold ]; do sleep 0.05; done
+        ctr -n k8s.io images rm --sync $IMAGE:$VERSION"
+}
