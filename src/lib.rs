@@ -11,13 +11,16 @@
 //! - [`node`]: the commands for one node and a shell: `transship node inspect|plan|switch|…`.
 //! - [`agent`]: brings a migration to its node: cordon, drain, executor, verification, commit, report.
 //! - [`controller`]: which node, when.
+//! - [`cli`], [`telemetry`]: the command line of all roles, and their logs.
 //!
 //! Dependencies point one way (`tests/architecture.rs` holds it): `edit ← plan ← {controller, agent, executor}`,
 //! the executor never sees `kube`, the controller never sees `host`, and `plan` and `edit` do no I/O.
 
 pub mod api;
+pub mod cli;
 pub mod edit;
 pub mod executor;
 pub mod host;
 pub mod plan;
 pub mod runtime;
+pub mod telemetry;

@@ -1,3 +1,7 @@
-//! The transship binary.
+//! The `transship` binary: every role is a subcommand.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    transship::cli::main()
+}

@@ -70,7 +70,10 @@ pub struct Strategy {
 
 impl Default for Strategy {
     fn default() -> Self {
-        Self { max_unavailable: IntOrPercent::Int(1), max_failures: 1 }
+        Self {
+            max_unavailable: IntOrPercent::Int(1),
+            max_failures: 1,
+        }
     }
 }
 

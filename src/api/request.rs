@@ -68,7 +68,9 @@ pub struct Source {
 
 impl Default for Source {
     fn default() -> Self {
-        Self { preinstalled: Preinstalled {} }
+        Self {
+            preinstalled: Preinstalled {},
+        }
     }
 }
 
@@ -169,7 +171,10 @@ pub struct Rollback {
 
 impl Default for Rollback {
     fn default() -> Self {
-        Self { automatic: true, confirm_within: GoDuration::from_secs(5 * 60) }
+        Self {
+            automatic: true,
+            confirm_within: GoDuration::from_secs(5 * 60),
+        }
     }
 }
 
@@ -209,10 +214,17 @@ impl std::str::FromStr for GoDuration {
                 b's' => 1,
                 _ => return Err(wrong()),
             };
-            seconds = number.checked_mul(factor).and_then(|n| seconds.checked_add(n)).ok_or_else(wrong)?;
+            seconds = number
+                .checked_mul(factor)
+                .and_then(|n| seconds.checked_add(n))
+                .ok_or_else(wrong)?;
             rest = &rest[digits + 1..];
         }
-        if text.is_empty() { Err(wrong()) } else { Ok(Self::from_secs(seconds)) }
+        if text.is_empty() {
+            Err(wrong())
+        } else {
+            Ok(Self::from_secs(seconds))
+        }
     }
 }
 
@@ -241,6 +253,8 @@ impl Serialize for GoDuration {
 
 impl<'de> Deserialize<'de> for GoDuration {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
     }
 }

@@ -11,7 +11,10 @@ pub struct Digest(String);
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        let hex: String = Sha256::digest(bytes.as_ref()).iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: String = Sha256::digest(bytes.as_ref())
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         Self(format!("sha256:{hex}"))
     }
 

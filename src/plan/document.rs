@@ -61,13 +61,19 @@ impl Plan {
     ///
     /// # Panics
     /// Never: every field serialises.
-    #[allow(clippy::expect_used, reason = "a plan holds only strings, numbers and lists of them")]
+    #[allow(
+        clippy::expect_used,
+        reason = "a plan holds only strings, numbers and lists of them"
+    )]
     pub fn digest(&self) -> Digest {
         Digest::of(serde_json::to_vec(self).expect("a plan serialises"))
     }
 
     /// Index of the first step that is not in [`Section::Prepare`].
     pub fn prepared(&self) -> usize {
-        self.steps.iter().take_while(|planned| planned.section == Section::Prepare).count()
+        self.steps
+            .iter()
+            .take_while(|planned| planned.section == Section::Prepare)
+            .count()
     }
 }

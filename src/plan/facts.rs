@@ -296,6 +296,9 @@ pub struct Disk {
 impl Facts {
     /// What was found at `path` among [`Facts::files`].
     pub fn file(&self, path: &str) -> Option<&TextFile> {
-        self.files.iter().find(|maybe| maybe.path.as_str() == path).and_then(|maybe| maybe.file.as_ref())
+        self.files
+            .iter()
+            .find(|maybe| maybe.path.as_str() == path)
+            .and_then(|maybe| maybe.file.as_ref())
     }
 }

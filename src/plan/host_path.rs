@@ -18,7 +18,11 @@ impl HostPath {
         let plain = path.strip_prefix('/').is_some_and(|rest| {
             !rest.is_empty() && rest.split('/').all(|part| !matches!(part, "" | "." | ".."))
         });
-        if plain { Ok(Self(path)) } else { Err(NotAHostPath(path)) }
+        if plain {
+            Ok(Self(path))
+        } else {
+            Err(NotAHostPath(path))
+        }
     }
 
     /// The path as text, with its leading slash.
@@ -38,7 +42,10 @@ impl HostPath {
 
     /// The directory that holds this path, unless that is `/`.
     pub fn parent(&self) -> Option<Self> {
-        self.0.rsplit_once('/').filter(|(parent, _)| !parent.is_empty()).map(|(parent, _)| Self(parent.to_owned()))
+        self.0
+            .rsplit_once('/')
+            .filter(|(parent, _)| !parent.is_empty())
+            .map(|(parent, _)| Self(parent.to_owned()))
     }
 }
 

@@ -1,0 +1,105 @@
+//! The command line. Each role has its arguments and its `run` in its own module; this one parses, starts logging
+//! and the asynchronous runtime, and turns the result into an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use kube::CustomResourceExt as _;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::{
+    api::{migration::RuntimeMigration, node_migration::NodeMigration},
+    telemetry::{self, LogFormat, Role},
+};
+
+/// A command that failed; standard error says why.
+pub const FAILED: u8 = 1;
+/// The command line could not be understood (`EX_USAGE` of sysexits.h).
+pub const USAGE: u8 = 64;
+
+/// Switches the container runtime of running Kubernetes nodes, and can always go back.
+#[derive(Debug, clap::Parser)]
+#[command(name = "transship", version, propagate_version = true)]
+struct Cli {
+    /// How log lines are written to standard error [default: json for a service without a terminal, else text]
+    #[arg(long, global = true, value_enum, env = "TRANSSHIP_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Print the custom resource definitions as YAML.
+    Crds,
+}
+
+impl Command {
+    fn role(&self) -> Role {
+        match self {
+            Self::Crds => Role::Command,
+        }
+    }
+
+    fn run(self) -> anyhow::Result<ExitCode> {
+        match self {
+            Self::Crds => print_crds(),
+        }
+    }
+}
+
+/// Parses the command line and runs the role that it names.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Nobody is left to tell when standard error is closed.
+            let _ = message.print();
+            return if message.use_stderr() {
+                ExitCode::from(USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    telemetry::start(cli.command.role(), cli.log_format);
+    cli.command.run().unwrap_or_else(|error| {
+        eprintln!("transship: {error:#}");
+        ExitCode::from(FAILED)
+    })
+}
+
+fn print_crds() -> anyhow::Result<ExitCode> {
+    for crd in [RuntimeMigration::crd(), NodeMigration::crd()] {
+        print!("---\n{}", serde_saphyr::to_string(&crd)?);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The asynchronous runtime of work on a host: one thread, so that nothing needs to be `Send` and memory stays
+/// small.
+///
+/// # Errors
+/// When the kernel refuses its event queue.
+pub fn host_runtime() -> std::io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+/// The asynchronous runtime of the controller and the agent. Two threads: by default there would be one for each
+/// of perhaps 128 cores.
+///
+/// # Errors
+/// When the kernel refuses its event queue or its threads.
+pub fn service_runtime() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(2).enable_all().build()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}
