@@ -1,1 +1,10 @@
-//! executor
+//! Carries out a plan on the host, survives anything, and rolls back without the network. It knows nothing of
+//! the API server and, but for the primitives in [`crate::plan::step`], nothing of runtimes.
+//!
+//! - [`control`]: the directory of a migration on the host, through which others speak with the executor.
+//! - [`journal`]: the append-only write-ahead log of a plan being carried out.
+//! - [`progress`]: what the journal means to those who watch.
+
+pub mod control;
+pub mod journal;
+pub mod progress;

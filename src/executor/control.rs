@@ -1,0 +1,264 @@
+//! The directory of a migration on the host, through which agent, command line and executor speak:
+//! `/var/lib/transship/<migration>/` with `facts.json`, `plan.json`, the `journal`, and the order files. Every
+//! file is written atomically and durably.
+
+use std::io;
+
+use super::{
+    journal::{self, JournalError, Record},
+    progress::{self, Progress},
+};
+use crate::{
+    host::files::Files,
+    plan::{
+        digest::Digest,
+        document::{self, Plan},
+        facts::Facts,
+        host_path::HostPath,
+    },
+};
+
+/// Where everything of Transship lies on a host.
+pub const STATE: &str = "/var/lib/transship";
+
+/// What the executor is told; the file holds the digest of the plan that is meant, and a newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Go on from `Prepare` to `Switch`.
+    Go,
+    /// Keep the switch.
+    Commit,
+    /// Go back; has no effect after a commit.
+    Abort,
+    /// Go back although the switch was committed.
+    Undo,
+}
+
+impl Order {
+    const fn file(self) -> &'static str {
+        match self {
+            Self::Go => "go",
+            Self::Commit => "commit",
+            Self::Abort => "abort",
+            Self::Undo => "undo",
+        }
+    }
+}
+
+/// A control directory that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// A file cannot be read or written.
+    #[error("cannot {0}")]
+    Io(#[from] io::Error),
+    /// A file holds something else than it should.
+    #[error("{path}: {error}; it was written by another version or damaged")]
+    Content {
+        /// The file.
+        path: HostPath,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+    /// The plan has a form that this version does not know.
+    #[error("{path}: plan format {found}, this version knows {}", document::FORMAT)]
+    Format {
+        /// The file.
+        path: HostPath,
+        /// Its format.
+        found: u32,
+    },
+    /// See [`JournalError`].
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A migration's name that would lead out of the directory.
+    #[error("{0:?} cannot be the name of a directory in {STATE}")]
+    Name(String),
+}
+
+/// The control directory of one migration.
+#[derive(Clone, Debug)]
+pub struct Dir {
+    files: Files,
+    path: HostPath,
+}
+
+impl Dir {
+    /// The directory of `migration` (a UID, or `hand-<time>`); it need not exist yet.
+    ///
+    /// # Errors
+    /// When `migration` is no plain name.
+    pub fn new(files: &Files, migration: &str) -> Result<Self, ControlError> {
+        let wrong = || ControlError::Name(migration.to_owned());
+        if migration.contains('/') {
+            return Err(wrong());
+        }
+        let path = HostPath::new(format!("{STATE}/{migration}")).map_err(|_| wrong())?;
+        Ok(Self::at(files, path))
+    }
+
+    /// The directory at `path`.
+    pub fn at(files: &Files, path: HostPath) -> Self {
+        Self {
+            files: files.clone(),
+            path,
+        }
+    }
+
+    /// The directories of all migrations that this host has a plan of, sorted by name.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub fn all(files: &Files) -> Result<Vec<Self>, ControlError> {
+        let mut all = Vec::new();
+        for name in files.list(&state())? {
+            let dir = Self::new(files, &name)?;
+            if files.exists(&dir.file("plan.json"))? {
+                all.push(dir);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &HostPath {
+        &self.path
+    }
+
+    /// The path of one of its files.
+    #[allow(clippy::expect_used, reason = "a plain name in a path is a path")]
+    pub(super) fn file(&self, name: &str) -> HostPath {
+        self.path.join(name).expect("a plain name")
+    }
+
+    /// The plan; nothing when there is none yet.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn plan(&self) -> Result<Option<Plan>, ControlError> {
+        let path = self.file("plan.json");
+        let Some(plan) = self.json::<Plan>(&path)? else {
+            return Ok(None);
+        };
+        if plan.format == document::FORMAT {
+            Ok(Some(plan))
+        } else {
+            Err(ControlError::Format {
+                path,
+                found: plan.format,
+            })
+        }
+    }
+
+    /// Writes the plan; orders that were given for another one have no effect on it.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn write_plan(&self, plan: &Plan) -> Result<(), ControlError> {
+        self.write_json(self.file("plan.json"), plan)
+    }
+
+    /// The facts; nothing when there are none yet.
+    ///
+    /// # Errors
+    /// When they cannot be read or understood.
+    pub fn facts(&self) -> Result<Option<Facts>, ControlError> {
+        self.json(&self.file("facts.json"))
+    }
+
+    /// Writes the facts.
+    ///
+    /// # Errors
+    /// When they are not durable.
+    pub fn write_facts(&self, facts: &Facts) -> Result<(), ControlError> {
+        self.write_json(self.file("facts.json"), facts)
+    }
+
+    /// The journal's records; none when it was not begun.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn journal(&self) -> Result<Vec<Record>, ControlError> {
+        Ok(journal::read(&self.files, &self.file("journal"))?)
+    }
+
+    /// What plan and journal mean together; nothing when there is no plan.
+    ///
+    /// # Errors
+    /// When one of them cannot be read or understood.
+    pub fn progress(&self) -> Result<Option<Progress>, ControlError> {
+        let Some(plan) = self.plan()? else { return Ok(None) };
+        Ok(Some(progress::fold(&self.journal()?, &plan)))
+    }
+
+    /// Whether `order` was given for the plan with this digest.
+    ///
+    /// # Errors
+    /// When that cannot be found out.
+    pub fn ordered(&self, order: Order, plan: &Digest) -> Result<bool, ControlError> {
+        let given = self.files.read(&self.file(order.file()))?;
+        Ok(given.is_some_and(|bytes| bytes.trim_ascii() == plan.as_str().as_bytes()))
+    }
+
+    /// Gives `order` for the plan with this digest.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn order(&self, order: Order, plan: &Digest) -> Result<(), ControlError> {
+        Ok(self
+            .files
+            .write(&self.file(order.file()), format!("{plan}\n").as_bytes(), 0o600)?)
+    }
+
+    fn json<T: serde::de::DeserializeOwned>(&self, path: &HostPath) -> Result<Option<T>, ControlError> {
+        let Some(bytes) = self.files.read(path)? else {
+            return Ok(None);
+        };
+        serde_json::from_slice(&bytes)
+            .map(Some)
+            .map_err(|error| ControlError::Content {
+                path: path.clone(),
+                error,
+            })
+    }
+
+    fn write_json<T: serde::Serialize>(&self, path: HostPath, value: &T) -> Result<(), ControlError> {
+        let bytes = serde_json::to_vec(value).map_err(|error| ControlError::Content {
+            path: path.clone(),
+            error,
+        })?;
+        Ok(self.files.write(&path, &bytes, 0o600)?)
+    }
+}
+
+/// [`STATE`] as a path.
+#[allow(clippy::expect_used, reason = "a constant")]
+pub(crate) fn state() -> HostPath {
+    HostPath::new(STATE).expect("an absolute path")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_order_is_for_one_plan() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = Dir::new(&Files::new(root.path()), "hand-1").unwrap();
+        let (this, other) = (Digest::of("this"), Digest::of("other"));
+        assert!(!dir.ordered(Order::Commit, &this).unwrap());
+        dir.order(Order::Commit, &this).unwrap();
+        assert!(dir.ordered(Order::Commit, &this).unwrap());
+        assert!(!dir.ordered(Order::Commit, &other).unwrap());
+        assert!(!dir.ordered(Order::Abort, &this).unwrap());
+    }
+
+    #[test]
+    fn a_name_that_leads_elsewhere_is_refused() {
+        for name in ["..", "", "a/b", "."] {
+            assert!(
+                matches!(Dir::new(&Files::new("/"), name), Err(ControlError::Name(_))),
+                "{name:?}"
+            );
+        }
+    }
+}

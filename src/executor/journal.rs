@@ -1,0 +1,272 @@
+//! The journal: the append-only write-ahead log of a plan being carried out. One JSON object per line, synced
+//! before the change that it announces. A torn last line never happened.
+
+use std::{collections::BTreeSet, io};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    host::files::{Attributes, Bytes, Files},
+    plan::{digest::Digest, host_path::HostPath},
+};
+
+/// Version of the lines' form; an executor refuses any other.
+pub const FORMAT: u32 = 1;
+
+/// One line of the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// When it was written, by the host's clock; nothing is decided by it.
+    pub at: Timestamp,
+    /// What happened.
+    #[serde(flatten)]
+    pub event: Event,
+}
+
+/// What happened. Steps are indices into the plan's steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "camelCase")]
+pub enum Event {
+    /// The first line.
+    Opened {
+        /// [`FORMAT`].
+        format: u32,
+        /// Digest of the plan.
+        plan: Digest,
+        /// Version of the binary that began.
+        binary: String,
+    },
+    /// A step is about to be applied.
+    Started {
+        /// The step.
+        step: usize,
+        /// All that its undo needs.
+        saved: Saved,
+    },
+    /// An image went from one store into another.
+    Carried {
+        /// The step.
+        step: usize,
+        /// Its full reference.
+        image: String,
+        /// Bytes that went through.
+        bytes: u64,
+    },
+    /// A step has its effect.
+    Done {
+        /// The step.
+        step: usize,
+    },
+    /// A step could not be applied.
+    Failed {
+        /// The step.
+        step: usize,
+        /// Why, in a sentence.
+        error: String,
+    },
+    /// From here on steps are undone, for another reason than a step that failed.
+    Reverting {
+        /// The reason, in a sentence.
+        why: String,
+    },
+    /// A step was taken back.
+    Undone {
+        /// The step.
+        step: usize,
+        /// What harmless thing had to be left behind, and why.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        left: Option<String>,
+    },
+    /// The kubelet was started under the target; without a commit the way back begins when the time is over.
+    Armed {
+        /// Milliseconds until then.
+        left_millis: u64,
+    },
+    /// Time went by since [`Event::Armed`].
+    Waiting {
+        /// Milliseconds until the way back begins.
+        left_millis: u64,
+    },
+    /// The switch is confirmed; nothing is undone by itself any more.
+    Committed,
+    /// Everything is as it was before.
+    RolledBack,
+    /// A step could not be taken back, and a person has to help. Starting the executor again tries again.
+    Broken {
+        /// The step.
+        step: usize,
+        /// What is broken and what to do, in a sentence.
+        error: String,
+    },
+}
+
+/// All that the undo of a step needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "was", rename_all = "camelCase")]
+pub enum Saved {
+    /// The step itself says how it is undone.
+    Nothing,
+    /// A file.
+    File {
+        /// What it was; absent when there was none.
+        file: Option<SavedFile>,
+        /// Directories above it that did not exist, the outermost first.
+        missing_dirs: Vec<HostPath>,
+    },
+    /// A unit.
+    Unit {
+        /// It was running.
+        active: bool,
+        /// Its `UnitFileState`.
+        boot: String,
+    },
+    /// Images.
+    Images {
+        /// Those of the step's names that the target's store already had.
+        present: BTreeSet<String>,
+    },
+}
+
+/// A file as it was.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFile {
+    /// Its bytes.
+    pub bytes: Bytes,
+    /// Its mode, owner and extended attributes.
+    pub attributes: Attributes,
+}
+
+/// A journal that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// It cannot be read or written.
+    #[error("the journal: {0}")]
+    Io(#[from] io::Error),
+    /// A line in the middle is none.
+    #[error("the journal {path}, line {line}: {error}; it was written by another version or damaged")]
+    Line {
+        /// The file.
+        path: HostPath,
+        /// Counted from one.
+        line: usize,
+        /// What is wrong.
+        error: serde_json::Error,
+    },
+}
+
+/// Reads all whole lines, and tells how many bytes they are.
+fn parse(path: &HostPath, bytes: &[u8]) -> Result<(Vec<Record>, u64), JournalError> {
+    let whole = bytes
+        .iter()
+        .rposition(|byte| *byte == b'\n')
+        .map_or(0, |last| last + 1);
+    let records = bytes[..whole]
+        .split_inclusive(|byte| *byte == b'\n')
+        .enumerate()
+        .map(|(index, line)| {
+            serde_json::from_slice(line).map_err(|error| JournalError::Line {
+                path: path.clone(),
+                line: index + 1,
+                error,
+            })
+        })
+        .collect::<Result<_, _>>()?;
+    Ok((records, whole as u64))
+}
+
+/// The records of the journal at `path`; none when it does not exist.
+///
+/// # Errors
+/// When it cannot be read or understood.
+pub fn read(files: &Files, path: &HostPath) -> Result<Vec<Record>, JournalError> {
+    Ok(parse(path, &files.read(path)?.unwrap_or_default())?.0)
+}
+
+/// The journal of the executor that holds the lock.
+#[derive(Debug)]
+pub struct Journal {
+    files: Files,
+    path: HostPath,
+    records: Vec<Record>,
+    /// Bytes of the file that are whole lines; whatever is behind them is cut off by the next append.
+    length: u64,
+}
+
+impl Journal {
+    /// Opens the journal at `path` to go on with it, or an empty one.
+    ///
+    /// # Errors
+    /// As [`read`].
+    pub fn open(files: &Files, path: &HostPath) -> Result<Self, JournalError> {
+        let (records, length) = parse(path, &files.read(path)?.unwrap_or_default())?;
+        Ok(Self {
+            files: files.clone(),
+            path: path.clone(),
+            records,
+            length,
+        })
+    }
+
+    /// What happened so far.
+    pub fn records(&self) -> &[Record] {
+        &self.records
+    }
+
+    /// Appends a line; it is durable when this returns.
+    ///
+    /// # Errors
+    /// When it is not; it then never happened, and may be tried again.
+    pub fn append(&mut self, event: Event) -> io::Result<()> {
+        let record = Record {
+            at: Timestamp::now(),
+            event,
+        };
+        let mut line = serde_json::to_vec(&record)?;
+        line.push(b'\n');
+        self.files.append(&self.path, self.length, &line)?;
+        self.length += line.len() as u64;
+        self.records.push(record);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_torn_last_line_never_happened() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let path = HostPath::new("/journal").unwrap();
+        let mut journal = Journal::open(&files, &path).unwrap();
+        journal.append(Event::Done { step: 0 }).unwrap();
+        let good = files.read(&path).unwrap().unwrap();
+        files
+            .append(
+                &path,
+                good.len() as u64,
+                br#"{"at":"2026-01-01T00:00:00Z","event":"comm"#,
+            )
+            .unwrap();
+        let mut journal = Journal::open(&files, &path).unwrap();
+        assert_eq!(journal.records().len(), 1);
+        journal.append(Event::RolledBack).unwrap();
+        let events: Vec<Event> = read(&files, &path)
+            .unwrap()
+            .into_iter()
+            .map(|record| record.event)
+            .collect();
+        assert_eq!(events, [Event::Done { step: 0 }, Event::RolledBack]);
+    }
+
+    #[test]
+    fn a_damaged_line_in_the_middle_is_an_error() {
+        let path = HostPath::new("/journal").unwrap();
+        assert!(matches!(
+            parse(&path, b"{\n"),
+            Err(JournalError::Line { line: 1, .. })
+        ));
+    }
+}

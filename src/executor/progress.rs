@@ -1,0 +1,162 @@
+//! What the journal means to those who watch: agent, command line and the executor's own log.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::journal::{Event, Record};
+use crate::plan::{
+    document::Plan,
+    step::{KubeletStep, Step},
+};
+
+/// How far a plan is carried out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Progress {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: State,
+    /// Steps that have their effect now.
+    pub steps_done: usize,
+    /// The step that is being applied or undone.
+    pub current: Option<usize>,
+    /// Bytes of images that were carried.
+    pub image_bytes: u64,
+    /// When the kubelet was about to be stopped.
+    pub kubelet_stopped: Option<Timestamp>,
+    /// When the kubelet was started: under the target, or after that under the source again.
+    pub kubelet_started: Option<Timestamp>,
+    /// Why it goes or went back, or what is broken.
+    pub error: Option<String>,
+    /// What harmless things an undo had to leave behind, a sentence each.
+    pub left: Vec<String>,
+}
+
+/// Where a plan stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "camelCase")]
+pub enum State {
+    /// Steps of `Prepare` are applied.
+    Preparing,
+    /// `Prepare` is done; the rest waits for `go`.
+    Prepared,
+    /// Steps of `Switch` and `Settle` are applied.
+    Switching,
+    /// All steps are done; without a commit the way back begins when the time is over.
+    #[serde(rename_all = "camelCase")]
+    AwaitingCommit {
+        /// Time left, as it was last journalled.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
+    /// Steps are undone.
+    RollingBack,
+    /// The switch is confirmed.
+    Committed,
+    /// Everything is as it was before.
+    RolledBack,
+    /// A person has to help; `error` says with what.
+    Broken,
+}
+
+impl State {
+    /// Whether nothing will happen any more without a new order.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Committed | Self::RolledBack)
+    }
+}
+
+fn seconds<S: serde::Serializer>(left: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(left.as_secs())
+}
+
+/// Folds the records of a journal of `plan` into what they mean.
+pub fn fold(records: &[Record], plan: &Plan) -> Progress {
+    let mut progress = Progress {
+        state: State::Preparing,
+        steps_done: 0,
+        current: None,
+        image_bytes: 0,
+        kubelet_stopped: None,
+        kubelet_started: None,
+        error: None,
+        left: Vec::new(),
+    };
+    let mut left = Duration::from_secs(plan.confirm_within_secs.into());
+    let kubelet = |step: usize| match plan.steps.get(step).map(|planned| &planned.does) {
+        Some(Step::Kubelet(KubeletStep { run })) => Some(*run),
+        _ => None,
+    };
+    for Record { at, event } in records {
+        match event {
+            Event::Opened { .. } => {}
+            Event::Started { step, .. } => {
+                progress.current = Some(*step);
+                if kubelet(*step) == Some(false) {
+                    progress.kubelet_stopped = Some(*at);
+                }
+            }
+            Event::Carried { bytes, .. } => progress.image_bytes += bytes,
+            Event::Done { step } => {
+                progress.current = None;
+                progress.steps_done = step + 1;
+            }
+            Event::Failed { error, .. } => {
+                progress.state = if plan.rollback_automatic {
+                    State::RollingBack
+                } else {
+                    State::Broken
+                };
+                progress.error = Some(error.clone());
+            }
+            Event::Reverting { why } => {
+                progress.state = State::RollingBack;
+                progress.error = Some(
+                    progress
+                        .error
+                        .take()
+                        .map_or_else(|| why.clone(), |error| format!("{why}; {error}")),
+                );
+            }
+            Event::Undone { step, left } => {
+                progress.state = State::RollingBack;
+                progress.steps_done = *step;
+                progress.current = step.checked_sub(1);
+                progress.left.extend(left.clone());
+                if kubelet(*step) == Some(false) {
+                    progress.kubelet_started = Some(*at);
+                }
+            }
+            Event::Armed { left_millis } | Event::Waiting { left_millis } => {
+                if matches!(event, Event::Armed { .. }) {
+                    progress.kubelet_started = Some(*at);
+                }
+                left = Duration::from_millis(*left_millis);
+            }
+            Event::Committed => progress.state = State::Committed,
+            Event::RolledBack => progress.state = State::RolledBack,
+            Event::Broken { error, .. } => {
+                progress.state = State::Broken;
+                progress.error = Some(error.clone());
+            }
+        }
+    }
+    if progress.state == State::Preparing {
+        let begun = progress.current.map_or(progress.steps_done, |step| step + 1);
+        progress.state = if progress.steps_done == plan.steps.len() {
+            State::AwaitingCommit { left }
+        } else if begun > plan.prepared() {
+            State::Switching
+        } else if progress.steps_done == plan.prepared() {
+            State::Prepared
+        } else {
+            State::Preparing
+        };
+    }
+    if progress.state.is_final() {
+        progress.current = None;
+    }
+    progress
+}
