@@ -12,15 +12,19 @@
 //! - [`agent`]: brings a migration to its node: cordon, drain, executor, verification, commit, report.
 //! - [`controller`]: which node, when.
 //! - [`cli`], [`telemetry`]: the command line of all roles, and their logs.
+//! - [`metrics`], [`admin`]: what Prometheus and the probes see.
 //!
 //! Dependencies point one way (`tests/architecture.rs` holds it): `edit ← plan ← {controller, agent, executor}`,
 //! the executor never sees `kube`, the controller never sees `host`, and `plan` and `edit` do no I/O.
 
+pub mod admin;
 pub mod api;
 pub mod cli;
+pub mod controller;
 pub mod edit;
 pub mod executor;
 pub mod host;
+pub mod metrics;
 pub mod plan;
 pub mod runtime;
 pub mod telemetry;

@@ -5,8 +5,14 @@ use std::{path::Path, process::Command};
 
 fn scenario(name: &str) {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(name);
-    let status = Command::new(&script).status().unwrap_or_else(|error| panic!("{}: {error}", script.display()));
-    assert!(status.success(), "{} ended with {status}; its output above says why", script.display());
+    let status = Command::new(&script)
+        .status()
+        .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    assert!(
+        status.success(),
+        "{} ended with {status}; its output above says why",
+        script.display()
+    );
 }
 
 #[test]

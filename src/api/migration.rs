@@ -1,6 +1,8 @@
 //! `RuntimeMigration`: what the user asks for.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+#![allow(clippy::duplicated_attributes, reason = "every printer column names its type")]
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +17,45 @@ use super::request::{Drain, Images, Preflight, Rollback, Target};
     kind = "RuntimeMigration",
     status = "RuntimeMigrationStatus",
     shortname = "rmig",
-    derive = "PartialEq"
+    category = "transship",
+    doc = "A move of the chosen nodes to another container runtime.",
+    derive = "PartialEq",
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".spec.mode",
+        description = "Plan changes nothing, Apply carries the plans out"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "One word for the whole"
+    ),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".spec.target.runtime",
+        description = "The runtime to move to"
+    ),
+    printcolumn(
+        name = "Progress",
+        type_ = "string",
+        json_path = ".status.progress",
+        description = "Nodes that need nothing more / nodes that are not left out"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What is happening, or why nothing is"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Its age"
+    )
 )]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RuntimeMigrationSpec {
@@ -65,6 +105,7 @@ pub struct Strategy {
     /// rounded down, at least 1 (`10%`).
     pub max_unavailable: IntOrPercent,
     /// After this many nodes that failed or rolled back no further node is started, and the migration says why.
+    #[schemars(range(min = 1, max = 100_000))]
     pub max_failures: u32,
 }
 
@@ -77,7 +118,7 @@ impl Default for Strategy {
     }
 }
 
-/// A number of nodes or a percentage of them; validated in Rust, because the schema accepts any text.
+/// A number of nodes or a percentage of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum IntOrPercent {
@@ -93,7 +134,38 @@ impl JsonSchema for IntOrPercent {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "x-kubernetes-int-or-string": true })
+        // Both limits bind one kind of value alone: `minimum` numbers, `pattern` texts.
+        schemars::json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "minimum": 1,
+            "maximum": 100_000,
+            "pattern": "^([1-9][0-9]?|100)%$",
+        })
+    }
+}
+
+impl std::fmt::Display for IntOrPercent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Int(number) => write!(f, "{number}"),
+            Self::Percent(text) => f.write_str(text),
+        }
+    }
+}
+
+impl IntOrPercent {
+    /// How many of `total` nodes this is, at least 1; percentages are rounded down. `None` for a value that is
+    /// neither a number from 1 on nor `1%` to `100%`.
+    pub fn of(&self, total: usize) -> Option<usize> {
+        match self {
+            Self::Int(number) => usize::try_from(*number).ok().filter(|n| *n >= 1),
+            Self::Percent(text) => {
+                let digits = text.strip_suffix('%')?;
+                let plain = !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+                let percent: usize = digits.parse().ok().filter(|p| plain && (1..=100).contains(p))?;
+                Some((total.saturating_mul(percent) / 100).max(1))
+            }
+        }
     }
 }
 
@@ -107,12 +179,42 @@ pub struct RuntimeMigrationStatus {
     pub phase: MigrationPhase,
     /// One sentence: what is happening, or why nothing is.
     pub message: String,
+    /// Nodes that need nothing more, of those that are not left out (`3/5`).
+    pub progress: String,
     /// How many nodes are in which state.
     pub nodes: NodeCounts,
-    /// Names of the nodes that hold a slot of `maxUnavailable` (claimed by optimistic locking).
-    pub active_nodes: Vec<String>,
+    /// The nodes that hold a slot of the budget, claimed by optimistic locking before anything begins.
+    pub active_nodes: Vec<Slot>,
+    /// What was asked for when the first node was started; it cannot change any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started: Option<Started>,
     /// `Progressing`, `Degraded` and `Complete`, by Kubernetes' conventions.
     pub conditions: Vec<Condition>,
+}
+
+/// A node that holds a slot of the budget.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Slot {
+    /// The node's name.
+    pub name: String,
+    /// The generation of the spec that the slot was claimed for.
+    pub generation: i64,
+    /// When it was claimed.
+    pub since: Time,
+    /// Whether the node was cordoned before; it is left as it was.
+    #[serde(default)]
+    pub cordoned: bool,
+}
+
+/// The parts of a spec that cannot change once a node has been started.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Started {
+    /// Which nodes.
+    pub node_selector: LabelSelector,
+    /// The runtime to move to.
+    pub target: Target,
 }
 
 /// One word for a whole migration.
@@ -133,6 +235,40 @@ pub enum MigrationPhase {
     Degraded,
     /// A node is in a state that no software can repair.
     Failed,
+}
+
+impl MigrationPhase {
+    /// Every phase.
+    pub const ALL: [Self; 7] = [
+        Self::Pending,
+        Self::Planning,
+        Self::Running,
+        Self::Paused,
+        Self::Succeeded,
+        Self::Degraded,
+        Self::Failed,
+    ];
+
+    /// The word in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Planning => "Planning",
+            Self::Running => "Running",
+            Self::Paused => "Paused",
+            Self::Succeeded => "Succeeded",
+            Self::Degraded => "Degraded",
+            Self::Failed => "Failed",
+        }
+    }
+
+    /// Whether the migration has come to an end that only an edit of its spec changes.
+    pub const fn ended(self) -> bool {
+        match self {
+            Self::Succeeded | Self::Degraded | Self::Failed => true,
+            Self::Pending | Self::Planning | Self::Running | Self::Paused => false,
+        }
+    }
 }
 
 /// How many nodes are in which state.

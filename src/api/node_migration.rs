@@ -1,6 +1,8 @@
 //! `NodeMigration`: one node's share, and the only contract between controller and agent. The controller writes
 //! `spec`, the agent writes `status`. It is cluster-scoped and bears the node's name.
 
+#![allow(clippy::duplicated_attributes, reason = "every printer column names its type")]
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -17,7 +19,45 @@ use crate::plan::finding::Finding;
     kind = "NodeMigration",
     status = "NodeMigrationStatus",
     shortname = "nmig",
-    derive = "PartialEq"
+    category = "transship",
+    doc = "One node's share of a RuntimeMigration; the controller writes its spec, the node's agent its status.",
+    derive = "PartialEq",
+    printcolumn(
+        name = "Migration",
+        type_ = "string",
+        json_path = ".spec.migration.name",
+        description = "The migration that this is a share of"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "Where the node is on its way"
+    ),
+    printcolumn(
+        name = "Source",
+        type_ = "string",
+        json_path = ".status.source.runtime",
+        description = "The runtime that the node leaves"
+    ),
+    printcolumn(
+        name = "Target",
+        type_ = "string",
+        json_path = ".spec.target.runtime",
+        description = "The runtime that the node goes to"
+    ),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.message",
+        description = "What is happening, what it waits for, or how it ended"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp",
+        description = "Its age"
+    )
 )]
 #[serde(rename_all = "camelCase")]
 pub struct NodeMigrationSpec {
@@ -118,6 +158,25 @@ pub struct NodeMigrationStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl NodeMigration {
+    /// The status, if it speaks of what the spec asks now: of this migration at this generation, and of this node.
+    /// Anything else is an older outcome, or a reinstalled node's. An `Abort` is answered by the end of what went on
+    /// before it.
+    pub fn current(&self) -> Option<&NodeMigrationStatus> {
+        self.status.as_ref().filter(|status| {
+            status.migration_uid == self.spec.migration.uid
+                && status.migration_generation == self.spec.migration.generation
+                && status.node_uid == self.spec.node_uid
+                && (status.action == Some(self.spec.action) || self.spec.action == Action::Abort)
+        })
+    }
+
+    /// Where the node is on its way to what the spec asks now.
+    pub fn phase(&self) -> NodePhase {
+        self.current().map_or(NodePhase::Pending, |status| status.phase)
+    }
+}
+
 /// Where a node is on its way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum NodePhase {
@@ -151,6 +210,42 @@ pub enum NodePhase {
 }
 
 impl NodePhase {
+    /// Every phase.
+    pub const ALL: [Self; 13] = [
+        Self::Pending,
+        Self::Preflight,
+        Self::Blocked,
+        Self::Planned,
+        Self::Preparing,
+        Self::Draining,
+        Self::Switching,
+        Self::Verifying,
+        Self::Uncordoning,
+        Self::Succeeded,
+        Self::RollingBack,
+        Self::RolledBack,
+        Self::Failed,
+    ];
+
+    /// The word in the API.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::Preflight => "Preflight",
+            Self::Blocked => "Blocked",
+            Self::Planned => "Planned",
+            Self::Preparing => "Preparing",
+            Self::Draining => "Draining",
+            Self::Switching => "Switching",
+            Self::Verifying => "Verifying",
+            Self::Uncordoning => "Uncordoning",
+            Self::Succeeded => "Succeeded",
+            Self::RollingBack => "RollingBack",
+            Self::RolledBack => "RolledBack",
+            Self::Failed => "Failed",
+        }
+    }
+
     /// Whether the node has come to an end that only an edit of the spec changes.
     pub const fn ended(self) -> bool {
         match self {

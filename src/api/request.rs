@@ -98,7 +98,7 @@ pub struct Drain {
     /// How pods leave the node.
     pub mode: DrainMode,
     /// How long to keep trying before the node is uncordoned and the migration says `DrainTimedOut` (`15m`).
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = DURATION))]
     pub timeout: GoDuration,
     /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`.
     pub grace_period: i64,
@@ -165,7 +165,7 @@ pub struct Rollback {
     /// dead-man timer works either way.
     pub automatic: bool,
     /// How long after the kubelet's start under the target a switch must be confirmed (`5m`).
-    #[schemars(with = "String")]
+    #[schemars(with = "String", regex(pattern = DURATION))]
     pub confirm_within: GoDuration,
 }
 
@@ -177,6 +177,9 @@ impl Default for Rollback {
         }
     }
 }
+
+/// What the API server accepts as a [`GoDuration`]; a text that passes can always be parsed.
+const DURATION: &str = "^([0-9]{1,6}[hms]){1,3}$";
 
 /// A duration written as Go does (`1h30m`, `90s`), in steps of a second.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
