@@ -1,4 +1,11 @@
 //! Container runtimes: what a step asks of them ([`Runtimes`]), and the clients that do it.
+//!
+//! - [`docker`], [`cri`]: clients of Docker Engine and of a CRI.
+//! - [`reference`](mod@reference): names of images.
+
+pub mod cri;
+pub mod docker;
+pub mod reference;
 
 use std::collections::BTreeSet;
 
@@ -30,7 +37,7 @@ pub struct KubeletHealth {
 }
 
 /// What `StopPods` ended.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
     /// Containers that ended on SIGTERM or had ended before.
     pub ended: u32,
@@ -38,6 +45,8 @@ pub struct Stopped {
     pub killed: u32,
     /// Sandboxes that were removed.
     pub sandboxes: u32,
+    /// What of their network could not be taken away, a sentence each.
+    pub left: Vec<String>,
 }
 
 /// What a step asks of the runtimes of a host. Implemented by the real clients and, in

@@ -1,0 +1,315 @@
+//! A runtime's CRI (`runtime.v1`) over its unix socket. Every call has a deadline.
+
+use std::{path::Path, path::PathBuf, time::Duration};
+
+use hyper_util::rt::TokioIo;
+use k8s_cri::v1::{
+    Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
+    ListPodSandboxRequest, NamespaceMode, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest,
+    StopContainerRequest, StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
+};
+use tokio::{net::UnixStream, time::timeout};
+use tonic::{Code, Response, Status, transport::Channel};
+
+use super::RuntimeError;
+
+/// How long a question may take.
+const QUESTION: Duration = Duration::from_secs(10);
+/// How long it may take to make, stop or remove a sandbox: its CNI plugins run in it.
+const SANDBOX: Duration = Duration::from_secs(120);
+/// Longest answer, in bytes: the kubelet's own limit.
+const LONGEST: usize = 16 * 1024 * 1024;
+
+/// What a runtime says of itself over CRI.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct About {
+    /// `RuntimeName`.
+    pub name: String,
+    /// `RuntimeVersion`.
+    pub version: String,
+    /// `RuntimeApiVersion`.
+    pub api_version: String,
+    /// Condition `RuntimeReady`.
+    pub runtime_ready: bool,
+    /// Condition `NetworkReady`.
+    pub network_ready: bool,
+}
+
+/// A runtime's CRI.
+#[derive(Clone, Debug)]
+pub struct Cri {
+    socket: PathBuf,
+    runtime: RuntimeServiceClient<Channel>,
+    images: ImageServiceClient<Channel>,
+}
+
+impl Cri {
+    /// Connects to the CRI behind a unix socket.
+    ///
+    /// # Errors
+    /// When nobody listens there.
+    pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
+        let path = socket.to_path_buf();
+        let connector = tower::service_fn(move |_| {
+            let path = path.clone();
+            async move { UnixStream::connect(path).await.map(TokioIo::new) }
+        });
+        // The host of this address becomes `:authority`, which must not be empty.
+        let endpoint = tonic::transport::Endpoint::from_static("http://localhost").connect_timeout(QUESTION);
+        let say = |cause: String| RuntimeError(format!("no CRI answers at {}: {cause}", socket.display()));
+        let channel = match timeout(QUESTION, endpoint.connect_with_connector(connector)).await {
+            Ok(connected) => connected.map_err(|error| say(chain(&error)))?,
+            Err(_) => return Err(say(format!("no answer within {} s", QUESTION.as_secs()))),
+        };
+        Ok(Self {
+            socket: socket.to_path_buf(),
+            runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST),
+            images: ImageServiceClient::new(channel).max_decoding_message_size(LONGEST),
+        })
+    }
+
+    /// `Version` and `Status`.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or does not serve `runtime.v1`.
+    pub async fn about(&self) -> Result<About, RuntimeError> {
+        let (mut client, mut same) = (self.runtime.clone(), self.runtime.clone());
+        let version = self
+            .ask("Version", QUESTION, client.version(VersionRequest::default()))
+            .await?;
+        let status = self
+            .ask("Status", QUESTION, same.status(StatusRequest::default()))
+            .await?;
+        let conditions = status.status.unwrap_or_default().conditions;
+        let holds = |name: &str| {
+            conditions
+                .iter()
+                .any(|condition| condition.r#type == name && condition.status)
+        };
+        Ok(About {
+            name: version.runtime_name,
+            version: version.runtime_version,
+            api_version: version.runtime_api_version,
+            runtime_ready: holds("RuntimeReady"),
+            network_ready: holds("NetworkReady"),
+        })
+    }
+
+    /// All sandboxes, ready or not.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let asked = client.list_pod_sandbox(ListPodSandboxRequest::default());
+        Ok(self.ask("ListPodSandbox", QUESTION, asked).await?.items)
+    }
+
+    /// Whether a sandbox is in the host's network; nothing when it is gone.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn in_host_network(&self, sandbox: &str) -> Result<Option<bool>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = PodSandboxStatusRequest {
+            pod_sandbox_id: sandbox.to_owned(),
+            verbose: false,
+        };
+        let verb = format!("PodSandboxStatus {sandbox}");
+        let answer = self
+            .ask_found(&verb, QUESTION, client.pod_sandbox_status(request))
+            .await?;
+        Ok(answer.map(|answer| {
+            let linux = answer.status.and_then(|status| status.linux);
+            let options = linux
+                .and_then(|linux| linux.namespaces)
+                .and_then(|namespaces| namespaces.options);
+            options.is_some_and(|options| options.network() == NamespaceMode::Node)
+        }))
+    }
+
+    /// All containers, running or not.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn containers(&self) -> Result<Vec<Container>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let asked = client.list_containers(ListContainersRequest::default());
+        Ok(self.ask("ListContainers", QUESTION, asked).await?.containers)
+    }
+
+    /// Makes a sandbox and returns its id.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn run_sandbox(&self, config: PodSandboxConfig) -> Result<String, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = RunPodSandboxRequest {
+            config: Some(config),
+            runtime_handler: String::new(),
+        };
+        Ok(self
+            .ask("RunPodSandbox", SANDBOX, client.run_pod_sandbox(request))
+            .await?
+            .pod_sandbox_id)
+    }
+
+    /// Ends what runs in a sandbox and takes it off the network (CNI DEL); one that is gone is stopped.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn stop_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = StopPodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        self.ask_found(
+            &format!("StopPodSandbox {id}"),
+            SANDBOX,
+            client.stop_pod_sandbox(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Removes a sandbox with its containers; one that is gone is removed.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn remove_sandbox(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = RemovePodSandboxRequest {
+            pod_sandbox_id: id.to_owned(),
+        };
+        self.ask_found(
+            &format!("RemovePodSandbox {id}"),
+            SANDBOX,
+            client.remove_pod_sandbox(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Ends a container: its stop signal, `grace_secs` to obey, then SIGKILL. One that is gone has ended.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
+        let mut client = self.runtime.clone();
+        let within = SANDBOX + Duration::from_secs(grace_secs.into());
+        let request = StopContainerRequest {
+            container_id: id.to_owned(),
+            timeout: grace_secs.into(),
+        };
+        self.ask_found(
+            &format!("StopContainer {id}"),
+            within,
+            client.stop_container(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// Removes a container; one that is gone is removed.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn remove_container(&self, id: &str) -> Result<(), RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = RemoveContainerRequest {
+            container_id: id.to_owned(),
+        };
+        self.ask_found(
+            &format!("RemoveContainer {id}"),
+            SANDBOX,
+            client.remove_container(request),
+        )
+        .await?;
+        Ok(())
+    }
+
+    /// All images.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn images(&self) -> Result<Vec<Image>, RuntimeError> {
+        let mut client = self.images.clone();
+        Ok(self
+            .ask(
+                "ListImages",
+                QUESTION,
+                client.list_images(ListImagesRequest::default()),
+            )
+            .await?
+            .images)
+    }
+
+    /// The image that a name or an id stands for: what the kubelet asks before it starts a container.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn image(&self, name: &str) -> Result<Option<Image>, RuntimeError> {
+        let mut client = self.images.clone();
+        let image = Some(ImageSpec {
+            image: name.to_owned(),
+            ..Default::default()
+        });
+        let request = ImageStatusRequest {
+            image,
+            verbose: false,
+        };
+        let verb = format!("ImageStatus {name}");
+        Ok(self
+            .ask_found(&verb, QUESTION, client.image_status(request))
+            .await?
+            .and_then(|answer| answer.image))
+    }
+
+    /// The socket, for the tools of the runtime.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    async fn ask<T>(
+        &self,
+        verb: &str,
+        within: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, RuntimeError> {
+        let missing = || RuntimeError(format!("{} at {}: not found", verb, self.socket.display()));
+        self.ask_found(verb, within, call).await?.ok_or_else(missing)
+    }
+
+    /// The answer, or nothing when the object is not there.
+    async fn ask_found<T>(
+        &self,
+        verb: &str,
+        within: Duration,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<Option<T>, RuntimeError> {
+        let say = |cause: String| RuntimeError(format!("{verb} at {}: {cause}", self.socket.display()));
+        match timeout(within, call).await {
+            Ok(Ok(answer)) => Ok(Some(answer.into_inner())),
+            Ok(Err(status)) if status.code() == Code::NotFound => Ok(None),
+            Ok(Err(status)) if status.code() == Code::Unimplemented => Err(say(
+                "the runtime does not serve CRI runtime.v1; its CRI plugin is disabled or did not load"
+                    .to_owned(),
+            )),
+            Ok(Err(status)) => Err(say(status.message().to_owned())),
+            Err(_) => Err(say(format!("no answer within {} s", within.as_secs()))),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}

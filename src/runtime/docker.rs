@@ -1,0 +1,233 @@
+//! Docker Engine over its unix socket: what inspection, image transfer and the end of pods need of it.
+
+use std::{collections::HashMap, path::Path, time::Duration};
+
+use bollard::{
+    ClientVersion, Docker,
+    errors::Error,
+    models::{ContainerInspectResponse, ContainerSummary, ImageSummary, SystemInfo, SystemVersion},
+    query_parameters::{
+        ListContainersOptions, ListImagesOptions, RemoveContainerOptions, StopContainerOptions,
+    },
+};
+use futures::{Stream, StreamExt as _};
+use tokio::time::timeout;
+
+use super::RuntimeError;
+
+/// API 1.38 is Docker 18.06's, the oldest that kubelets with a dockershim support; 20.10 and later still speak it.
+const API: ClientVersion = ClientVersion {
+    major_version: 1,
+    minor_version: 38,
+};
+/// Docker 29 speaks nothing older than 1.44.
+const API_29: ClientVersion = ClientVersion {
+    major_version: 1,
+    minor_version: 44,
+};
+/// How long a request may take; ending a container has its grace period on top.
+const WITHIN: Duration = Duration::from_secs(30);
+/// Bad request: the API version is refused, among other things.
+const BAD_REQUEST: u16 = 400;
+/// No such container or image.
+const NOT_FOUND: u16 = 404;
+/// The container is being removed already.
+const CONFLICT: u16 = 409;
+
+/// A Docker Engine.
+#[derive(Debug)]
+pub struct Engine {
+    client: Docker,
+    socket: String,
+    version: SystemVersion,
+}
+
+impl Engine {
+    /// Connects to the engine behind a unix socket and asks for its version.
+    ///
+    /// # Errors
+    /// When nobody answers there, or not in time.
+    pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
+        let name = socket.display().to_string();
+        let say = |cause: String| RuntimeError(format!("Docker Engine at {name} does not answer: {cause}"));
+        let mut refused = String::new();
+        for api in [API, API_29] {
+            let client = Docker::connect_with_unix(&name, WITHIN.as_secs(), &api)
+                .map_err(|error| say(error.to_string()))?;
+            match timeout(WITHIN, client.version()).await {
+                Ok(Ok(version)) => {
+                    return Ok(Self {
+                        client,
+                        socket: name,
+                        version,
+                    });
+                }
+                Ok(Err(Error::DockerResponseServerError {
+                    status_code: BAD_REQUEST,
+                    message,
+                })) => {
+                    refused = message;
+                }
+                Ok(Err(error)) => return Err(say(error.to_string())),
+                Err(_) => return Err(say(format!("no answer within {} s", WITHIN.as_secs()))),
+            }
+        }
+        Err(say(refused))
+    }
+
+    /// Its version (`20.10.24+dfsg1`).
+    pub fn version(&self) -> &str {
+        self.version.version.as_deref().unwrap_or_default()
+    }
+
+    /// What it says of itself.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn info(&self) -> Result<SystemInfo, RuntimeError> {
+        self.ask("say how it is set up", WITHIN, self.client.info()).await
+    }
+
+    /// Its containers, running or not, that bear all of these labels (`name` or `name=value`).
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn containers(&self, labels: &[&str]) -> Result<Vec<ContainerSummary>, RuntimeError> {
+        let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
+        let filters = (!labels.is_empty()).then(|| HashMap::from([("label".to_owned(), labels)]));
+        let options = ListContainersOptions {
+            all: true,
+            filters,
+            ..Default::default()
+        };
+        self.ask(
+            "list its containers",
+            WITHIN,
+            self.client.list_containers(Some(options)),
+        )
+        .await
+    }
+
+    /// A container, or nothing when there is none of that id.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn container(&self, id: &str) -> Result<Option<ContainerInspectResponse>, RuntimeError> {
+        let verb = format!("describe container {id}");
+        self.ask(&verb, WITHIN, async {
+            unless(NOT_FOUND, self.client.inspect_container(id, None).await)
+        })
+        .await
+    }
+
+    /// Its images that have a name.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn images(&self) -> Result<Vec<ImageSummary>, RuntimeError> {
+        let options = ListImagesOptions {
+            digests: true,
+            ..Default::default()
+        };
+        self.ask("list its images", WITHIN, self.client.list_images(Some(options)))
+            .await
+    }
+
+    /// The id of an image: the digest of its configuration.
+    ///
+    /// # Errors
+    /// When there is no such image, or no answer in time.
+    pub async fn image_id(&self, name: &str) -> Result<String, RuntimeError> {
+        let verb = format!("describe image {name}");
+        let image = self.ask(&verb, WITHIN, self.client.inspect_image(name)).await?;
+        image.id.ok_or_else(|| {
+            RuntimeError(format!(
+                "Docker Engine at {}: image {name} has no id",
+                self.socket
+            ))
+        })
+    }
+
+    /// The archive of an image as the engine makes it, chunk by chunk (`docker save`).
+    pub fn export(&self, name: &str) -> impl Stream<Item = Result<impl AsRef<[u8]>, RuntimeError>> {
+        let (socket, name) = (self.socket.clone(), name.to_owned());
+        self.client.export_image(&name).map(move |chunk| {
+            chunk.map_err(|error| {
+                RuntimeError(format!(
+                    "Docker Engine at {socket} could not export {name}: {error}"
+                ))
+            })
+        })
+    }
+
+    /// Ends a container: its stop signal, `grace_secs` to obey, then SIGKILL. One that has ended or is gone is
+    /// ended.
+    ///
+    /// # Errors
+    /// When it still runs, or the engine does not answer.
+    pub async fn stop(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
+        let within = WITHIN + Duration::from_secs(grace_secs.into());
+        // The client's own time-out covers the engine's whole wait.
+        let client = self.client.clone().with_timeout(within);
+        let options = StopContainerOptions {
+            t: i32::try_from(grace_secs).ok(),
+            signal: None,
+        };
+        let stopping = async { unless(NOT_FOUND, client.stop_container(id, Some(options)).await) };
+        self.ask(&format!("stop container {id}"), within, stopping)
+            .await
+            .map(|_| ())
+    }
+
+    /// Kills a container if it still runs and removes it; its volumes stay. One that is gone is removed.
+    ///
+    /// # Errors
+    /// When it is still there, or the engine does not answer.
+    pub async fn remove(&self, id: &str) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptions {
+            v: false,
+            force: true,
+            link: false,
+        };
+        let removing = async {
+            match unless(NOT_FOUND, self.client.remove_container(id, Some(options)).await) {
+                // Whoever is removing it will; the caller counts what is left.
+                Err(Error::DockerResponseServerError {
+                    status_code: CONFLICT,
+                    ..
+                }) => Ok(None),
+                removed => removed,
+            }
+        };
+        self.ask(&format!("remove container {id}"), WITHIN, removing)
+            .await
+            .map(|_| ())
+    }
+
+    async fn ask<T>(
+        &self,
+        verb: &str,
+        within: Duration,
+        request: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, RuntimeError> {
+        let say = |cause: String| {
+            RuntimeError(format!(
+                "Docker Engine at {} could not {verb}: {cause}",
+                self.socket
+            ))
+        };
+        match timeout(within, request).await {
+            Ok(answer) => answer.map_err(|error| say(error.to_string())),
+            Err(_) => Err(say(format!("no answer within {} s", within.as_secs()))),
+        }
+    }
+}
+
+/// An answer, or nothing when the engine answered with this status.
+fn unless<T>(status: u16, answer: Result<T, Error>) -> Result<Option<T>, Error> {
+    match answer {
+        Ok(value) => Ok(Some(value)),
+        Err(Error::DockerResponseServerError { status_code, .. }) if status_code == status => Ok(None),
+        Err(error) => Err(error),
+    }
+}
