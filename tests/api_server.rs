@@ -1,0 +1,27 @@
+//! The test harness itself: identities are what they claim to be.
+
+#[path = "support/api_server.rs"]
+mod api_server;
+
+use api_server::{ADMIN, api_server, kubelet};
+use k8s_openapi::api::core::v1::Node;
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::json;
+
+#[tokio::test]
+async fn a_kubelet_may_change_its_own_node_and_no_other() {
+    let server = api_server().await;
+    let admin: Api<Node> = Api::all(server.client(ADMIN).await);
+    for name in ["w1", "w2"] {
+        let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();
+        admin.create(&PostParams::default(), &node).await.unwrap();
+    }
+    let kubelet: Api<Node> = Api::all(server.client(&kubelet("w1")).await);
+    kubelet.cordon("w1").await.unwrap();
+    let refused = kubelet.cordon("w2").await.unwrap_err();
+    assert!(
+        refused.to_string().contains("not allowed to modify node"),
+        "{refused}"
+    );
+}

@@ -1,0 +1,304 @@
+//! A real kube-apiserver with its etcd, one for each test binary: `#[path = "support/api_server.rs"] mod api_server;`.
+//!
+//! The binaries come from the lab's cache. There is no controller manager, no scheduler and no kubelet: a test plays
+//! them. Identities are static tokens, and authorization is the real `Node,RBAC` with `NodeRestriction`, so what the
+//! API refuses here it refuses in a cluster. Both processes end with the test process, however that ends.
+
+#![allow(dead_code, reason = "every test binary uses its own part")]
+
+use std::fs;
+use std::io::Write as _;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use kube::config::{
+    AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
+};
+use kube::{Client, Config};
+use tokio::sync::OnceCell;
+
+/// The namespace that the chart is installed into.
+pub const NAMESPACE: &str = "transship";
+/// `system:masters`.
+pub const ADMIN: &str = "admin";
+/// The service account of the chart's controller.
+pub const CONTROLLER: &str = "system:serviceaccount:transship:transship-controller";
+/// The service account of the chart's agent.
+pub const AGENT: &str = "system:serviceaccount:transship:transship-agent";
+
+/// The identity of the kubelet of a node (`w1` to `w5`).
+pub fn kubelet(node: &str) -> String {
+    format!("system:node:{node}")
+}
+
+/// A running API server.
+#[derive(Debug)]
+pub struct ApiServer {
+    url: String,
+}
+
+static SERVER: OnceCell<ApiServer> = OnceCell::const_new();
+
+/// The API server of this test binary; the first caller starts it.
+pub async fn api_server() -> &'static ApiServer {
+    SERVER.get_or_init(|| ApiServer::start(&[])).await
+}
+
+impl ApiServer {
+    /// Starts an API server with more flags than the usual ones and waits until it is ready.
+    pub async fn start(flags: &[&str]) -> Self {
+        let directory = directory();
+        let (etcd_port, etcd_peer, port) = (free_port(), free_port(), free_port());
+        fs::write(directory.join("tokens.csv"), tokens()).unwrap();
+        let key = directory.join("service-accounts.key");
+        let made = Command::new("openssl")
+            .args(["ecparam", "-genkey", "-noout", "-name", "prime256v1", "-out"])
+            .arg(&key)
+            .output()
+            .expect("the tests of the API need openssl (Debian: apt-get install openssl)");
+        assert!(
+            made.status.success(),
+            "openssl: {}",
+            String::from_utf8_lossy(&made.stderr)
+        );
+
+        let etcd_url = format!("http://127.0.0.1:{etcd_port}");
+        let mut etcd = Command::new(part("etcd-bookworm", "etcd"));
+        etcd.arg("--data-dir")
+            .arg(directory.join("etcd"))
+            .args([
+                "--listen-client-urls",
+                &etcd_url,
+                "--advertise-client-urls",
+                &etcd_url,
+            ])
+            .arg(format!("--listen-peer-urls=http://127.0.0.1:{etcd_peer}"));
+        spawn(etcd, &directory.join("etcd.log"));
+
+        let mut server = Command::new(part("kubernetes-1.23.17", "kube-apiserver"));
+        server
+            .arg(format!("--etcd-servers={etcd_url}"))
+            .args(["--bind-address=127.0.0.1", &format!("--secure-port={port}")])
+            .arg(format!("--cert-dir={}", directory.join("certificates").display()))
+            .arg(format!(
+                "--token-auth-file={}",
+                directory.join("tokens.csv").display()
+            ))
+            .args([
+                "--authorization-mode=Node,RBAC",
+                "--enable-admission-plugins=NodeRestriction",
+            ])
+            // Without a controller manager no service account exists that a pod could be given.
+            .arg("--disable-admission-plugins=ServiceAccount")
+            .args([
+                "--service-account-issuer=https://kubernetes.default.svc",
+                "--service-cluster-ip-range=10.0.0.0/24",
+            ])
+            .arg(format!("--service-account-key-file={}", key.display()))
+            .arg(format!("--service-account-signing-key-file={}", key.display()))
+            .args(flags);
+        spawn(server, &directory.join("kube-apiserver.log"));
+
+        let started = Self {
+            url: format!("https://127.0.0.1:{port}"),
+        };
+        started.wait_until_ready(&directory).await;
+        started
+    }
+
+    async fn wait_until_ready(&self, directory: &Path) {
+        let client = self.client(ADMIN).await;
+        let deadline = Instant::now() + Duration::from_secs(90);
+        loop {
+            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+            match client.request_text(request).await {
+                Ok(_) => return,
+                Err(error) if Instant::now() > deadline => {
+                    let log = fs::read_to_string(directory.join("kube-apiserver.log")).unwrap_or_default();
+                    let end = log.lines().last().unwrap_or_default();
+                    panic!("the API server is not ready after 90 s ({error}); its log ends: {end}");
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+    }
+
+    /// A client that speaks as one of the identities.
+    pub async fn client(&self, user: &str) -> Client {
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(self.kubeconfig(user), &options)
+            .await
+            .unwrap();
+        Client::try_from(config).unwrap()
+    }
+
+    /// A kubeconfig for one of the identities.
+    pub fn kubeconfig(&self, user: &str) -> Kubeconfig {
+        let named = || "test".to_owned();
+        Kubeconfig {
+            clusters: vec![NamedCluster {
+                name: named(),
+                cluster: Some(Cluster {
+                    server: Some(self.url.clone()),
+                    insecure_skip_tls_verify: Some(true),
+                    ..Cluster::default()
+                }),
+                ..NamedCluster::default()
+            }],
+            auth_infos: vec![NamedAuthInfo {
+                name: named(),
+                auth_info: Some(AuthInfo {
+                    token: Some(token(user).into()),
+                    ..AuthInfo::default()
+                }),
+                ..NamedAuthInfo::default()
+            }],
+            contexts: vec![NamedContext {
+                name: named(),
+                context: Some(Context {
+                    cluster: named(),
+                    user: Some(named()),
+                    ..Context::default()
+                }),
+                ..NamedContext::default()
+            }],
+            current_context: Some(named()),
+            ..Kubeconfig::default()
+        }
+    }
+
+    /// Runs the real kubectl as the admin and returns what it printed; its failure fails the test.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        let mut child = Command::new(part("kubernetes-1.23.17", "kubectl"))
+            .args([
+                "--server",
+                &self.url,
+                "--insecure-skip-tls-verify",
+                "--token",
+                &token(ADMIN),
+            ])
+            .args([
+                "--kubeconfig",
+                "/dev/null",
+                "--cache-dir",
+                concat!(env!("CARGO_TARGET_TMPDIR"), "/kubectl"),
+            ])
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+        let output = child.wait_with_output().unwrap();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            output.status.success(),
+            "kubectl {}: {errors}",
+            arguments.join(" ")
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+}
+
+/// A file of the lab's cache.
+pub fn part(name: &str, file: &str) -> PathBuf {
+    let cache = std::env::var_os("TRANSSHIP_CACHE").map_or_else(
+        || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/transship"),
+        PathBuf::from,
+    );
+    let path = cache.join(name).join(file);
+    assert!(
+        path.exists(),
+        "{} is missing; build it with: tests/lab/lab parts",
+        path.display()
+    );
+    path
+}
+
+/// A directory of this process; those of processes that are gone are removed.
+fn directory() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("api-server");
+    fs::create_dir_all(&all).unwrap();
+    for entry in fs::read_dir(&all).unwrap().flatten() {
+        let owner = entry
+            .file_name()
+            .to_string_lossy()
+            .split('-')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        if !Path::new("/proc").join(&owner).exists() {
+            // Another test binary may be removing it too.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+    let mine = (0..)
+        .map(|n| all.join(format!("{}-{n}", std::process::id())))
+        .find(|d| !d.exists())
+        .unwrap();
+    fs::create_dir_all(&mine).unwrap();
+    mine
+}
+
+/// Starts a process that ends when this one ends. `setpriv` ties it to the thread that started it, so that thread
+/// must live as long as the process.
+fn spawn(command: Command, log: &Path) {
+    let log = fs::File::create(log).unwrap();
+    let mut tied = Command::new("setpriv");
+    tied.args(["--pdeathsig", "KILL"])
+        .arg(command.get_program())
+        .args(command.get_args());
+    tied.stdin(Stdio::null())
+        .stdout(log.try_clone().unwrap())
+        .stderr(log);
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let child = tied.spawn();
+        let started = child.is_ok();
+        sender
+            .send(
+                child
+                    .as_ref()
+                    .map(std::process::Child::id)
+                    .map_err(ToString::to_string),
+            )
+            .unwrap();
+        while started {
+            std::thread::park();
+        }
+    });
+    receiver
+        .recv()
+        .unwrap()
+        .expect("setpriv of util-linux starts the process");
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn token(user: &str) -> String {
+    format!("token-of-{}", user.replace(':', "-"))
+}
+
+fn tokens() -> String {
+    let accounts = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
+    let nodes = (1..=5).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
+    [
+        (ADMIN.to_owned(), "system:masters".to_owned()),
+        (CONTROLLER.to_owned(), accounts.clone()),
+        (AGENT.to_owned(), accounts),
+    ]
+    .into_iter()
+    .chain(nodes)
+    .map(|(user, groups)| format!("{},{user},{user},\"{groups}\"\n", token(&user)))
+    .collect()
+}
