@@ -4,7 +4,15 @@
 //! - [`control`]: the directory of a migration on the host, through which others speak with the executor.
 //! - [`journal`]: the append-only write-ahead log of a plan being carried out.
 //! - [`progress`]: what the journal means to those who watch.
+//! - [`decide`]: what is to be done next (pure).
+//! - [`step`]: the primitives: save, apply, undo.
+//! - [`run`]: the loop.
+//! - [`unit`]: the systemd unit that the executor runs in.
 
 pub mod control;
+pub mod decide;
 pub mod journal;
 pub mod progress;
+pub mod run;
+pub mod step;
+pub mod unit;

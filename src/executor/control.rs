@@ -6,7 +6,7 @@ use std::io;
 
 use super::{
     journal::{self, JournalError, Record},
-    progress::{self, Progress},
+    progress::{self, Progress, State},
 };
 use crate::{
     host::files::Files,
@@ -70,6 +70,9 @@ pub enum ControlError {
     /// See [`JournalError`].
     #[error(transparent)]
     Journal(#[from] JournalError),
+    /// An attempt that must not be put aside.
+    #[error("the migration in {0} was not rolled back; take it back first with `transship node rollback`")]
+    NotRolledBack(HostPath),
     /// A migration's name that would lead out of the directory.
     #[error("{0:?} cannot be the name of a directory in {STATE}")]
     Name(String),
@@ -209,6 +212,28 @@ impl Dir {
             .write(&self.file(order.file()), format!("{plan}\n").as_bytes(), 0o600)?)
     }
 
+    /// Puts the journal and the orders of an attempt that was rolled back aside, so that another attempt can
+    /// begin in this directory. Without such an attempt it does nothing.
+    ///
+    /// # Errors
+    /// When the attempt is not over or was committed, or a file cannot be moved.
+    pub fn put_aside(&self) -> Result<(), ControlError> {
+        match self.progress()?.map(|progress| progress.state) {
+            Some(State::RolledBack) => {}
+            _ if self.journal()?.is_empty() => return Ok(()),
+            _ => return Err(ControlError::NotRolledBack(self.path.clone())),
+        }
+        for order in [Order::Go, Order::Commit, Order::Abort, Order::Undo] {
+            self.files.remove(&self.file(order.file()))?;
+        }
+        let names = self.files.list(&self.path)?;
+        let earlier = names.iter().filter(|name| name.starts_with("journal.")).count();
+        Ok(self.files.rename(
+            &self.file("journal"),
+            &self.file(&format!("journal.{}", earlier + 1)),
+        )?)
+    }
+
     fn json<T: serde::de::DeserializeOwned>(&self, path: &HostPath) -> Result<Option<T>, ControlError> {
         let Some(bytes) = self.files.read(path)? else {
             return Ok(None);
@@ -228,6 +253,12 @@ impl Dir {
         })?;
         Ok(self.files.write(&path, &bytes, 0o600)?)
     }
+}
+
+/// The lock that the executor holds for its life: one change at a time on a host.
+#[allow(clippy::expect_used, reason = "a constant")]
+pub(super) fn lock() -> HostPath {
+    state().join("lock").expect("a plain name")
 }
 
 /// [`STATE`] as a path.

@@ -337,6 +337,20 @@ impl Files {
         sync_parent(real)
     }
 
+    /// Renames a file within its directory.
+    ///
+    /// # Errors
+    /// When it still has its old name, naming the path.
+    pub fn rename(&self, from: &HostPath, to: &HostPath) -> io::Result<()> {
+        let (from, to) = (self.real(from)?, self.real(to)?);
+        self.effect(&from)?;
+        naming(
+            "rename",
+            &from,
+            fs::rename(&from, &to).and_then(|()| sync_parent(&to)),
+        )
+    }
+
     /// Removes a file, and what a writer of it that died may have left; one that is not there is removed.
     ///
     /// # Errors

@@ -1,0 +1,107 @@
+//! `Await`: ask the systems themselves until they say that they are well, and go on saying it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{Host, StepError, unit};
+use crate::{
+    host::systemd::Systemd,
+    plan::step::{AwaitStep, KUBELET_UNIT, KubeletWant},
+    runtime::Runtimes,
+};
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(250);
+
+/// What identifies a run of the kubelet: its process and its automatic restarts.
+type Run = (u32, u32);
+
+/// Waits until runtime and kubelet are well and stay so, without a restart in between.
+pub(super) async fn wait<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    step: &AwaitStep,
+) -> Result<(), StepError> {
+    let deadline = Instant::now() + Duration::from_secs(step.within_secs.into());
+    let mut seen = "nothing answered".to_owned();
+    let mut well: Option<(Run, Instant)> = None;
+    loop {
+        match timeout_at(deadline, look(host, step)).await {
+            Ok(Ok(run)) => match well {
+                Some((before, since)) if before == run => {
+                    if since.elapsed() >= unit::STAYS {
+                        return Ok(());
+                    }
+                }
+                _ => well = Some((run, Instant::now())),
+            },
+            Ok(Err(what)) => {
+                well = None;
+                seen = what;
+            }
+            Err(_) => {
+                return Err(StepError::Unhealthy {
+                    within_secs: step.within_secs,
+                    seen,
+                });
+            }
+        }
+        if Instant::now() + POLL >= deadline {
+            return Err(StepError::Unhealthy {
+                within_secs: step.within_secs,
+                seen,
+            });
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// Looks once; what is not well is said in words.
+async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) -> Result<Run, String> {
+    let name = step.runtime.runtime;
+    let health = host
+        .runtimes
+        .health(&step.runtime)
+        .await
+        .map_err(|error| format!("{name}: {error}"))?;
+    if !health.ready {
+        return Err(format!("{name} {} says that it is not ready", health.version));
+    }
+    let Some(KubeletWant { endpoint_flag }) = &step.kubelet else {
+        return Ok((0, 0));
+    };
+    if !health.network_ready {
+        return Err(format!(
+            "{name} {} says that its pod network is not ready",
+            health.version
+        ));
+    }
+    let unit = host
+        .systemd
+        .unit(KUBELET_UNIT)
+        .await
+        .map_err(|error| error.to_string())?;
+    if !unit::is_active(&unit) || unit.main_pid == 0 {
+        return Err(format!(
+            "{KUBELET_UNIT} is {}; see `journalctl -u {KUBELET_UNIT}`",
+            unit.active
+        ));
+    }
+    let kubelet = host
+        .runtimes
+        .kubelet(unit.main_pid)
+        .await
+        .map_err(|error| error.to_string())?;
+    if kubelet.endpoint_flag != *endpoint_flag {
+        let word = |flag: &Option<String>| flag.clone().unwrap_or_else(|| "no endpoint".to_owned());
+        return Err(format!(
+            "the kubelet was started with {}, not with {}",
+            word(&kubelet.endpoint_flag),
+            word(endpoint_flag)
+        ));
+    }
+    if !kubelet.healthy {
+        return Err("the kubelet's /healthz does not answer ok".to_owned());
+    }
+    Ok((unit.main_pid, unit.restarts))
+}

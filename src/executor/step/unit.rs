@@ -1,0 +1,140 @@
+//! `Unit`: what runs, and what starts at boot.
+
+use std::time::Duration;
+
+use super::{Saved, StepError};
+use crate::{
+    host::systemd::{Systemd, Unit},
+    plan::step::{Boot, Restart, UnitStep},
+};
+
+/// How long a unit must stay active after it was started. One that dies at once has not read its configuration;
+/// one that dies later is caught by the health check of the runtime.
+pub(super) const STAYS: Duration = Duration::from_secs(1);
+
+pub(super) async fn save(systemd: &impl Systemd, name: &str) -> Result<Saved, StepError> {
+    let unit = systemd.unit(name).await?;
+    Ok(Saved::Unit {
+        active: is_active(&unit),
+        boot: unit.boot,
+    })
+}
+
+pub(super) async fn apply(systemd: &impl Systemd, step: &UnitStep) -> Result<(), StepError> {
+    let unit = current(systemd, &step.unit).await?;
+    let masked = unit.boot.starts_with("masked");
+    match step.boot {
+        Some(boot @ (Boot::Enabled | Boot::Disabled)) => {
+            if masked {
+                systemd.unmask(&step.unit).await?;
+            }
+            if boot == Boot::Enabled {
+                systemd.enable(&step.unit).await?;
+            } else {
+                systemd.disable(&step.unit).await?;
+            }
+        }
+        Some(Boot::Masked) if !masked => {
+            systemd.disable(&step.unit).await?;
+            systemd.mask(&step.unit).await?;
+        }
+        Some(Boot::Masked) | None => {}
+    }
+    let restart = step.restart == Restart::Forwards;
+    match step.active {
+        Some(true) => run(systemd, &step.unit, restart).await,
+        Some(false) => Ok(systemd.stop(&step.unit).await?),
+        None if restart && is_active(&unit) => run(systemd, &step.unit, restart).await,
+        None => Ok(()),
+    }
+}
+
+pub(super) async fn undo(
+    systemd: &impl Systemd,
+    step: &UnitStep,
+    active: bool,
+    boot: &str,
+) -> Result<(), StepError> {
+    current(systemd, &step.unit).await?;
+    let masked = boot.starts_with("masked");
+    if !masked {
+        restore_boot(systemd, &step.unit, boot).await?;
+    }
+    if !active {
+        // A step that leaves the unit's state alone has not started it.
+        if step.active.is_some() {
+            systemd.stop(&step.unit).await?;
+        }
+    } else if step.active.is_some() || step.restart == Restart::Backwards {
+        run(systemd, &step.unit, step.restart == Restart::Backwards).await?;
+    }
+    if masked {
+        restore_boot(systemd, &step.unit, boot).await?;
+    }
+    Ok(())
+}
+
+/// Makes systemd do at boot what it did when it called the unit `boot`.
+pub(super) async fn restore_boot(systemd: &impl Systemd, name: &str, boot: &str) -> Result<(), StepError> {
+    let now = systemd.unit(name).await?.boot;
+    if now == boot {
+        return Ok(());
+    }
+    if now.starts_with("masked") {
+        systemd.unmask(name).await?;
+    }
+    if boot.starts_with("masked") {
+        systemd.disable(name).await?;
+        systemd.mask(name).await?;
+    } else if boot.starts_with("enabled") {
+        systemd.enable(name).await?;
+    } else {
+        systemd.disable(name).await?;
+    }
+    Ok(())
+}
+
+/// The unit, after systemd has read its files again if they changed. A unit that systemd has not found may have
+/// got its file since.
+pub(super) async fn current(systemd: &impl Systemd, name: &str) -> Result<Unit, StepError> {
+    let unit = systemd.unit(name).await?;
+    if !unit.needs_reload && unit.load != "not-found" {
+        return Ok(unit);
+    }
+    systemd.reload().await?;
+    Ok(systemd.unit(name).await?)
+}
+
+/// Starts (or, if asked for, restarts) the unit and looks whether it stays.
+async fn run(systemd: &impl Systemd, name: &str, restart: bool) -> Result<(), StepError> {
+    let running = is_active(&systemd.unit(name).await?);
+    if running && !restart {
+        return Ok(());
+    }
+    systemd.reset_failed(name).await?;
+    if running {
+        systemd.restart(name).await?;
+    } else {
+        systemd.start(name).await?;
+    }
+    let started = systemd.unit(name).await?;
+    tokio::time::sleep(STAYS).await;
+    let unit = systemd.unit(name).await?;
+    if is_active(&unit) && unit.restarts == started.restarts {
+        return Ok(());
+    }
+    let restarts = unit.restarts.saturating_sub(started.restarts);
+    Err(StepError::Unstable {
+        unit: name.to_owned(),
+        seen: format!(
+            "{}, restarted {restarts} times within {} s",
+            unit.active,
+            STAYS.as_secs()
+        ),
+    })
+}
+
+/// Whether the unit runs; one that is between two automatic restarts does not.
+pub(super) fn is_active(unit: &Unit) -> bool {
+    matches!(unit.active.as_str(), "active" | "reloading" | "refreshing")
+}

@@ -1,0 +1,113 @@
+//! The executor's own unit: a real file in `/etc/systemd/system`, enabled while a journal is open, so that the
+//! executor also finishes or goes back after a reboot in the middle.
+
+use std::io;
+
+use super::control::{ControlError, Dir};
+use crate::{
+    host::{
+        files::Files,
+        systemd::{Systemd, SystemdError},
+    },
+    plan::host_path::HostPath,
+};
+
+/// The name of the unit.
+pub const UNIT: &str = "transship-executor.service";
+/// Exit status of an executor that needs a person; systemd does not start it again by itself.
+pub const NEEDS_A_PERSON: u8 = 3;
+
+/// The executor's unit could not be installed or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitError {
+    /// Another migration is in the middle.
+    #[error(
+        "the migration in {0} is not over on this host; wait for it, or take it back with `transship node rollback`"
+    )]
+    Busy(HostPath),
+    /// The file system of the binary does not let it run.
+    #[error("{0} is on a file system that is mounted noexec; the executor cannot run from there")]
+    NoExec(HostPath),
+    /// See [`ControlError`].
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// A file cannot be read or written.
+    #[error("cannot {0}")]
+    Io(#[from] io::Error),
+    /// systemd did not do it.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+}
+
+#[allow(clippy::expect_used, reason = "a constant")]
+fn path() -> HostPath {
+    HostPath::new(format!("/etc/systemd/system/{UNIT}")).expect("an absolute path")
+}
+
+/// The text of the unit that runs `binary` for `dir`.
+///
+/// It depends on no runtime, and SIGTERM at a shutdown simply ends it: it goes on at the next boot.
+fn text(binary: &HostPath, dir: &HostPath) -> String {
+    format!(
+        "# Written by transship. It is removed when the migration is over on this node.\n\
+         [Unit]\n\
+         Description=Transship switches the container runtime of this node\n\
+         RequiresMountsFor={dir} {binary}\n\
+         Wants=dbus.service\n\
+         After=dbus.service\n\
+         StartLimitIntervalSec=0\n\
+         \n\
+         [Service]\n\
+         ExecStart={binary} executor run --dir {dir}\n\
+         Restart=on-failure\n\
+         RestartSec=1\n\
+         RestartPreventExitStatus={NEEDS_A_PERSON}\n\
+         OOMScoreAdjust=-900\n\
+         \n\
+         [Install]\n\
+         WantedBy=multi-user.target\n"
+    )
+}
+
+/// Writes, enables and starts the unit for `dir`; one that runs already goes on.
+///
+/// # Errors
+/// See [`UnitError`].
+pub async fn install<S: Systemd>(
+    files: &Files,
+    systemd: &S,
+    binary: &HostPath,
+    dir: &Dir,
+) -> Result<(), UnitError> {
+    for other in Dir::all(files)? {
+        let busy = other.path() != dir.path()
+            && !other.journal()?.is_empty()
+            && other
+                .progress()?
+                .is_some_and(|progress| !progress.state.is_final());
+        if busy {
+            return Err(UnitError::Busy(other.path().clone()));
+        }
+    }
+    if !files.can_execute(binary)? {
+        return Err(UnitError::NoExec(binary.clone()));
+    }
+    let text = text(binary, dir.path());
+    if files.read_text(&path())?.as_deref() != Some(&text) {
+        files.write(&path(), text.as_bytes(), 0o644)?;
+    }
+    systemd.reload().await?;
+    systemd.enable(UNIT).await?;
+    systemd.reset_failed(UNIT).await?;
+    Ok(systemd.start(UNIT).await?)
+}
+
+/// Disables and removes the unit, from inside it: the last thing that an executor does.
+pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(), UnitError> {
+    if files.exists(&path())? {
+        systemd.disable(UNIT).await?;
+        files.remove(&path())?;
+        systemd.reload().await?;
+    }
+    Ok(())
+}
