@@ -4,7 +4,13 @@
 //! them. Identities are static tokens, and authorization is the real `Node,RBAC` with `NodeRestriction`, so what the
 //! API refuses here it refuses in a cluster. Both processes end with the test process, however that ends.
 
-#![allow(dead_code, reason = "every test binary uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "all of it is a test"
+)]
 
 use std::fs;
 use std::io::Write as _;
