@@ -263,17 +263,8 @@ fn spawn(command: Command, log: &Path) {
         .stderr(log);
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
-        let child = tied.spawn();
-        let started = child.is_ok();
-        sender
-            .send(
-                child
-                    .as_ref()
-                    .map(std::process::Child::id)
-                    .map_err(ToString::to_string),
-            )
-            .unwrap();
-        while started {
+        sender.send(tied.spawn().map(drop)).unwrap();
+        loop {
             std::thread::park();
         }
     });
