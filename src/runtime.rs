@@ -1,11 +1,21 @@
 //! Container runtimes: what a step asks of them ([`Runtimes`]), and the clients that do it.
 //!
+//! - [`hosted`]: all of it, for the runtimes of this host.
 //! - [`docker`], [`cri`]: clients of Docker Engine and of a CRI.
-//! - [`reference`](mod@reference): names of images.
+//! - [`reference`](mod@reference), [`transfer`]: names of images; carrying an image from one store to another.
+//! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
+//! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
+//! - [`kubelet`]: asking the kubelet how it is.
 
+pub mod cni_del;
 pub mod cri;
 pub mod docker;
+pub mod hosted;
+pub mod kubelet;
+pub mod pods;
 pub mod reference;
+pub mod rehearsal;
+pub mod transfer;
 
 use std::collections::BTreeSet;
 

@@ -5,7 +5,7 @@ use std::{path::Path, path::PathBuf, time::Duration};
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
     Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
-    ListPodSandboxRequest, NamespaceMode, PodSandbox, PodSandboxConfig, PodSandboxStatusRequest,
+    ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
     RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest,
     StopContainerRequest, StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
     runtime_service_client::RuntimeServiceClient,
@@ -107,27 +107,21 @@ impl Cri {
         Ok(self.ask("ListPodSandbox", QUESTION, asked).await?.items)
     }
 
-    /// Whether a sandbox is in the host's network; nothing when it is gone.
+    /// What is known of a sandbox; nothing when it is gone.
     ///
     /// # Errors
     /// When it does not answer in time.
-    pub async fn in_host_network(&self, sandbox: &str) -> Result<Option<bool>, RuntimeError> {
+    pub async fn sandbox(&self, id: &str) -> Result<Option<PodSandboxStatus>, RuntimeError> {
         let mut client = self.runtime.clone();
         let request = PodSandboxStatusRequest {
-            pod_sandbox_id: sandbox.to_owned(),
+            pod_sandbox_id: id.to_owned(),
             verbose: false,
         };
-        let verb = format!("PodSandboxStatus {sandbox}");
+        let verb = format!("PodSandboxStatus {id}");
         let answer = self
             .ask_found(&verb, QUESTION, client.pod_sandbox_status(request))
             .await?;
-        Ok(answer.map(|answer| {
-            let linux = answer.status.and_then(|status| status.linux);
-            let options = linux
-                .and_then(|linux| linux.namespaces)
-                .and_then(|namespaces| namespaces.options);
-            options.is_some_and(|options| options.network() == NamespaceMode::Node)
-        }))
+        Ok(answer.and_then(|answer| answer.status))
     }
 
     /// All containers, running or not.

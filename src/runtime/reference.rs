@@ -34,6 +34,14 @@ pub fn full(name: &str) -> String {
     }
 }
 
+/// The full references among what a runtime lists; Docker lists `<none>` for what is missing.
+pub fn named<'a>(listed: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = String> {
+    listed
+        .into_iter()
+        .filter(|name| !name.contains("<none>"))
+        .map(|name| full(name))
+}
+
 #[cfg(test)]
 mod tests {
     use super::full;

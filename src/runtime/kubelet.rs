@@ -1,0 +1,193 @@
+//! Asks the running kubelet how it is: its `/healthz`, and the flags that it was started with.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpStream,
+    time::timeout,
+};
+
+use super::{KubeletHealth, RuntimeError};
+use crate::{host::files::Files, plan::host_path::HostPath};
+
+/// How long the kubelet may take to answer.
+const WITHIN: Duration = Duration::from_secs(5);
+
+/// What of KubeletConfiguration says where `/healthz` is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Config {
+    healthz_port: Option<u16>,
+    healthz_bind_address: Option<String>,
+}
+
+/// Asks the kubelet with this process id. One that runs no more, or does not answer, is not healthy.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
+    let flags = command_line(files, main_pid)?;
+    let endpoint_flag = flag(&flags, "container-runtime-endpoint").map(str::to_owned);
+    let healthy = match address(files, &flags) {
+        _ if flags.is_empty() => false,
+        Some(address) => timeout(WITHIN, answers_ok(&address)).await.unwrap_or(false),
+        // Port 0 turns `/healthz` off; that it runs is all that can be known.
+        None => true,
+    };
+    Ok(KubeletHealth {
+        healthy,
+        endpoint_flag,
+    })
+}
+
+/// The arguments of a process, its name first; none when there is no such process.
+///
+/// # Errors
+/// When `/proc` cannot be read.
+pub fn command_line(files: &Files, pid: u32) -> Result<Vec<String>, RuntimeError> {
+    let path =
+        HostPath::new(format!("/proc/{pid}/cmdline")).map_err(|error| RuntimeError(error.to_string()))?;
+    let bytes = files
+        .read(&path)
+        .map_err(|error| RuntimeError(error.to_string()))?
+        .unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    Ok(text.split_terminator('\0').map(str::to_owned).collect())
+}
+
+/// The value of the last `--name=value` or `--name value`: the kubelet obeys the last one.
+pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
+    let mut found = None;
+    for (at, argument) in arguments.iter().enumerate() {
+        let Some(rest) = argument
+            .strip_prefix("--")
+            .and_then(|argument| argument.strip_prefix(name))
+        else {
+            continue;
+        };
+        match rest.strip_prefix('=') {
+            Some(value) => found = Some(value),
+            None if rest.is_empty() => found = arguments.get(at + 1).map(String::as_str),
+            None => {}
+        }
+    }
+    found
+}
+
+/// Where `/healthz` is served: the flags beat the configuration file.
+fn address(files: &Files, flags: &[String]) -> Option<String> {
+    let config: Config = flag(flags, "config")
+        .and_then(|path| HostPath::new(path).ok())
+        .and_then(|path| files.read_text(&path).ok().flatten())
+        .and_then(|text| serde_saphyr::from_str(&text).ok())
+        .unwrap_or_default();
+    let port = flag(flags, "healthz-port")
+        .and_then(|port| port.parse().ok())
+        .or(config.healthz_port);
+    let host = flag(flags, "healthz-bind-address")
+        .map(str::to_owned)
+        .or(config.healthz_bind_address);
+    let host = match host.as_deref() {
+        None | Some("" | "0.0.0.0" | "::") => "127.0.0.1",
+        Some(host) => host,
+    };
+    let port = port.unwrap_or(10248);
+    let host = if host.contains(':') {
+        format!("[{host}]")
+    } else {
+        host.to_owned()
+    };
+    (port != 0).then(|| format!("{host}:{port}"))
+}
+
+async fn answers_ok(address: &str) -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET /healthz HTTP/1.0\r\nHost: {address}\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut answer = Vec::new();
+        stream.take(4096).read_to_end(&mut answer).await?;
+        std::io::Result::Ok(answer)
+    };
+    let answer = ask.await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&answer);
+    let status = text.split_whitespace().nth(1);
+    status == Some("200") && text.trim_end().ends_with("ok")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    fn kubelet(arguments: &[&str], config: &str) -> (tempfile::TempDir, Files) {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let line: String = arguments.iter().map(|argument| format!("{argument}\0")).collect();
+        files
+            .write(&HostPath::new("/proc/7/cmdline").unwrap(), line.as_bytes(), 0o444)
+            .unwrap();
+        files
+            .write(
+                &HostPath::new("/etc/kubelet.yaml").unwrap(),
+                config.as_bytes(),
+                0o644,
+            )
+            .unwrap();
+        (root, files)
+    }
+
+    /// Answers one request with this text.
+    async fn serve(answer: &'static str) -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut request = [0; 1024];
+            let read = stream.read(&mut request).await.unwrap();
+            assert!(request[..read].starts_with(b"GET /healthz HTTP/1.0\r\n"));
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        });
+        port
+    }
+
+    #[tokio::test]
+    async fn the_configured_port_is_asked_and_the_last_endpoint_counts() {
+        let port = serve("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let flags = [
+            "/usr/bin/kubelet",
+            "--config=/etc/kubelet.yaml",
+            "--container-runtime-endpoint=unix:///first.sock",
+            "--container-runtime-endpoint",
+            "unix:///run/containerd/containerd.sock",
+        ];
+        let (_root, files) = kubelet(
+            &flags,
+            &format!("kind: KubeletConfiguration\nhealthzPort: {port}\n"),
+        );
+        let health = health(&files, 7).await.unwrap();
+        assert_eq!(
+            health.endpoint_flag.as_deref(),
+            Some("unix:///run/containerd/containerd.sock")
+        );
+        assert!(health.healthy);
+    }
+
+    #[tokio::test]
+    async fn a_kubelet_that_says_no_or_is_gone_is_not_healthy() {
+        let port = serve("HTTP/1.0 500 Internal Server Error\r\n\r\nnot ok").await;
+        let (_root, files) = kubelet(&["kubelet", &format!("--healthz-port={port}")], "");
+        let sick = health(&files, 7).await.unwrap();
+        assert_eq!(
+            sick,
+            KubeletHealth {
+                healthy: false,
+                endpoint_flag: None
+            }
+        );
+        assert!(!health(&files, 8).await.unwrap().healthy, "there is no process 8");
+    }
+}
