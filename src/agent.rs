@@ -1,1 +1,20 @@
-//! agent
+//! Brings a migration to its node: a pod of the DaemonSet on a node that the controller chose, which takes the
+//! node's `NodeMigration` to its end and reports on the way. In reading order:
+//!
+//! - [`machine`]: what to do next, a pure function of what is seen. The truth is the journal on the host and the
+//!   Node, never the agent's memory: the pod dies in the middle of every switch.
+//! - [`report`]: how the status of the `NodeMigration` is kept (pure).
+//! - [`node`]: what is written to the Node: the cordon, kubeadm's annotation (pure).
+//! - [`drain`]: which pods leave the node, and how they are asked to.
+//! - [`identity`]: clients: the node's own for everything on its Node and pods, the service account's for its
+//!   `NodeMigration` alone.
+//! - [`host`]: what the agent asks of the host that it runs on.
+//! - [`shell`]: looks, decides, writes the status, acts; over and over.
+
+pub mod drain;
+pub mod host;
+pub mod identity;
+pub mod machine;
+pub mod node;
+pub mod report;
+pub mod shell;

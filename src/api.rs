@@ -19,3 +19,7 @@ pub const SKIP_ANNOTATION: &str = "transship.dev/skip";
 /// Annotation on the Node that says that the agent cordoned it (value: the migration's UID), so that a node
 /// which was already cordoned stays so.
 pub const CORDONED_ANNOTATION: &str = "transship.dev/cordoned-by";
+/// Label that all of Transship's own pods bear, and its value; they are never evicted by a drain.
+pub const POD_LABEL: (&str, &str) = ("app.kubernetes.io/name", "transship");
+/// Annotation on the Node that keeps kubeadm's `cri-socket` annotation as it was before the switch.
+pub const PREVIOUS_SOCKET_ANNOTATION: &str = "transship.dev/previous-cri-socket";

@@ -18,6 +18,7 @@
 //! the executor never sees `kube`, the controller never sees `host`, and `plan` and `edit` do no I/O.
 
 pub mod admin;
+pub mod agent;
 pub mod api;
 pub mod cli;
 pub mod controller;

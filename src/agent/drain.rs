@@ -1,0 +1,62 @@
+//! Which pods leave the node, and how they are asked to. kubectl drain's semantics, with what the node's own
+//! identity may do: list the pods that are bound to it, and evict them.
+
+pub mod classify;
+pub mod evict;
+
+use k8s_openapi::api::core::v1::Pod;
+use kube::ResourceExt as _;
+
+use self::classify::{Left, Verdict, classify};
+use crate::api::{node_migration::BlockingPod, request::Drain};
+
+/// The pods of a node, by what a drain does with them.
+#[derive(Debug, Default)]
+pub struct Survey<'a> {
+    /// To be evicted.
+    pub evict: Vec<&'a Pod>,
+    /// Evicted or deleted, and still ending: their containers are there until the kubelet says otherwise, by
+    /// letting go of the object.
+    pub ending: Vec<&'a Pod>,
+    /// In the way until a person decides, each with the reason.
+    pub blocked: Vec<BlockingPod>,
+    /// Not touched by a drain: they come back under the target.
+    pub stay: Vec<&'a Pod>,
+}
+
+impl<'a> Survey<'a> {
+    /// Sorts the pods of a node. `own_namespace` is the one that Transship is installed in.
+    pub fn new(pods: &'a [Pod], drain: &Drain, own_namespace: &str) -> Self {
+        let mut survey = Self::default();
+        for pod in pods {
+            match classify(pod, drain, own_namespace) {
+                Verdict::Evict => survey.evict.push(pod),
+                Verdict::Leave(Left::Terminating) => survey.ending.push(pod),
+                Verdict::Leave(Left::DaemonSet | Left::Mirror | Left::Transship) => survey.stay.push(pod),
+                Verdict::Block(obstacles) => survey.blocked.push(blocking(
+                    pod,
+                    obstacles
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join("; "),
+                )),
+            }
+        }
+        survey
+    }
+
+    /// How many pods have still to go.
+    pub fn remaining(&self) -> usize {
+        self.evict.len() + self.ending.len() + self.blocked.len()
+    }
+}
+
+/// A pod that cannot be evicted now, and why.
+pub fn blocking(pod: &Pod, reason: String) -> BlockingPod {
+    BlockingPod {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        reason,
+    }
+}

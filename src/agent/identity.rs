@@ -1,0 +1,204 @@
+//! The two identities of the agent. Everything on the Node and its pods is done as the node itself, with the
+//! kubelet's own kubeconfig: where the server runs NodeRestriction this identity can touch no other node. The
+//! service account can read and report on `NodeMigration`s, nothing else.
+//!
+//! Both clients make no retries of their own: those hide a budget's refusal for minutes, and the agent looks
+//! again anyway.
+
+use std::{path::PathBuf, time::Duration};
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::{
+    Api, Client, Config,
+    api::{ListParams, Patch, PatchParams, VersionMatch},
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use serde_json::Value;
+
+use super::drain::evict::{Answer, EvictionVersion, evict};
+use crate::api::request::Drain;
+
+/// How long the API server may take to answer.
+const ANSWER: Duration = Duration::from_secs(20);
+/// The name under which the agent's fields are managed.
+pub const FIELD_MANAGER: &str = "transship-agent";
+
+/// An identity that cannot be used, or an API server that refuses or does not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The kubelet's kubeconfig cannot be used.
+    #[error("the kubelet's kubeconfig {path} cannot be used: {error}; is it mounted into the agent's pod?")]
+    Kubeconfig {
+        /// Where it should be.
+        path: PathBuf,
+        /// What is wrong.
+        error: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server refused a request, or did not answer it.
+    #[error("{what}: {error}")]
+    Api {
+        /// The request.
+        what: &'static str,
+        /// The answer.
+        error: Box<kube::Error>,
+    },
+}
+
+impl IdentityError {
+    /// Whether the API server is away or busy, which is waited for and never a failure.
+    pub fn is_absence(&self) -> bool {
+        match self {
+            Self::Kubeconfig { .. } => false,
+            Self::Api { error, .. } => is_absence(error),
+        }
+    }
+}
+
+/// Whether an error means that the API server is away, busy or starting. A conflict is the wish to look again.
+pub fn is_absence(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500 || matches!(status.code, 409 | 429),
+        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
+        _ => false,
+    }
+}
+
+/// Sets what all clients of the agent have in common.
+pub fn plain(mut config: Config) -> Config {
+    config.default_retry = false;
+    config.read_timeout = Some(ANSWER);
+    config.reset_reader_on_write = true;
+    config
+}
+
+/// The node's own identity.
+pub struct NodeIdentity {
+    kubeconfig: PathBuf,
+    node: String,
+    client: Option<(Client, EvictionVersion)>,
+}
+
+impl std::fmt::Debug for NodeIdentity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NodeIdentity")
+            .field("kubeconfig", &self.kubeconfig)
+            .field("node", &self.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeIdentity {
+    /// The identity of the node named `node`, from the kubelet's kubeconfig.
+    pub fn new(kubeconfig: PathBuf, node: String) -> Self {
+        Self {
+            kubeconfig,
+            node,
+            client: None,
+        }
+    }
+
+    /// Reads the kubeconfig and its certificates again before the next request: the kubelet rotates them.
+    pub fn refresh(&mut self) {
+        self.client = None;
+    }
+
+    async fn client(&mut self) -> Result<(Client, EvictionVersion), IdentityError> {
+        if let Some((client, version)) = &self.client {
+            return Ok((client.clone(), *version));
+        }
+        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| IdentityError::Kubeconfig {
+            path: self.kubeconfig.clone(),
+            error,
+        };
+        let file = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unusable(error.into()))?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| unusable(error.into()))?;
+        let client = Client::try_from(plain(config)).map_err(|error| unusable(error.into()))?;
+        let server = client
+            .apiserver_version()
+            .await
+            .map_err(failed("ask the API server for its version"))?;
+        let version = EvictionVersion::of(&server);
+        self.client = Some((client.clone(), version));
+        Ok((client, version))
+    }
+
+    /// After a refusal of the identity itself, it is read again.
+    fn judge<T>(&mut self, result: Result<T, IdentityError>) -> Result<T, IdentityError> {
+        if let Err(IdentityError::Api { error, .. }) = &result
+            && !matches!(error.as_ref(), kube::Error::Api(status) if !matches!(status.code, 401 | 403))
+        {
+            self.refresh();
+        }
+        result
+    }
+
+    /// The Node.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn node(&mut self) -> Result<Node, IdentityError> {
+        let (client, _) = self.client().await?;
+        let result = Api::<Node>::all(client)
+            .get(&self.node)
+            .await
+            .map_err(failed("read the Node"));
+        self.judge(result)
+    }
+
+    /// Patches the Node (a merge patch).
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn patch_node(&mut self, patch: &Value) -> Result<(), IdentityError> {
+        let (client, _) = self.client().await?;
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let result = Api::<Node>::all(client)
+            .patch(&self.node, &parameters, &Patch::Merge(patch))
+            .await
+            .map_err(failed("patch the Node"));
+        self.judge(result.map(|_| ()))
+    }
+
+    /// All pods that are bound to the node. `exactly` asks for the newest state, which costs the server a search
+    /// through all pods of the cluster; otherwise its cache answers, which is indexed by node.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn pods(&mut self, exactly: bool) -> Result<Vec<Pod>, IdentityError> {
+        let (client, _) = self.client().await?;
+        let mut parameters = ListParams::default().fields(&format!("spec.nodeName={}", self.node));
+        if !exactly {
+            parameters.version_match = Some(VersionMatch::NotOlderThan);
+            parameters.resource_version = Some("0".to_owned());
+        }
+        let result = Api::<Pod>::all(client)
+            .list(&parameters)
+            .await
+            .map_err(failed("list the pods of the node"));
+        self.judge(result.map(|list| list.items))
+    }
+
+    /// Asks for the eviction of a pod.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn evict(&mut self, pod: &Pod, drain: &Drain) -> Result<Answer, IdentityError> {
+        let (client, version) = self.client().await?;
+        let result = evict(&client, version, pod, drain)
+            .await
+            .map_err(failed("evict a pod"));
+        self.judge(result)
+    }
+}
+
+fn failed(what: &'static str) -> impl FnOnce(kube::Error) -> IdentityError {
+    move |error| IdentityError::Api {
+        what,
+        error: Box::new(error),
+    }
+}

@@ -1,0 +1,282 @@
+//! Decisions while the executor has not begun: preflight, and handing the plan over.
+
+use kube::ResourceExt as _;
+use semver::{Version, VersionReq};
+
+use super::{Act, Decision, Seen, describe};
+use crate::{
+    agent::{
+        drain::Survey,
+        node::{self, End},
+        report,
+    },
+    api::{
+        node_migration::{Action, NodeMigrationStatus, NodePhase, RuntimeVersion},
+        request::Target,
+    },
+    executor::control::Order,
+    plan::finding::{Finding, Severity},
+};
+
+/// Code of the finding about pods that a drain would not evict.
+const BLOCKING_PODS: &str = "PodsBlockDrain";
+/// Code of the finding that lists the pods that will be evicted.
+const LEAVING_PODS: &str = "PodsToEvict";
+
+/// Decides what to do on a node whose journal has no line.
+pub(super) fn decide(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
+    match status.phase {
+        NodePhase::Pending | NodePhase::Preflight => preflight(seen, status),
+        NodePhase::Preparing => hand_over(seen, status),
+        // Aborted before the first step.
+        NodePhase::RollingBack if seen.run.is_some_and(|run| run.abort) => abort(seen, status),
+        NodePhase::Draining
+        | NodePhase::Switching
+        | NodePhase::Verifying
+        | NodePhase::Uncordoning
+        | NodePhase::RollingBack => {
+            let message = "the executor's journal is gone from the node, so nobody knows how far the switch got; \
+                look at the node with `transship node inspect`";
+            then(seen, status, NodePhase::Failed, message, Act::Rest)
+        }
+        NodePhase::Blocked
+        | NodePhase::Planned
+        | NodePhase::Succeeded
+        | NodePhase::RolledBack
+        | NodePhase::Failed => Decision {
+            status,
+            act: Act::Rest,
+        },
+    }
+}
+
+fn then(
+    seen: &Seen<'_>,
+    mut status: NodeMigrationStatus,
+    phase: NodePhase,
+    message: impl Into<String>,
+    act: Act,
+) -> Decision {
+    report::enter(&mut status, phase, seen.now);
+    status.message = message.into();
+    Decision { status, act }
+}
+
+fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
+    let spec = &seen.migration.spec;
+    if spec.action == Action::Abort {
+        return abort(seen, status);
+    }
+    if let Some(version) = on_target(seen, &spec.target) {
+        let message = format!(
+            "runs on {} {version} already; nothing was touched",
+            spec.target.runtime
+        );
+        status.target = Some(RuntimeVersion {
+            runtime: spec.target.runtime,
+            version,
+        });
+        return then(seen, status, NodePhase::Succeeded, message, Act::Rest);
+    }
+    let Some(planned) = seen.planned else {
+        return match seen.trouble.filter(|trouble| trouble.is_lasting(seen.now)) {
+            Some(trouble) => give_up(seen, status, &trouble.message),
+            None => then(
+                seen,
+                status,
+                NodePhase::Preflight,
+                "looks at the node and plans",
+                Act::Plan,
+            ),
+        };
+    };
+
+    status.findings.clone_from(&planned.findings);
+    status.findings.extend(about_pods(seen));
+    status.findings.sort_by_key(|finding| finding.severity);
+    let findings = status.findings.clone();
+    if let Some(plan) = &planned.plan {
+        describe(&mut status, plan, &planned.words);
+        if let Some(summary) = &mut status.plan {
+            summary.diff.clone_from(&planned.diff);
+        }
+        status.findings = findings;
+    }
+    let blocking: Vec<&Finding> = status
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Block)
+        .collect();
+    if let Some(first) = blocking.first() {
+        let others = match blocking.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more findings)"),
+        };
+        let message = format!("{}: {} {}{others}", first.code, first.message, first.remedy);
+        return then(seen, status, NodePhase::Blocked, message, Act::Rest);
+    }
+    let Some(plan) = &planned.plan else {
+        let message = "no plan could be made, and no finding says why; please report this";
+        return then(seen, status, NodePhase::Blocked, message, Act::Rest);
+    };
+    let steps = plan.steps.len();
+    if spec.action == Action::Plan {
+        let message = format!("planned in {steps} steps; nothing was changed");
+        return then(seen, status, NodePhase::Planned, message, Act::Rest);
+    }
+    let message = format!("hands a plan of {steps} steps to the executor");
+    then(
+        seen,
+        status,
+        NodePhase::Preparing,
+        message,
+        Act::Install(Box::new(plan.clone())),
+    )
+}
+
+/// The plan was made; the executor has it, or gets it.
+fn hand_over(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
+    if seen.migration.spec.action == Action::Abort {
+        return abort(seen, status);
+    }
+    if let Some(trouble) = seen.trouble.filter(|trouble| trouble.is_lasting(seen.now)) {
+        return give_up(seen, status, &trouble.message);
+    }
+    let reported = status.plan.as_ref().map(|summary| summary.digest.as_str());
+    match seen
+        .run
+        .filter(|run| Some(run.plan.digest().as_str()) == reported)
+    {
+        Some(run) if run.executor_running => then(
+            seen,
+            status,
+            NodePhase::Preparing,
+            "the executor begins",
+            Act::Wait,
+        ),
+        Some(run) => {
+            let message = "hands the plan to the executor";
+            then(
+                seen,
+                status,
+                NodePhase::Preparing,
+                message,
+                Act::Install(Box::new(run.plan.clone())),
+            )
+        }
+        // The agent died before the plan was on the disk: it is made anew.
+        None => preflight(seen, status),
+    }
+}
+
+/// Ends an attempt before its first step.
+fn abort(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
+    match seen.run {
+        // It may begin at any moment, if only at the next boot.
+        Some(run) if !run.abort => {
+            let message = "the migration is being deleted; the executor is told not to begin";
+            then(
+                seen,
+                status,
+                NodePhase::RollingBack,
+                message,
+                Act::Order(Order::Abort),
+            )
+        }
+        Some(run) if run.executor_running => then(
+            seen,
+            status,
+            NodePhase::RollingBack,
+            "the executor takes note",
+            Act::Wait,
+        ),
+        _ => match node::settle(seen.node, &seen.migration.spec.migration.uid, End::Source) {
+            Some(patch) => then(
+                seen,
+                status,
+                NodePhase::RollingBack,
+                "puts the node back in order",
+                Act::Patch(patch),
+            ),
+            None => {
+                let message = "aborted before anything was changed";
+                then(seen, status, NodePhase::RolledBack, message, Act::Rest)
+            }
+        },
+    }
+}
+
+fn give_up(seen: &Seen<'_>, mut status: NodeMigrationStatus, why: &str) -> Decision {
+    status.last_error = Some(why.to_owned());
+    let message = format!("gave up before anything was changed: {why}");
+    // A plan that was written may begin at any moment, if only at the next boot.
+    let act = if seen.run.is_some() {
+        Act::Order(Order::Abort)
+    } else {
+        Act::Rest
+    };
+    then(seen, status, NodePhase::Blocked, message, act)
+}
+
+/// The version of the target that the node runs on already, if it is one that the target allows.
+fn on_target(seen: &Seen<'_>, target: &Target) -> Option<String> {
+    let version = node::runtime_version(seen.node).strip_prefix(node::scheme(target.runtime))?;
+    let wanted = target
+        .version
+        .as_deref()
+        .map(VersionReq::parse)
+        .transpose()
+        .ok()?;
+    // `1.6.20~ds1`: what distributions append is no part of a semantic version.
+    let plain = version.split(['~', '+', '-']).next().unwrap_or(version);
+    let allowed = match wanted {
+        None => true,
+        Some(wanted) => Version::parse(plain).is_ok_and(|version| wanted.matches(&version)),
+    };
+    allowed.then(|| version.to_owned())
+}
+
+/// What a drain would mean for the pods that are on the node now.
+fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
+    const SHOWN: usize = 8;
+    let spec = &seen.migration.spec;
+    let survey = Survey::new(seen.pods, &spec.drain, seen.own_pod.0);
+    let list = |names: Vec<String>| match names.len().checked_sub(SHOWN) {
+        Some(more) if more > 0 => format!("{}; and {more} more", names[..SHOWN].join("; ")),
+        _ => names.join("; "),
+    };
+    let mut findings = Vec::new();
+    if !survey.blocked.is_empty() {
+        let accepted = spec.preflight.allow.iter().any(|code| code == BLOCKING_PODS);
+        let pods = survey
+            .blocked
+            .iter()
+            .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason));
+        findings.push(Finding {
+            severity: if accepted { Severity::Warn } else { Severity::Block },
+            code: BLOCKING_PODS.to_owned(),
+            message: format!("{} pods would not be evicted: {}.", survey.blocked.len(), list(pods.collect())),
+            remedy: format!(
+                "Set drain.deleteEmptyDirData or drain.force, delete the pods, or accept {BLOCKING_PODS}: the \
+                 drain then waits for them."
+            ),
+        });
+    }
+    if !survey.evict.is_empty() {
+        let pods = survey
+            .evict
+            .iter()
+            .map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
+        findings.push(Finding {
+            severity: Severity::Info,
+            code: LEAVING_PODS.to_owned(),
+            message: format!(
+                "{} pods would be evicted: {}.",
+                survey.evict.len(),
+                list(pods.collect())
+            ),
+            remedy: "Nothing to do; their controllers start them elsewhere.".to_owned(),
+        });
+    }
+    findings
+}

@@ -1,0 +1,228 @@
+//! How the status of a `NodeMigration` is kept: phases with their times, conditions, and a size that the API
+//! server's store takes without complaint. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use crate::api::node_migration::{NodeMigrationSpec, NodeMigrationStatus, NodePhase, PhaseTime};
+
+/// Condition of a node whose pods did not leave in time.
+pub const DRAIN_TIMED_OUT: &str = "DrainTimedOut";
+
+/// Most bytes of a status as JSON.
+const LIMIT: usize = 60 * 1024;
+/// Most bytes of one sentence in a status.
+const SENTENCE_LIMIT: usize = 1024;
+/// Most entries of a list in a status.
+const LIST_LIMIT: usize = 20;
+
+/// The status of a migration at its beginning.
+pub fn begin(spec: &NodeMigrationSpec) -> NodeMigrationStatus {
+    let mut status = NodeMigrationStatus {
+        node_uid: spec.node_uid.clone(),
+        ..NodeMigrationStatus::default()
+    };
+    acknowledge(&mut status, spec);
+    status
+}
+
+/// Says that the status speaks of this spec.
+pub fn acknowledge(status: &mut NodeMigrationStatus, spec: &NodeMigrationSpec) {
+    status.migration_uid.clone_from(&spec.migration.uid);
+    status.migration_generation = spec.migration.generation;
+    status.action = Some(spec.action);
+}
+
+/// Enters a phase; the one before ends now. An ended migration's last phase has no length.
+pub fn enter(status: &mut NodeMigrationStatus, phase: NodePhase, now: Timestamp) {
+    if status.phase == phase && !status.times.is_empty() {
+        return;
+    }
+    // The API keeps whole seconds.
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    if let Some(last) = status.times.last_mut() {
+        last.end.get_or_insert_with(|| now.clone());
+    }
+    let end = phase.ended().then(|| now.clone());
+    status.times.push(PhaseTime {
+        phase,
+        start: now,
+        end,
+    });
+    status.phase = phase;
+}
+
+/// When a phase was entered first.
+pub fn first_entered(status: &NodeMigrationStatus, phase: NodePhase) -> Option<Timestamp> {
+    status
+        .times
+        .iter()
+        .find(|time| time.phase == phase)
+        .map(|time| time.start.0)
+}
+
+/// Sets a condition to true.
+pub fn set_condition(status: &mut NodeMigrationStatus, kind: &str, message: String, now: Timestamp) {
+    status.conditions.retain(|condition| condition.type_ != kind);
+    status.conditions.push(Condition {
+        type_: kind.to_owned(),
+        status: "True".to_owned(),
+        reason: kind.to_owned(),
+        message: cut(message, SENTENCE_LIMIT),
+        last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
+        observed_generation: Some(status.migration_generation),
+    });
+}
+
+/// The message of a condition that is true.
+pub fn condition<'a>(status: &'a NodeMigrationStatus, kind: &str) -> Option<&'a str> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == "True")
+        .map(|condition| condition.message.as_str())
+}
+
+/// The status, cut to a size that a fleet of them may have (64 KiB each).
+pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
+    status.message = cut(status.message, SENTENCE_LIMIT);
+    status.last_error = status.last_error.map(|error| cut(error, SENTENCE_LIMIT));
+    status.current_step = status.current_step.map(|step| cut(step, SENTENCE_LIMIT));
+    for finding in &mut status.findings {
+        finding.message = cut(std::mem::take(&mut finding.message), SENTENCE_LIMIT / 2);
+        finding.remedy = cut(std::mem::take(&mut finding.remedy), SENTENCE_LIMIT / 2);
+    }
+    status.findings.truncate(LIST_LIMIT);
+    if let Some(drain) = &mut status.drain {
+        drain.blocking.truncate(LIST_LIMIT);
+        for pod in &mut drain.blocking {
+            pod.reason = cut(std::mem::take(&mut pod.reason), SENTENCE_LIMIT / 4);
+        }
+    }
+    if let Some(plan) = &mut status.plan {
+        for step in &mut plan.steps {
+            *step = cut(std::mem::take(step), SENTENCE_LIMIT / 4);
+        }
+    }
+    let surplus = status.times.len().saturating_sub(3 * LIST_LIMIT);
+    status.times.drain(..surplus);
+    // The diff gets what the rest leaves.
+    let excess = json_len(&status).saturating_sub(LIMIT);
+    if let Some(plan) = status.plan.as_mut().filter(|_| excess > 0) {
+        let (whole, note) = (
+            plan.diff.len(),
+            "bytes; the whole is shown on the node by `transship node plan`]\n",
+        );
+        let keep = whole.saturating_sub(excess + note.len() + SENTENCE_LIMIT);
+        plan.diff = format!("{}[cut: {whole} {note}", lines_within(&plan.diff, keep));
+    }
+    status
+}
+
+fn json_len(status: &NodeMigrationStatus) -> usize {
+    serde_json::to_vec(status).map_or(0, |json| json.len())
+}
+
+/// `text`, at most `limit` bytes long.
+fn cut(mut text: String, limit: usize) -> String {
+    if text.len() > limit {
+        text.truncate(boundary(&text, limit - '…'.len_utf8()));
+        text.push('…');
+    }
+    text
+}
+
+/// The first lines of `text` that have together at most `limit` bytes.
+fn lines_within(text: &str, limit: usize) -> &str {
+    let within = &text[..boundary(text, limit)];
+    within.rfind('\n').map_or("", |end| &within[..=end])
+}
+
+/// The last position up to `limit` at which `text` can be cut.
+fn boundary(text: &str, limit: usize) -> usize {
+    (0..=limit.min(text.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::node_migration::{BlockingPod, DrainProgress, PlanSummary},
+        plan::finding::{Finding, Severity},
+    };
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    #[test]
+    fn phases_follow_each_other_without_a_gap() {
+        let mut status = NodeMigrationStatus::default();
+        enter(&mut status, NodePhase::Preflight, at(10));
+        enter(&mut status, NodePhase::Preflight, at(11));
+        enter(&mut status, NodePhase::Preparing, at(12));
+        enter(&mut status, NodePhase::Blocked, at(15));
+        let times: Vec<_> = status
+            .times
+            .iter()
+            .map(|time| {
+                (
+                    time.phase,
+                    time.start.0.as_second(),
+                    time.end.as_ref().map(|end| end.0.as_second()),
+                )
+            })
+            .collect();
+        assert_eq!(
+            times,
+            [
+                (NodePhase::Preflight, 10, Some(12)),
+                (NodePhase::Preparing, 12, Some(15)),
+                (NodePhase::Blocked, 15, Some(15)),
+            ]
+        );
+        assert_eq!(first_entered(&status, NodePhase::Preparing), Some(at(12)));
+    }
+
+    #[test]
+    fn a_status_stays_small() {
+        let long = "Ω".repeat(100_000);
+        let status = NodeMigrationStatus {
+            message: long.clone(),
+            last_error: Some(long.clone()),
+            findings: (0..100)
+                .map(|_| Finding {
+                    severity: Severity::Warn,
+                    code: "Code".to_owned(),
+                    message: "m".repeat(300),
+                    remedy: "r".repeat(300),
+                })
+                .collect(),
+            plan: Some(PlanSummary {
+                digest: "sha256:0".to_owned(),
+                steps: vec!["a step".to_owned(); 40],
+                diff: "+ a line of a file\n".repeat(10_000),
+            }),
+            drain: Some(DrainProgress {
+                evicted: 0,
+                remaining: 100,
+                blocking: vec![
+                    BlockingPod {
+                        namespace: "n".to_owned(),
+                        name: "p".to_owned(),
+                        reason: long
+                    };
+                    100
+                ],
+            }),
+            ..NodeMigrationStatus::default()
+        };
+        let small = fit(status);
+        assert!(serde_json::to_vec(&small).unwrap().len() < 64 * 1024);
+        assert!(small.plan.unwrap().diff.ends_with("by `transship node plan`]\n"));
+        assert!(small.message.ends_with('…'));
+    }
+}
