@@ -1,1 +1,16 @@
-//! edit
+//! Other people's configuration: text in, text out (pure). Every editor changes exactly the keys that it is asked
+//! to change; comments, order and unknown keys survive. The result is parsed again and compared with the original
+//! before it is returned, and what cannot be printed again safely is refused.
+//!
+//! - [`env_file`]: systemd environment files; [`flags`]: the command line words inside their values.
+//! - [`containerd_toml`]: containerd's `config.toml`.
+//! - [`yaml`]: top-level scalars of the kubelet's and crictl's files.
+//! - [`daemon_json`]: Docker's `daemon.json`, read only.
+//! - [`unit_file`]: drop-ins for systemd units, written whole.
+
+pub mod containerd_toml;
+pub mod daemon_json;
+pub mod env_file;
+pub mod flags;
+pub mod unit_file;
+pub mod yaml;

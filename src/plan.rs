@@ -1,14 +1,25 @@
 //! What a request means on one node. Pure: facts and a request in, findings and a plan out; no I/O, no clock.
 //!
-//! - [`host_path`], [`digest`]: the two small types that everything else is written in.
+//! - [`host_path`], [`digest`], [`version`]: the small types and readers that everything else is written in.
 //! - [`facts`]: what was found on a node.
-//! - [`finding`]: one result of preflight.
+//! - [`finding`]: one result of preflight; [`findings`]: the checks.
 //! - [`step`]: the eight primitives that the executor knows.
-//! - [`document`]: the plan itself, serialisable, with a digest.
+//! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people.
+//! - [`planner`]: the way in. [`kubelet_settings`] and [`kubelet_arguments`] know the kubelet, [`docker_settings`]
+//!   Docker, [`cargo`] which images are carried; [`dockershim_to_containerd`] is the first pair.
 
+pub mod cargo;
 pub mod digest;
+pub mod docker_settings;
+pub mod dockershim_to_containerd;
 pub mod document;
 pub mod facts;
 pub mod finding;
+pub mod findings;
 pub mod host_path;
+pub mod kubelet_arguments;
+pub mod kubelet_settings;
+pub mod planner;
 pub mod step;
+pub mod version;
+pub mod words;

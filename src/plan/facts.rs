@@ -294,11 +294,37 @@ pub struct Disk {
 }
 
 impl Facts {
-    /// What was found at `path` among [`Facts::files`].
-    pub fn file(&self, path: &str) -> Option<&TextFile> {
-        self.files
+    /// The file that was found at `path`, wherever in the facts it is.
+    pub fn text_at(&self, path: &HostPath) -> Option<&TextFile> {
+        self.texts().find(|file| file.path == *path)
+    }
+
+    /// Every file whose text was read.
+    pub fn texts(&self) -> impl Iterator<Item = &TextFile> {
+        let kubelet = self.kubelet.iter().flat_map(|kubelet| {
+            (kubelet.config.iter())
+                .chain(&kubelet.config_drop_ins)
+                .chain(&kubelet.instance_config)
+        });
+        let docker = self.docker.iter().flat_map(|docker| &docker.daemon_json);
+        let containerd = self
+            .containerd
             .iter()
-            .find(|maybe| maybe.path.as_str() == path)
-            .and_then(|maybe| maybe.file.as_ref())
+            .flat_map(|containerd| (containerd.config.file.iter()).chain(&containerd.drop_in.file));
+        let units = (self.kubelet.iter().map(|kubelet| &kubelet.unit))
+            .chain(
+                self.docker
+                    .iter()
+                    .flat_map(|docker| [&docker.service, &docker.socket]),
+            )
+            .chain(self.containerd.iter().map(|containerd| &containerd.service));
+        let units = units.flat_map(|unit| unit.drop_ins.iter().chain(&unit.environment_files));
+        let files = self.files.iter().filter_map(|maybe| maybe.file.as_ref());
+        files
+            .chain(kubelet)
+            .chain(docker)
+            .chain(containerd)
+            .chain(units)
+            .chain(&self.cni.configs)
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 pub struct HostPath(String);
 
 /// A text that is no absolute, plain path.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an absolute path without `.` and `..`")]
 pub struct NotAHostPath(String);
 

@@ -1,0 +1,214 @@
+//! Top-level scalars of other people's YAML: `containerRuntimeEndpoint` of a KubeletConfiguration or of kubeadm's
+//! `instance-config.yaml`, `runtime-endpoint` and `image-endpoint` of `/etc/crictl.yaml`.
+
+use serde_json::Value;
+
+/// A file that cannot be read, or not be edited safely.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum YamlError {
+    /// No YAML; the parser's words name the line.
+    #[error("{0}")]
+    Syntax(String),
+    /// YAML, but no block mapping at the top.
+    #[error("the file is not a plain mapping with one key per line")]
+    NoMapping,
+    /// A value that is more than a scalar on one line.
+    #[error("line {line}: the value of {key} is not a plain text on one line; edit it by hand")]
+    OddValue {
+        /// The key.
+        key: String,
+        /// Line number from 1.
+        line: usize,
+    },
+    /// The edited text does not read as it should.
+    #[error("after setting {key} the file would not read as meant; edit it by hand")]
+    NotAsMeant {
+        /// The key.
+        key: String,
+    },
+}
+
+/// The file as data; an empty file is an empty mapping.
+pub fn parse(text: &str) -> Result<Value, YamlError> {
+    match serde_saphyr::from_str::<Value>(text) {
+        Ok(Value::Null) => Ok(Value::Object(serde_json::Map::new())),
+        Ok(parsed) => Ok(parsed),
+        Err(_)
+            if text
+                .lines()
+                .all(|line| line.trim().is_empty() || line.starts_with('#')) =>
+        {
+            Ok(Value::Object(serde_json::Map::new()))
+        }
+        Err(error) => Err(YamlError::Syntax(error.to_string())),
+    }
+}
+
+/// The text of a top-level scalar; absent when there is none.
+pub fn get(text: &str, key: &str) -> Result<Option<String>, YamlError> {
+    Ok(match parse(text)?.get(key) {
+        Some(Value::String(found)) => Some(found.clone()),
+        Some(Value::Null) | None => None,
+        Some(other) => Some(other.to_string()),
+    })
+}
+
+/// The text with the top-level scalar `key` set to `new`: its line is replaced, or one is added at the end.
+pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
+    let Value::Object(before) = parse(text)? else {
+        return Err(YamlError::NoMapping);
+    };
+    if before.get(key).and_then(Value::as_str) == Some(new) {
+        return Ok(text.to_owned());
+    }
+    let flow = text
+        .lines()
+        .find(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']) && *line != "---");
+    if flow.is_some_and(|line| line.starts_with(['{', '[', ' ', '\t']))
+        || text.lines().any(|line| line == "...")
+    {
+        return Err(YamlError::NoMapping);
+    }
+    let edited = match text
+        .split_inclusive('\n')
+        .position(|line| line_key(line) == Some(key))
+    {
+        Some(index) => replace(text, index, key, new)?,
+        None => {
+            let newline = if text.is_empty() || text.ends_with('\n') {
+                ""
+            } else {
+                "\n"
+            };
+            format!("{text}{newline}{key}: {}\n", quoted(new))
+        }
+    };
+    let mut expected = before;
+    expected.insert(key.to_owned(), Value::String(new.to_owned()));
+    if parse(&edited) == Ok(Value::Object(expected)) {
+        Ok(edited)
+    } else {
+        Err(YamlError::NotAsMeant { key: key.to_owned() })
+    }
+}
+
+/// The key of a line that stands at the left margin.
+fn line_key(line: &str) -> Option<&str> {
+    let (key, _) = line.split_once(':')?;
+    (!line.starts_with([' ', '\t', '#', '-'])).then(|| key.trim_end().trim_matches(['"', '\'']))
+}
+
+fn replace(text: &str, index: usize, key: &str, new: &str) -> Result<String, YamlError> {
+    let odd = || YamlError::OddValue {
+        key: key.to_owned(),
+        line: index + 1,
+    };
+    let lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let line = lines[index];
+    let (name, rest) = line.split_once(':').ok_or_else(odd)?;
+    let value = rest.trim_start_matches([' ', '\t']);
+    let length = match value.chars().next() {
+        Some(quote @ ('"' | '\'')) => {
+            let inner = &value[1..];
+            let end = inner.find(quote).ok_or_else(odd)?;
+            // An escape or a doubled quote inside: where it ends is YAML's business.
+            if inner[..end].contains('\\') || inner[end + 1..].starts_with(quote) {
+                return Err(odd());
+            }
+            end + 2
+        }
+        Some('|' | '>' | '&' | '*' | '!' | '{' | '[') => return Err(odd()),
+        _ => value
+            .find(" #")
+            .unwrap_or(value.len())
+            .min(value.trim_end().len()),
+    };
+    // A value that goes on in the next line.
+    let next = lines[index + 1..].iter().find(|line| !line.trim().is_empty());
+    if next.is_some_and(|line| line.starts_with([' ', '\t', '-'])) {
+        return Err(odd());
+    }
+    let (value, length) = if value.starts_with('#') {
+        (&rest[rest.len() - value.len()..], 0)
+    } else {
+        (value, length)
+    };
+    let tail = &value[length..];
+    let gap = if tail.starts_with('#') { " " } else { "" };
+    let edited = format!("{name}: {}{gap}{tail}", quoted(new));
+    Ok([&lines[..index].concat(), &*edited, &lines[index + 1..].concat()].concat())
+}
+
+/// A double-quoted scalar; JSON's escapes are YAML's too.
+fn quoted(text: &str) -> String {
+    Value::String(text.to_owned()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn replaces_or_adds_one_line() {
+        let text = "# head\nkind: X\nendpoint: unix:///a # why\nlist:\n- endpoint: b\n";
+        assert_eq!(
+            set(text, "endpoint", "unix:///c").unwrap(),
+            "# head\nkind: X\nendpoint: \"unix:///c\" # why\nlist:\n- endpoint: b\n"
+        );
+        assert_eq!(set("a: 1", "b", "2").unwrap(), "a: 1\nb: \"2\"\n");
+        assert_eq!(set("", "b", "2").unwrap(), "b: \"2\"\n");
+        assert_eq!(set("b: \"\"\n", "b", "2").unwrap(), "b: \"2\"\n");
+        assert_eq!(
+            set("b: # none\na: 1\n", "b", "2").unwrap(),
+            "b: \"2\" # none\na: 1\n"
+        );
+        assert_eq!(set("# nothing\n", "b", "2").unwrap(), "# nothing\nb: \"2\"\n");
+    }
+
+    #[test]
+    fn refuses_what_it_cannot_print_again() {
+        assert!(matches!(set("a: [\n", "b", "2"), Err(YamlError::Syntax(_))));
+        assert_eq!(set("{a: 1}\n", "b", "2"), Err(YamlError::NoMapping));
+        assert_eq!(set("- a\n", "b", "2"), Err(YamlError::NoMapping));
+        assert!(matches!(
+            set("b: |\n  x\n", "b", "2"),
+            Err(YamlError::OddValue { line: 1, .. })
+        ));
+        assert!(matches!(
+            set("b: x\n  y\n", "b", "2"),
+            Err(YamlError::OddValue { .. })
+        ));
+    }
+
+    fn line() -> impl Strategy<Value = String> {
+        prop_oneof![
+            "# [a-z ]{0,8}",
+            "[acd]: [a-z0-9/]{1,8}( # [a-z]{1,4})?",
+            "b: ('[a-z/: ]{0,8}'|\"[a-z/: ]{0,8}\"|[a-z0-9/]{1,8})( # [a-z]{1,4})?",
+            "[ef]:\n  b: [a-z]{1,4}",
+            "[gh]:\n- b: [a-z]{1,4}",
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn changes_one_key(lines in prop::collection::vec(line(), 0..6), new in "[ -~]{0,12}") {
+            let text = lines.join("\n");
+            // A key that stands there twice is no YAML.
+            let Ok(Value::Object(before)) = parse(&text) else { return Ok(()) };
+            let edited = set(&text, "b", &new).unwrap();
+            let Value::Object(after) = parse(&edited).unwrap() else { unreachable!() };
+            prop_assert_eq!(after.get("b"), Some(&Value::String(new.clone())));
+            prop_assert_eq!(
+                before.iter().filter(|(key, _)| *key != "b").collect::<Vec<_>>(),
+                after.iter().filter(|(key, _)| *key != "b").collect::<Vec<_>>(),
+            );
+            prop_assert_eq!(&set(&edited, "b", &new).unwrap(), &edited, "idempotent");
+            for comment in text.lines().filter_map(|line| line.find('#').map(|at| &line[at..])) {
+                prop_assert!(edited.contains(comment), "{} lost in {}", comment, edited);
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Which images are carried into the target's store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{
+    facts::{Engine, Image, Kubelet},
+    planner::Request,
+};
+use crate::api::request::Transfer;
+
+/// The images of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cargo {
+    /// The sandbox image, as a full reference.
+    pub sandbox: String,
+    /// Names that are carried, the sandbox image first, the others in order.
+    pub names: Vec<String>,
+    /// Bytes of their images in the source's store.
+    pub bytes: u64,
+    /// Images without which the node could not come back, that the source does not have by that name.
+    pub missing: Vec<String>,
+    /// Images in use that have a digest for a name, and no tag.
+    pub by_digest: Vec<String>,
+    /// Pods whose image has no name at all.
+    pub nameless: Vec<String>,
+}
+
+impl Cargo {
+    /// What `request` wants carried out of `engine`'s store. `sandbox` is the target's sandbox image.
+    pub fn of(engine: &Engine, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
+        let by_name: BTreeMap<String, &Image> = engine
+            .images
+            .iter()
+            .flat_map(|image| image.names.iter().map(move |name| (full(name), image)))
+            .collect();
+        let by_id: BTreeMap<&str, &Image> = engine
+            .images
+            .iter()
+            .map(|image| (image.id.as_str(), image))
+            .collect();
+        let mut cargo = Self {
+            sandbox: full(sandbox),
+            ..Self::default()
+        };
+        let mut names = BTreeSet::new();
+        let always = request
+            .own_images
+            .iter()
+            .chain(&kubelet.static_pod_images)
+            .map(|name| full(name));
+        for name in std::iter::once(cargo.sandbox.clone()).chain(always) {
+            if by_name.contains_key(&name) {
+                names.insert(name);
+            } else if !cargo.missing.contains(&name) {
+                cargo.missing.push(name);
+            }
+        }
+        if request.images.transfer != Transfer::None {
+            for (image, pod) in used(engine, &by_id) {
+                match image {
+                    Some(Image { names: tags, .. }) if !tags.is_empty() => {
+                        names.extend(tags.iter().map(|name| full(name)));
+                    }
+                    Some(Image { digests, .. }) if !digests.is_empty() => {
+                        cargo.by_digest.extend(digests.clone())
+                    }
+                    _ => cargo.nameless.push(pod),
+                }
+            }
+        }
+        if request.images.transfer == Transfer::All {
+            names.extend(by_name.keys().cloned());
+        }
+        for list in [&mut cargo.by_digest, &mut cargo.nameless] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let ids: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|name| by_name.get(name))
+            .map(|image| &*image.id)
+            .collect();
+        cargo.bytes = ids
+            .iter()
+            .filter_map(|id| by_id.get(id))
+            .map(|image| image.size)
+            .sum();
+        cargo.names.extend(names.take(&cargo.sandbox));
+        cargo.names.extend(names);
+        cargo
+    }
+}
+
+/// The image of every container of a pod, with the pod.
+fn used<'a>(
+    engine: &'a Engine,
+    by_id: &BTreeMap<&str, &'a Image>,
+) -> impl Iterator<Item = (Option<&'a Image>, String)> {
+    engine.containers.iter().filter_map(|container| {
+        let pod = container.pod.as_ref()?;
+        let image = by_id.get(&*container.image_id).copied();
+        Some((image, format!("{}/{}", pod.namespace, pod.name)))
+    })
+}
+
+/// A reference as containerd and the kubelet write it: with its registry, and with a tag where it has neither tag
+/// nor digest.
+pub fn full(name: &str) -> String {
+    let (registry, rest) = match name.split_once('/') {
+        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
+        Some(_) => ("docker.io", name.to_owned()),
+        None => ("docker.io", format!("library/{name}")),
+    };
+    let tagged = rest.contains('@') || rest.rsplit('/').next().is_some_and(|last| last.contains(':'));
+    format!("{registry}/{rest}{}", if tagged { "" } else { ":latest" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_written_in_full() {
+        for (short, wanted) in [
+            ("nginx", "docker.io/library/nginx:latest"),
+            ("nginx:1.25", "docker.io/library/nginx:1.25"),
+            ("calico/node:v3", "docker.io/calico/node:v3"),
+            ("registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.6"),
+            ("localhost:5000/a", "localhost:5000/a:latest"),
+            ("localhost/a:b", "localhost/a:b"),
+            ("a@sha256:0", "docker.io/library/a@sha256:0"),
+        ] {
+            assert_eq!(full(short), wanted);
+        }
+    }
+}

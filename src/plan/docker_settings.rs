@@ -1,0 +1,278 @@
+//! Docker's settings, from `daemon.json`, the daemon's command line and its unit, and what becomes of each under
+//! containerd.
+
+use serde_json::{Map, Value};
+
+use super::{
+    facts::{Containerd, Docker, UnitFacts},
+    kubelet_arguments,
+};
+use crate::edit::{env_file, unit_file};
+
+/// A setting that is set, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key in `daemon.json`, or what it is.
+    pub name: String,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It means the same afterwards; how.
+    Carried(&'static str),
+    /// It has a counterpart that is not quite the same; how.
+    Approximated(&'static str),
+    /// It stays behind; what to do.
+    NotCarried(&'static str),
+    /// It concerns Docker itself, or its own network, which pods do not use.
+    DockersOwn,
+}
+
+/// Variables that carry a proxy, in the spellings that Go programs read.
+const PROXIES: [&str; 6] = [
+    "HTTP_PROXY",
+    "HTTPS_PROXY",
+    "NO_PROXY",
+    "http_proxy",
+    "https_proxy",
+    "no_proxy",
+];
+
+/// Every setting of Docker that is set, in the order of their names.
+pub fn settings(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Setting> {
+    let mut names: Vec<String> = daemon
+        .iter()
+        .filter(|(_, value)| is_set(value))
+        .map(|(key, _)| key.clone())
+        .collect();
+    let command =
+        kubelet_arguments::compose(&docker.service).unwrap_or_else(|_| docker.service.exec_start.clone());
+    for word in command.iter().skip(1) {
+        if let Some(flag) = word.strip_prefix("--") {
+            names.push(key_of_flag(flag.split('=').next().unwrap_or(flag)).to_owned());
+        }
+    }
+    if !proxies(docker, daemon).is_empty() {
+        names.push("proxies".to_owned());
+    }
+    names.sort_unstable();
+    names.dedup();
+    names
+        .into_iter()
+        .map(|name| Setting {
+            fate: fate(&name),
+            name,
+        })
+        .collect()
+}
+
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        Value::Object(map) => !map.is_empty(),
+        Value::Bool(true) | Value::Number(_) => true,
+    }
+}
+
+/// The key in `daemon.json` of a flag; lists have a singular flag.
+fn key_of_flag(flag: &str) -> &str {
+    match flag {
+        "registry-mirror" => "registry-mirrors",
+        "insecure-registry" => "insecure-registries",
+        "exec-opt" => "exec-opts",
+        "log-opt" => "log-opts",
+        "storage-opt" => "storage-opts",
+        "add-runtime" => "runtimes",
+        "default-ulimit" => "default-ulimits",
+        "host" => "hosts",
+        "http-proxy" | "https-proxy" | "no-proxy" => "proxies",
+        other => other,
+    }
+}
+
+fn fate(name: &str) -> Fate {
+    match name {
+        "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses"),
+        "proxies" => Fate::Carried("they are written into a drop-in of containerd.service"),
+        "storage-driver" => Fate::Approximated("containerd uses overlayfs"),
+        "log-driver" | "log-opts" => Fate::Approximated(
+            "the kubelet rotates the logs itself (containerLogMaxSize, containerLogMaxFiles)",
+        ),
+        "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway"),
+        "max-concurrent-downloads" => {
+            Fate::Approximated("containerd downloads three layers of an image at a time")
+        }
+        "selinux-enabled" => {
+            Fate::NotCarried("Set `enable_selinux = true` in containerd's CRI plugin if pods depend on it.")
+        }
+        "registry-mirrors" => Fate::NotCarried(
+            "Write /etc/containerd/certs.d/docker.io/hosts.toml and set the CRI's registry config_path before the switch.",
+        ),
+        "insecure-registries" => Fate::NotCarried(
+            "Write /etc/containerd/certs.d/<host:port>/hosts.toml for each and set the CRI's registry config_path before the switch.",
+        ),
+        "data-root" | "graph" => Fate::NotCarried(
+            "containerd stores images in its own `root`; set it in config.toml if /var/lib is small.",
+        ),
+        "default-ulimits" => {
+            Fate::NotCarried("containerd has no such setting; pods get the limits of containerd.service.")
+        }
+        "userns-remap" => Fate::NotCarried(
+            "Pods run without a remapped root under containerd; use user namespaces of pods.",
+        ),
+        "seccomp-profile" => {
+            Fate::NotCarried("Name the profile in the pods (securityContext.seccompProfile).")
+        }
+        "runtimes" => Fate::NotCarried(
+            "Configure each runtime in containerd's CRI plugin with a RuntimeClass; runc needs nothing.",
+        ),
+        "storage-opts" => Fate::NotCarried("Limit the pods' ephemeral storage instead."),
+        "default-shm-size" => Fate::NotCarried("Give pods that need it a memory emptyDir at /dev/shm."),
+        "init"
+        | "no-new-privileges"
+        | "default-ipc-mode"
+        | "default-cgroupns-mode"
+        | "cgroup-parent"
+        | "authorization-plugins" => {
+            Fate::NotCarried("It has no counterpart; pods say such things in their own specification.")
+        }
+        "bip"
+        | "bridge"
+        | "fixed-cidr"
+        | "fixed-cidr-v6"
+        | "ipv6"
+        | "ip6tables"
+        | "default-address-pools"
+        | "mtu"
+        | "icc"
+        | "ip"
+        | "ip-forward"
+        | "ip-masq"
+        | "iptables"
+        | "userland-proxy"
+        | "userland-proxy-path"
+        | "default-gateway"
+        | "default-gateway-v6"
+        | "dns"
+        | "dns-opts"
+        | "dns-search"
+        | "hosts"
+        | "pidfile"
+        | "exec-root"
+        | "debug"
+        | "log-level"
+        | "raw-logs"
+        | "metrics-addr"
+        | "experimental"
+        | "features"
+        | "group"
+        | "labels"
+        | "containerd"
+        | "config-file"
+        | "containerd-namespace"
+        | "containerd-plugins-namespace"
+        | "shutdown-timeout"
+        | "tls"
+        | "tlsverify"
+        | "tlscacert"
+        | "tlscert"
+        | "tlskey"
+        | "api-cors-header"
+        | "min-api-version"
+        | "max-concurrent-uploads"
+        | "max-download-attempts"
+        | "oom-score-adjust"
+        | "builder"
+        | "swarm-default-advertise-addr"
+        | "default-runtime"
+        | "cri-containerd"
+        | "node-generic-resources"
+        | "allow-nondistributable-artifacts"
+        | "network-control-plane-mtu" => Fate::DockersOwn,
+        _ => Fate::NotCarried("Transship does not know this setting; find out whether pods depend on it."),
+    }
+}
+
+/// Docker's proxies as `NAME=value`: those of `daemon.json` (23.0 and later) win over the unit's environment.
+fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
+    let mut found = Vec::new();
+    for name in PROXIES {
+        if let Some(value) = variable(&docker.service, name).filter(|value| !value.is_empty()) {
+            found.push((name, value));
+        }
+    }
+    let given = daemon.get("proxies").and_then(Value::as_object);
+    for (key, name) in [
+        ("http-proxy", "HTTP_PROXY"),
+        ("https-proxy", "HTTPS_PROXY"),
+        ("no-proxy", "NO_PROXY"),
+    ] {
+        if let Some(value) = given.and_then(|proxies| proxies.get(key)).and_then(Value::as_str) {
+            found.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
+            found.push((name, value.to_owned()));
+        }
+    }
+    found
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+/// A variable of a unit's environment; files beat `Environment=`.
+fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
+    let from_file = |text: &str| env_file::get(text, name).ok().flatten();
+    unit.environment_files
+        .iter()
+        .rev()
+        .find_map(|file| from_file(&file.text))
+        .or_else(|| {
+            let of = |assignment: &String| {
+                assignment
+                    .split_once('=')
+                    .filter(|(key, _)| *key == name)
+                    .map(|(_, v)| v.to_owned())
+            };
+            unit.environment.iter().rev().find_map(of)
+        })
+}
+
+/// The drop-in for containerd's unit that gives it Docker's proxies and limit of open files, which containers
+/// inherit; absent when it has them already.
+pub fn drop_in(docker: &Docker, daemon: &Map<String, Value>, containerd: &Containerd) -> Option<String> {
+    // One of ours that is there already says everything again: it is a whole file.
+    let ours = containerd.drop_in.file.is_some();
+    let unit = &containerd.service;
+    let missing = |assignment: &&String| {
+        let (name, value) = assignment.split_once('=').unwrap_or_default();
+        ours || variable(unit, name).as_deref() != Some(value)
+    };
+    let proxies = proxies(docker, daemon);
+    let mut lines: Vec<String> = proxies
+        .iter()
+        .filter(missing)
+        .map(|proxy| unit_file::environment(proxy))
+        .collect();
+    let limit = docker.service.limit_nofile;
+    if limit != (0, 0) && (ours || limit != unit.limit_nofile) {
+        lines.push(format!("LimitNOFILE={}:{}", number(limit.0), number(limit.1)));
+    }
+    (!lines.is_empty()).then(|| {
+        format!(
+            "# Written by Transship: what docker.service gave to its containers.\n[Service]\n{}\n",
+            lines.join("\n")
+        )
+    })
+}
+
+fn number(limit: u64) -> String {
+    if limit == u64::MAX {
+        "infinity".to_owned()
+    } else {
+        limit.to_string()
+    }
+}

@@ -1,0 +1,257 @@
+//! Preflight: every check is a pure function of what was found and what is asked for. The table of all codes for
+//! users is `docs/findings.md`; a test holds it to [`all_codes`].
+
+pub mod configuration;
+pub mod containers;
+pub mod images;
+pub mod kubelet;
+pub mod network;
+pub mod runtimes;
+pub mod settings;
+pub mod storage;
+
+use serde_json::{Map, Value};
+
+use super::{
+    cargo::Cargo,
+    facts::{Containerd, Docker, Engine, Facts, Kubelet},
+    finding::{Finding, Severity},
+    kubelet_settings::Settings,
+    planner::Request,
+};
+
+/// A kind of finding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Code {
+    /// Its stable name.
+    pub name: &'static str,
+    /// How much it weighs.
+    pub severity: Severity,
+    /// Whether `preflight.allow` can accept it. What makes a plan impossible cannot be accepted.
+    pub acceptable: bool,
+    /// What it means, for the table.
+    pub meaning: &'static str,
+}
+
+impl Code {
+    const fn block(name: &'static str, meaning: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Block,
+            acceptable: false,
+            meaning,
+        }
+    }
+
+    const fn block_unless_allowed(name: &'static str, meaning: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Block,
+            acceptable: true,
+            meaning,
+        }
+    }
+
+    const fn warn(name: &'static str, meaning: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Warn,
+            acceptable: false,
+            meaning,
+        }
+    }
+
+    const fn info(name: &'static str, meaning: &'static str) -> Self {
+        Self {
+            name,
+            severity: Severity::Info,
+            acceptable: false,
+            meaning,
+        }
+    }
+
+    /// A finding of this kind.
+    pub fn found(&self, message: impl Into<String>, remedy: impl Into<String>) -> Finding {
+        Finding {
+            severity: self.severity,
+            code: self.name.to_owned(),
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
+/// Everything that the checks of a pair look at, once the pair is known to be one that can be planned.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// What was found.
+    pub facts: &'a Facts,
+    /// What is asked for.
+    pub request: &'a Request,
+    /// The kubelet.
+    pub kubelet: &'a Kubelet,
+    /// Its settings in effect.
+    pub settings: &'a Settings,
+    /// Docker Engine, installed.
+    pub docker: &'a Docker,
+    /// Docker Engine, answering.
+    pub engine: &'a Engine,
+    /// `daemon.json`.
+    pub daemon: &'a Map<String, Value>,
+    /// containerd, installed.
+    pub containerd: &'a Containerd,
+    /// The images that are to be carried.
+    pub cargo: &'a Cargo,
+}
+
+/// All findings of a pair.
+pub fn all(view: &View<'_>) -> Vec<Finding> {
+    [
+        kubelet::check(view),
+        runtimes::check(view),
+        configuration::check(view),
+        containers::check(view),
+        images::check(view),
+        network::check(view),
+        storage::check(view),
+        settings::check(view),
+    ]
+    .concat()
+}
+
+/// `preflight.allow` names a code that there is not.
+pub const ALLOWED_CODE_UNKNOWN: Code = Code::warn(
+    "AllowedCodeUnknown",
+    "`preflight.allow` names a code that does not exist",
+);
+
+/// Every kind of finding, by the module that finds it.
+pub fn all_codes() -> Vec<Code> {
+    [
+        kubelet::CODES,
+        runtimes::CODES,
+        configuration::CODES,
+        containers::CODES,
+        images::CODES,
+        network::CODES,
+        storage::CODES,
+        settings::CODES,
+        &[ALLOWED_CODE_UNKNOWN],
+    ]
+    .concat()
+}
+
+/// The findings after what the user accepts: an accepted one warns instead of blocking. The blocking ones come
+/// first, otherwise their order stays.
+pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
+    let codes = all_codes();
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Block)
+    {
+        let acceptable = codes
+            .iter()
+            .any(|code| code.name == finding.code && code.acceptable);
+        if acceptable && allow.contains(&finding.code) {
+            finding.severity = Severity::Warn;
+            finding.remedy = "Accepted by preflight.allow.".to_owned();
+        }
+    }
+    for unknown in allow
+        .iter()
+        .filter(|name| codes.iter().all(|code| code.name != **name))
+    {
+        findings.push(ALLOWED_CODE_UNKNOWN.found(
+            format!("preflight.allow names {unknown:?}, which is no finding of this version"),
+            "Remove it, or correct its spelling; docs/findings.md lists all codes.",
+        ));
+    }
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// `1 container`, `3 containers`.
+fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The first few of a list, and how many more there are.
+fn some(names: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let mut text = names[..names.len().min(SHOWN)].join(", ");
+    if names.len() > SHOWN {
+        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_for_users_lists_every_code() {
+        let table: Vec<String> = all_codes()
+            .iter()
+            .map(|code| {
+                let severity = match (code.severity, code.acceptable) {
+                    (Severity::Block, true) => "Block, acceptable".to_owned(),
+                    (severity, _) => format!("{severity:?}"),
+                };
+                format!("| `{}` | {severity} | {} |", code.name, code.meaning)
+            })
+            .collect();
+        let document = include_str!("../../docs/findings.md");
+        let written: Vec<&str> = document.lines().filter(|line| line.starts_with("| `")).collect();
+        assert_eq!(
+            written,
+            table,
+            "docs/findings.md must list:\n{}",
+            table.join("\n")
+        );
+    }
+
+    #[test]
+    fn every_code_that_a_module_defines_is_in_the_list() {
+        let sources = [
+            include_str!("findings/kubelet.rs"),
+            include_str!("findings/runtimes.rs"),
+            include_str!("findings/configuration.rs"),
+            include_str!("findings/containers.rs"),
+            include_str!("findings/images.rs"),
+            include_str!("findings/network.rs"),
+            include_str!("findings/storage.rs"),
+            include_str!("findings/settings.rs"),
+            include_str!("findings.rs"),
+        ];
+        let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");
+        let defined: usize = sources
+            .iter()
+            .map(|source| source.lines().filter(is_code).count())
+            .sum();
+        assert_eq!(all_codes().len(), defined);
+        let mut names: Vec<&str> = all_codes().iter().map(|code| code.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), all_codes().len(), "codes are unique");
+    }
+
+    #[test]
+    fn only_what_can_be_accepted_is() {
+        let (yes, no) = (containers::DOCKER_SOCKET_MOUNTED, kubelet::UNSUPPORTED_LAYOUT);
+        let allow = [yes.name.to_owned(), no.name.to_owned(), "Typo".to_owned()];
+        let findings = accept(vec![yes.found("a", "b"), no.found("a", "b")], &allow);
+        let seen: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.severity, &*finding.code))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Severity::Block, no.name),
+                (Severity::Warn, yes.name),
+                (Severity::Warn, "AllowedCodeUnknown")
+            ]
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! Files that must be edited, or that decide what the edited ones mean.
+
+use super::{Code, View};
+use crate::{
+    edit::containerd_toml,
+    plan::{
+        facts::Docker, finding::Finding, kubelet_arguments::ArgumentsError, kubelet_settings::SettingsError,
+    },
+};
+
+/// `daemon.json` is broken.
+pub const DAEMON_JSON_BROKEN: Code = Code::block("DaemonJsonBroken", "Docker's `daemon.json` cannot be read");
+/// `config.toml` is broken.
+pub const CONTAINERD_CONFIG_BROKEN: Code = Code::block(
+    "ContainerdConfigBroken",
+    "containerd's `config.toml` cannot be read or not be edited safely",
+);
+/// A configuration file of the kubelet is broken.
+pub const KUBELET_CONFIG_BROKEN: Code = Code::block(
+    "KubeletConfigBroken",
+    "A configuration file of the kubelet cannot be read or not be edited safely",
+);
+/// The kubelet's flags cannot be edited.
+pub const FLAGS_NOT_EDITABLE: Code = Code::block(
+    "FlagsNotEditable",
+    "The kubelet's flags stand in a form that cannot be edited safely",
+);
+/// `/etc/crictl.yaml` is broken.
+pub const CRICTL_CONFIG_BROKEN: Code = Code::block(
+    "CrictlConfigBroken",
+    "`/etc/crictl.yaml` cannot be read or not be edited safely",
+);
+/// `config.toml` has imports.
+pub const CONTAINERD_IMPORTS: Code = Code::warn(
+    "ContainerdImports",
+    "`config.toml` imports other files, which can override what is set in it; the rehearsal shows it",
+);
+/// The effective configuration could not be had.
+pub const CONTAINERD_DUMP_FAILED: Code = Code::warn(
+    "ContainerdDumpFailed",
+    "`containerd config dump` failed with the files as they are",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    DAEMON_JSON_BROKEN,
+    CONTAINERD_CONFIG_BROKEN,
+    KUBELET_CONFIG_BROKEN,
+    FLAGS_NOT_EDITABLE,
+    CRICTL_CONFIG_BROKEN,
+    CONTAINERD_IMPORTS,
+    CONTAINERD_DUMP_FAILED,
+];
+
+/// The finding for settings of the kubelet that cannot be read.
+pub fn settings(error: &SettingsError) -> Finding {
+    match error {
+        SettingsError::Arguments(error) => arguments(error),
+        SettingsError::Version(_) | SettingsError::Config { .. } => KUBELET_CONFIG_BROKEN.found(
+            error.to_string(),
+            "Correct it; the kubelet itself would not start with it.",
+        ),
+    }
+}
+
+/// The finding for flags that cannot be edited.
+pub fn arguments(error: &ArgumentsError) -> Finding {
+    FLAGS_NOT_EDITABLE.found(
+        error.to_string(),
+        "Write the kubelet's flags as plain words (--name=value) in one variable, restart the kubelet, and plan again.",
+    )
+}
+
+/// The finding for a broken `daemon.json`.
+pub fn daemon_json(docker: &Docker, error: &dyn std::fmt::Display) -> Finding {
+    let path = docker
+        .daemon_json
+        .as_ref()
+        .map_or("/etc/docker/daemon.json", |file| file.path.as_str());
+    DAEMON_JSON_BROKEN.found(
+        format!("{path}: {error}"),
+        "Correct it: Docker would not start again with it, so there would be no way back.",
+    )
+}
+
+/// Checks of the files of a pair that can be planned.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let config = &view.containerd.config;
+    if let Some(file) = &config.file
+        && let Ok(imports) = containerd_toml::imports(&file.text)
+        && !imports.is_empty()
+    {
+        findings.push(CONTAINERD_IMPORTS.found(
+            format!("{} imports {}", file.path, super::some(&imports)),
+            "Look at these files: what they say about the CRI wins over config.toml.",
+        ));
+    }
+    if view.containerd.effective.is_none() {
+        findings.push(CONTAINERD_DUMP_FAILED.found(
+            format!("`containerd config dump` fails with {}", config.path),
+            "Run it on the node and correct what it says; the node goes back if containerd does not start.",
+        ));
+    }
+    findings
+}

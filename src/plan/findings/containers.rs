@@ -1,0 +1,225 @@
+//! What runs under Docker, and what depends on Docker itself.
+
+use super::{Code, View};
+use crate::plan::{facts::Container, finding::Finding};
+
+/// Containers that Kubernetes does not know.
+pub const FOREIGN_CONTAINERS: Code = Code::block_unless_allowed(
+    "ForeignContainers",
+    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `target.keepSource` too)",
+);
+/// Pods that use Docker itself.
+pub const DOCKER_SOCKET_MOUNTED: Code = Code::block_unless_allowed(
+    "DockerSocketMounted",
+    "Pods mount Docker's socket or its data, which are of no use to them afterwards",
+);
+/// Pods that could use Docker itself.
+pub const DOCKER_SOCKET_REACHABLE: Code = Code::warn(
+    "DockerSocketReachable",
+    "Pods mount a directory that holds Docker's socket or its data",
+);
+/// Containers outlive Docker.
+pub const LIVE_RESTORE: Code = Code::warn(
+    "LiveRestore",
+    "Docker's containers outlive Docker; those that are not Kubernetes' run on without it",
+);
+/// Logs do not lie in files.
+pub const LOGGING_DRIVER: Code = Code::warn(
+    "LoggingDriver",
+    "Docker does not log into files; under the target all logs are files below /var/log/pods",
+);
+/// Docker stops with containerd.
+pub const DOCKER_BOUND_TO_CONTAINERD: Code = Code::block(
+    "DockerBoundToContainerd",
+    "Docker's unit stops when containerd's is restarted, which would end all containers while the node serves",
+);
+/// A default runtime other than runc.
+pub const DEFAULT_RUNTIME: Code = Code::block(
+    "DefaultRuntime",
+    "Docker's default runtime is not runc; this version does not translate another",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    FOREIGN_CONTAINERS,
+    DOCKER_SOCKET_MOUNTED,
+    DOCKER_SOCKET_REACHABLE,
+    LIVE_RESTORE,
+    LOGGING_DRIVER,
+    DOCKER_BOUND_TO_CONTAINERD,
+    DEFAULT_RUNTIME,
+];
+
+/// Checks of what runs under Docker.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let engine = view.engine;
+    if !view.request.target.keep_source {
+        let foreign: Vec<String> = engine
+            .containers
+            .iter()
+            .filter(|container| container.pod.is_none() && container.running)
+            .map(|container| container.name.clone())
+            .collect();
+        if !foreign.is_empty() {
+            findings.push(FOREIGN_CONTAINERS.found(
+                format!("{} not Kubernetes' and would end with Docker: {}", are(foreign.len(), "container"), super::some(&foreign)),
+                "Move them elsewhere, keep Docker for them with `target.keepSource: true`, or accept it with `preflight.allow: [ForeignContainers]`.",
+            ));
+        }
+        findings.extend(mounts(view));
+    }
+    if engine.live_restore {
+        findings.push(LIVE_RESTORE.found(
+            "daemon.json sets live-restore",
+            "Pods are ended by the plan itself. Stop other containers by hand if they should not run on.",
+        ));
+    }
+    if !matches!(&*engine.logging_driver, "json-file" | "") {
+        findings.push(LOGGING_DRIVER.found(
+            format!("Docker logs to {}", engine.logging_driver),
+            "Let the log agent read /var/log/pods in the CRI's format.",
+        ));
+    }
+    let bound = [&view.docker.service, &view.docker.socket];
+    if bound.iter().any(|unit| {
+        unit.bound_to
+            .iter()
+            .any(|other| other == &view.containerd.service.name)
+    }) {
+        findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
+            format!("docker.service requires or binds to {}", view.containerd.service.name),
+            "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, and plan again.",
+        ));
+    }
+    if !matches!(&*engine.default_runtime, "runc" | "io.containerd.runc.v2" | "") {
+        findings.push(DEFAULT_RUNTIME.found(
+            format!("Docker's default runtime is {}", engine.default_runtime),
+            "Nodes with such a runtime come in a later version; leave them out with a selector.",
+        ));
+    }
+    findings
+}
+
+fn are(number: usize, noun: &str) -> String {
+    format!(
+        "{} {}",
+        super::count(number, noun),
+        if number == 1 { "is" } else { "are" }
+    )
+}
+
+/// How near a mounted path is to Docker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Docker,
+    Around,
+    Nothing,
+}
+
+fn reach(mount: &str, docker: &[String]) -> Reach {
+    let mount = normal(mount);
+    let below = |path: &str, dir: &str| {
+        path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
+    };
+    if docker.iter().any(|path| below(&mount, path)) {
+        Reach::Docker
+    } else if mount == "/" || docker.iter().any(|path| below(path, &mount)) {
+        Reach::Around
+    } else {
+        Reach::Nothing
+    }
+}
+
+/// Without a trailing slash, and below `/run`.
+fn normal(path: &str) -> String {
+    let path = if path.len() > 1 {
+        path.trim_end_matches('/')
+    } else {
+        path
+    };
+    match path.strip_prefix("/var/run") {
+        Some(rest) if rest.is_empty() || rest.starts_with('/') => format!("/run{rest}"),
+        _ => path.to_owned(),
+    }
+}
+
+fn mounts(view: &View<'_>) -> Vec<Finding> {
+    let docker = [
+        normal(view.docker.endpoint.as_str()),
+        normal(view.engine.data_root.as_str()),
+    ];
+    let pods = |wanted: Reach| -> Vec<String> {
+        let nearest = |container: &Container| {
+            let reaches: Vec<Reach> = container
+                .mounts
+                .iter()
+                .map(|mount| reach(mount, &docker))
+                .collect();
+            [Reach::Docker, Reach::Around]
+                .into_iter()
+                .find(|reach| reaches.contains(reach))
+                .unwrap_or(Reach::Nothing)
+        };
+        let mut pods: Vec<String> = view
+            .engine
+            .containers
+            .iter()
+            .filter(|container| container.running && nearest(container) == wanted)
+            .filter_map(|container| container.pod.as_ref())
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+            .collect();
+        pods.sort_unstable();
+        pods.dedup();
+        pods
+    };
+    let mut findings = Vec::new();
+    let users = pods(Reach::Docker);
+    if !users.is_empty() {
+        findings.push(DOCKER_SOCKET_MOUNTED.found(
+            format!("{} Docker's socket or data: {}", mount_verb(users.len()), super::some(&users)),
+            "Change these workloads first, keep Docker with `target.keepSource: true`, or accept it with `preflight.allow: [DockerSocketMounted]`.",
+        ));
+    }
+    let around = pods(Reach::Around);
+    if !around.is_empty() {
+        findings.push(DOCKER_SOCKET_REACHABLE.found(
+            format!(
+                "{} a directory that holds Docker's socket or data: {}",
+                mount_verb(around.len()),
+                super::some(&around)
+            ),
+            "Make sure that these workloads do not look for Docker there.",
+        ));
+    }
+    findings
+}
+
+fn mount_verb(number: usize) -> String {
+    format!(
+        "{} {}",
+        super::count(number, "pod"),
+        if number == 1 { "mounts" } else { "mount" }
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_found_behind_its_other_name_and_from_above() {
+        let docker = ["/run/docker.sock".to_owned(), "/var/lib/docker".to_owned()];
+        for (mount, wanted) in [
+            ("/var/run/docker.sock", Reach::Docker),
+            ("/var/lib/docker/containers", Reach::Docker),
+            ("/var/run/", Reach::Around),
+            ("/", Reach::Around),
+            ("/var/lib", Reach::Around),
+            ("/var/lib/dockershim", Reach::Nothing),
+            ("/var/runner", Reach::Nothing),
+        ] {
+            assert_eq!(reach(mount, &docker), wanted, "{mount}");
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! The kubelet: how it is installed, whether it runs, what it depends on.
+
+use super::{Code, View};
+use crate::plan::{
+    facts::{Facts, Kubelet, Layout},
+    finding::Finding,
+    kubelet_arguments,
+};
+
+/// The kubelet is managed by something that rewrites its files.
+pub const UNSUPPORTED_LAYOUT: Code = Code::block(
+    "UnsupportedLayout",
+    "The kubelet is managed in a way that Transship does not change",
+);
+/// There is no kubelet.
+pub const NO_KUBELET: Code = Code::block("NoKubelet", "There is no kubelet on this host");
+/// The kubelet does not run.
+pub const KUBELET_NOT_RUNNING: Code = Code::block(
+    "KubeletNotRunning",
+    "The kubelet does not run, so its settings in effect are not known",
+);
+/// Static pods make it a control plane.
+pub const CONTROL_PLANE_NODE: Code = Code::block(
+    "ControlPlaneNode",
+    "The node runs static pods; this version moves workers only",
+);
+/// The kubelet's unit stops with Docker's.
+pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
+    "KubeletBoundToDocker",
+    "The kubelet's unit cannot run without Docker's",
+);
+/// The process was started with other flags.
+pub const KUBELET_ARGUMENTS_DIFFER: Code = Code::warn(
+    "KubeletArgumentsDiffer",
+    "The kubelet runs with other flags than its files would give it now",
+);
+/// The agent cannot see the kubeconfig.
+pub const KUBECONFIG_ELSEWHERE: Code = Code::warn(
+    "KubeconfigElsewhere",
+    "The kubelet's kubeconfig lies outside the directories that the agent mounts by default",
+);
+/// Something could not be read.
+pub const UNREADABLE: Code = Code::block_unless_allowed(
+    "Unreadable",
+    "Something that the plan depends on could not be read",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    UNSUPPORTED_LAYOUT,
+    NO_KUBELET,
+    KUBELET_NOT_RUNNING,
+    CONTROL_PLANE_NODE,
+    KUBELET_BOUND_TO_DOCKER,
+    KUBELET_ARGUMENTS_DIFFER,
+    KUBECONFIG_ELSEWHERE,
+    UNREADABLE,
+];
+
+/// What stops every plan: a layout that is not ours to change, or no running kubelet. The kubelet is returned
+/// when there is one whose settings can be read.
+pub fn ground(facts: &Facts) -> Result<&Kubelet, Finding> {
+    if let Some(why) = refused(facts.layout) {
+        return Err(UNSUPPORTED_LAYOUT.found(format!("{}: {why}", facts.node), "This node is left as it is."));
+    }
+    let kubelet = facts.kubelet.as_ref().ok_or_else(|| {
+        NO_KUBELET.found(
+            format!(
+                "{}: there is neither a kubelet process nor a kubelet.service",
+                facts.node
+            ),
+            "Run Transship on a node of a cluster.",
+        )
+    })?;
+    if kubelet.command_line.is_empty() {
+        return Err(KUBELET_NOT_RUNNING.found(
+            format!("kubelet.service is {}", if kubelet.unit.active.is_empty() { "not there" } else { &kubelet.unit.active }),
+            "Start it and look at `journalctl -u kubelet`; a node that does not serve now could not be brought back either.",
+        ));
+    }
+    Ok(kubelet)
+}
+
+/// Why a layout is refused.
+const fn refused(layout: Layout) -> Option<&'static str> {
+    match layout {
+        Layout::Kubeadm | Layout::PlainUnit => None,
+        Layout::K3s => Some(
+            "the kubelet runs inside the k3s process, which writes its containerd's configuration at every start; drop `--docker` from k3s' own configuration instead",
+        ),
+        Layout::Rke2 => Some("the kubelet runs inside the rke2 process, which brings its own containerd"),
+        Layout::K0s => {
+            Some("the kubelet is a child of k0s; its runtime is chosen by `--cri-socket` of `k0s worker`")
+        }
+        Layout::Microk8s => Some("the kubelet is part of a snap, which brings its own containerd"),
+        Layout::Talos => Some("Talos Linux is immutable and brings its own containerd"),
+        Layout::Bottlerocket => Some("Bottlerocket is immutable and brings its own containerd"),
+        Layout::Windows => Some("Windows nodes are not supported"),
+        Layout::Unknown => Some("no kubelet of a known kind was recognised"),
+    }
+}
+
+/// What could not be read, one finding each.
+pub fn unreadable(facts: &Facts) -> impl Iterator<Item = Finding> {
+    facts.unreadable.iter().map(|what| {
+        UNREADABLE.found(
+            what.clone(),
+            "Make it readable, or accept the finding if it does not matter here.",
+        )
+    })
+}
+
+/// Checks of the kubelet of a pair that can be planned.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let kubelet = view.kubelet;
+    if !kubelet.static_pod_images.is_empty() {
+        findings.push(CONTROL_PLANE_NODE.found(
+            format!(
+                "static pods run here, which makes this a control plane node: {}",
+                super::some(&kubelet.static_pod_images)
+            ),
+            "Choose worker nodes only; control planes come in a later version.",
+        ));
+    }
+    if let Some(docker) = kubelet
+        .unit
+        .bound_to
+        .iter()
+        .find(|unit| unit.starts_with("docker."))
+        && !view.request.target.keep_source
+    {
+        findings.push(KUBELET_BOUND_TO_DOCKER.found(
+            format!("kubelet.service requires {docker}, which is stopped after the switch"),
+            format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `target.keepSource`."),
+        ));
+    }
+    findings.extend(arguments(kubelet));
+    let mounted = kubelet.kubeconfig.as_ref().is_some_and(|path| {
+        ["/etc/kubernetes/", "/var/lib/kubelet/"]
+            .iter()
+            .any(|dir| path.as_str().starts_with(dir))
+    });
+    if !mounted {
+        let place = kubelet
+            .kubeconfig
+            .as_ref()
+            .map_or("not named on its command line".to_owned(), |path| {
+                format!("{path}")
+            });
+        findings.push(KUBECONFIG_ELSEWHERE.found(
+            format!("the kubelet's kubeconfig is {place}"),
+            "Add its directory to the chart's `agent.kubeconfigDirectories`, or let the agent use its service account.",
+        ));
+    }
+    findings
+}
+
+/// Flags of the process that its files would not give it now, and the other way round.
+fn arguments(kubelet: &Kubelet) -> Option<Finding> {
+    let files = kubelet_arguments::compose(&kubelet.unit).ok()?;
+    let only = |these: &[String], those: &[String]| -> Vec<String> {
+        these
+            .iter()
+            .skip(1)
+            .filter(|word| !those.contains(word))
+            .cloned()
+            .collect()
+    };
+    let (running, written) = (
+        only(&kubelet.command_line, &files),
+        only(&files, &kubelet.command_line),
+    );
+    (!running.is_empty() || !written.is_empty()).then(|| {
+        let list = |words: &[String]| if words.is_empty() { "nothing".to_owned() } else { super::some(words) };
+        KUBELET_ARGUMENTS_DIFFER.found(
+            format!("only the running kubelet has {}; only its files have {}", list(&running), list(&written)),
+            "Its files were edited after its start: the switch will bring their flags into effect. Restart the kubelet first if that is not meant.",
+        )
+    })
+}

@@ -1,0 +1,53 @@
+//! What becomes of Docker's settings: nothing is dropped in silence.
+
+use super::{Code, View};
+use crate::plan::{
+    docker_settings::{self, Fate},
+    finding::Finding,
+};
+
+/// A setting comes along.
+pub const DOCKER_SETTING_CARRIED: Code = Code::info(
+    "DockerSettingCarried",
+    "A setting of Docker means the same under the target",
+);
+/// A setting comes along in another form.
+pub const DOCKER_SETTING_APPROXIMATED: Code = Code::warn(
+    "DockerSettingApproximated",
+    "A setting of Docker has a counterpart that is not quite the same",
+);
+/// A setting stays behind.
+pub const DOCKER_SETTING_NOT_CARRIED: Code = Code::warn(
+    "DockerSettingNotCarried",
+    "A setting of Docker is not carried over by this version, or cannot be",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    DOCKER_SETTING_CARRIED,
+    DOCKER_SETTING_APPROXIMATED,
+    DOCKER_SETTING_NOT_CARRIED,
+];
+
+/// What becomes of every setting of Docker that is set, proxies and limits included.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    docker_settings::settings(view.docker, view.daemon)
+        .into_iter()
+        .filter_map(|setting| {
+            let name = format!("Docker's {}", setting.name);
+            match setting.fate {
+                Fate::Carried(how) => {
+                    Some(DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), "Nothing is to be done."))
+                }
+                Fate::Approximated(how) => Some(DOCKER_SETTING_APPROXIMATED.found(
+                    format!("{name}: {how}"),
+                    "Check that this is enough for the pods of this node.",
+                )),
+                Fate::NotCarried(what) => {
+                    Some(DOCKER_SETTING_NOT_CARRIED.found(format!("{name} is not carried over"), what))
+                }
+                Fate::DockersOwn => None,
+            }
+        })
+        .collect()
+}

@@ -1,0 +1,269 @@
+//! What the running kubelet does: its settings in effect, from the command line, the configuration file and its
+//! drop-ins. Low to high: compiled defaults, file of `--config`, files of `--config-dir`, flags.
+
+use semver::Version;
+use serde_json::Value;
+
+use super::{
+    facts::{Kubelet, TextFile},
+    kubelet_arguments::{self, ArgumentsError},
+    version,
+};
+use crate::{
+    api::request::Runtime,
+    edit::{
+        flags,
+        yaml::{self, YamlError},
+    },
+};
+
+/// The kubelet's settings in effect, as far as they concern a runtime.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// Its version.
+    pub version: Version,
+    /// The runtime behind its endpoint; absent when the endpoint is none that is known.
+    pub runtime: Option<Runtime>,
+    /// The CRI endpoint in effect, with its scheme.
+    pub endpoint: String,
+    /// `--container-runtime-endpoint` on its command line, as written there.
+    pub endpoint_flag: Option<String>,
+    /// `systemd` or `cgroupfs`.
+    pub cgroup_driver: String,
+    /// `--pod-infra-container-image`, or the one compiled in.
+    pub sandbox_image: String,
+    /// `--network-plugin` of a kubelet with dockershim; empty when it is not set.
+    pub network_plugin: String,
+    /// Directory with the CNI configuration.
+    pub cni_conf_dir: String,
+    /// Directories with the CNI plugins.
+    pub cni_bin_dirs: Vec<String>,
+    /// libcni's cache.
+    pub cni_cache_dir: String,
+    /// `--runtime-cgroups`.
+    pub runtime_cgroups: Option<String>,
+}
+
+/// Settings that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The version is no version.
+    #[error("the kubelet's version {0:?} is not understood")]
+    Version(String),
+    /// The command line cannot be composed.
+    #[error(transparent)]
+    Arguments(#[from] ArgumentsError),
+    /// A configuration file cannot be read.
+    #[error("{path}: {error}")]
+    Config {
+        /// The file.
+        path: String,
+        /// Why.
+        error: YamlError,
+    },
+}
+
+impl Settings {
+    /// The settings of `kubelet`: from its process, or, when none runs, from what systemd would start.
+    pub fn of(kubelet: &Kubelet) -> Result<Self, SettingsError> {
+        let version = version::upstream(&kubelet.version)
+            .ok_or_else(|| SettingsError::Version(kubelet.version.clone()))?;
+        let words = match &kubelet.command_line[..] {
+            [] => kubelet_arguments::compose(&kubelet.unit)?,
+            running => running.to_vec(),
+        };
+        let config = config(kubelet)?;
+        let flag = |name: &str| {
+            flags::value(&words, name)
+                .map(str::to_owned)
+                .filter(|value| !value.is_empty())
+        };
+        let field = |name: &str| config.get(name).and_then(Value::as_str).map(str::to_owned);
+        let dockershim = version.minor <= 23 && flag("container-runtime").is_none_or(|kind| kind == "docker");
+        let endpoint_flag = flag("container-runtime-endpoint");
+        let endpoint = endpoint_flag
+            .clone()
+            .or_else(|| field("containerRuntimeEndpoint").filter(|_| version.minor >= 27))
+            .unwrap_or_else(|| default_endpoint(&version).to_owned());
+        Ok(Self {
+            runtime: if dockershim {
+                Some(Runtime::Dockershim)
+            } else {
+                runtime_at(&endpoint)
+            },
+            endpoint,
+            endpoint_flag,
+            cgroup_driver: flag("cgroup-driver")
+                .or_else(|| field("cgroupDriver"))
+                .unwrap_or_else(|| "cgroupfs".to_owned()),
+            sandbox_image: flag("pod-infra-container-image")
+                .unwrap_or_else(|| default_sandbox_image(&version).to_owned()),
+            network_plugin: flag("network-plugin").unwrap_or_default(),
+            cni_conf_dir: flag("cni-conf-dir").unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
+            cni_bin_dirs: flag("cni-bin-dir")
+                .unwrap_or_else(|| "/opt/cni/bin".to_owned())
+                .split(',')
+                .map(|dir| dir.trim().to_owned())
+                .filter(|dir| !dir.is_empty())
+                .collect(),
+            cni_cache_dir: flag("cni-cache-dir").unwrap_or_else(|| "/var/lib/cni/cache".to_owned()),
+            runtime_cgroups: flag("runtime-cgroups"),
+            version,
+        })
+    }
+}
+
+/// The file of `--config` with the drop-ins merged over it, as JSON merge patches.
+fn config(kubelet: &Kubelet) -> Result<Value, SettingsError> {
+    let parse = |file: &TextFile| {
+        yaml::parse(&file.text).map_err(|error| SettingsError::Config {
+            path: file.path.to_string(),
+            error,
+        })
+    };
+    let mut merged = kubelet
+        .config
+        .as_ref()
+        .map(parse)
+        .transpose()?
+        .unwrap_or(Value::Null);
+    for drop_in in &kubelet.config_drop_ins {
+        merge(&mut merged, parse(drop_in)?);
+    }
+    Ok(merged)
+}
+
+fn merge(base: &mut Value, patch: Value) {
+    let Value::Object(patch) = patch else {
+        *base = patch;
+        return;
+    };
+    if !base.is_object() {
+        *base = Value::Object(serde_json::Map::new());
+    }
+    if let Value::Object(base) = base {
+        for (key, value) in patch {
+            if value.is_null() {
+                base.remove(&key);
+            } else {
+                merge(base.entry(key).or_insert(Value::Null), value);
+            }
+        }
+    }
+}
+
+/// Which runtime serves a well-known socket; `/var/run` is `/run`.
+fn runtime_at(endpoint: &str) -> Option<Runtime> {
+    match &*socket(endpoint) {
+        "/run/dockershim.sock" => Some(Runtime::Dockershim),
+        "/run/containerd/containerd.sock" => Some(Runtime::Containerd),
+        "/run/cri-dockerd.sock" => Some(Runtime::CriDockerd),
+        "/run/crio/crio.sock" => Some(Runtime::CriO),
+        _ => None,
+    }
+}
+
+/// The path of a socket without its scheme (which kubeadm 1.24.0 could repeat), below `/run`.
+fn socket(endpoint: &str) -> String {
+    let path = endpoint.trim_start_matches("unix://");
+    path.strip_prefix("/var/run/")
+        .map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"))
+}
+
+/// The endpoint when nothing is set (`pkg/kubelet/apis/config/v1beta1/defaults.go`, `cmd/kubelet/app/options`).
+fn default_endpoint(version: &Version) -> &'static str {
+    match version.minor {
+        ..=23 => "unix:///var/run/dockershim.sock",
+        24..=26 => "",
+        _ => "unix:///run/containerd/containerd.sock",
+    }
+}
+
+/// The sandbox image compiled in (`cmd/kubelet/app/options/container_runtime.go`).
+fn default_sandbox_image(version: &Version) -> &'static str {
+    match version.minor {
+        ..=20 => "k8s.gcr.io/pause:3.2",
+        21 => "k8s.gcr.io/pause:3.4.1",
+        22 => "k8s.gcr.io/pause:3.5",
+        23 => "k8s.gcr.io/pause:3.6",
+        24 => "registry.k8s.io/pause:3.7",
+        25 => "registry.k8s.io/pause:3.8",
+        26..=30 => "registry.k8s.io/pause:3.9",
+        _ => "registry.k8s.io/pause:3.10",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{digest::Digest, facts::UnitFacts, host_path::HostPath};
+
+    fn kubelet(version: &str, words: &[&str], config: &str, drop_in: &str) -> Kubelet {
+        let file = |text: &str| TextFile {
+            path: HostPath::new("/var/lib/kubelet/config.yaml").unwrap(),
+            text: text.into(),
+            digest: Digest::of(text),
+            mode: 0o644,
+        };
+        Kubelet {
+            unit: UnitFacts::default(),
+            command_line: std::iter::once(&"/usr/bin/kubelet")
+                .chain(words)
+                .map(|word| (*word).into())
+                .collect(),
+            version: version.into(),
+            config: Some(file(config)),
+            config_drop_ins: vec![file(drop_in)],
+            instance_config: None,
+            kubeconfig: None,
+            static_pod_images: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_endpoint_in_effect_decides_not_a_binary() {
+        let runtime = |version, words: &[&str], config| {
+            Settings::of(&kubelet(version, words, config, ""))
+                .unwrap()
+                .runtime
+        };
+        let crio = "containerRuntimeEndpoint: unix:///var/run/crio/crio.sock\n";
+        let remote = [
+            "--container-runtime=remote",
+            "--container-runtime-endpoint=/var/run/containerd/containerd.sock",
+        ];
+        assert_eq!(runtime("1.23.17", &[], crio), Some(Runtime::Dockershim));
+        assert_eq!(
+            runtime("1.23.17", &["--container-runtime-endpoint=unix:///x"], ""),
+            Some(Runtime::Dockershim)
+        );
+        assert_eq!(runtime("1.23.17", &remote, ""), Some(Runtime::Containerd));
+        assert_eq!(runtime("1.26.0", &[], crio), None, "the field exists from 1.27");
+        assert_eq!(runtime("1.30.0", &[], crio), Some(Runtime::CriO));
+        assert_eq!(runtime("1.30.0", &[], ""), Some(Runtime::Containerd));
+        assert_eq!(
+            runtime("1.30.0", &remote, crio),
+            Some(Runtime::Containerd),
+            "flags win"
+        );
+    }
+
+    #[test]
+    fn drop_ins_and_flags_win_over_the_file() {
+        let driver = |words: &[&str], config, drop_in| {
+            Settings::of(&kubelet("1.30.0", words, config, drop_in))
+                .unwrap()
+                .cgroup_driver
+        };
+        assert_eq!(driver(&[], "", ""), "cgroupfs");
+        assert_eq!(driver(&[], "cgroupDriver: systemd\n", ""), "systemd");
+        assert_eq!(
+            driver(&[], "cgroupDriver: systemd\n", "cgroupDriver: null\n"),
+            "cgroupfs"
+        );
+        assert_eq!(
+            driver(&["--cgroup-driver", "systemd"], "cgroupDriver: cgroupfs\n", ""),
+            "systemd"
+        );
+    }
+}

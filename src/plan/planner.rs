@@ -1,0 +1,125 @@
+//! Facts and a request in, findings and a plan out.
+
+use super::{
+    cargo::Cargo,
+    dockershim_to_containerd,
+    document::Plan,
+    facts::Facts,
+    finding::{Finding, Severity},
+    findings::{self, View, configuration, kubelet, runtimes},
+    kubelet_settings::Settings,
+};
+use crate::{
+    api::request::{Images, Preflight, Rollback, Target},
+    edit::daemon_json,
+};
+
+/// What is asked for on one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// UID of the `RuntimeMigration`, or `hand-<time>` for one that a person started on the node.
+    pub migration: String,
+    /// The runtime to move to.
+    pub target: Target,
+    /// Which images are carried.
+    pub images: Images,
+    /// Which findings are accepted.
+    pub preflight: Preflight,
+    /// When the node goes back by itself.
+    pub rollback: Rollback,
+    /// Images without which the node could not come back and which the host alone cannot know: those of the
+    /// agent's pod and of the other DaemonSets on the node. They are always carried.
+    pub own_images: Vec<String>,
+}
+
+/// What is found, and what follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Results of preflight, the blocking ones first.
+    pub findings: Vec<Finding>,
+    /// What follows from them.
+    pub verdict: Verdict,
+}
+
+/// What follows from facts and a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A finding blocks; nothing is touched.
+    Blocked,
+    /// The node is on the target already; nothing is to be done.
+    AlreadyThere,
+    /// This is to be done.
+    Ready(Box<Plan>),
+}
+
+impl Outcome {
+    /// The plan, when there is something to do and nothing blocks it.
+    pub fn plan(&self) -> Option<&Plan> {
+        match &self.verdict {
+            Verdict::Ready(plan) => Some(plan),
+            Verdict::Blocked | Verdict::AlreadyThere => None,
+        }
+    }
+}
+
+/// Computes what `request` means on the node of `facts`.
+pub fn plan(facts: &Facts, request: &Request) -> Outcome {
+    let mut found: Vec<Finding> = kubelet::unreadable(facts).collect();
+    let verdict = decide(facts, request, &mut found).unwrap_or_else(|finding| {
+        found.push(finding);
+        Verdict::Blocked
+    });
+    let findings = findings::accept(found, &request.preflight.allow);
+    let blocked = findings.iter().any(|finding| finding.severity == Severity::Block);
+    let verdict = match verdict {
+        // A node that is on the target is not touched: nothing that was found matters.
+        Verdict::AlreadyThere => Verdict::AlreadyThere,
+        Verdict::Blocked => Verdict::Blocked,
+        Verdict::Ready(_) if blocked => Verdict::Blocked,
+        Verdict::Ready(mut plan) => {
+            plan.findings.clone_from(&findings);
+            Verdict::Ready(plan)
+        }
+    };
+    Outcome { findings, verdict }
+}
+
+fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<Verdict, Finding> {
+    let kubelet = kubelet::ground(facts)?;
+    let settings = Settings::of(kubelet).map_err(|error| configuration::settings(&error))?;
+    let (docker, engine, containerd) = match runtimes::pair(facts, &settings, request)? {
+        runtimes::Pair::Same => {
+            found.push(runtimes::already_there(&settings));
+            return Ok(Verdict::AlreadyThere);
+        }
+        runtimes::Pair::DockershimToContainerd {
+            docker,
+            engine,
+            containerd,
+        } => (docker, engine, containerd),
+    };
+    let daemon = docker
+        .daemon_json
+        .as_ref()
+        .map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
+    let daemon = daemon.map_err(|error| configuration::daemon_json(docker, &error))?;
+    let sandbox = request
+        .target
+        .sandbox_image
+        .as_ref()
+        .unwrap_or(&settings.sandbox_image);
+    let cargo = Cargo::of(engine, kubelet, request, sandbox);
+    let view = View {
+        facts,
+        request,
+        kubelet,
+        settings: &settings,
+        docker,
+        engine,
+        daemon: &daemon,
+        containerd,
+        cargo: &cargo,
+    };
+    found.extend(findings::all(&view));
+    dockershim_to_containerd::plan(&view).map(|plan| Verdict::Ready(Box::new(plan)))
+}

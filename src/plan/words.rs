@@ -1,0 +1,272 @@
+//! A plan for people: a sentence per step, and what would change in every file. Secrets are redacted.
+
+use std::collections::BTreeMap;
+
+use similar::TextDiff;
+
+use super::{
+    digest::Digest,
+    document::{Plan, Section},
+    facts::Facts,
+    host_path::HostPath,
+    step::{AwaitStep, Boot, FileStep, Restart, Side, Step, UnitStep},
+};
+
+/// Longest diff in bytes; what is longer is cut with a note.
+pub const DIFF_LIMIT: usize = 64 * 1024;
+
+impl Section {
+    /// A heading for the steps of the section.
+    pub const fn heading(self) -> &'static str {
+        match self {
+            Self::Prepare => "While the node serves",
+            Self::Switch => "Critical section (after the drain)",
+            Self::Settle => "Afterwards, before the commit",
+        }
+    }
+}
+
+impl Plan {
+    /// A sentence per step, in order.
+    pub fn words(&self) -> Vec<String> {
+        self.steps.iter().map(|step| sentence(&step.does)).collect()
+    }
+
+    /// The sections with the sentences of their steps, in order.
+    pub fn sections(&self) -> Vec<(Section, Vec<String>)> {
+        let mut sections: Vec<(Section, Vec<String>)> = Vec::new();
+        for step in &self.steps {
+            match sections
+                .last_mut()
+                .filter(|(section, _)| *section == step.section)
+            {
+                Some((_, words)) => words.push(sentence(&step.does)),
+                None => sections.push((step.section, vec![sentence(&step.does)])),
+            }
+        }
+        sections
+    }
+}
+
+/// One step in words.
+pub fn sentence(step: &Step) -> String {
+    match step {
+        Step::File(file) => file_sentence(file),
+        Step::Unit(unit) => unit_sentence(unit),
+        Step::Images(images) => {
+            let count = images.names.len();
+            format!(
+                "Carry {count} image{} from {} to {}; those that are there already are left",
+                if count == 1 { "" } else { "s" },
+                images.from.runtime,
+                images.to.runtime
+            )
+        }
+        Step::Rehearse(rehearsal) => format!(
+            "Rehearse a sandbox under {} in the {} network, and remove it",
+            rehearsal.cri.runtime,
+            if rehearsal.pod_network { "pod" } else { "host's" }
+        ),
+        Step::StopPods(stop) => format!(
+            "End the pods of {} with their network state (SIGTERM, at most {} s); on the way back those of {}",
+            stop.source.runtime, stop.grace_limit_secs, stop.target.runtime
+        ),
+        Step::Kubelet(kubelet) if kubelet.run => {
+            "Start the kubelet; from here on the switch must be confirmed".to_owned()
+        }
+        Step::Kubelet(_) => "Stop the kubelet, and hold it".to_owned(),
+        Step::Await(wait) => await_sentence(wait),
+    }
+}
+
+fn file_sentence(file: &FileStep) -> String {
+    match (&file.planned_from, &file.want) {
+        (None, Some(_)) => format!("Create {}", file.path),
+        (Some(_), Some(_)) => format!("Change {}", file.path),
+        (_, None) => format!("Remove {}", file.path),
+    }
+}
+
+fn unit_sentence(step: &UnitStep) -> String {
+    let unit = &step.unit;
+    if step.restart == Restart::Backwards {
+        return format!("(On the way back: restart {unit}, after its files are the old ones again)");
+    }
+    let mut parts = Vec::new();
+    match step.active {
+        Some(true) if step.restart == Restart::Forwards => parts.push("start or restart"),
+        Some(true) => parts.push("start"),
+        Some(false) => parts.push("stop"),
+        None if step.restart == Restart::Forwards => parts.push("restart"),
+        None => {}
+    }
+    match step.boot {
+        Some(Boot::Enabled) => parts.push("enable"),
+        Some(Boot::Disabled) => parts.push("disable"),
+        Some(Boot::Masked) => parts.push("mask"),
+        None => {}
+    }
+    let mut sentence = format!("{} {unit}", parts.join(" and "));
+    if let Some(first) = sentence.get_mut(0..1) {
+        first.make_ascii_uppercase();
+    }
+    sentence
+}
+
+fn await_sentence(wait: &AwaitStep) -> String {
+    let runtime = wait.runtime.runtime;
+    let what = match &wait.kubelet {
+        Some(_) => format!("the kubelet is healthy under {runtime}"),
+        None => format!("{runtime} answers"),
+    };
+    match wait.side {
+        Side::Target => format!("Wait until {what} (at most {} s)", wait.within_secs),
+        Side::Source => format!(
+            "(On the way back: wait until {what}, at most {} s)",
+            wait.within_secs
+        ),
+    }
+}
+
+/// What would change in every file, as a unified diff with the digests of both sides, secrets redacted, cut at
+/// [`DIFF_LIMIT`]. Files that are there for the time of the switch alone are named, not shown.
+pub fn diff(plan: &Plan, facts: &Facts) -> String {
+    let mut order: Vec<&HostPath> = Vec::new();
+    let mut last: BTreeMap<&HostPath, Option<&str>> = BTreeMap::new();
+    for step in &plan.steps {
+        if let Step::File(file) = &step.does {
+            if !last.contains_key(&file.path) {
+                order.push(&file.path);
+            }
+            last.insert(&file.path, file.want.as_ref().map(|want| want.text.as_str()));
+        }
+    }
+    let mut text = String::new();
+    for path in order {
+        let old = facts.text_at(path).map(|file| file.text.as_str());
+        let new = last.get(path).copied().flatten();
+        if old == new {
+            text.push_str(&format!("# {path}: for the time of the switch alone\n"));
+            continue;
+        }
+        let side = |text: Option<&str>| match text {
+            Some(text) => (path.to_string(), Digest::of(text).to_string()),
+            None => ("/dev/null".to_owned(), "no file".to_owned()),
+        };
+        let ((old_name, old_digest), (new_name, new_digest)) = (side(old), side(new));
+        text.push_str(&format!(
+            "--- {old_name} ({old_digest})\n+++ {new_name} ({new_digest})\n"
+        ));
+        let (old, new) = (redact(old.unwrap_or_default()), redact(new.unwrap_or_default()));
+        text.push_str(
+            &TextDiff::from_lines(&old, &new)
+                .unified_diff()
+                .context_radius(3)
+                .to_string(),
+        );
+    }
+    cut(text)
+}
+
+fn cut(mut text: String) -> String {
+    const NOTE: &str = "\n[cut here; `transship node plan` on the node prints the whole]\n";
+    if text.len() > DIFF_LIMIT {
+        let mut end = DIFF_LIMIT - NOTE.len();
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        text.truncate(end);
+        text.push_str(NOTE);
+    }
+    text
+}
+
+/// The text with the passwords of URLs and the values of keys that hold credentials replaced.
+pub fn redact(text: &str) -> String {
+    text.split_inclusive('\n')
+        .map(|line| redact_key(&redact_urls(line)))
+        .collect()
+}
+
+const REDACTED: &str = "[redacted]";
+
+/// `scheme://user:password@host` without user and password.
+fn redact_urls(line: &str) -> String {
+    let mut done = String::new();
+    let mut rest = line;
+    while let Some(at) = rest.find("://") {
+        let (head, tail) = rest.split_at(at + 3);
+        done.push_str(head);
+        let end = tail
+            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | ',' | '?' | '#'))
+            .unwrap_or(tail.len());
+        rest = match tail[..end].rfind('@') {
+            Some(user) => {
+                done.push_str(REDACTED);
+                &tail[user..]
+            }
+            None => tail,
+        };
+    }
+    done + rest
+}
+
+/// `key = value` with a key that holds a credential.
+fn redact_key(line: &str) -> String {
+    const KEYS: [&str; 7] = [
+        "password",
+        "passwd",
+        "secret",
+        "token",
+        "auth",
+        "identitytoken",
+        "authorization",
+    ];
+    let Some(at) = line.find(['=', ':']) else {
+        return line.to_owned();
+    };
+    let key = line[..at]
+        .trim()
+        .trim_matches(['"', '\''])
+        .trim_start_matches("--")
+        .to_ascii_lowercase();
+    let last = key.rsplit(['.', '_', '-']).next().unwrap_or(&key);
+    let value = line[at + 1..].trim();
+    if KEYS.contains(&last) && !value.is_empty() && !value.starts_with(['{', '[']) {
+        let newline = if line.ends_with('\n') { "\n" } else { "" };
+        format!("{} {REDACTED}{newline}", &line[..=at])
+    } else {
+        line.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_redacted() {
+        for (text, wanted) in [
+            (
+                "Environment=\"HTTP_PROXY=http://me:pa:ss@proxy:3128\"\n",
+                "Environment=\"HTTP_PROXY=http://[redacted]@proxy:3128\"\n",
+            ),
+            ("  password = \"x\"\n", "  password = [redacted]\n"),
+            ("\"auth\": \"eDp5\"", "\"auth\": [redacted]"),
+            ("registry_token: abc\n", "registry_token: [redacted]\n"),
+            (
+                "[plugins.x.auth]\nsandbox = \"a@b\"\n",
+                "[plugins.x.auth]\nsandbox = \"a@b\"\n",
+            ),
+            ("a=http://x/y b=ftp://u@h", "a=http://x/y b=ftp://[redacted]@h"),
+        ] {
+            assert_eq!(redact(text), wanted);
+        }
+    }
+
+    #[test]
+    fn a_long_diff_is_cut_with_a_note() {
+        let text = cut("ä".repeat(DIFF_LIMIT));
+        assert!(text.len() <= DIFF_LIMIT && text.ends_with("prints the whole]\n"));
+    }
+}
