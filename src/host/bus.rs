@@ -409,6 +409,11 @@ impl SystemBus {
         };
         match result.as_str() {
             "done" => Ok(Exit { status: 0 }),
+            "failed" if text(&service, "Result") == "timeout" => Err(SystemdError::Job {
+                verb: VERB,
+                unit: unit.to_owned(),
+                result: "timeout".to_owned(),
+            }),
             "failed" if exit.status != 128 && exit.status != 0 => Ok(exit),
             _ => Err(SystemdError::Job {
                 verb: VERB,
