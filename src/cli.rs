@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     api::{migration::RuntimeMigration, node_migration::NodeMigration},
+    executor,
     telemetry::{self, LogFormat, Role},
 };
 
@@ -32,18 +33,23 @@ struct Cli {
 enum Command {
     /// Print the custom resource definitions as YAML.
     Crds,
+    /// Carry out a plan on this host; started by the agent and by systemd.
+    #[command(subcommand)]
+    Executor(executor::command::Command),
 }
 
 impl Command {
     fn role(&self) -> Role {
         match self {
             Self::Crds => Role::Command,
+            Self::Executor(_) => Role::Service,
         }
     }
 
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
             Self::Crds => print_crds(),
+            Self::Executor(command) => command.run(),
         }
     }
 }

@@ -8,7 +8,9 @@
 //! - [`step`]: the primitives: save, apply, undo.
 //! - [`run`]: the loop.
 //! - [`unit`]: the systemd unit that the executor runs in.
+//! - [`command`]: `transship executor run|install`.
 
+pub mod command;
 pub mod control;
 pub mod decide;
 pub mod journal;

@@ -90,6 +90,16 @@ pub enum RunError {
     Unit(#[from] UnitError),
 }
 
+impl RunError {
+    /// Whether starting the executor again cannot help without a person.
+    pub const fn is_lasting(&self) -> bool {
+        matches!(
+            self,
+            Self::NoPlan(_) | Self::OtherHost { .. } | Self::OtherPlan { .. } | Self::Format(_)
+        )
+    }
+}
+
 /// Carries out the plan in `dir`, from where its journal stands.
 ///
 /// # Errors

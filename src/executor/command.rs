@@ -1,0 +1,79 @@
+//! `transship executor`: what systemd and the agent start on the host.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use super::{
+    control::Dir,
+    run::{self, Outcome},
+    unit,
+};
+use crate::{
+    cli,
+    host::{bus::SystemBus, files::Files},
+    plan::host_path::{HostPath, NotAHostPath},
+    runtime::hosted::HostRuntimes,
+};
+
+/// Carry out a plan on this host.
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Carry out the plan in a directory, from where its journal stands.
+    Run(At),
+    /// Write, enable and start the service that carries out the plan in a directory.
+    Install(At),
+}
+
+/// Which migration.
+#[derive(Clone, Debug, clap::Args)]
+pub struct At {
+    /// Directory of the migration, such as /var/lib/transship/hand-1700000000.
+    #[arg(long, value_parser = host_path)]
+    dir: HostPath,
+}
+
+fn host_path(text: &str) -> Result<HostPath, NotAHostPath> {
+    HostPath::new(text)
+}
+
+impl Command {
+    /// Runs the command.
+    ///
+    /// # Errors
+    /// When it could not be done; for `run`, the host is then as the journal says.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let files = Files::new("/");
+        cli::host_runtime()?.block_on(async {
+            let systemd = SystemBus::connect().await?;
+            match self {
+                Self::Run(At { dir }) => {
+                    let dir = Dir::at(&files, dir);
+                    let what = match run::run(&files, &dir, &systemd, &HostRuntimes::new(files.clone())).await
+                    {
+                        Ok(Outcome::Prepared | Outcome::Ended(_)) => return Ok(ExitCode::SUCCESS),
+                        Ok(Outcome::Broken(what)) => what,
+                        Err(error) if error.is_lasting() => error.to_string(),
+                        Err(error) => return Err(error.into()),
+                    };
+                    tracing::error!(%what, "a person has to help");
+                    Ok(ExitCode::from(unit::NEEDS_A_PERSON))
+                }
+                Self::Install(At { dir }) => {
+                    unit::install(&files, &systemd, &own_binary()?, &Dir::at(&files, dir)).await?;
+                    Ok(ExitCode::SUCCESS)
+                }
+            }
+        })
+    }
+}
+
+/// Where this binary lies.
+///
+/// # Errors
+/// When the kernel does not say.
+pub fn own_binary() -> anyhow::Result<HostPath> {
+    let path = std::env::current_exe().context("finding this program's own file")?;
+    let text = path.to_str().context("this program's path is not UTF-8")?;
+    Ok(HostPath::new(text)?)
+}
