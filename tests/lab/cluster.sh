@@ -7,7 +7,6 @@ is_complete() { [[ -f $(home_of "$1")/complete ]]; }
 cluster_up() {
     local node joining=()
     mkdir -p "$STATE/nodes"
-    make_bridge
     if ! is_complete "$CONTROL_PLANE"; then
         # What the workers have is of no use with another control plane.
         for node in "${NODES[@]}"; do forget_node "$node"; done
@@ -19,7 +18,11 @@ cluster_up() {
         say "making the root of $node"
         make_root "$node"
     done
-    for node in "${NODES[@]}"; do boot "$node"; done
+    # One boot is waiting most of the time: all at once.
+    make_bridge
+    for node in "${NODES[@]}"; do boot "$node" & done
+    wait
+    for node in "${NODES[@]}"; do is_running "$node" || die "$node did not boot"; done
 
     if ! is_complete "$CONTROL_PLANE"; then
         load_cluster_images "$CONTROL_PLANE" kube-apiserver kube-controller-manager \
@@ -43,7 +46,7 @@ load_cluster_images() {
     shift
     say "loading images into $node"
     for name; do
-        load_image "$(part "images-$KUBERNETES")/$name.tar" "$node" >/dev/null
+        load_image "$(part "$(images_part)")/$name.tar" "$node" >/dev/null
     done
 }
 
@@ -128,10 +131,10 @@ run_inside() {
 kubectl() { run_inside kubectl "$@"; }
 
 all_ready() {
-    local node nodes
-    nodes=$(kubectl --request-timeout=5s get nodes) || { echo "$nodes"; return 1; }
+    local node listed
+    listed=$(kubectl --request-timeout=5s get nodes) || { echo "$listed"; return 1; }
     for node in "${NODES[@]}"; do
-        grep -qE "^$node +Ready" <<<"$nodes" || { echo "$nodes"; return 1; }
+        grep -qE "^$node +Ready" <<<"$listed" || { echo "$listed"; return 1; }
     done
 }
 

@@ -41,7 +41,13 @@ load_image() {
 
 # --- The cluster's own images -----------------------------------------------
 
-# In the cache, by cluster: they depend on its Kubernetes version.
+# Their part in the cache is named after all that they are made from.
+images_part() {
+    local sources
+    sources=$(cat "$LAB/images.sh" "$LAB/pause.c" "$LAB/server/main.go" | sha256sum)
+    echo "images-$KUBERNETES-$ROOT_REVISION-${sources:0:8}"
+}
+
 build_images() {
     local bin name image
     bin=$(part "kubernetes-$KUBERNETES")
@@ -53,32 +59,41 @@ build_images() {
             kube-proxy) fill_proxy "$name" ;;
             kube-*) install -D -t "$name/usr/local/bin" "$bin/$name" ;;
             etcd) put_program "$name" "$(part etcd-bookworm)/etcd" ;;
-            pause) install -D -t "$name" "$(part pause-1)/pause" ;;
+            pause) install -d "$name"; gcc -O2 -static -s -o "$name/pause" "$LAB/pause.c" ;;
             *) die "the lab does not know how to make $image" ;;
         esac
         make_image "$name.tar" "$name" "$([[ $name != pause ]] || echo /pause)" "$image"
         rm -r "$name"
     done < <("$bin/kubeadm" config images list --kubernetes-version "v$KUBERNETES")
     mkdir server
-    install -D -t server "$(part server-1)/server"
+    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "/usr/lib/go-$KUBERNETES_GO/bin/go" \
+        build -trimpath -ldflags '-s -w' -o server/server "$LAB/server/main.go"
     # The second name is there for workloads that only Docker's store can serve.
     make_image server.tar server /server "$SERVER_IMAGE:1" "$SERVER_IMAGE:only-here"
     rm -r server
 }
 
-# put_program DIRECTORY PROGRAM: with the libraries that its linker asks for,
-# all of the nodes' own root.
+# put_program DIRECTORY PROGRAM: with its dynamic linker and libraries.
 put_program() {
-    local directory=$1 program=$2 libraries library
-    libraries=$(part "root-bookworm-$ROOT_REVISION")/root/usr/lib/x86_64-linux-gnu
-    install -D -t "$directory/usr/sbin" "$program"
-    install -D -t "$directory/lib64" "$libraries/ld-linux-x86-64.so.2"
-    "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" --list "$program" |
-        sed -n 's/.* => \(\/[^ ]*\) .*/\1/p' |
-        while read -r library; do
-            install -D -t "$directory/usr/lib/x86_64-linux-gnu" "$library"
-        done
+    install -D -t "$1/usr/sbin" "$2"
+    install -D -t "$1/lib64" "$(root_libraries)/ld-linux-x86-64.so.2"
+    put_libraries "$@"
 }
+
+# put_libraries DIRECTORY OBJECT…: the libraries that the linker will ask for,
+# all of the nodes' own root.
+put_libraries() {
+    local directory=$1 libraries object library
+    libraries=$(root_libraries)
+    shift
+    for object; do
+        "$libraries/ld-linux-x86-64.so.2" --library-path "$libraries" --list "$object" |
+            sed -n 's/.* => \(\/[^ ]*\) .*/\1/p'
+    done | sort -u | while read -r library; do
+        install -D -t "$directory/usr/lib/x86_64-linux-gnu" "$library"
+    done
+}
+root_libraries() { echo "$(part "root-bookworm-$ROOT_REVISION")/root/usr/lib/x86_64-linux-gnu"; }
 
 # kube-proxy calls iptables in the variant that the nodes themselves use.
 fill_proxy() {
@@ -91,6 +106,7 @@ fill_proxy() {
         ln -s xtables-nft-multi "$directory/usr/sbin/$name-save"
         ln -s xtables-nft-multi "$directory/usr/sbin/$name-restore"
     done
-    cp -a "$root/usr/lib/x86_64-linux-gnu/xtables" "$directory/usr/lib/x86_64-linux-gnu/"
+    cp -a "$(root_libraries)/xtables" "$directory/usr/lib/x86_64-linux-gnu/"
+    put_libraries "$directory" "$(root_libraries)"/xtables/*.so
     install -D -t "$directory/usr/local/bin" "$(part "kubernetes-$KUBERNETES")/kube-proxy"
 }

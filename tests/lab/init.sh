@@ -40,6 +40,15 @@ while IFS=: read -r _ controllers _; do
     mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$directory"
 done </proc/self/cgroup
 
+# The kubelet sets these for the whole machine; here it sets a copy instead,
+# because they are this host's.
+mkdir "$root/run/own-sysctl"
+for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on_oops \
+    kernel/keys/root_maxkeys kernel/keys/root_maxbytes; do
+    cat "/proc/sys/$setting" >"$root/run/own-sysctl/${setting##*/}"
+    mount --bind "$root/run/own-sysctl/${setting##*/}" "$root/proc/sys/$setting"
+done
+
 hostname "$node"
 cd "$root"
 mkdir -p .host

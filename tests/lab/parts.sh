@@ -39,9 +39,7 @@ make_parts() {
     make_part "root-bookworm-$ROOT_REVISION" build_root
     make_part "kubernetes-$KUBERNETES" build_kubernetes
     make_part "etcd-bookworm" build_etcd
-    make_part "pause-1" build_pause
-    make_part "server-1" build_server
-    make_part "images-$KUBERNETES" build_images
+    make_part "$(images_part)" build_images
     make_part "prometheus-bookworm" build_prometheus
     make_part "helm-$HELM" build_helm
 }
@@ -108,13 +106,6 @@ debian_file() {
 }
 build_etcd() { debian_file "$ETCD_PACKAGE" usr/bin/etcd; }
 build_prometheus() { debian_file prometheus usr/bin/promtool; }
-
-build_pause() { gcc -O2 -static -o pause "$LAB/pause.c"; strip pause; }
-
-build_server() {
-    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "/usr/lib/go-$KUBERNETES_GO/bin/go" \
-        build -trimpath -ldflags '-s -w' -o server "$LAB/server/main.go"
-}
 
 build_helm() {
     local go

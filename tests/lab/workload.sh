@@ -3,7 +3,7 @@
 
 workload_up() {
     local node=${WORKERS[-1]}
-    kubectl apply -f "$LAB/workload" >/dev/null
+    kubectl apply -f "$LAB/workload/namespace.yaml" -f "$LAB/workload" >/dev/null
     say "waiting for the workload"
     wait_for 180 "the workload to be ready" workload_ready
     plain_container "$node"
