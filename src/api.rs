@@ -1,11 +1,14 @@
 //! What a user can ask for and what is reported back: the group `transship.dev/v1alpha1`.
 //!
 //! [`request`] holds the parts of a request that mean the same for a whole migration and for one node; it knows
-//! nothing of Kubernetes, so that `plan` can use it. The other two modules are the custom resources.
+//! nothing of Kubernetes, so that `plan` can use it. [`migration`] and [`node_migration`] are the custom resources,
+//! [`validation`] is what the first must satisfy, and [`crd`] prints their definitions.
 
+pub mod crd;
 pub mod migration;
 pub mod node_migration;
 pub mod request;
+pub mod validation;
 
 /// The API group of both resources, and the prefix of every label and annotation that Transship writes.
 pub const GROUP: &str = "transship.dev";

@@ -1,0 +1,48 @@
+//! The custom resource definitions, generated from the types.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt as _;
+
+use super::migration::RuntimeMigration;
+use super::node_migration::NodeMigration;
+use super::validation;
+
+/// Whether a definition carries validation rules in CEL. Servers up to 1.22 refuse them as an unknown field, 1.23
+/// and 1.24 drop them, and from 1.25 on they are evaluated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cel {
+    /// With the rules.
+    With,
+    /// Without; the controller applies the same rules.
+    Without,
+}
+
+/// Both definitions.
+pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
+    let mut migration = RuntimeMigration::crd();
+    if cel == Cel::With {
+        for version in &mut migration.spec.versions {
+            if let Some(schema) = version
+                .schema
+                .as_mut()
+                .and_then(|s| s.open_api_v3_schema.as_mut())
+            {
+                schema.x_kubernetes_validations = Some(validation::cel());
+            }
+        }
+    }
+    [migration, NodeMigration::crd()]
+}
+
+/// Both definitions as YAML documents.
+///
+/// # Errors
+/// A value that YAML cannot hold; a mistake in the types.
+pub fn yaml(cel: Cel) -> Result<String, serde_saphyr::ser::Error> {
+    let mut text = String::new();
+    for crd in all(cel) {
+        text.push_str("---\n");
+        text.push_str(&serde_saphyr::to_string(&crd)?);
+    }
+    Ok(text)
+}

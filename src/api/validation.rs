@@ -1,0 +1,204 @@
+//! What a `RuntimeMigration` must satisfy beyond its schema, twice: as CEL rules for servers that evaluate them
+//! (1.25+), and in Rust for all. `tests/crds.rs` holds the two to each other.
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
+use kube::core::Selector;
+
+use super::migration::{Mode, RuntimeMigrationSpec, Started};
+use super::request::Runtime;
+
+/// A field that is not as it must be: where, what it is, and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} is {value}; {allowed}")]
+pub struct Problem {
+    /// Path of the field.
+    pub field: &'static str,
+    /// Its value, as text.
+    pub value: String,
+    /// What is allowed.
+    pub allowed: &'static str,
+}
+
+const SELECTOR_EMPTY: &str = "name at least one label, so that nothing is touched by accident";
+const SELECTOR_WRONG: &str = "operators are In and NotIn (with values), Exists and DoesNotExist (without)";
+const RUNTIME: &str = "this version moves nodes to containerd";
+const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
+const MAX_FAILURES: &str = "allowed are numbers from 1 on";
+const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's own";
+const TARGET_FIXED: &str = "it cannot change once a node was started; make another migration";
+const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
+const MODE_FIXED: &str = "it cannot go back once a node was started; set spec.paused to stop";
+
+/// What is wrong with a spec, in the order of its fields. `started` is what was asked for when the first node was
+/// started, as the status keeps it.
+pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    let mut check = |holds: bool, field, value: &dyn std::fmt::Display, allowed| {
+        if !holds {
+            problems.push(Problem {
+                field,
+                value: value.to_string(),
+                allowed,
+            });
+        }
+    };
+    let selector = &spec.node_selector;
+    let text = || serde_json::to_string(selector).unwrap_or_default();
+    let empty = selector
+        .match_labels
+        .as_ref()
+        .is_none_or(|labels| labels.is_empty())
+        && selector
+            .match_expressions
+            .as_ref()
+            .is_none_or(|expressions| expressions.is_empty());
+    check(!empty, "spec.nodeSelector", &"empty", SELECTOR_EMPTY);
+    check(
+        Selector::try_from(selector.clone()).is_ok(),
+        "spec.nodeSelector",
+        &text(),
+        SELECTOR_WRONG,
+    );
+    let runtime = spec.target.runtime;
+    check(
+        runtime == Runtime::Containerd,
+        "spec.target.runtime",
+        &runtime,
+        RUNTIME,
+    );
+    let most = &spec.strategy.max_unavailable;
+    check(
+        most.of(1).is_some(),
+        "spec.strategy.maxUnavailable",
+        most,
+        MAX_UNAVAILABLE,
+    );
+    let failures = spec.strategy.max_failures;
+    check(
+        failures >= 1,
+        "spec.strategy.maxFailures",
+        &failures,
+        MAX_FAILURES,
+    );
+    let grace = spec.drain.grace_period;
+    check(grace >= -1, "spec.drain.gracePeriod", &grace, GRACE_PERIOD);
+    if let Some(started) = started {
+        check(spec.mode == Mode::Apply, "spec.mode", &"Plan", MODE_FIXED);
+        check(
+            *selector == started.node_selector,
+            "spec.nodeSelector",
+            &text(),
+            SELECTOR_FIXED,
+        );
+        check(
+            spec.target == started.target,
+            "spec.target",
+            &"another than before",
+            TARGET_FIXED,
+        );
+    }
+    problems
+}
+
+/// The rules of [`validate`] that the schema itself cannot express, in CEL, on the whole object.
+pub fn cel() -> Vec<ValidationRule> {
+    const STARTED: &str = "has(oldSelf.status) && has(oldSelf.status.started)";
+    let rule = |rule: String, field: &str, message: &str| ValidationRule {
+        rule,
+        message: Some(format!("{field}: {message}")),
+        ..ValidationRule::default()
+    };
+    vec![
+        rule(
+            "(has(self.spec.nodeSelector.matchLabels) && size(self.spec.nodeSelector.matchLabels) > 0) || \
+             (has(self.spec.nodeSelector.matchExpressions) && size(self.spec.nodeSelector.matchExpressions) > 0)"
+                .into(),
+            "spec.nodeSelector",
+            SELECTOR_EMPTY,
+        ),
+        rule(
+            "!has(self.spec.nodeSelector.matchExpressions) || self.spec.nodeSelector.matchExpressions.all(e, \
+             e.operator in ['In', 'NotIn'] ? has(e.values) && size(e.values) > 0 : \
+             e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || size(e.values) == 0))"
+                .into(),
+            "spec.nodeSelector",
+            SELECTOR_WRONG,
+        ),
+        rule("self.spec.target.runtime == 'containerd'".into(), "spec.target.runtime", RUNTIME),
+        rule(format!("!({STARTED}) || self.spec.mode == 'Apply'"), "spec.mode", MODE_FIXED),
+        rule(
+            format!("!({STARTED}) || self.spec.nodeSelector == oldSelf.spec.nodeSelector"),
+            "spec.nodeSelector",
+            SELECTOR_FIXED,
+        ),
+        rule(format!("!({STARTED}) || self.spec.target == oldSelf.spec.target"), "spec.target", TARGET_FIXED),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    fn spec(change: serde_json::Value) -> RuntimeMigrationSpec {
+        let mut spec = json!({
+            "mode": "Apply",
+            "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
+            "target": { "runtime": "containerd" },
+        });
+        for (key, value) in change.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        serde_json::from_value(spec).unwrap()
+    }
+
+    #[rstest]
+    #[case::empty_selector(json!({ "nodeSelector": {} }), "spec.nodeSelector is empty")]
+    #[case::empty_labels(json!({ "nodeSelector": { "matchLabels": {} } }), "spec.nodeSelector is empty")]
+    #[case::operator(
+        json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } }),
+        "spec.nodeSelector is {\"matchExpressions\""
+    )]
+    #[case::runtime(json!({ "target": { "runtime": "cri-o" } }), "spec.target.runtime is cri-o; this version")]
+    #[case::zero(json!({ "strategy": { "maxUnavailable": 0 } }), "spec.strategy.maxUnavailable is 0; allowed")]
+    #[case::percent(json!({ "strategy": { "maxUnavailable": "0%" } }), "spec.strategy.maxUnavailable is 0%")]
+    #[case::much(json!({ "strategy": { "maxUnavailable": "101%" } }), "spec.strategy.maxUnavailable is 101%")]
+    #[case::text(json!({ "strategy": { "maxUnavailable": "ten" } }), "spec.strategy.maxUnavailable is ten")]
+    #[case::failures(json!({ "strategy": { "maxFailures": 0 } }), "spec.strategy.maxFailures is 0")]
+    #[case::grace(json!({ "drain": { "gracePeriod": -2 } }), "spec.drain.gracePeriod is -2")]
+    fn names_the_field_the_value_and_what_is_allowed(
+        #[case] change: serde_json::Value,
+        #[case] expected: &str,
+    ) {
+        let problems = validate(&spec(change), None);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+        assert!(problems[0].to_string().starts_with(expected), "{}", problems[0]);
+    }
+
+    #[test]
+    fn strategy_and_pause_can_change_after_the_start_and_the_rest_cannot() {
+        let first = spec(json!({}));
+        let started = Started {
+            node_selector: first.node_selector.clone(),
+            target: first.target.clone(),
+        };
+        let free = spec(json!({ "paused": true, "strategy": { "maxUnavailable": "20%" } }));
+        assert_eq!(validate(&free, Some(&started)), []);
+        for (change, field) in [
+            (json!({ "mode": "Plan" }), "spec.mode"),
+            (
+                json!({ "nodeSelector": { "matchLabels": { "a": "b" } } }),
+                "spec.nodeSelector",
+            ),
+            (
+                json!({ "target": { "runtime": "containerd", "keepSource": true } }),
+                "spec.target",
+            ),
+        ] {
+            let problems = validate(&spec(change.clone()), Some(&started));
+            assert_eq!(problems.iter().map(|p| p.field).collect::<Vec<_>>(), [field]);
+            assert_eq!(validate(&spec(change), None), []);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! From the stores of the watches to [`Seen`].
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
+use kube::ResourceExt as _;
+use kube::core::{Selector, SelectorExt as _};
+
+use super::seen::{LeftOut, NodeView, Seen, Share};
+use crate::api::migration::RuntimeMigration;
+use crate::api::node_migration::NodeMigration;
+use crate::api::request::Runtime;
+use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, SKIP_ANNOTATION, validation};
+
+const CONTROL_PLANE: [&str; 2] = [
+    "node-role.kubernetes.io/control-plane",
+    "node-role.kubernetes.io/master",
+];
+
+/// What the watches know.
+#[derive(Debug)]
+pub struct World {
+    /// All migrations.
+    pub migrations: Vec<Arc<RuntimeMigration>>,
+    /// All nodes, without the parts that nobody reads.
+    pub nodes: Vec<Arc<Node>>,
+    /// All NodeMigrations.
+    pub shares: Vec<Arc<NodeMigration>>,
+}
+
+/// What one migration's decision is made from.
+pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String>, now: Timestamp) -> Seen {
+    let spec = &migration.spec;
+    let status = migration.status.clone().unwrap_or_default();
+    let generation = migration.metadata.generation.unwrap_or_default();
+    let selector = Selector::try_from(spec.node_selector.clone()).ok();
+    let chooses = |node: &Node| {
+        selector
+            .as_ref()
+            .is_some_and(|s| !s.selects_all() && s.matches(node.labels()))
+    };
+    let nodes: BTreeMap<String, NodeView> = world
+        .nodes
+        .iter()
+        .map(|node| (node.name_any(), view(node, chooses(node), spec.target.runtime)))
+        .collect();
+    let budgeted = Seen::budgeted(&nodes).count();
+    Seen {
+        uid: migration.uid().unwrap_or_default(),
+        generation,
+        deleting: migration.metadata.deletion_timestamp.is_some(),
+        ended: has_ended(migration),
+        mode: spec.mode,
+        paused: spec.paused,
+        problems: validation::validate(spec, status.started.as_ref())
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+        max_unavailable: spec.strategy.max_unavailable.of(budgeted).unwrap_or(1),
+        max_failures: spec.strategy.max_failures as usize,
+        slots: status.active_nodes,
+        shares: world
+            .shares
+            .iter()
+            .map(|s| (s.name_any(), share(s, &world.migrations)))
+            .collect(),
+        nodes,
+        own_node,
+        agent_trouble: BTreeMap::new(),
+        now,
+    }
+}
+
+/// Whether a migration has ended at its present generation.
+pub fn has_ended(migration: &RuntimeMigration) -> bool {
+    migration.status.as_ref().is_some_and(|status| {
+        status.phase.ended() && Some(status.observed_generation) == migration.metadata.generation
+    })
+}
+
+/// A node, as far as a decision needs it.
+pub fn view(node: &Node, selected: bool, target: Runtime) -> NodeView {
+    let status = node.status.as_ref();
+    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
+    let ready = conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True");
+    let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
+    let version = status
+        .and_then(|s| s.node_info.as_ref())
+        .map_or("", |i| i.container_runtime_version.as_str());
+    let labels = node.labels();
+    let left_out = if CONTROL_PLANE.iter().any(|label| labels.contains_key(*label)) {
+        Some(LeftOut::ControlPlane)
+    } else if node
+        .annotations()
+        .get(SKIP_ANNOTATION)
+        .is_some_and(|value| value == "true")
+    {
+        Some(LeftOut::OptedOut)
+    } else if labels.get("kubernetes.io/os").is_some_and(|os| os != "linux") {
+        Some(LeftOut::NotLinux)
+    } else {
+        None
+    };
+    NodeView {
+        uid: node.uid().unwrap_or_default(),
+        selected,
+        left_out,
+        ready,
+        cordoned,
+        cordoned_by_others: cordoned && !node.annotations().contains_key(CORDONED_ANNOTATION),
+        on_target: runtime_of(version) == Some(target),
+        label: labels.get(AGENT_LABEL).cloned(),
+    }
+}
+
+/// The runtime that a Node shows in `status.nodeInfo.containerRuntimeVersion`. Docker does not say whose shim it is.
+fn runtime_of(version: &str) -> Option<Runtime> {
+    match version.split_once("://")?.0 {
+        "containerd" => Some(Runtime::Containerd),
+        "cri-o" => Some(Runtime::CriO),
+        _ => None,
+    }
+}
+
+fn share(share: &NodeMigration, migrations: &[Arc<RuntimeMigration>]) -> Share {
+    let of = &share.spec.migration;
+    Share {
+        migration_uid: of.uid.clone(),
+        migration_active: migrations
+            .iter()
+            .any(|m| m.uid().as_ref() == Some(&of.uid) && !has_ended(m)),
+        migration_name: of.name.clone(),
+        generation: of.generation,
+        action: share.spec.action,
+        node_uid: share.spec.node_uid.clone(),
+        phase: share.phase(),
+        message: share
+            .current()
+            .map(|status| status.message.clone())
+            .unwrap_or_default(),
+    }
+}
+
+/// When a node of the migration last entered or left a phase, or was started.
+pub fn last_progress(migration: &RuntimeMigration, shares: &[Arc<NodeMigration>]) -> Option<Timestamp> {
+    let uid = migration.uid()?;
+    let of_slots = migration
+        .status
+        .iter()
+        .flat_map(|status| status.active_nodes.iter().map(|slot| slot.since.0));
+    let of_phases = shares
+        .iter()
+        .filter(|share| share.spec.migration.uid == uid)
+        .filter_map(|share| share.current())
+        .flat_map(|status| {
+            status
+                .times
+                .iter()
+                .map(|time| time.end.as_ref().unwrap_or(&time.start).0)
+        });
+    let created = migration.metadata.creation_timestamp.as_ref().map(|time| time.0);
+    of_slots.chain(of_phases).chain(created).max()
+}

@@ -1,0 +1,421 @@
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ME: &str = "uid-of-this-migration";
+
+fn node(ready: bool, cordoned: bool) -> NodeView {
+    NodeView {
+        uid: "node-uid".to_owned(),
+        selected: true,
+        ready,
+        cordoned,
+        cordoned_by_others: cordoned,
+        ..NodeView::default()
+    }
+}
+
+fn share(generation: i64, action: Action, phase: NodePhase) -> Share {
+    Share {
+        migration_uid: ME.to_owned(),
+        migration_active: true,
+        migration_name: "this".to_owned(),
+        generation,
+        action,
+        node_uid: "node-uid".to_owned(),
+        phase,
+        message: String::new(),
+    }
+}
+
+fn slot(name: &str, generation: i64) -> Slot {
+    Slot {
+        name: name.to_owned(),
+        generation,
+        since: Time(Timestamp::UNIX_EPOCH),
+        cordoned: false,
+    }
+}
+
+/// Three workers on the source, mode Apply, one at a time, at generation 2.
+fn three() -> Seen {
+    Seen {
+        uid: ME.to_owned(),
+        generation: 2,
+        deleting: false,
+        ended: false,
+        mode: Mode::Apply,
+        paused: false,
+        problems: Vec::new(),
+        max_unavailable: 1,
+        max_failures: 1,
+        slots: Vec::new(),
+        nodes: ["w1", "w2", "w3"]
+            .map(|name| (name.to_owned(), node(true, false)))
+            .into(),
+        shares: BTreeMap::new(),
+        own_node: None,
+        agent_trouble: BTreeMap::new(),
+        now: Timestamp::UNIX_EPOCH,
+    }
+}
+
+fn with(change: impl FnOnce(&mut Seen)) -> Decision {
+    let mut seen = three();
+    change(&mut seen);
+    decide(&seen)
+}
+
+fn set(seen: &mut Seen, name: &str, change: impl FnOnce(&mut NodeView)) {
+    change(seen.nodes.get_mut(name).unwrap());
+}
+
+#[test]
+fn the_first_node_by_name_starts_and_is_written() {
+    let decision = with(|_| {});
+    assert_eq!(decision.starts, ["w1"]);
+    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+    assert_eq!(
+        decision
+            .slots
+            .iter()
+            .map(|s| (s.name.as_str(), s.generation))
+            .collect::<Vec<_>>(),
+        [("w1", 2)]
+    );
+}
+
+#[test]
+fn the_controllers_own_node_goes_last() {
+    let decision = with(|seen| {
+        seen.own_node = Some("w1".to_owned());
+        seen.max_unavailable = 2;
+    });
+    assert_eq!(decision.starts, ["w2", "w3"]);
+}
+
+#[test]
+fn planning_is_bounded_and_takes_no_budget() {
+    let decision = with(|seen| {
+        seen.mode = Mode::Plan;
+        seen.nodes = (0..25)
+            .map(|n| (format!("n{n:02}"), node(true, n == 0)))
+            .collect();
+    });
+    assert_eq!(decision.starts.len(), PLANNING);
+    assert!(decision.writes.iter().all(|(_, action)| *action == Action::Plan));
+}
+
+#[test]
+fn a_node_that_is_unavailable_for_another_reason_takes_the_budget() {
+    let decision = with(|seen| set(seen, "w3", |n| n.ready = false));
+    assert_eq!(decision.starts, Vec::<String>::new());
+    assert_eq!(decision.hold, Some(Hold::Budget(vec!["w3".to_owned()], 1)));
+}
+
+#[test]
+fn a_node_that_was_cordoned_can_itself_be_started() {
+    let decision = with(|seen| set(seen, "w3", |n| (n.cordoned, n.cordoned_by_others) = (true, true)));
+    assert_eq!(decision.starts, ["w3"]);
+    assert!(decision.slots[0].cordoned, "it is left cordoned afterwards");
+}
+
+#[test]
+fn the_brake_stops_at_the_first_failure_of_this_generation() {
+    for phase in [NodePhase::RolledBack, NodePhase::Failed] {
+        let decision = with(|seen| {
+            seen.shares
+                .insert("w1".to_owned(), share(2, Action::Migrate, phase));
+        });
+        assert_eq!(decision.starts, Vec::<String>::new());
+        assert_eq!(decision.hold, Some(Hold::Brake(vec!["w1".to_owned()])));
+    }
+}
+
+#[test]
+fn an_edit_retries_what_rolled_back_or_was_blocked_and_nothing_else() {
+    for (phase, retried) in [
+        (NodePhase::RolledBack, true),
+        (NodePhase::Blocked, true),
+        (NodePhase::Planned, true),
+        (NodePhase::Succeeded, false),
+        (NodePhase::Failed, false),
+    ] {
+        let decision = with(|seen| {
+            seen.shares
+                .insert("w1".to_owned(), share(1, Action::Migrate, phase));
+        });
+        assert_eq!(decision.starts == ["w1"], retried, "{phase:?}");
+        assert_eq!(decision.starts.len(), 1, "the others go on");
+    }
+}
+
+#[test]
+fn a_slot_is_kept_until_its_node_has_ended() {
+    for phase in NodePhase::ALL {
+        let decision = with(|seen| {
+            seen.slots = vec![slot("w1", 2)];
+            seen.shares
+                .insert("w1".to_owned(), share(2, Action::Migrate, phase));
+            set(seen, "w1", |n| n.on_target = true);
+        });
+        let ended = decision.ends.iter().any(|(name, _)| name == "w1");
+        assert_eq!(ended, phase.ended(), "{phase:?}");
+    }
+}
+
+#[test]
+fn a_claim_of_success_is_believed_when_the_node_agrees() {
+    let succeeded = |change: fn(&mut NodeView)| {
+        with(|seen| {
+            seen.slots = vec![slot("w1", 2)];
+            seen.shares
+                .insert("w1".to_owned(), share(2, Action::Migrate, NodePhase::Succeeded));
+            set(seen, "w1", |n| n.on_target = true);
+            set(seen, "w1", change);
+        })
+    };
+    assert_eq!(
+        succeeded(|_| {}).ends,
+        [("w1".to_owned(), Some(NodePhase::Succeeded))]
+    );
+    for (spoil, why) in [
+        ((|n| n.on_target = false) as fn(&mut NodeView), "another runtime"),
+        (|n| n.ready = false, "not Ready"),
+        (|n| n.cordoned = true, "cordoned"),
+    ] {
+        let decision = succeeded(spoil);
+        assert_eq!(decision.ends, []);
+        assert!(decision.waits[0].contains(why), "{:?}", decision.waits);
+    }
+}
+
+#[test]
+fn a_claimed_slot_without_its_share_is_written_again() {
+    let decision = with(|seen| seen.slots = vec![slot("w1", 2)]);
+    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+    assert_eq!(decision.starts, Vec::<String>::new());
+    let stale = with(|seen| {
+        seen.slots = vec![slot("w1", 1)];
+        seen.paused = true;
+    });
+    assert_eq!(
+        (stale.writes.len(), stale.slots.len()),
+        (0, 0),
+        "an edit in between takes it back"
+    );
+}
+
+#[test]
+fn plans_of_an_older_generation_are_let_go() {
+    let decision = with(|seen| {
+        seen.slots = vec![slot("w2", 1)];
+        seen.shares
+            .insert("w2".to_owned(), share(1, Action::Plan, NodePhase::Preflight));
+    });
+    assert_eq!(decision.ends, [("w2".to_owned(), None)]);
+    assert_eq!(decision.starts, ["w1"]);
+}
+
+#[test]
+fn a_node_under_way_without_a_slot_gets_one() {
+    let decision = with(|seen| {
+        seen.shares
+            .insert("w2".to_owned(), share(1, Action::Migrate, NodePhase::Switching));
+    });
+    assert_eq!(
+        decision.slots.iter().map(|s| s.name.as_str()).collect::<Vec<_>>(),
+        ["w2"]
+    );
+}
+
+#[test]
+fn deletion_aborts_waits_and_starts_nothing() {
+    let deleting = |phase, action, age: i64| {
+        with(|seen| {
+            seen.deleting = true;
+            seen.slots = vec![slot("w1", 2)];
+            seen.now = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(age);
+            seen.shares.insert("w1".to_owned(), share(2, action, phase));
+        })
+    };
+    let under_way = deleting(NodePhase::Draining, Action::Migrate, 1000);
+    assert_eq!(under_way.writes, [("w1".to_owned(), Action::Abort)]);
+    assert_eq!((under_way.slots.len(), under_way.starts.len()), (1, 0));
+    assert_eq!(
+        deleting(NodePhase::Switching, Action::Abort, 100_000).slots.len(),
+        1
+    );
+    assert_eq!(deleting(NodePhase::RolledBack, Action::Abort, 1).slots.len(), 0);
+    assert_eq!(deleting(NodePhase::Preflight, Action::Plan, 1).slots.len(), 0);
+    assert_eq!(
+        deleting(NodePhase::Pending, Action::Abort, 60).slots.len(),
+        1,
+        "its agent may be starting"
+    );
+    assert_eq!(
+        deleting(NodePhase::Pending, Action::Abort, 121).slots.len(),
+        0,
+        "it never begins"
+    );
+}
+
+#[test]
+fn left_out_nodes_are_not_touched_and_say_why() {
+    let decision = with(|seen| {
+        set(seen, "w1", |n| {
+            n.left_out = Some(super::super::seen::LeftOut::ControlPlane)
+        });
+        let other = Share {
+            migration_uid: "other".into(),
+            ..share(1, Action::Migrate, NodePhase::Draining)
+        };
+        seen.shares.insert("w2".to_owned(), other);
+        set(seen, "w3", |n| n.on_target = true);
+    });
+    assert_eq!(decision.starts, Vec::<String>::new());
+    let standing: Vec<_> = decision.standing.iter().map(|(_, s)| s.clone()).collect();
+    assert!(matches!(&standing[0], Standing::LeftOut(why) if why.contains("control plane")));
+    assert!(matches!(&standing[1], Standing::LeftOut(why) if why.contains("under the migration")));
+    assert_eq!(standing[2], Standing::OnTarget);
+}
+
+#[test]
+fn the_share_of_an_ended_migration_is_taken_over() {
+    let decision = with(|seen| {
+        let other = Share {
+            migration_uid: "other".into(),
+            migration_active: false,
+            ..share(7, Action::Plan, NodePhase::Planned)
+        };
+        seen.shares.insert("w1".to_owned(), other);
+    });
+    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+}
+
+#[test]
+fn a_reinstalled_node_is_another_one_and_a_deleted_one_drops_out() {
+    let decision = with(|seen| {
+        seen.slots = vec![slot("w9", 2)];
+        seen.shares
+            .insert("w9".to_owned(), share(2, Action::Migrate, NodePhase::Draining));
+        let old = Share {
+            node_uid: "old".into(),
+            ..share(2, Action::Migrate, NodePhase::Succeeded)
+        };
+        seen.shares.insert("w1".to_owned(), old);
+    });
+    assert_eq!(decision.forget, ["w9"]);
+    assert_eq!(decision.starts, ["w1"]);
+}
+
+fn phases() -> impl Strategy<Value = NodePhase> {
+    proptest::sample::select(NodePhase::ALL.to_vec())
+}
+
+prop_compose! {
+    fn any_seen()(
+        nodes in proptest::collection::vec(
+            (any::<bool>(), proptest::bool::weighted(0.2), any::<bool>(), proptest::option::of((1i64..3, phases(), any::<bool>()))),
+            1..8,
+        ),
+        max_unavailable in 1usize..4,
+        max_failures in 1usize..4,
+        paused in proptest::bool::weighted(0.2),
+        deleting in proptest::bool::weighted(0.1),
+    ) -> Seen {
+        let mut seen = Seen { max_unavailable, max_failures, paused, deleting, nodes: BTreeMap::new(), ..three() };
+        for (index, (ready, cordoned, on_target, of_share)) in nodes.into_iter().enumerate() {
+            let name = format!("n{index}");
+            seen.nodes.insert(name.clone(), NodeView { on_target, ..node(ready, cordoned) });
+            if let Some((generation, phase, claimed)) = of_share {
+                seen.shares.insert(name.clone(), share(generation, Action::Migrate, phase));
+                if claimed && seen.slots.len() < max_unavailable {
+                    seen.slots.push(slot(&name, generation));
+                }
+            }
+        }
+        seen
+    }
+}
+
+/// What the shell and a well-behaved agent make of a decision: everything that was written ends as `outcome` says.
+fn world_after(seen: &mut Seen, decision: &Decision, outcome: impl Fn(&str) -> NodePhase) {
+    seen.slots = decision.slots.clone();
+    for (name, action) in &decision.writes {
+        seen.shares.insert(
+            name.clone(),
+            share(seen.generation, *action, NodePhase::Preparing),
+        );
+    }
+    for slot in &seen.slots {
+        let phase = outcome(&slot.name);
+        let node = seen.nodes.get_mut(&slot.name).unwrap();
+        (node.ready, node.cordoned, node.on_target) = (true, slot.cordoned, phase == NodePhase::Succeeded);
+        if let Some(share) = seen.shares.get_mut(&slot.name) {
+            share.phase = phase;
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn never_more_than_the_budget(seen in any_seen()) {
+        let decision = decide(&seen);
+        if !decision.starts.is_empty() {
+            prop_assert!(decision.slots.len() <= seen.max_unavailable);
+            prop_assert!(unavailable(&seen, &decision).len() <= seen.max_unavailable);
+        }
+    }
+
+    #[test]
+    fn what_is_paused_deleted_braked_or_ended_starts_nothing(seen in any_seen()) {
+        let failed = seen.shares.iter().filter(|(name, share)| {
+            let ended = matches!(share.phase, NodePhase::RolledBack | NodePhase::Failed);
+            ended && share.generation == seen.generation && seen.nodes.contains_key(*name)
+                && !decide(&seen).slots.iter().any(|slot| slot.name == **name)
+        }).count();
+        if seen.paused || seen.deleting || failed >= seen.max_failures {
+            prop_assert_eq!(decide(&seen).starts, Vec::<String>::new());
+        }
+        let ended = Seen { ended: true, ..seen };
+        prop_assert_eq!(decide(&ended).starts, Vec::<String>::new());
+    }
+
+    #[test]
+    fn nodes_start_by_name_and_the_decision_is_the_same_every_time(seen in any_seen()) {
+        let decision = decide(&seen);
+        prop_assert!(decision.starts.is_sorted());
+        prop_assert_eq!(decide(&seen), decision);
+    }
+
+    #[test]
+    fn nothing_is_held_back_without_a_reason(seen in any_seen()) {
+        let decision = decide(&seen);
+        let idle = decision.slots.is_empty() && !decision.waiting.is_empty();
+        prop_assert!(!idle || decision.hold.is_some() || decision.waiting.iter().any(|(_, why)| why.is_some()));
+    }
+
+    #[test]
+    fn every_node_terminates(seen in any_seen(), bad in any::<u8>()) {
+        let mut seen = Seen { max_failures: 100, paused: false, deleting: false, ..seen };
+        for node in seen.nodes.values_mut() {
+            (node.ready, node.cordoned, node.cordoned_by_others) = (true, false, false);
+        }
+        let outcome = |name: &str| {
+            let index: u32 = name[1..].parse().unwrap();
+            if bad >> index & 1 == 1 { NodePhase::RolledBack } else { NodePhase::Succeeded }
+        };
+        for _ in 0..30 {
+            let decision = decide(&seen);
+            world_after(&mut seen, &decision, outcome);
+        }
+        let decision = decide(&seen);
+        prop_assert_eq!(&decision.slots, &[]);
+        for (name, standing) in &decision.standing {
+            prop_assert!(!matches!(standing, Standing::Pending | Standing::Active), "{} is {:?}", name, standing);
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! What a decision is made from: the migration, the nodes and their shares, as plain data.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use crate::api::migration::{Mode, Slot};
+use crate::api::node_migration::{Action, NodePhase};
+
+/// Everything that one decision knows.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The migration's UID.
+    pub uid: String,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// Whether it is being deleted.
+    pub deleting: bool,
+    /// Whether it has ended at this generation; then nothing more is started.
+    pub ended: bool,
+    /// Its mode.
+    pub mode: Mode,
+    /// Whether the user paused it.
+    pub paused: bool,
+    /// What is wrong with its spec, in sentences.
+    pub problems: Vec<String>,
+    /// How many nodes may be unavailable, resolved against [`Seen::budgeted`].
+    pub max_unavailable: usize,
+    /// After how many failures nothing more is started.
+    pub max_failures: usize,
+    /// The slots that the status holds.
+    pub slots: Vec<Slot>,
+    /// Every node, by name.
+    pub nodes: BTreeMap<String, NodeView>,
+    /// Every NodeMigration, by the name of its node.
+    pub shares: BTreeMap<String, Share>,
+    /// The node that this controller runs on.
+    pub own_node: Option<String>,
+    /// Why the agent does not run on a node, where that is known.
+    pub agent_trouble: BTreeMap<String, String>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// A node, as far as a decision needs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct NodeView {
+    /// Its UID.
+    pub uid: String,
+    /// Whether the migration's selector chooses it.
+    pub selected: bool,
+    /// Why it is left out whoever asks: a control plane, opted out, not Linux.
+    pub left_out: Option<LeftOut>,
+    /// Condition `Ready` is true.
+    pub ready: bool,
+    /// It is unschedulable.
+    pub cordoned: bool,
+    /// It is unschedulable, and not by an agent.
+    pub cordoned_by_others: bool,
+    /// Its `containerRuntimeVersion` is one of the target.
+    pub on_target: bool,
+    /// The value of the agent's label, if it bears one.
+    pub label: Option<String>,
+}
+
+/// Why a node is left out whoever asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LeftOut {
+    /// This version migrates workers.
+    ControlPlane,
+    /// The annotation `transship.dev/skip` says so.
+    OptedOut,
+    /// It does not run Linux.
+    NotLinux,
+}
+
+impl LeftOut {
+    /// The reason in a sentence about one node.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::ControlPlane => "a control plane node (this version migrates workers)",
+            Self::OptedOut => "opted out by its annotation transship.dev/skip",
+            Self::NotLinux => "not a Linux node",
+        }
+    }
+}
+
+/// A NodeMigration, as far as a decision needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// UID of the migration that it is a share of.
+    pub migration_uid: String,
+    /// Whether that migration exists and has not ended.
+    pub migration_active: bool,
+    /// Name of that migration.
+    pub migration_name: String,
+    /// The generation that its spec was made from.
+    pub generation: i64,
+    /// What it asks.
+    pub action: Action,
+    /// UID of the node that it means.
+    pub node_uid: String,
+    /// Where the node is on its way to what the spec asks; `Pending` when the status speaks of anything else.
+    pub phase: NodePhase,
+    /// The agent's sentence.
+    pub message: String,
+}
+
+impl Seen {
+    /// The selected nodes that count for `maxUnavailable`, by name. Control planes are cordoned and tainted for
+    /// reasons of their own.
+    pub fn budgeted(nodes: &BTreeMap<String, NodeView>) -> impl Iterator<Item = (&String, &NodeView)> {
+        nodes
+            .iter()
+            .filter(|(_, node)| node.selected && node.left_out != Some(LeftOut::ControlPlane))
+    }
+
+    /// This migration's share for a node, if it means the node that is there now.
+    pub fn share(&self, name: &str) -> Option<&Share> {
+        let node = self.nodes.get(name)?;
+        self.shares
+            .get(name)
+            .filter(|share| share.migration_uid == self.uid && share.node_uid == node.uid)
+    }
+
+    /// The share of another active migration for a node.
+    pub fn foreign(&self, name: &str) -> Option<&Share> {
+        self.shares
+            .get(name)
+            .filter(|share| share.migration_uid != self.uid && share.migration_active)
+    }
+}
