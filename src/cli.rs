@@ -4,12 +4,11 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use kube::CustomResourceExt as _;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    api::{migration::RuntimeMigration, node_migration::NodeMigration},
-    executor,
+    api::crd::{self, Cel},
+    controller, executor,
     telemetry::{self, LogFormat, Role},
 };
 
@@ -32,7 +31,13 @@ struct Cli {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Print the custom resource definitions as YAML.
-    Crds,
+    Crds {
+        /// Leave out the validation rules in CEL, for servers up to 1.24
+        #[arg(long)]
+        no_cel: bool,
+    },
+    /// Decide which node moves when; runs in the cluster.
+    Controller(controller::Args),
     /// Carry out a plan on this host; started by the agent and by systemd.
     #[command(subcommand)]
     Executor(executor::command::Command),
@@ -41,14 +46,18 @@ enum Command {
 impl Command {
     fn role(&self) -> Role {
         match self {
-            Self::Crds => Role::Command,
-            Self::Executor(_) => Role::Service,
+            Self::Crds { .. } => Role::Command,
+            Self::Controller(_) | Self::Executor(_) => Role::Service,
         }
     }
 
     fn run(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Crds => print_crds(),
+            Self::Crds { no_cel } => print_crds(if no_cel { Cel::Without } else { Cel::With }),
+            Self::Controller(args) => {
+                service_runtime()?.block_on(controller::run(args))?;
+                Ok(ExitCode::SUCCESS)
+            }
             Self::Executor(command) => command.run(),
         }
     }
@@ -75,10 +84,8 @@ pub fn main() -> ExitCode {
     })
 }
 
-fn print_crds() -> anyhow::Result<ExitCode> {
-    for crd in [RuntimeMigration::crd(), NodeMigration::crd()] {
-        print!("---\n{}", serde_saphyr::to_string(&crd)?);
-    }
+fn print_crds(cel: Cel) -> anyhow::Result<ExitCode> {
+    print!("{}", crd::yaml(cel)?);
     Ok(ExitCode::SUCCESS)
 }
 

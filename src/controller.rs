@@ -77,33 +77,33 @@ pub struct Args {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A request to the API server failed.
-    #[error("{doing}: {source}")]
+    #[error("{doing}: {cause}")]
     Api {
         /// What it was for.
         doing: String,
         /// Why it failed.
-        source: Box<kube::Error>,
+        cause: Box<kube::Error>,
     },
     /// The lease could not be used.
-    #[error("lease {name} in namespace {namespace}: {source}")]
+    #[error("lease {name} in namespace {namespace}: {cause}")]
     Lease {
         /// Its name.
         name: String,
         /// Its namespace.
         namespace: String,
         /// Why.
-        source: Box<kube_lease_manager::LeaseManagerError>,
+        cause: Box<kube_lease_manager::LeaseManagerError>,
     },
     /// The lease went to another process; this one must stop at once.
     #[error("the lease {0} is lost; another controller leads now")]
     LeaseLost(String),
     /// The admin server could not listen or serve.
-    #[error("serving on {address}: {source}")]
+    #[error("serving on {address}: {cause}")]
     Listen {
         /// Where.
         address: SocketAddr,
         /// Why.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// The metrics could not be made.
     #[error("metrics: {0}")]
@@ -122,15 +122,15 @@ pub enum Error {
 impl Error {
     /// Another writer was faster; what was seen is old.
     fn is_conflict(&self) -> bool {
-        matches!(self, Self::Api { source, .. }
-            if matches!(&**source, kube::Error::Api(status) if status.code == 409))
+        matches!(self, Self::Api { cause, .. }
+            if matches!(&**cause, kube::Error::Api(status) if status.code == 409))
     }
 
     /// A bounded label for metrics.
     fn reason(&self) -> &'static str {
         match self {
             Self::Api { .. } if self.is_conflict() => "conflict",
-            Self::Api { source, .. } => match &**source {
+            Self::Api { cause, .. } => match &**cause {
                 kube::Error::Api(status) if status.code == 403 => "forbidden",
                 kube::Error::Api(_) => "refused",
                 _ => "unreachable",
@@ -148,9 +148,9 @@ trait IntoError<T> {
 
 impl<T> IntoError<T> for Result<T, kube::Error> {
     fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
-        self.map_err(|source| Error::Api {
+        self.map_err(|cause| Error::Api {
             doing: doing(),
-            source: Box::new(source),
+            cause: Box::new(cause),
         })
     }
 }
@@ -167,19 +167,19 @@ pub async fn run(args: Args) -> Result<(), Error> {
         return check_idle(&client).await;
     }
     let (metrics, serving) = (Metrics::new()?, Ready::default());
-    let listen_error = |source| Error::Listen {
+    let listen_error = |cause| Error::Listen {
         address: args.listen,
-        source,
+        cause,
     };
     let listener = tokio::net::TcpListener::bind(args.listen)
         .await
         .map_err(listen_error)?;
     let admin = admin::serve(listener, serving.clone(), metrics.clone());
     let (lifetime, grace) = LEASE;
-    let lease_error = |source| Error::Lease {
+    let lease_error = |cause| Error::Lease {
         name: args.lease.clone(),
         namespace: args.namespace.clone(),
-        source: Box::new(source),
+        cause: Box::new(cause),
     };
     let lease = LeaseManagerBuilder::new(client.clone(), &args.lease)
         .with_namespace(&args.namespace)
