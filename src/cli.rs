@@ -1,19 +1,21 @@
 //! The command line. Each role has its arguments and its `run` in its own module; this one parses, starts logging
 //! and the asynchronous runtime, and turns the result into an exit code.
 
-use std::process::ExitCode;
+use std::{io::Write as _, process::ExitCode};
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
     api::crd::{self, Cel},
-    controller, executor,
+    controller, executor, node,
     telemetry::{self, LogFormat, Role},
 };
 
 /// A command that failed; standard error says why.
 pub const FAILED: u8 = 1;
+/// `transship node plan`: a finding blocks.
+pub const BLOCKED: u8 = 2;
 /// The command line could not be understood (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
 
@@ -30,6 +32,9 @@ struct Cli {
 
 #[derive(Debug, clap::Subcommand)]
 enum Command {
+    /// Look at this node, plan and carry out a switch by hand, without any cluster.
+    #[command(subcommand)]
+    Node(node::Command),
     /// Print the custom resource definitions as YAML.
     Crds {
         /// Leave out the validation rules in CEL, for servers up to 1.24
@@ -46,7 +51,7 @@ enum Command {
 impl Command {
     fn role(&self) -> Role {
         match self {
-            Self::Crds { .. } => Role::Command,
+            Self::Node(_) | Self::Crds { .. } => Role::Command,
             Self::Controller(_) | Self::Executor(_) => Role::Service,
         }
     }
@@ -58,6 +63,7 @@ impl Command {
                 service_runtime()?.block_on(controller::run(args))?;
                 Ok(ExitCode::SUCCESS)
             }
+            Self::Node(command) => host_runtime()?.block_on(command.run()),
             Self::Executor(command) => command.run(),
         }
     }
@@ -85,8 +91,20 @@ pub fn main() -> ExitCode {
 }
 
 fn print_crds(cel: Cel) -> anyhow::Result<ExitCode> {
-    print!("{}", crd::yaml(cel)?);
+    print(&crd::yaml(cel)?)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Writes a result to standard output. A reader that has seen enough (`| head`) is no error.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn print(result: &str) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(result.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        written => written,
+    }
 }
 
 /// The asynchronous runtime of work on a host: one thread, so that nothing needs to be `Send` and memory stays

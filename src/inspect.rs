@@ -1,0 +1,162 @@
+//! Reads a host into [`Facts`]. Changes nothing; what cannot be read is listed in [`Facts::unreadable`] and is never
+//! a failure. Everything that waits for somebody waits at the same time.
+//!
+//! - `units`: units as systemd describes them.
+//! - `kubelet`, `docker`, `containerd`: the three programs.
+//! - `network`, `disks`, `system`: CNI, file systems, and the rest.
+
+mod containerd;
+mod disks;
+mod docker;
+mod kubelet;
+mod network;
+mod system;
+mod units;
+
+use std::{cell::RefCell, time::Duration};
+
+use crate::{
+    host::{
+        command::{self, CommandError},
+        files::Files,
+    },
+    plan::{
+        digest::Digest,
+        dockershim_to_containerd::{CRICTL, HOLD_DROP_IN},
+        facts::{Facts, MaybeFile, TextFile},
+        host_path::HostPath,
+        kubelet_arguments::DROP_IN,
+    },
+};
+
+/// How long a program may take to tell its version or its configuration.
+const PROGRAM: Duration = Duration::from_secs(10);
+
+/// The host to look at.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its files.
+    pub files: Files,
+    /// Whether it is the one that this process runs on: only its systemd can be asked, and its programs started.
+    pub live: bool,
+}
+
+/// Looks at a host.
+pub async fn inspect(host: &Host) -> Facts {
+    let (files, notes) = (&host.files, &Notes::default());
+    let names = [
+        "kubelet.service",
+        "docker.service",
+        "docker.socket",
+        "containerd.service",
+    ];
+    let mut units = if host.live {
+        units::Units::ask(files, &names, notes).await
+    } else {
+        notes.add("systemd was not asked: it is another host's".to_owned());
+        units::Units::default()
+    };
+    let unit = units.take("kubelet.service");
+    let flags = kubelet::Flags::of(files, &unit, notes);
+    let (kubelet, docker, containerd) = tokio::join!(
+        kubelet::inspect(host, unit, &flags, notes),
+        docker::inspect(
+            files,
+            units.take("docker.service"),
+            units.take("docker.socket"),
+            &flags,
+            notes
+        ),
+        containerd::inspect(host, units.take("containerd.service"), notes),
+    );
+    let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
+    let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
+    let paths = [CRICTL, HOLD_DROP_IN, DROP_IN];
+    let system = system::System::of(files, &flags, notes);
+    let layout = system::layout(files, kubelet.as_ref(), &system.os.0);
+    let files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
+    Facts {
+        node: system.node,
+        machine_id: system.machine_id,
+        os: system.os,
+        kernel: system.kernel,
+        arch: system.arch,
+        cgroup_version: system.cgroup_version,
+        systemd_version: units.version,
+        layout,
+        kubelet,
+        docker,
+        containerd,
+        cni,
+        files,
+        disks,
+        unreadable: notes.0.take(),
+    }
+}
+
+/// What could not be read, in sentences.
+#[derive(Debug, Default)]
+struct Notes(RefCell<Vec<String>>);
+
+impl Notes {
+    fn add(&self, note: String) {
+        self.0.borrow_mut().push(note);
+    }
+
+    /// The value, or a note.
+    fn keep<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Option<T> {
+        result.map_err(|error| self.add(error.to_string())).ok()
+    }
+
+    /// A file with its text, when it is there.
+    fn text(&self, files: &Files, path: &str) -> Option<TextFile> {
+        let path = self.keep(HostPath::new(path))?;
+        let text = self.keep(files.read_text(&path))??;
+        let mode = self.keep(files.attributes(&path))??.mode;
+        Some(TextFile {
+            digest: Digest::of(&text),
+            path,
+            text,
+            mode,
+        })
+    }
+
+    /// A path, with the file there if there is one.
+    fn maybe(&self, files: &Files, path: &str) -> Option<MaybeFile> {
+        let file = self.text(files, path);
+        Some(MaybeFile {
+            path: self.keep(HostPath::new(path))?,
+            file,
+        })
+    }
+
+    /// The names in a directory.
+    fn list(&self, files: &Files, directory: &str) -> Vec<String> {
+        let path = self.keep(HostPath::new(directory));
+        path.and_then(|path| self.keep(files.list(&path)))
+            .unwrap_or_default()
+    }
+
+    /// What a program prints.
+    async fn output(&self, program: &str, arguments: &[&str]) -> Option<String> {
+        let mut command = command::command(program);
+        command.args(arguments);
+        let output: Result<_, CommandError> = command::run(command, b"", PROGRAM).await;
+        let output = self.keep(output)?;
+        if !output.status.success() {
+            let words = output.stderr.trim();
+            self.add(format!(
+                "{program} {} ended with {}: {words}",
+                arguments.join(" "),
+                output.status
+            ));
+            return None;
+        }
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+}
+
+/// Whether there is something at a path; what cannot be looked at is not there.
+fn exists(files: &Files, path: &str) -> bool {
+    HostPath::new(path).is_ok_and(|path| files.exists(&path).unwrap_or(false))
+}

@@ -1,0 +1,112 @@
+//! containerd: its unit and configuration, and what its CRI says of itself.
+
+use toml_edit::{DocumentMut, Item};
+
+use super::{Host, Notes};
+use crate::{
+    plan::{
+        facts::{Containerd, CriFacts, UnitFacts},
+        host_path::HostPath,
+    },
+    runtime::{RuntimeError, cri::Cri},
+};
+
+/// The configuration unless the unit names another.
+const CONFIG: &str = "/etc/containerd/config.toml";
+/// The socket unless the configuration names another.
+const SOCKET: &str = "/run/containerd/containerd.sock";
+/// The drop-in that Transship writes.
+const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-transship.conf";
+
+/// Looks at containerd; nothing when there is no unit for it.
+pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> Option<Containerd> {
+    if service.load == "not-found" {
+        return None;
+    }
+    let path = config_path(&service.exec_start);
+    let dump = ["--config", path.as_str(), "config", "dump"];
+    let (version, effective) = match service.exec_start.first() {
+        Some(program) if host.live => {
+            tokio::join!(
+                notes.output(program, &["--version"]),
+                notes.output(program, &dump)
+            )
+        }
+        _ => (None, None),
+    };
+    let document = effective
+        .as_ref()
+        .and_then(|text| text.parse::<DocumentMut>().ok());
+    let socket = document
+        .as_ref()
+        .and_then(|document| text(document.as_item(), &["grpc", "address"]));
+    let endpoint = notes.keep(HostPath::new(socket.unwrap_or(SOCKET)))?;
+    let cri = match notes.keep(host.files.real(&endpoint)) {
+        Some(socket) if service.active == "active" => {
+            cri(&socket).await.map_err(|error| notes.add(error.0)).ok()
+        }
+        _ => None,
+    };
+    Some(Containerd {
+        // `containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u1`
+        version: version
+            .and_then(|text| {
+                text.split_whitespace()
+                    .nth(2)
+                    .map(|word| word.trim_start_matches('v').to_owned())
+            })
+            .unwrap_or_default(),
+        config: notes.maybe(&host.files, &path)?,
+        effective,
+        endpoint,
+        cri,
+        drop_in: notes.maybe(&host.files, DROP_IN)?,
+        service,
+    })
+}
+
+async fn cri(socket: &std::path::Path) -> Result<CriFacts, RuntimeError> {
+    let about = Cri::connect(socket).await?.about().await?;
+    Ok(CriFacts {
+        name: about.name,
+        version: about.version,
+        api_version: about.api_version,
+        runtime_ready: about.runtime_ready,
+        network_ready: about.network_ready,
+    })
+}
+
+fn config_path(arguments: &[String]) -> String {
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let value = match argument.split_once('=') {
+            Some(("--config" | "-config" | "-c", value)) => Some(value.to_owned()),
+            None if matches!(argument.as_str(), "--config" | "-config" | "-c") => rest.next().cloned(),
+            _ => None,
+        };
+        if let Some(value) = value {
+            return value;
+        }
+    }
+    CONFIG.to_owned()
+}
+
+/// A text in a TOML document.
+pub(super) fn text<'a>(item: &'a Item, keys: &[&str]) -> Option<&'a str> {
+    keys.iter().try_fold(item, |item, key| item.get(key))?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_configuration_is_where_the_unit_says() {
+        for (line, wanted) in [
+            ("/usr/bin/containerd", super::CONFIG),
+            ("containerd --config /etc/c.toml", "/etc/c.toml"),
+            ("containerd -l debug -c=/srv/c.toml", "/srv/c.toml"),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(super::config_path(&words), wanted);
+        }
+    }
+}

@@ -1,0 +1,89 @@
+//! The file systems below the stores.
+
+use nix::sys::{stat, statvfs};
+
+use super::{Notes, containerd::text};
+use crate::{
+    host::files::Files,
+    plan::{
+        facts::{Containerd, Disk, Docker},
+        host_path::HostPath,
+    },
+};
+
+/// containerd's store unless its configuration names another.
+const CONTAINERD: &str = "/var/lib/containerd";
+const DOCKER: &str = "/var/lib/docker";
+const KUBELET: &str = "/var/lib/kubelet";
+const TRANSSHIP: &str = "/var/lib/transship";
+
+/// Looks at the disks.
+pub(super) fn inspect(
+    files: &Files,
+    docker: Option<&Docker>,
+    containerd: Option<&Containerd>,
+    notes: &Notes,
+) -> Vec<Disk> {
+    let engine = docker.and_then(|docker| docker.engine.as_ref());
+    let document = containerd
+        .and_then(|containerd| containerd.effective.as_ref())
+        .and_then(|text| text.parse::<toml_edit::DocumentMut>().ok());
+    let root = document
+        .as_ref()
+        .and_then(|document| text(document.as_item(), &["root"]));
+    let mut paths = vec![KUBELET, TRANSSHIP, root.unwrap_or(CONTAINERD)];
+    paths.push(engine.map_or(DOCKER, |engine| engine.data_root.as_str()));
+    paths.sort_unstable();
+    paths.dedup();
+    let mounts = HostPath::new("/proc/self/mountinfo")
+        .ok()
+        .and_then(|path| notes.keep(files.read_text(&path)));
+    let mounts = mounts.flatten().unwrap_or_default();
+    paths
+        .into_iter()
+        .filter_map(|path| disk(files, path, &mounts, notes))
+        .collect()
+}
+
+fn disk(files: &Files, path: &str, mounts: &str, notes: &Notes) -> Option<Disk> {
+    let path = notes.keep(HostPath::new(path))?;
+    let mut real = notes.keep(files.real(&path))?;
+    // A store that does not exist yet will lie on the file system of the directory above it.
+    while !real.exists() && real.pop() {}
+    let say = |error: nix::Error| format!("the file system of {path}: {error}");
+    let space = notes.keep(statvfs::statvfs(&real).map_err(say))?;
+    let device = notes.keep(stat::stat(&real).map_err(say))?.st_dev;
+    let block = space.fragment_size();
+    Some(Disk {
+        kind: kind(mounts, stat::major(device), stat::minor(device)),
+        free: space.blocks_free().saturating_mul(block),
+        total: space.blocks().saturating_mul(block),
+        device,
+        path,
+    })
+}
+
+/// Type of a file system by its device number in `/proc/self/mountinfo` (proc(5)):
+/// `36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw`.
+fn kind(mounts: &str, major: u64, minor: u64) -> String {
+    let device = format!("{major}:{minor}");
+    let line = mounts
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some(device.as_str()));
+    let kind = line
+        .and_then(|line| line.split_once(" - "))
+        .and_then(|(_, rest)| rest.split(' ').next());
+    kind.unwrap_or("unknown").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_type_is_that_of_the_device() {
+        let mounts = "103 51 254:0 /var/root / rw,relatime shared:35 - ext4 /dev/vda rw\n\
+                      104 103 0:55 / /proc rw - proc proc rw\n";
+        assert_eq!(super::kind(mounts, 254, 0), "ext4");
+        assert_eq!(super::kind(mounts, 0, 55), "proc");
+        assert_eq!(super::kind(mounts, 8, 1), "unknown");
+    }
+}

@@ -1,0 +1,150 @@
+//! Docker Engine: its units and configuration, and what the running engine says of itself.
+
+use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
+
+use super::{Notes, exists, kubelet::Flags};
+use crate::{
+    host::files::Files,
+    plan::{
+        facts::{Container, Docker, Engine, Image, PodRef, UnitFacts},
+        host_path::HostPath,
+    },
+    runtime::{RuntimeError, docker, reference},
+};
+
+/// Where the engine listens unless the kubelet says otherwise.
+const SOCKET: &str = "/var/run/docker.sock";
+const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+
+/// Looks at Docker Engine; nothing when it is not installed.
+pub(super) async fn inspect(
+    files: &Files,
+    service: UnitFacts,
+    socket: UnitFacts,
+    flags: &Flags,
+    notes: &Notes,
+) -> Option<Docker> {
+    let endpoint = flags.get("docker-endpoint").unwrap_or(SOCKET);
+    let endpoint = notes.keep(HostPath::new(endpoint.trim_start_matches("unix://")))?;
+    if service.load == "not-found" && !exists(files, endpoint.as_str()) {
+        return None;
+    }
+    // Connecting to the socket of a stopped engine would start it.
+    let runs = service.active == "active" || service.load == "not-found";
+    let engine = match notes.keep(files.real(&endpoint)) {
+        Some(socket) if runs => notes.keep(engine(&socket).await),
+        _ => None,
+    };
+    Some(Docker {
+        service,
+        socket,
+        endpoint,
+        daemon_json: notes.text(files, DAEMON_JSON),
+        engine,
+    })
+}
+
+async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
+    let engine = docker::Engine::connect(socket).await?;
+    let (info, containers, images) =
+        tokio::try_join!(engine.info(), engine.containers(&[]), engine.images())?;
+    let data_root = info
+        .docker_root_dir
+        .unwrap_or_else(|| "/var/lib/docker".to_owned());
+    Ok(Engine {
+        version: engine.version().to_owned(),
+        cgroup_driver: info
+            .cgroup_driver
+            .map(|driver| driver.to_string())
+            .unwrap_or_default(),
+        storage_driver: info.driver.unwrap_or_default(),
+        data_root: HostPath::new(data_root)
+            .map_err(|error| RuntimeError(format!("Docker's data root: {error}")))?,
+        live_restore: info.live_restore_enabled.unwrap_or_default(),
+        default_runtime: info.default_runtime.unwrap_or_default(),
+        logging_driver: info.logging_driver.unwrap_or_default(),
+        containers: containers.into_iter().map(container).collect(),
+        images: images
+            .into_iter()
+            .map(image)
+            .filter(|image| !image.names.is_empty() || !image.digests.is_empty())
+            .collect(),
+    })
+}
+
+fn container(summary: ContainerSummary) -> Container {
+    let mut labels = summary.labels.unwrap_or_default();
+    let mut label = |name: &str| labels.remove(name);
+    let pod = label("io.kubernetes.pod.uid").map(|uid| PodRef {
+        uid,
+        namespace: label("io.kubernetes.pod.namespace").unwrap_or_default(),
+        name: label("io.kubernetes.pod.name").unwrap_or_default(),
+        // A sandbox has no container's name in its labels.
+        container: label("io.kubernetes.container.name").unwrap_or_else(|| "POD".to_owned()),
+    });
+    let name = summary
+        .names
+        .unwrap_or_default()
+        .into_iter()
+        .next()
+        .unwrap_or_default();
+    let mounts = summary.mounts.unwrap_or_default().into_iter();
+    Container {
+        id: summary.id.unwrap_or_default(),
+        name: name.trim_start_matches('/').to_owned(),
+        image_id: summary.image_id.unwrap_or_default(),
+        running: matches!(
+            summary.state,
+            Some(
+                ContainerSummaryStateEnum::RUNNING
+                    | ContainerSummaryStateEnum::PAUSED
+                    | ContainerSummaryStateEnum::RESTARTING
+            )
+        ),
+        pod,
+        mounts: mounts
+            .filter_map(|mount| mount.source)
+            .filter(|source| !source.is_empty())
+            .collect(),
+    }
+}
+
+fn image(summary: ImageSummary) -> Image {
+    Image {
+        id: summary.id,
+        names: reference::named(&summary.repo_tags).collect(),
+        digests: reference::named(&summary.repo_digests).collect(),
+        size: u64::try_from(summary.size).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn containers_of_pods_are_told_from_others() {
+        let mut listed: Vec<ContainerSummary> =
+            serde_json::from_str(include_str!("../../tests/runtimes/docker-20.10-containers.json")).unwrap();
+        let mut plain = listed[0].clone();
+        plain.labels = None;
+        plain.state = Some(ContainerSummaryStateEnum::EXITED);
+        listed.push(plain);
+        let seen: Vec<(Option<(String, String)>, bool)> = listed
+            .into_iter()
+            .map(container)
+            .map(|one| (one.pod.map(|pod| (pod.name, pod.container)), one.running))
+            .collect();
+        let of = |pod: &str, container: &str| (Some((pod.to_owned(), container.to_owned())), true);
+        assert_eq!(
+            seen,
+            [
+                of("host-port-r6c4k", "server"),
+                of("host-port-r6c4k", "POD"),
+                of("kube-proxy-wrrlc", "kube-proxy"),
+                of("kube-proxy-wrrlc", "POD"),
+                (None, false),
+            ]
+        );
+    }
+}

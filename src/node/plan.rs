@@ -1,0 +1,183 @@
+//! `transship node plan`: what a switch would do, and what stands in its way.
+
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::output::Format;
+use crate::{
+    api::request::{CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
+    cli,
+    host::files::Files,
+    inspect::{Host, inspect},
+    plan::{
+        digest::Digest,
+        document::Plan,
+        facts::Facts,
+        finding::{Finding, Severity},
+        host_path::HostPath,
+        planner::{self, Outcome, Request, Verdict},
+        words,
+    },
+};
+
+/// Show what a switch would do to this node.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    wish: Wish,
+    /// Form of the result; json and yaml hold the text of every file that would be written, with its secrets
+    #[arg(short = 'o', long = "format", value_enum, default_value_t)]
+    format: Format,
+    /// Plan for the node of these facts (`transship node inspect -o json`) instead of looking at this one
+    #[arg(long, value_name = "FILE")]
+    facts: Option<PathBuf>,
+}
+
+/// What is asked for, on a command line.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Wish {
+    /// The runtime to move to
+    #[arg(long, value_enum, default_value_t)]
+    target: TargetName,
+    /// Leave Docker running for containers that are not Kubernetes'
+    #[arg(long)]
+    keep_docker: bool,
+    /// A finding that shall not block, by its code; may be repeated
+    #[arg(long, value_name = "CODE")]
+    allow: Vec<String>,
+}
+
+/// The runtimes that a node can be moved to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum TargetName {
+    /// containerd's own CRI plugin, already installed.
+    #[default]
+    Containerd,
+}
+
+impl Wish {
+    /// The request to the planner, for a migration of this name.
+    pub fn request(self, migration: String) -> Request {
+        Request {
+            migration,
+            target: Target {
+                runtime: match self.target {
+                    TargetName::Containerd => Runtime::Containerd,
+                },
+                version: None,
+                source: Source::default(),
+                sandbox_image: None,
+                keep_source: self.keep_docker,
+                cgroup_driver: CgroupDriverChoice::Auto,
+            },
+            images: Images::default(),
+            preflight: Preflight { allow: self.allow },
+            rollback: Rollback::default(),
+            own_images: Vec::new(),
+        }
+    }
+}
+
+/// The result in its machine-readable forms.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Result<'a> {
+    findings: &'a [Finding],
+    verdict: &'static str,
+    plan: Option<&'a Plan>,
+    digest: Option<Digest>,
+}
+
+impl Args {
+    /// Runs the command. The exit code is [`cli::BLOCKED`] when a finding blocks.
+    ///
+    /// # Errors
+    /// When the facts cannot be read.
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let facts = match &self.facts {
+            Some(file) => read(file)?,
+            None => {
+                inspect(&Host {
+                    live: true,
+                    files: Files::new("/"),
+                })
+                .await
+            }
+        };
+        // The name of a migration is a part of its plan and of its digest: a preview has a name of its own.
+        let outcome = planner::plan(&facts, &self.wish.request("preview".to_owned()));
+        let (verdict, code) = match outcome.verdict {
+            Verdict::Blocked => ("blocked", cli::BLOCKED),
+            Verdict::AlreadyThere => ("alreadyThere", 0),
+            Verdict::Ready(_) => ("ready", 0),
+        };
+        let plan = outcome.plan();
+        let result = Result {
+            findings: &outcome.findings,
+            verdict,
+            plan,
+            digest: plan.map(Plan::digest),
+        };
+        cli::print(&self.format.render(&result, |_| page(&facts, &outcome))?)?;
+        Ok(ExitCode::from(code))
+    }
+}
+
+fn read(file: &std::path::Path) -> anyhow::Result<Facts> {
+    let path = std::path::absolute(file).with_context(|| format!("find {}", file.display()))?;
+    let path = HostPath::new(path.to_string_lossy())?;
+    let text = Files::new("/")
+        .read_text(&path)?
+        .with_context(|| format!("{path} does not exist"))?;
+    serde_json::from_str(&text)
+        .with_context(|| format!("{path} holds no facts; write them with `transship node inspect -o json`"))
+}
+
+/// The outcome for people: findings, steps, and what would change in every file; secrets are redacted.
+pub fn page(facts: &Facts, outcome: &Outcome) -> String {
+    let mut page = String::new();
+    // Writing to a string cannot fail.
+    for finding in &outcome.findings {
+        let severity = match finding.severity {
+            Severity::Block => "BLOCK",
+            Severity::Warn => "WARN",
+            Severity::Info => "INFO",
+        };
+        let _ = writeln!(page, "{severity:<6}{}: {}", finding.code, finding.message);
+        if !finding.remedy.is_empty() {
+            let _ = writeln!(page, "      {}", finding.remedy);
+        }
+    }
+    match &outcome.verdict {
+        Verdict::Blocked => {
+            page.push_str("\nBlocked: nothing is touched. Solve what is marked BLOCK, or accept it with --allow CODE.\n");
+        }
+        Verdict::AlreadyThere => {
+            let _ = writeln!(
+                page,
+                "\nNode {} is on the target already: there is nothing to do.",
+                facts.node
+            );
+        }
+        Verdict::Ready(plan) => {
+            let (source, target) = (&plan.source, &plan.target);
+            let _ = writeln!(
+                page,
+                "\nNode {}: {} {} -> {} {}",
+                plan.node, source.0, source.1, target.0, target.1
+            );
+            let mut number = 0;
+            for (section, words) in plan.sections() {
+                let _ = writeln!(page, "\n{}", section.heading());
+                for sentence in words {
+                    number += 1;
+                    let _ = writeln!(page, "{number:>4}. {sentence}");
+                }
+            }
+            let _ = write!(page, "\n{}\nPlan {}\n", words::diff(plan, facts), plan.digest());
+        }
+    }
+    page
+}
