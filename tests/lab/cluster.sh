@@ -5,19 +5,23 @@
 is_complete() { [[ -f $(home_of "$1")/complete ]]; }
 
 cluster_up() {
-    local node joining=()
+    local node since joining=() returning=()
     mkdir -p "$STATE/nodes"
     if ! is_complete "$CONTROL_PLANE"; then
         # What the workers have is of no use with another control plane.
         for node in "${NODES[@]}"; do forget_node "$node"; done
     fi
     for node in "${NODES[@]}"; do
-        is_complete "$node" && continue
+        if is_complete "$node"; then
+            is_running "$node" || returning+=("$node")
+            continue
+        fi
         [[ $node == "$CONTROL_PLANE" ]] || joining+=("$node")
         forget_node "$node"
         say "making the root of $node"
         make_root "$node"
     done
+    since=$(now)
     # One boot is waiting most of the time: all at once.
     make_bridge
     for node in "${NODES[@]}"; do boot "$node" & done
@@ -30,6 +34,9 @@ cluster_up() {
         init_control_plane
     fi
     if ((${#joining[@]})); then join_workers "${joining[@]}"; fi
+    for node in "${returning[@]}"; do
+        wait_for 120 "$node to be Ready" ready_since "$node" "$since"
+    done
     wait_for 180 "all nodes to be Ready" all_ready
 }
 
@@ -138,13 +145,13 @@ all_ready() {
     done
 }
 
-node_ready() { kubectl --request-timeout=5s get node "$1" | grep -E "^$1 +Ready"; }
-
-# The API says Ready for 40 seconds after a node has died: only a heartbeat
-# that is younger than the wait counts.
-wait_ready() {
+# The API says Ready for 40 seconds after a node has died, so only what the
+# kubelet has told since the boot counts.
+now() { date -u +%FT%TZ; }
+boot_until_ready() {
     local since
-    since=$(date -u +%FT%TZ)
+    since=$(now)
+    boot "$1"
     wait_for 120 "$1 to be Ready" ready_since "$1" "$since"
 }
 ready_since() {

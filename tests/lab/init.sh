@@ -48,6 +48,9 @@ for setting in vm/overcommit_memory vm/panic_on_oom kernel/panic kernel/panic_on
     cat "/proc/sys/$setting" >"$root/run/own-sysctl/${setting##*/}"
     mount --bind "$root/run/own-sysctl/${setting##*/}" "$root/proc/sys/$setting"
 done
+# And a boot of the node is a boot, although the kernel's own goes on.
+cat /proc/sys/kernel/random/uuid >"$root/run/own-sysctl/boot_id"
+mount --bind "$root/run/own-sysctl/boot_id" "$root/proc/sys/kernel/random/boot_id"
 
 hostname "$node"
 cd "$root"

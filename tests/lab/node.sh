@@ -126,10 +126,10 @@ snapshot() {
     home=$(home_of "$node")
     power_cut "$node"
     mkdir -p "$home/snapshots"
-    rm -rf "$home/snapshots/$2"
+    rm -rf "$home/snapshots/$2" "$home/snapshots/$2.partial"
     cp -a --reflink=auto "$home/root" "$home/snapshots/$2.partial"
     mv "$home/snapshots/$2.partial" "$home/snapshots/$2"
-    boot "$node"
+    boot_until_ready "$node"
 }
 
 restore() {
@@ -137,7 +137,8 @@ restore() {
     home=$(home_of "$node")
     [[ -d $home/snapshots/$2 ]] || die "$node has no snapshot $2"
     power_cut "$node"
-    rm -rf "$home/root"
-    cp -a --reflink=auto "$home/snapshots/$2" "$home/root"
-    boot "$node"
+    # Only what has changed since, which is little: seconds instead of a minute
+    # on a busy disk.
+    rsync -aHAX --delete "$home/snapshots/$2/" "$home/root/"
+    boot_until_ready "$node"
 }

@@ -35,7 +35,7 @@ make_part() {
 make_parts() {
     mkdir -p "$CACHE"
     need_packages ca-certificates curl debootstrap gcc iproute2 iptables jq libc6-dev \
-        unzip util-linux zstd "golang-$KUBERNETES_GO-go"
+        rsync unzip util-linux "golang-$KUBERNETES_GO-go"
     make_part "root-bookworm-$ROOT_REVISION" build_root
     make_part "kubernetes-$KUBERNETES" build_kubernetes
     make_part "etcd-bookworm" build_etcd

@@ -39,6 +39,8 @@ services_answer() {
 
 # A container that Kubernetes does not know: a switch must not lose it silently.
 plain_container() {
+    # On a node that has left Docker there is nothing to put it in.
+    node_exec "$1" systemctl --quiet is-active docker || return 0
     node_exec "$1" docker inspect plain >/dev/null 2>&1 ||
         node_exec "$1" docker run --detach --name plain --restart always --publish 9999:8080 \
             "$SERVER_IMAGE:1" >/dev/null
