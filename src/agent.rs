@@ -10,6 +10,7 @@
 //!   `NodeMigration` alone.
 //! - [`host`]: what the agent asks of the host that it runs on.
 //! - [`shell`]: looks, decides, writes the status, acts; over and over.
+//! - [`service`]: `transship agent`.
 
 pub mod drain;
 pub mod host;
@@ -17,4 +18,5 @@ pub mod identity;
 pub mod machine;
 pub mod node;
 pub mod report;
+pub mod service;
 pub mod shell;

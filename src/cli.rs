@@ -7,6 +7,7 @@ use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
+    agent,
     api::crd::{self, Cel},
     controller, executor, node,
     telemetry::{self, LogFormat, Role},
@@ -41,6 +42,8 @@ enum Command {
         #[arg(long)]
         no_cel: bool,
     },
+    /// Bring a migration to its node: the pod of the chart's DaemonSet.
+    Agent(agent::service::Args),
     /// Decide which node moves when; runs in the cluster.
     Controller(controller::Args),
     /// Carry out a plan on this host; started by the agent and by systemd.
@@ -52,7 +55,7 @@ impl Command {
     fn role(&self) -> Role {
         match self {
             Self::Node(_) | Self::Crds { .. } => Role::Command,
-            Self::Controller(_) | Self::Executor(_) => Role::Service,
+            Self::Agent(_) | Self::Controller(_) | Self::Executor(_) => Role::Service,
         }
     }
 
@@ -61,6 +64,10 @@ impl Command {
             Self::Crds { no_cel } => print_crds(if no_cel { Cel::Without } else { Cel::With }),
             Self::Controller(args) => {
                 service_runtime()?.block_on(controller::run(args))?;
+                Ok(ExitCode::SUCCESS)
+            }
+            Self::Agent(args) => {
+                service_runtime()?.block_on(agent::service::run(args))?;
                 Ok(ExitCode::SUCCESS)
             }
             Self::Node(command) => host_runtime()?.block_on(command.run()),

@@ -1,10 +1,12 @@
 //! What the agent asks of the host that it runs on. [`Host`] is implemented by [`pod`] for a pod with the host's
 //! system bus and `/var/lib/transship`, and in tests by a state machine.
 
+pub mod pod;
+
 use crate::{
     api::node_migration::NodeMigrationSpec,
     executor::{control::Order, progress::Progress},
-    plan::{digest::Digest, document::Plan, finding::Finding},
+    plan::{digest::Digest, document::Plan, planner::Outcome},
 };
 
 /// A request to the host that failed, in a sentence that names the object and the cause.
@@ -13,13 +15,11 @@ use crate::{
 pub struct HostError(pub String);
 
 /// What a request means on this host.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Planned {
-    /// Results of preflight.
-    pub findings: Vec<Finding>,
-    /// The plan; nothing when a finding blocks.
-    pub plan: Option<Plan>,
-    /// Its steps in words.
+    /// Findings, and the plan if there is one.
+    pub outcome: Outcome,
+    /// The plan's steps in words.
     pub words: Vec<String>,
     /// What would change in every file; no secrets.
     pub diff: String,

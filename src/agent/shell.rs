@@ -18,8 +18,9 @@ use super::{
     machine::{Act, Decision, Refusal, Seen, Trouble, decide, in_trouble, is_at_rest, run_name},
 };
 use crate::{
+    admin::Ready,
     api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
-    executor::{control::Order, progress::State},
+    executor::progress::State,
     metrics::Metrics,
 };
 
@@ -122,10 +123,11 @@ impl<H: Host> Agent<H> {
         &self.host
     }
 
-    /// Works until the process ends.
-    pub async fn run(mut self) -> std::convert::Infallible {
+    /// Works until the process ends; `ready` says whether the last round succeeded.
+    pub async fn run(mut self, ready: &Ready) -> std::convert::Infallible {
         loop {
             let pause = self.round().await;
+            ready.set(self.failures == 0);
             tokio::time::sleep(pause).await;
         }
     }
@@ -273,7 +275,8 @@ impl<H: Host> Agent<H> {
                 if let Some(now) = &look.run {
                     tracing::info!(?order, run, "tells the executor");
                     self.host.order(run, order, &now.plan.digest()).await?;
-                    if order != Order::Commit {
+                    // It stopped after `Prepare`. One that has not begun reads the order when it does.
+                    if now.progress.is_some() && !now.executor_running {
                         self.host.start_executor().await?;
                     }
                 }

@@ -30,16 +30,23 @@ struct Config {
 pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
     let flags = command_line(files, main_pid)?;
     let endpoint_flag = flag(&flags, "container-runtime-endpoint").map(str::to_owned);
-    let healthy = match address(files, &flags) {
-        _ if flags.is_empty() => false,
-        Some(address) => timeout(WITHIN, answers_ok(&address)).await.unwrap_or(false),
-        // Port 0 turns `/healthz` off; that it runs is all that can be known.
-        None => true,
-    };
+    let config = flag(&flags, "config")
+        .and_then(|path| HostPath::new(path).ok())
+        .and_then(|path| files.read_text(&path).ok().flatten());
+    let healthy = !flags.is_empty() && answers(&flags, config.as_deref()).await;
     Ok(KubeletHealth {
         healthy,
         endpoint_flag,
     })
+}
+
+/// Whether a kubelet with these flags and the configuration in this text answers `ok`. One whose `/healthz` is
+/// turned off does: that it runs is then all that can be known.
+pub async fn answers(flags: &[String], config: Option<&str>) -> bool {
+    match address(flags, config) {
+        Some(address) => timeout(WITHIN, answers_ok(&address)).await.unwrap_or(false),
+        None => true,
+    }
 }
 
 /// The arguments of a process, its name first; none when there is no such process.
@@ -76,12 +83,10 @@ pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
     found
 }
 
-/// Where `/healthz` is served: the flags beat the configuration file.
-fn address(files: &Files, flags: &[String]) -> Option<String> {
-    let config: Config = flag(flags, "config")
-        .and_then(|path| HostPath::new(path).ok())
-        .and_then(|path| files.read_text(&path).ok().flatten())
-        .and_then(|text| serde_saphyr::from_str(&text).ok())
+/// Where `/healthz` is served: the flags beat the configuration file. Nowhere when its port is 0.
+fn address(flags: &[String], config: Option<&str>) -> Option<String> {
+    let config: Config = config
+        .and_then(|text| serde_saphyr::from_str(text).ok())
         .unwrap_or_default();
     let port = flag(flags, "healthz-port")
         .and_then(|port| port.parse().ok())

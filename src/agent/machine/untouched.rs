@@ -1,7 +1,6 @@
 //! Decisions while the executor has not begun: preflight, and handing the plan over.
 
 use kube::ResourceExt as _;
-use semver::{Version, VersionReq};
 
 use super::{Act, Decision, Seen, describe};
 use crate::{
@@ -10,12 +9,12 @@ use crate::{
         node::{self, End},
         report,
     },
-    api::{
-        node_migration::{Action, NodeMigrationStatus, NodePhase, RuntimeVersion},
-        request::Target,
-    },
+    api::node_migration::{Action, NodeMigrationStatus, NodePhase},
     executor::control::Order,
-    plan::finding::{Finding, Severity},
+    plan::{
+        finding::{Finding, Severity},
+        planner::{Outcome, Verdict},
+    },
 };
 
 /// Code of the finding about pods that a drain would not evict.
@@ -67,17 +66,6 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
     if spec.action == Action::Abort {
         return abort(seen, status);
     }
-    if let Some(version) = on_target(seen, &spec.target) {
-        let message = format!(
-            "runs on {} {version} already; nothing was touched",
-            spec.target.runtime
-        );
-        status.target = Some(RuntimeVersion {
-            runtime: spec.target.runtime,
-            version,
-        });
-        return then(seen, status, NodePhase::Succeeded, message, Act::Rest);
-    }
     let Some(planned) = seen.planned else {
         return match seen.trouble.filter(|trouble| trouble.is_lasting(seen.now)) {
             Some(trouble) => give_up(seen, status, &trouble.message),
@@ -91,17 +79,24 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
         };
     };
 
-    status.findings.clone_from(&planned.findings);
-    status.findings.extend(about_pods(seen));
-    status.findings.sort_by_key(|finding| finding.severity);
-    let findings = status.findings.clone();
-    if let Some(plan) = &planned.plan {
+    let Outcome { findings, verdict } = &planned.outcome;
+    status.findings.clone_from(findings);
+    if *verdict == Verdict::AlreadyThere {
+        let version = node::runtime_version(seen.node);
+        let message = format!(
+            "runs on {} already ({version}); nothing was touched",
+            spec.target.runtime
+        );
+        return then(seen, status, NodePhase::Succeeded, message, Act::Rest);
+    }
+    if let Verdict::Ready(plan) = verdict {
         describe(&mut status, plan, &planned.words);
         if let Some(summary) = &mut status.plan {
             summary.diff.clone_from(&planned.diff);
         }
-        status.findings = findings;
     }
+    status.findings = [findings.clone(), about_pods(seen)].concat();
+    status.findings.sort_by_key(|finding| finding.severity);
     let blocking: Vec<&Finding> = status
         .findings
         .iter()
@@ -115,7 +110,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
         let message = format!("{}: {} {}{others}", first.code, first.message, first.remedy);
         return then(seen, status, NodePhase::Blocked, message, Act::Rest);
     }
-    let Some(plan) = &planned.plan else {
+    let Verdict::Ready(plan) = verdict else {
         let message = "no plan could be made, and no finding says why; please report this";
         return then(seen, status, NodePhase::Blocked, message, Act::Rest);
     };
@@ -130,7 +125,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
         status,
         NodePhase::Preparing,
         message,
-        Act::Install(Box::new(plan.clone())),
+        Act::Install(plan.clone()),
     )
 }
 
@@ -216,24 +211,6 @@ fn give_up(seen: &Seen<'_>, mut status: NodeMigrationStatus, why: &str) -> Decis
         Act::Rest
     };
     then(seen, status, NodePhase::Blocked, message, act)
-}
-
-/// The version of the target that the node runs on already, if it is one that the target allows.
-fn on_target(seen: &Seen<'_>, target: &Target) -> Option<String> {
-    let version = node::runtime_version(seen.node).strip_prefix(node::scheme(target.runtime))?;
-    let wanted = target
-        .version
-        .as_deref()
-        .map(VersionReq::parse)
-        .transpose()
-        .ok()?;
-    // `1.6.20~ds1`: what distributions append is no part of a semantic version.
-    let plain = version.split(['~', '+', '-']).next().unwrap_or(version);
-    let allowed = match wanted {
-        None => true,
-        Some(wanted) => Version::parse(plain).is_ok_and(|version| wanted.matches(&version)),
-    };
-    allowed.then(|| version.to_owned())
 }
 
 /// What a drain would mean for the pods that are on the node now.
