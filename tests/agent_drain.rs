@@ -1,6 +1,8 @@
 //! Evictions with a node's own identity against a real API server. No controller runs: a test writes the status of
 //! budgets and, where a kubelet would let go of a pod, deletes it.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
 #[path = "support/api_server.rs"]
 mod api_server;
 
