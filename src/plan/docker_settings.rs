@@ -99,8 +99,7 @@ fn fate(name: &str) -> Fate {
     match name {
         "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses"),
         "proxies" => Fate::Carried("they are written into a drop-in of containerd.service"),
-        "storage-driver" => Fate::Approximated("containerd uses overlayfs"),
-        "log-driver" | "log-opts" => Fate::Approximated(
+        "log-opts" => Fate::Approximated(
             "the kubelet rotates the logs itself (containerLogMaxSize, containerLogMaxFiles)",
         ),
         "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway"),
@@ -141,6 +140,8 @@ fn fate(name: &str) -> Fate {
         | "authorization-plugins" => {
             Fate::NotCarried("It has no counterpart; pods say such things in their own specification.")
         }
+        // Findings of their own look at what is in effect.
+        "log-driver" | "storage-driver" | "default-runtime" => Fate::DockersOwn,
         "bip"
         | "bridge"
         | "fixed-cidr"
@@ -189,7 +190,6 @@ fn fate(name: &str) -> Fate {
         | "oom-score-adjust"
         | "builder"
         | "swarm-default-advertise-addr"
-        | "default-runtime"
         | "cri-containerd"
         | "node-generic-resources"
         | "allow-nondistributable-artifacts"

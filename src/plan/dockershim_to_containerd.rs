@@ -271,9 +271,9 @@ fn containerd_config(view: &View<'_>) -> Result<String, Finding> {
     let wanted = containerd_toml::Wanted {
         systemd_cgroup: view.settings.cgroup_driver == "systemd",
         sandbox_image: view.cargo.sandbox.clone(),
-        // Debian's containerd looks in /usr/lib/cni by itself, so the kubelet's directory is always written. It
-        // takes one: dockershim's other ones come first in none of the known layouts.
-        cni_bin_dir: view.settings.cni_bin_dirs.last().cloned().unwrap_or_default(),
+        // Always written: Debian's containerd looks in /usr/lib/cni by itself. Where no directory has all plugins
+        // there is a finding.
+        cni_bin_dir: network::bin_dir(view).unwrap_or_default(),
         cni_conf_dir: view.settings.cni_conf_dir.clone(),
         bin_dirs: version::upstream(&containerd.version).is_some_and(has_bin_dirs),
     };

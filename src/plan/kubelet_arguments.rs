@@ -97,7 +97,7 @@ pub fn change(unit: &UnitFacts, changes: &[Change]) -> Result<Vec<Edited>, Argum
     let before = compose(unit)?;
     let mut after = unit.clone();
     let variables = variables(unit);
-    let home = home(unit, &variables)?;
+    let home = home(unit, &variables, changes)?;
     for name in variables.iter().copied().map(Some).chain([None]) {
         let mut here = Vec::new();
         for change in changes {
@@ -141,20 +141,32 @@ fn variables(unit: &UnitFacts) -> Vec<&str> {
     names
 }
 
-/// Where a new flag goes: kubeadm's variable, the last one from a file, the last one at all, or (`None`) the
-/// command itself.
-fn home<'a>(unit: &UnitFacts, variables: &[&'a str]) -> Result<Option<&'a str>, ArgumentsError> {
-    let mut files = Vec::new();
-    let mut others = Vec::new();
+/// Where a new flag goes: kubeadm's variable, the last one that has a flag which changes, the last one from a
+/// file, the last one at all, or (`None`) the command itself.
+fn home<'a>(
+    unit: &UnitFacts,
+    variables: &[&'a str],
+    changes: &[Change],
+) -> Result<Option<&'a str>, ArgumentsError> {
+    let mut best: Option<(u8, &str)> = None;
     for name in variables {
-        match lookup(unit, name)?.1 {
-            Origin::File(_) => files.push(*name),
-            Origin::Environment => others.push(*name),
-            Origin::Nowhere => {}
+        let origin = lookup(unit, name)?.1;
+        let words = words_of(unit, name)?;
+        let concerned = changes
+            .iter()
+            .any(|change| flags::value(&words, change.name()).is_some());
+        let rank = match origin {
+            Origin::File(_) if *name == KUBEADM_ARGS => 4,
+            Origin::File(_) | Origin::Environment if concerned => 3,
+            Origin::File(_) => 2,
+            Origin::Environment => 1,
+            Origin::Nowhere => continue,
+        };
+        if best.is_none_or(|(known, _)| known <= rank) {
+            best = Some((rank, name));
         }
     }
-    let kubeadm = files.iter().find(|name| **name == KUBEADM_ARGS);
-    Ok(kubeadm.or(files.last()).or(others.last()).copied())
+    Ok(best.map(|(_, name)| name))
 }
 
 /// The last place that has a flag: a variable, or (`Some(None)`) the command itself.

@@ -23,7 +23,7 @@ pub const CNI_CONFIG_BROKEN: Code = Code::block(
 /// A plugin is not there.
 pub const CNI_PLUGIN_MISSING: Code = Code::block(
     "CniPluginMissing",
-    "A CNI plugin of the configuration is in none of the plugin directories",
+    "No plugin directory has all CNI plugins of the configuration",
 );
 /// Host ports need portmap.
 pub const PORTMAP_MISSING: Code = Code::warn(
@@ -61,27 +61,68 @@ const STANDALONE: [&str; 11] = [
     "loopback",
 ];
 
-/// The types of the plugins in the chain that is used: the first configuration in lexical order.
-fn chain(view: &View<'_>) -> Result<Option<Vec<String>>, String> {
+/// The plugins of the chain that is used: the first configuration in lexical order.
+struct Chain {
+    /// Types in order.
+    types: Vec<String>,
+    /// Types of the plugins that give the addresses.
+    ipam: Vec<String>,
+}
+
+fn chain(view: &View<'_>) -> Result<Option<Chain>, String> {
     let Some(file) = view.facts.cni.configs.first() else {
         return Ok(None);
     };
     let config: Value =
         serde_json::from_str(&file.text).map_err(|error| format!("{}: {error}", file.path))?;
-    let kind = |plugin: &Value| plugin.get("type").and_then(Value::as_str).map(str::to_owned);
-    let types: Option<Vec<String>> = match config.get("plugins").and_then(Value::as_array) {
-        Some(plugins) => plugins.iter().map(kind).collect(),
-        None => kind(&config).map(|kind| vec![kind]),
+    let plugins = match config.get("plugins").and_then(Value::as_array) {
+        Some(plugins) => plugins.clone(),
+        None => vec![config],
     };
-    types
+    let kind = |plugin: &Value| plugin.get("type").and_then(Value::as_str).map(str::to_owned);
+    let types: Option<Vec<String>> = plugins.iter().map(kind).collect();
+    let types = types
         .filter(|types| !types.is_empty())
-        .map(Some)
-        .ok_or_else(|| format!("{}: a plugin has no type", file.path))
+        .ok_or_else(|| format!("{}: there is no plugin, or one has no type", file.path))?;
+    Ok(Some(Chain {
+        types,
+        ipam: plugins
+            .iter()
+            .filter_map(|plugin| kind(plugin.get("ipam")?))
+            .collect(),
+    }))
+}
+
+/// The plugins of `chain`, and the one for the loopback device, that are not in `dir`.
+fn missing(view: &View<'_>, chain: &Chain, dir: &str) -> Vec<String> {
+    let names = view
+        .facts
+        .cni
+        .bin_dirs
+        .iter()
+        .find(|(found, _)| found.as_str() == dir)
+        .map(|(_, names)| names);
+    let loopback = "loopback".to_owned();
+    let needed = chain.types.iter().chain(&chain.ipam).chain([&loopback]);
+    needed
+        .filter(|name| names.is_none_or(|names| !names.contains(name)))
+        .cloned()
+        .collect()
+}
+
+/// The directory that containerd is given: the first of the kubelet's that has every plugin.
+pub fn bin_dir(view: &View<'_>) -> Option<String> {
+    let chain = chain(view).ok().flatten()?;
+    view.settings
+        .cni_bin_dirs
+        .iter()
+        .find(|dir| missing(view, &chain, dir).is_empty())
+        .cloned()
 }
 
 /// Whether a sandbox can be rehearsed in the pod network.
 pub fn rehearse_in_pod_network(view: &View<'_>) -> bool {
-    matches!(chain(view), Ok(Some(types)) if types.iter().all(|kind| STANDALONE.contains(&&**kind)))
+    matches!(chain(view), Ok(Some(chain)) if chain.types.iter().all(|kind| STANDALONE.contains(&&**kind)))
 }
 
 /// Checks of the pod network.
@@ -98,7 +139,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Move the cluster to a CNI network first (--network-plugin=cni).",
         )];
     }
-    let types = match chain(view) {
+    let chain = match chain(view) {
         Err(error) => {
             return vec![CNI_CONFIG_BROKEN.found(error, "Correct it; the kubelet would not use it either.")];
         }
@@ -108,26 +149,19 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 "Install the cluster's network on this node first.",
             )];
         }
-        Ok(Some(types)) => types,
+        Ok(Some(chain)) => chain,
     };
     let mut findings = Vec::new();
-    let present = |name: &str| {
-        view.facts.cni.bin_dirs.iter().any(|(dir, names)| {
-            settings.cni_bin_dirs.iter().any(|used| used == dir.as_str())
-                && names.iter().any(|found| found == name)
-        })
-    };
-    let missing: Vec<String> = types
-        .iter()
-        .map(String::as_str)
-        .chain(["loopback"])
-        .filter(|name| !present(name))
-        .map(str::to_owned)
-        .collect();
-    if !missing.is_empty() {
+    let types = &chain.types;
+    if bin_dir(view).is_none() {
+        let dirs: Vec<String> = settings
+            .cni_bin_dirs
+            .iter()
+            .map(|dir| format!("{dir} lacks {}", super::some(&missing(view, &chain, dir))))
+            .collect();
         findings.push(CNI_PLUGIN_MISSING.found(
-            format!("not in {}: {}", settings.cni_bin_dirs.join(", "), super::some(&missing)),
-            "Install the plugins there (package containernetworking-plugins, or the network's own installer).",
+            dirs.join("; "),
+            "Install all plugins in one directory (package containernetworking-plugins, or the network's own installer).",
         ));
     }
     if !types.iter().any(|kind| kind == "portmap") {

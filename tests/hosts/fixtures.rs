@@ -1,0 +1,55 @@
+//! Hosts as fixtures, one directory each with the facts that were found there. Test binaries take this file in
+//! with `#[path = "hosts/fixtures.rs"] mod fixtures;`.
+
+use std::{fs, path::Path};
+
+use transship::{
+    api::request::{CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
+    plan::{facts::Facts, planner::Request},
+};
+
+/// Every host, in the order of their names.
+pub(crate) fn all() -> Vec<(String, Facts)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts");
+    let mut hosts: Vec<(String, Facts)> = fs::read_dir(directory)
+        .unwrap()
+        .map(Result::unwrap)
+        .filter(|entry| entry.path().is_dir())
+        .map(|entry| {
+            let text = fs::read_to_string(entry.path().join("facts.json")).unwrap();
+            let name = entry.file_name().into_string().unwrap();
+            let facts = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            (name, facts)
+        })
+        .collect();
+    hosts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    hosts
+}
+
+/// One host.
+pub(crate) fn named(name: &str) -> Facts {
+    all()
+        .into_iter()
+        .find(|(found, _)| found == name)
+        .unwrap_or_else(|| panic!("no host {name}"))
+        .1
+}
+
+/// The request that most users make: containerd, as it is installed.
+pub(crate) fn request() -> Request {
+    Request {
+        migration: "00000000-0000-4000-8000-000000000001".into(),
+        target: Target {
+            runtime: Runtime::Containerd,
+            version: None,
+            source: Source::default(),
+            sandbox_image: None,
+            keep_source: false,
+            cgroup_driver: CgroupDriverChoice::Auto,
+        },
+        images: Images::default(),
+        preflight: Preflight::default(),
+        rollback: Rollback::default(),
+        own_images: Vec::new(),
+    }
+}

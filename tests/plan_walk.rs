@@ -1,0 +1,420 @@
+//! A plan read backwards must be a valid procedure too. Every plan of every host is walked forwards to every
+//! step and back again, on a small model of systemd, files and pods that knows what each process has read.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+#[path = "hosts/fixtures.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod fixtures;
+
+use std::collections::BTreeMap;
+
+use transship::{
+    api::request::Runtime,
+    plan::{
+        digest::Digest,
+        document::Plan,
+        facts::Facts,
+        planner::{Request, plan},
+        step::{Boot, FileStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
+    },
+};
+
+const CONTAINERD: &str = "containerd.service";
+const DOCKER: &str = "docker.service";
+const DOCKER_SOCKET: &str = "docker.socket";
+
+type Files = BTreeMap<String, Option<String>>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Unit {
+    active: bool,
+    boot: String,
+    /// Its files as they were when it was started; none while it does not run.
+    read: Files,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Host {
+    files: Files,
+    units: BTreeMap<String, Unit>,
+    /// Whose pods run.
+    pods: Option<Runtime>,
+}
+
+/// What undo needs, saved before a step is applied.
+#[derive(Clone, Debug)]
+enum Saved {
+    File(Option<String>),
+    Unit(Option<Unit>),
+    Nothing,
+}
+
+impl Host {
+    fn new(facts: &Facts, plan: &Plan) -> Self {
+        let files: Files = plan
+            .steps
+            .iter()
+            .filter_map(|step| match &step.does {
+                Step::File(file) => Some(file),
+                _ => None,
+            })
+            .map(|file| {
+                (
+                    file.path.to_string(),
+                    facts.text_at(&file.path).map(|found| found.text.clone()),
+                )
+            })
+            .collect();
+        let docker = facts.docker.as_ref().unwrap();
+        let containerd = facts.containerd.as_ref().unwrap();
+        let found = [
+            &facts.kubelet.as_ref().unwrap().unit,
+            &docker.service,
+            &docker.socket,
+            &containerd.service,
+        ];
+        let units = found
+            .into_iter()
+            .map(|unit| {
+                let active = unit.active == "active";
+                let read = if active {
+                    read_by(&unit.name, &files)
+                } else {
+                    Files::new()
+                };
+                (
+                    unit.name.clone(),
+                    Unit {
+                        active,
+                        boot: unit.boot.clone(),
+                        read,
+                    },
+                )
+            })
+            .collect();
+        Self {
+            files,
+            units,
+            pods: Some(Runtime::Dockershim),
+        }
+    }
+
+    fn active(&self, unit: &str) -> bool {
+        self.units[unit].active
+    }
+
+    fn start(&mut self, name: &str) {
+        let read = read_by(name, &self.files);
+        let unit = self.units.get_mut(name).unwrap();
+        assert_ne!(unit.boot, "masked", "{name} is started while it is masked");
+        if !unit.active {
+            unit.active = true;
+            unit.read = read;
+        }
+    }
+
+    fn stop(&mut self, name: &str) {
+        let unit = self.units.get_mut(name).unwrap();
+        (unit.active, unit.read) = (false, Files::new());
+        // docker.service requires its socket.
+        if name == DOCKER_SOCKET {
+            self.stop(DOCKER);
+        }
+    }
+
+    fn restart(&mut self, name: &str) {
+        self.stop(name);
+        self.start(name);
+    }
+
+    fn save(&self, step: &Step) -> Saved {
+        match step {
+            Step::File(file) => Saved::File(self.files[file.path.as_str()].clone()),
+            Step::Unit(unit) => Saved::Unit(self.units.get(&unit.unit).cloned()),
+            _ => Saved::Nothing,
+        }
+    }
+
+    fn serves(&self, runtime: Runtime) -> bool {
+        self.active(match runtime {
+            Runtime::Containerd => CONTAINERD,
+            _ => DOCKER,
+        })
+    }
+
+    fn apply(&mut self, step: &Step, walk: &Walk<'_>) {
+        match step {
+            Step::File(file) => self.apply_file(file),
+            Step::Unit(unit) => self.apply_unit(unit),
+            Step::Images(images) => {
+                assert!(self.serves(images.from.runtime) && self.serves(images.to.runtime));
+                assert!(!images.names.is_empty());
+            }
+            Step::Rehearse(rehearsal) => assert!(self.serves(rehearsal.cri.runtime)),
+            Step::StopPods(stop) => self.end_pods(stop.source.runtime),
+            Step::Kubelet(kubelet) if kubelet.run => self.start_kubelet(walk),
+            Step::Kubelet(_) => self.stop(KUBELET_UNIT),
+            Step::Await(wait) if wait.side == Side::Target => {
+                assert!(self.serves(wait.runtime.runtime), "the target runs");
+                assert_eq!(
+                    self.units[CONTAINERD].read,
+                    read_by(CONTAINERD, &self.files),
+                    "with its new files"
+                );
+                if wait.kubelet.is_some() {
+                    assert_eq!(
+                        self.units[KUBELET_UNIT].read, walk.after,
+                        "the kubelet runs with its new files"
+                    );
+                    assert_eq!(self.pods, Some(wait.runtime.runtime));
+                }
+            }
+            Step::Await(_) => {}
+        }
+    }
+
+    fn apply_file(&mut self, file: &FileStep) {
+        let now = self.files[file.path.as_str()].as_ref().map(Digest::of);
+        assert_eq!(
+            now, file.planned_from,
+            "{} is the one that the step was planned from",
+            file.path
+        );
+        let want = file.want.as_ref().map(|want| want.text.clone());
+        assert_ne!(now, want.as_ref().map(Digest::of), "{} changes", file.path);
+        self.files.insert(file.path.to_string(), want);
+    }
+
+    fn apply_unit(&mut self, step: &UnitStep) {
+        let name = &step.unit;
+        let was = self.active(name);
+        if let Some(boot) = step.boot {
+            let word = match boot {
+                Boot::Enabled => "enabled",
+                Boot::Disabled => "disabled",
+                Boot::Masked => "masked",
+            };
+            self.units.get_mut(name).unwrap().boot = word.to_owned();
+        }
+        match step.active {
+            Some(true) => self.start(name),
+            Some(false) => self.stop(name),
+            None => {}
+        }
+        if was && step.restart == Restart::Forwards {
+            self.restart(name);
+        }
+    }
+
+    fn undo(&mut self, step: &Step, saved: Saved, walk: &Walk<'_>) {
+        match (step, saved) {
+            (Step::File(file), Saved::File(old)) => {
+                self.files.insert(file.path.to_string(), old);
+            }
+            (Step::Unit(step), Saved::Unit(Some(old))) => {
+                self.units.get_mut(&step.unit).unwrap().boot = old.boot;
+                if step.active.is_some() {
+                    if old.active {
+                        self.start(&step.unit)
+                    } else {
+                        self.stop(&step.unit)
+                    }
+                }
+                if old.active && step.restart == Restart::Backwards {
+                    self.restart(&step.unit);
+                }
+            }
+            (Step::Images(images), _) => assert!(self.serves(images.to.runtime), "images can be removed"),
+            (Step::Rehearse(rehearsal), _) => assert!(self.serves(rehearsal.cri.runtime)),
+            (Step::StopPods(stop), _) => self.end_pods(stop.target.runtime),
+            (Step::Kubelet(kubelet), _) if kubelet.run => self.stop(KUBELET_UNIT),
+            (Step::Kubelet(_), _) => self.start_kubelet(walk),
+            (Step::Await(wait), _) if wait.side == Side::Source => {
+                assert!(self.serves(wait.runtime.runtime), "the source runs");
+                assert_eq!(
+                    self.units[KUBELET_UNIT].read, walk.before,
+                    "the kubelet runs with its old files"
+                );
+                assert_eq!(self.pods, Some(wait.runtime.runtime));
+            }
+            (Step::Await(_), _) => {}
+            (step, saved) => panic!("{step:?} with {saved:?}"),
+        }
+    }
+
+    fn end_pods(&mut self, runtime: Runtime) {
+        assert!(!self.active(KUBELET_UNIT), "the kubelet would start them again");
+        assert!(self.serves(runtime), "{runtime} can be asked");
+        if self.pods == Some(runtime) {
+            self.pods = None;
+        }
+    }
+
+    fn start_kubelet(&mut self, walk: &Walk<'_>) {
+        if self.active(KUBELET_UNIT) {
+            return;
+        }
+        let read = read_by(KUBELET_UNIT, &self.files);
+        let runtime = if read == walk.after {
+            Runtime::Containerd
+        } else {
+            assert_eq!(
+                read, walk.before,
+                "the kubelet is never started while its files are half-changed"
+            );
+            Runtime::Dockershim
+        };
+        assert!(self.serves(runtime), "the kubelet finds {runtime}");
+        assert!(self.pods.is_none_or(|pods| pods == runtime), "no pod runs twice");
+        self.start(KUBELET_UNIT);
+        self.pods = Some(runtime);
+    }
+}
+
+/// The kubelet's files before and after a plan.
+struct Walk<'a> {
+    plan: &'a Plan,
+    before: Files,
+    after: Files,
+}
+
+/// Which files a unit reads when it is started. The hold does not change what the kubelet is.
+fn read_by(unit: &str, files: &Files) -> Files {
+    let reads = |path: &str| match unit {
+        CONTAINERD => path.starts_with("/etc/containerd/") || path.contains("/containerd.service.d/"),
+        KUBELET_UNIT => path.contains("kube") && !path.ends_with("-hold.conf"),
+        _ => false,
+    };
+    files
+        .iter()
+        .filter(|(path, _)| reads(path))
+        .map(|(path, text)| (path.clone(), text.clone()))
+        .collect()
+}
+
+impl Walk<'_> {
+    /// Forwards over `steps` steps, one more begun but not applied if `begun`, and back again.
+    fn there_and_back(&self, start: &Host, steps: usize, begun: bool) {
+        let mut host = start.clone();
+        let mut saved = Vec::new();
+        for planned in &self.plan.steps[..steps] {
+            saved.push(host.save(&planned.does));
+            host.apply(&planned.does, self);
+        }
+        if begun {
+            saved.push(host.save(&self.plan.steps[steps].does));
+        }
+        while let Some(old) = saved.pop() {
+            host.undo(&self.plan.steps[saved.len()].does, old, self);
+        }
+        assert_eq!(&host, start, "after {steps} steps and back");
+    }
+}
+
+fn walk(facts: &Facts, request: &Request, name: &str) {
+    let outcome = plan(facts, request);
+    if let Some(plan) = outcome.plan() {
+        walk_plan(facts, request, name, plan);
+    }
+}
+
+fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
+    let start = Host::new(facts, plan);
+    let mut after = start.files.clone();
+    for step in &plan.steps {
+        if let Step::File(FileStep { path, want, .. }) = &step.does {
+            after.insert(path.to_string(), want.as_ref().map(|want| want.text.clone()));
+        }
+    }
+    let walk = Walk {
+        plan,
+        before: read_by(KUBELET_UNIT, &start.files),
+        after: read_by(KUBELET_UNIT, &after),
+    };
+    assert_ne!(walk.before, walk.after, "{name}: the kubelet's files change");
+    assert!(
+        plan.steps.is_sorted_by_key(|step| step.section),
+        "{name}: sections follow each other"
+    );
+    for steps in 0..=plan.steps.len() {
+        walk.there_and_back(&start, steps, false);
+        if steps < plan.steps.len() {
+            walk.there_and_back(&start, steps, true);
+        }
+    }
+
+    let mut end = start.clone();
+    plan.steps
+        .iter()
+        .for_each(|planned| end.apply(&planned.does, &walk));
+    assert_eq!(end.pods, Some(Runtime::Containerd), "{name}");
+    assert_eq!(end.active(DOCKER), request.target.keep_source, "{name}");
+    assert_eq!(end.units[CONTAINERD].boot, "enabled", "{name}");
+    assert!(
+        end.files
+            .iter()
+            .all(|(path, text)| !path.ends_with("-hold.conf") || text.is_none()),
+        "{name}"
+    );
+}
+
+#[test]
+fn every_plan_can_be_walked_there_and_back_from_every_step() {
+    for (name, facts) in fixtures::all() {
+        walk(&facts, &fixtures::request(), &name);
+    }
+}
+
+#[test]
+fn a_containerd_that_did_not_run_is_stopped_again() {
+    for (name, mut facts) in fixtures::all() {
+        let Some(containerd) = &mut facts.containerd else {
+            continue;
+        };
+        containerd.service.active = "inactive".into();
+        containerd.service.boot = "disabled".into();
+        containerd.cri = None;
+        walk(&facts, &fixtures::request(), &name);
+    }
+}
+
+#[test]
+fn docker_stays_where_it_is_asked_for() {
+    let mut request = fixtures::request();
+    request.target.keep_source = true;
+    for (name, facts) in fixtures::all() {
+        walk(&facts, &request, &name);
+    }
+}
+
+/// Plans that are wrong in one place each: the walk must notice.
+#[test]
+fn the_walk_notices_a_wrong_plan() {
+    let facts = fixtures::named("debian12-kubeadm-1.23-dockershim");
+    let request = fixtures::request();
+    let outcome = plan(&facts, &request);
+    let right = outcome.plan().unwrap();
+    let at = |wanted: &dyn Fn(&Step) -> bool| right.steps.iter().position(|step| wanted(&step.does)).unwrap();
+    let unit = |name: &'static str| at(&|step| matches!(step, Step::Unit(unit) if unit.unit == name));
+    let stop_kubelet = at(&|step| matches!(step, Step::Kubelet(kubelet) if !kubelet.run));
+    let stop_pods = at(&|step| matches!(step, Step::StopPods(_)));
+    let flags = at(&|step| matches!(step, Step::File(file) if file.path.as_str().ends_with("flags.env")));
+    let mut wrong: Vec<(&str, Plan)> = Vec::new();
+    for (what, missing) in [
+        ("nothing restarts containerd on the way back", unit(CONTAINERD)),
+        ("pods run twice", stop_pods),
+        ("the kubelet runs while its pods are ended", stop_kubelet),
+        ("the kubelet starts with its old flags", flags),
+    ] {
+        let mut plan = right.clone();
+        plan.steps.remove(missing);
+        wrong.push((what, plan));
+    }
+    let mut swapped = right.clone();
+    swapped.steps.swap(unit(DOCKER), unit(DOCKER_SOCKET));
+    wrong.push(("stopping the socket stops the service unseen", swapped));
+    for (what, plan) in wrong {
+        let walked = std::panic::catch_unwind(|| walk_plan(&facts, &request, what, &plan));
+        assert!(walked.is_err(), "not noticed: {what}");
+    }
+}

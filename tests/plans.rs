@@ -1,0 +1,429 @@
+//! What is planned on every host: snapshots in words, and hosts and requests that must be refused.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test")]
+
+#[path = "hosts/fixtures.rs"]
+mod fixtures;
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use rstest::rstest;
+use transship::{
+    api::request::{CgroupDriverChoice, Runtime, Transfer},
+    plan::{
+        digest::Digest,
+        facts::{Container, Facts, Layout, MaybeFile, TextFile},
+        finding::Severity,
+        host_path::HostPath,
+        kubelet_arguments,
+        kubelet_settings::Settings,
+        planner::{Outcome, Request, Verdict, plan},
+        step::{Boot, Step},
+        words,
+    },
+};
+
+const LAB: &str = "debian12-kubeadm-1.23-dockershim";
+
+fn in_words(facts: &Facts, outcome: &Outcome) -> String {
+    let mut text = String::new();
+    for finding in &outcome.findings {
+        let severity = format!("{:?}", finding.severity);
+        text.push_str(&format!(
+            "{severity:5} {}: {}\n      {}\n",
+            finding.code, finding.message, finding.remedy
+        ));
+    }
+    match &outcome.verdict {
+        Verdict::Blocked => text.push_str("\nBlocked: nothing is touched.\n"),
+        Verdict::AlreadyThere => text.push_str("\nAlready there: nothing is to be done.\n"),
+        Verdict::Ready(plan) => {
+            for (section, sentences) in plan.sections() {
+                text.push_str(&format!("\n{}:\n", section.heading()));
+                sentences
+                    .iter()
+                    .for_each(|sentence| text.push_str(&format!("  {sentence}\n")));
+            }
+            text.push('\n');
+            text.push_str(&words::diff(plan, facts));
+        }
+    }
+    text
+}
+
+#[test]
+fn every_host_has_its_plan() {
+    for (name, facts) in fixtures::all() {
+        let outcome = plan(&facts, &fixtures::request());
+        insta::assert_snapshot!(name, in_words(&facts, &outcome));
+    }
+}
+
+#[test]
+fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
+    let hosts = fixtures::all();
+    let covered = |of: &dyn Fn(&Facts) -> Option<String>| -> BTreeSet<String> {
+        hosts.iter().filter_map(|(_, facts)| of(facts)).collect()
+    };
+    let layouts = covered(&|facts| Some(format!("{:?}", facts.layout)));
+    assert!(
+        ["Kubeadm", "PlainUnit", "K3s"]
+            .iter()
+            .all(|layout| layouts.contains(*layout)),
+        "{layouts:?}"
+    );
+    let drivers = covered(&|facts| Some(Settings::of(facts.kubelet.as_ref()?).unwrap().cgroup_driver));
+    assert_eq!(drivers.into_iter().collect::<Vec<_>>(), ["cgroupfs", "systemd"]);
+    let runtimes = covered(&|facts| {
+        Settings::of(facts.kubelet.as_ref()?)
+            .unwrap()
+            .runtime
+            .map(|found| found.to_string())
+    });
+    assert_eq!(
+        runtimes.into_iter().collect::<Vec<_>>(),
+        ["containerd", "dockershim"]
+    );
+    let configs = covered(&|facts| {
+        let file = &facts.containerd.as_ref()?.config.file;
+        let version = file.as_ref().map_or("no file", |file| {
+            file.text
+                .lines()
+                .find(|line| line.starts_with("version"))
+                .unwrap_or("no version")
+        });
+        Some(version.split(" #").next()?.to_owned())
+    });
+    assert_eq!(
+        configs.into_iter().collect::<Vec<_>>(),
+        ["no file", "no version", "version = 2", "version = 3"]
+    );
+    let ready = hosts
+        .iter()
+        .filter(|(_, facts)| plan(facts, &fixtures::request()).plan().is_some())
+        .count();
+    assert!(ready >= 6, "{ready} hosts can be planned");
+}
+
+#[test]
+fn what_was_found_is_what_its_digest_says() {
+    for (name, facts) in fixtures::all() {
+        for file in facts.texts() {
+            assert_eq!(file.digest, Digest::of(&file.text), "{name}: {}", file.path);
+        }
+    }
+}
+
+#[test]
+fn a_plan_survives_serialisation_and_is_the_same_every_time() {
+    for (name, facts) in fixtures::all() {
+        let outcome = plan(&facts, &fixtures::request());
+        assert_eq!(outcome, plan(&facts, &fixtures::request()), "{name}");
+        if let Some(plan) = outcome.plan() {
+            let read = serde_json::from_slice(&serde_json::to_vec(plan).unwrap()).unwrap();
+            assert_eq!(plan, &read, "{name}");
+            assert_eq!(plan.words().len(), plan.steps.len());
+        }
+    }
+}
+
+/// The facts after the files of a plan are written and the processes started anew.
+fn after(facts: &Facts, request: &Request) -> Facts {
+    let outcome = plan(facts, request);
+    let planned = outcome.plan().unwrap_or_else(|| panic!("{:?}", outcome.findings));
+    let mut facts = facts.clone();
+    for step in &planned.steps {
+        let Step::File(step) = &step.does else { continue };
+        let Some(want) = &step.want else { continue };
+        let file = TextFile {
+            path: step.path.clone(),
+            text: want.text.clone(),
+            digest: Digest::of(&want.text),
+            mode: want.mode,
+        };
+        put(&mut facts, file);
+    }
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    kubelet.command_line = kubelet_arguments::compose(&kubelet.unit).unwrap();
+    facts
+}
+
+/// Puts a file where the facts have it; of the kubelet's own drop-in, what systemd would read from it.
+fn put(facts: &mut Facts, file: TextFile) {
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    if file.path.as_str() == kubelet_arguments::DROP_IN {
+        let lines = |prefix: &str| -> Vec<String> {
+            file.text
+                .lines()
+                .filter_map(|line| line.strip_prefix(prefix))
+                .map(str::to_owned)
+                .collect()
+        };
+        for assignment in lines("Environment=") {
+            kubelet
+                .unit
+                .environment
+                .push(assignment.trim_matches('"').to_owned());
+        }
+        if let Some(command) = lines("ExecStart=").last() {
+            kubelet.unit.exec_start = command.split(' ').map(str::to_owned).collect();
+        }
+        kubelet.unit.drop_ins.push(file);
+        return;
+    }
+    let unit = &mut kubelet.unit;
+    let known = unit
+        .environment_files
+        .iter_mut()
+        .chain(&mut kubelet.config)
+        .find(|known| known.path == file.path);
+    match known {
+        Some(known) => *known = file,
+        None => facts.files.push(MaybeFile {
+            path: file.path.clone(),
+            file: Some(file),
+        }),
+    }
+}
+
+#[test]
+fn the_files_of_a_plan_bring_the_kubelet_to_the_target() {
+    for (name, facts) in fixtures::all() {
+        if plan(&facts, &fixtures::request()).plan().is_none() {
+            continue;
+        }
+        let facts = after(&facts, &fixtures::request());
+        let settings = Settings::of(facts.kubelet.as_ref().unwrap()).unwrap();
+        assert_eq!(settings.runtime, Some(Runtime::Containerd), "{name}");
+        assert_eq!(
+            settings.endpoint, "unix:///run/containerd/containerd.sock",
+            "{name}"
+        );
+        assert_eq!(settings.network_plugin, "", "{name}");
+        assert!(
+            settings
+                .runtime_cgroups
+                .is_none_or(|cgroup| !cgroup.contains("docker")),
+            "{name}"
+        );
+        assert_eq!(
+            plan(&facts, &fixtures::request()).verdict,
+            Verdict::AlreadyThere,
+            "{name}"
+        );
+    }
+}
+
+fn blocking(facts: &Facts, request: &Request) -> Vec<String> {
+    let outcome = plan(facts, request);
+    let codes: Vec<String> = outcome
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Block)
+        .map(|finding| finding.code.clone())
+        .collect();
+    assert_eq!(
+        outcome.verdict == Verdict::Blocked,
+        !codes.is_empty(),
+        "{:?}",
+        outcome.findings
+    );
+    codes
+}
+
+fn text(file: &mut TextFile, text: &str) {
+    file.text = text.to_owned();
+    file.digest = Digest::of(text);
+}
+
+fn config(facts: &mut Facts, new: &str) {
+    let maybe = &mut facts.containerd.as_mut().unwrap().config;
+    maybe.file = Some(TextFile {
+        path: maybe.path.clone(),
+        text: new.into(),
+        digest: Digest::of(new),
+        mode: 0o644,
+    });
+}
+
+fn flags(facts: &mut Facts, new: &str) {
+    text(
+        &mut facts.kubelet.as_mut().unwrap().unit.environment_files[0],
+        new,
+    );
+}
+
+fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
+    let containers = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().containers;
+    let pod = mount.and_then(|_| containers[0].pod.clone());
+    containers.push(Container {
+        id: name.into(),
+        name: name.into(),
+        image_id: containers[0].image_id.clone(),
+        running: true,
+        pod,
+        mounts: mount.into_iter().map(str::to_owned).collect(),
+    });
+}
+
+#[rstest]
+#[case::layout("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Talos)]
+#[case::windows("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Windows)]
+#[case::unknown("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Unknown)]
+#[case::no_kubelet("NoKubelet", |f: &mut Facts| f.kubelet = None)]
+#[case::stopped("KubeletNotRunning", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.clear())]
+#[case::version("KubeletConfigBroken", |f: &mut Facts| f.kubelet.as_mut().unwrap().version.clear())]
+#[case::kubelet_yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "a: [\n"))]
+#[case::control_plane("ControlPlaneNode", |f: &mut Facts| f.kubelet.as_mut().unwrap().static_pod_images.push("registry.k8s.io/pause:3.6".into()))]
+#[case::bound_kubelet("KubeletBoundToDocker", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
+#[case::cri_dockerd("UnsupportedPair", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock".into()]))]
+#[case::endpoint("UnknownEndpoint", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///x.sock".into()]))]
+#[case::engine("SourceNotAnswering", |f: &mut Facts| f.docker.as_mut().unwrap().engine = None)]
+#[case::no_containerd("TargetNotInstalled", |f: &mut Facts| f.containerd = None)]
+#[case::masked("TargetMasked", |f: &mut Facts| f.containerd.as_mut().unwrap().service.load = "masked".into())]
+#[case::old_containerd("TargetVersionUnfit", |f: &mut Facts| f.containerd.as_mut().unwrap().version = "1.4.13~ds1".into())]
+#[case::driver("CgroupDriverMismatch", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().cgroup_driver = "cgroupfs".into())]
+#[case::daemon_json("DaemonJsonBroken", |f: &mut Facts| text(f.docker.as_mut().unwrap().daemon_json.as_mut().unwrap(), "{\n  \"a\": 1,\n}"))]
+#[case::config_toml("ContainerdConfigBroken", |f: &mut Facts| config(f, "version = 2\n[plugins\n"))]
+#[case::config_v1("ContainerdConfigBroken", |f: &mut Facts| config(f, "[plugins.cri]\nsandbox_image = \"a\"\n"))]
+#[case::short_name("ContainerdConfigBroken", |f: &mut Facts| config(f, "version = 2\ndisabled_plugins = [\"aufs\"]\n"))]
+#[case::quotes("FlagsNotEditable", |f: &mut Facts| flags(f, "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni\"' --v=2'\n"))]
+#[case::open_quote("FlagsNotEditable", |f: &mut Facts| flags(f, "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni\n"))]
+#[case::backslash("FlagsNotEditable", |f: &mut Facts| flags(f, "KUBELET_KUBEADM_ARGS='--network-plugin=cni --x=a\\ b'\n"))]
+#[case::crictl("CrictlConfigBroken", |f: &mut Facts| f.files[0].file = Some(TextFile { path: HostPath::new("/etc/crictl.yaml").unwrap(), text: "- a\n".into(), digest: Digest::of("- a\n"), mode: 0o644 }))]
+#[case::foreign("ForeignContainers", |f: &mut Facts| container("registry", None, f))]
+#[case::socket("DockerSocketMounted", |f: &mut Facts| container("runner", Some("/var/run/docker.sock"), f))]
+#[case::bound_docker("DockerBoundToContainerd", |f: &mut Facts| f.docker.as_mut().unwrap().service.bound_to.push("containerd.service".into()))]
+#[case::nvidia("DefaultRuntime", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().default_runtime = "nvidia".into())]
+#[case::sandbox("SandboxImageMissing", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().images.retain(|image| !image.names[0].contains("pause")))]
+#[case::kubenet("NoCni", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--network-plugin=kubenet".into()))]
+#[case::no_cni("CniConfigMissing", |f: &mut Facts| f.cni.configs.clear())]
+#[case::cni_json("CniConfigBroken", |f: &mut Facts| text(&mut f.cni.configs[0], "{"))]
+#[case::no_loopback("CniPluginMissing", |f: &mut Facts| f.cni.bin_dirs[0].1.retain(|name| name != "loopback"))]
+#[case::full("DiskSpace", |f: &mut Facts| f.disks[1].free = 100 << 20)]
+#[case::unreadable("Unreadable", |f: &mut Facts| f.unreadable.push("/etc/docker/daemon.json: permission denied".into()))]
+fn a_bad_host_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Facts)) {
+    let mut facts = fixtures::named(LAB);
+    assert!(blocking(&facts, &fixtures::request()).is_empty());
+    spoil(&mut facts);
+    assert_eq!(blocking(&facts, &fixtures::request()), [code]);
+}
+
+#[rstest]
+#[case::driver("CgroupDriverMismatch", |r: &mut Request| r.target.cgroup_driver = CgroupDriverChoice::Cgroupfs)]
+#[case::version("TargetVersionMismatch", |r: &mut Request| r.target.version = Some("1.7".into()))]
+#[case::no_version("TargetVersionMismatch", |r: &mut Request| r.target.version = Some("newest".into()))]
+#[case::cri_o("UnsupportedPair", |r: &mut Request| r.target.runtime = Runtime::CriO)]
+#[case::sandbox("SandboxImageMissing", |r: &mut Request| r.target.sandbox_image = Some("registry.k8s.io/pause:3.9".into()))]
+#[case::agent("RequiredImageMissing", |r: &mut Request| r.own_images.push("transship:0.1.0".into()))]
+fn a_bad_request_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Request)) {
+    let mut request = fixtures::request();
+    spoil(&mut request);
+    assert_eq!(blocking(&fixtures::named(LAB), &request), [code]);
+}
+
+#[test]
+fn what_can_be_accepted_does_not_block_then() {
+    let mut facts = fixtures::named(LAB);
+    container("registry", None, &mut facts);
+    container("runner", Some("/run/docker.sock"), &mut facts);
+    let mut request = fixtures::request();
+    request.preflight.allow = vec!["ForeignContainers".into(), "DockerSocketMounted".into()];
+    let outcome = plan(&facts, &request);
+    assert!(outcome.plan().is_some());
+    let accepted = outcome
+        .findings
+        .iter()
+        .filter(|finding| finding.remedy.starts_with("Accepted"));
+    assert_eq!(accepted.count(), 2);
+    let mut request = fixtures::request();
+    request.target.keep_source = true;
+    assert!(
+        plan(&facts, &request).plan().is_some(),
+        "Docker stays, so nothing is lost"
+    );
+}
+
+#[test]
+fn dockers_units_end_as_far_as_they_can() {
+    let ends = |facts: &Facts, request: &Request| -> Vec<(String, Option<Boot>)> {
+        let outcome = plan(facts, request);
+        let steps = outcome.plan().unwrap().steps.iter();
+        steps
+            .filter_map(|step| match &step.does {
+                Step::Unit(unit) if unit.unit.starts_with("docker") => Some((unit.unit.clone(), unit.boot)),
+                _ => None,
+            })
+            .collect()
+    };
+    let mut facts = fixtures::named(LAB);
+    let mut request = fixtures::request();
+    let masked = Some(Boot::Masked);
+    assert_eq!(
+        ends(&facts, &request),
+        [
+            ("docker.service".into(), masked),
+            ("docker.socket".into(), masked)
+        ]
+    );
+    let docker = facts.docker.as_mut().unwrap();
+    docker.service.fragment = Some(HostPath::new("/etc/systemd/system/docker.service").unwrap());
+    docker.socket.load = "not-found".into();
+    assert_eq!(
+        ends(&facts, &request),
+        [("docker.service".into(), Some(Boot::Disabled))]
+    );
+    request.target.keep_source = true;
+    assert!(ends(&facts, &request).is_empty());
+}
+
+#[test]
+fn images_are_carried_as_asked() {
+    let names = |transfer: Transfer| -> Vec<String> {
+        let request = Request {
+            images: transship::api::request::Images { transfer },
+            ..fixtures::request()
+        };
+        let outcome = plan(&fixtures::named(LAB), &request);
+        let steps = &outcome.plan().unwrap().steps;
+        let mut lists = steps.iter().filter_map(|step| match &step.does {
+            Step::Images(images) => Some(images.names.clone()),
+            _ => None,
+        });
+        let (first, again) = (lists.next().unwrap(), lists.next().unwrap());
+        assert_eq!(first, again, "checked again before the kubelet is stopped");
+        first
+    };
+    assert_eq!(names(Transfer::None), ["registry.k8s.io/pause:3.6"]);
+    assert_eq!(names(Transfer::InUse).len(), 3);
+    assert_eq!(names(Transfer::All).len(), 4);
+}
+
+#[test]
+fn no_secret_is_in_the_words() {
+    for (name, facts) in fixtures::all() {
+        let outcome = plan(&facts, &fixtures::request());
+        let words = in_words(&facts, &outcome);
+        for secret in ["s3cr", "hunter2"] {
+            assert!(!words.contains(secret), "{name}: {secret}");
+        }
+    }
+}
+
+proptest! {
+    /// Whatever text a file has, planning ends with a plan or a finding.
+    #[test]
+    fn no_text_makes_the_planner_panic(at in 0..6usize, new in "(\\PC|\n|[\"'\\\\={}\\[\\]:#-]){0,60}") {
+        let mut facts = fixtures::named(LAB);
+        match at {
+            0 => flags(&mut facts, &format!("KUBELET_KUBEADM_ARGS={new}")),
+            1 => flags(&mut facts, &new),
+            2 => config(&mut facts, &new),
+            3 => text(facts.docker.as_mut().unwrap().daemon_json.as_mut().unwrap(), &new),
+            4 => text(facts.kubelet.as_mut().unwrap().config.as_mut().unwrap(), &new),
+            _ => text(&mut facts.cni.configs[0], &new),
+        }
+        let outcome = plan(&facts, &fixtures::request());
+        prop_assert_eq!(outcome.plan().is_none(), outcome.findings.iter().any(|f| f.severity == Severity::Block));
+    }
+}
