@@ -46,10 +46,11 @@ need_packages() {
     }
 }
 
-# Only one `lab` at a time may change the cluster. The lock file lies beside
-# the state, because `lab down` removes the state. Nodes must not inherit the
+# Only one `lab` at a time may change the cluster. The lock lies in the cache,
+# because `lab down` removes the state. Nodes must not inherit the
 # descriptor: they would hold the lock for as long as they run.
 lock() {
-    exec 9>"${STATE%/}.lock"
+    mkdir -p "$CACHE"
+    exec 9>"$CACHE/lock"
     flock -w 900 9 || die "another lab command has been running for 15 minutes"
 }
