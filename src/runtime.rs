@@ -13,7 +13,7 @@ pub mod docker;
 pub mod hosted;
 pub mod kubelet;
 pub mod pods;
-pub mod reference;
+pub use crate::plan::reference;
 pub mod rehearsal;
 pub mod transfer;
 

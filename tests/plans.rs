@@ -276,6 +276,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::kubelet_yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "a: [\n"))]
 #[case::control_plane("ControlPlaneNode", |f: &mut Facts| f.kubelet.as_mut().unwrap().static_pod_images.push("registry.k8s.io/pause:3.6".into()))]
 #[case::bound_kubelet("KubeletBoundToDocker", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
+#[case::log_links("LogLinksRemain", |f: &mut Facts| f.kubelet.as_mut().unwrap().version = "1.21.14".into())]
 #[case::cri_dockerd("UnsupportedPair", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock".into()]))]
 #[case::endpoint("UnknownEndpoint", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///x.sock".into()]))]
 #[case::engine("SourceNotAnswering", |f: &mut Facts| f.docker.as_mut().unwrap().engine = None)]

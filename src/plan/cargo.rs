@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     facts::{Engine, Image, Kubelet},
     planner::Request,
+    reference::full,
 };
 use crate::api::request::Transfer;
 
@@ -101,36 +102,4 @@ fn used<'a>(
         let image = by_id.get(&*container.image_id).copied();
         Some((image, format!("{}/{}", pod.namespace, pod.name)))
     })
-}
-
-/// A reference as containerd and the kubelet write it: with its registry, and with a tag where it has neither tag
-/// nor digest.
-pub fn full(name: &str) -> String {
-    let (registry, rest) = match name.split_once('/') {
-        Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => (first, rest.to_owned()),
-        Some(_) => ("docker.io", name.to_owned()),
-        None => ("docker.io", format!("library/{name}")),
-    };
-    let tagged = rest.contains('@') || rest.rsplit('/').next().is_some_and(|last| last.contains(':'));
-    format!("{registry}/{rest}{}", if tagged { "" } else { ":latest" })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn references_are_written_in_full() {
-        for (short, wanted) in [
-            ("nginx", "docker.io/library/nginx:latest"),
-            ("nginx:1.25", "docker.io/library/nginx:1.25"),
-            ("calico/node:v3", "docker.io/calico/node:v3"),
-            ("registry.k8s.io/pause:3.6", "registry.k8s.io/pause:3.6"),
-            ("localhost:5000/a", "localhost:5000/a:latest"),
-            ("localhost/a:b", "localhost/a:b"),
-            ("a@sha256:0", "docker.io/library/a@sha256:0"),
-        ] {
-            assert_eq!(full(short), wanted);
-        }
-    }
 }

@@ -23,13 +23,20 @@ use super::{
 };
 use crate::{
     api::request::Runtime,
-    edit::{containerd_toml, flags::Change, yaml},
+    edit::{
+        containerd_toml,
+        flags::Change,
+        yaml::{self, YamlError},
+    },
 };
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
 /// crictl's configuration.
 pub const CRICTL: &str = "/etc/crictl.yaml";
+
+/// Fields of the kubelet's configuration (1.27 and later) that name a runtime where they are set.
+const ENDPOINT_FIELDS: [&str; 2] = ["containerRuntimeEndpoint", "imageServiceEndpoint"];
 
 /// Longest grace period of a pod. The node has been drained: what is left are DaemonSets' pods, and the node must
 /// be back before the controller manager calls it lost (40 s).
@@ -303,17 +310,23 @@ fn kubelet_files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         .chain(&view.kubelet.config_drop_ins)
         .chain(&view.kubelet.instance_config);
     for old in configs {
-        for key in ["containerRuntimeEndpoint", "imageServiceEndpoint"] {
-            if yaml::get(&old.text, key).is_ok_and(|found| found.is_some()) {
-                let text = yaml::set(&old.text, key, &target_url(view)).map_err(|error| {
-                    KUBELET_CONFIG_BROKEN.found(
-                        format!("{}: {error}", old.path),
-                        "Edit it by hand, and plan again.",
-                    )
-                })?;
-                steps.extend(file(&old.path, Some(old), text, old.mode));
-            }
-        }
+        let text = ENDPOINT_FIELDS
+            .into_iter()
+            .try_fold(old.text.clone(), |text, key| {
+                let named = yaml::get(&text, key)?.is_some_and(|endpoint| !endpoint.is_empty());
+                if named {
+                    yaml::set(&text, key, &target_url(view))
+                } else {
+                    Ok(text)
+                }
+            });
+        let text = text.map_err(|error: YamlError| {
+            KUBELET_CONFIG_BROKEN.found(
+                format!("{}: {error}", old.path),
+                "Edit it by hand, and plan again.",
+            )
+        })?;
+        steps.extend(file(&old.path, Some(old), text, old.mode));
     }
     let crictl = path(CRICTL)?;
     let old = facts.text_at(&crictl);

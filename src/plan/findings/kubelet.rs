@@ -29,6 +29,11 @@ pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
     "KubeletBoundToDocker",
     "The kubelet's unit cannot run without Docker's",
 );
+/// Kubelets before 1.22 write new logs through old links.
+pub const LOG_LINKS_REMAIN: Code = Code::block(
+    "LogLinksRemain",
+    "A kubelet before 1.22 would write new logs through links to those of Docker's containers, which are gone",
+);
 /// The process was started with other flags.
 pub const KUBELET_ARGUMENTS_DIFFER: Code = Code::warn(
     "KubeletArgumentsDiffer",
@@ -52,6 +57,7 @@ pub const CODES: &[Code] = &[
     KUBELET_NOT_RUNNING,
     CONTROL_PLANE_NODE,
     KUBELET_BOUND_TO_DOCKER,
+    LOG_LINKS_REMAIN,
     KUBELET_ARGUMENTS_DIFFER,
     KUBECONFIG_ELSEWHERE,
     UNREADABLE,
@@ -133,6 +139,15 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         findings.push(KUBELET_BOUND_TO_DOCKER.found(
             format!("kubelet.service requires {docker}, which is stopped after the switch"),
             format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `target.keepSource`."),
+        ));
+    }
+    if view.settings.version.minor < 22 {
+        findings.push(LOG_LINKS_REMAIN.found(
+            format!(
+                "kubelet {} begins every pod's logs at 0.log again, where a link to Docker's file lies",
+                view.settings.version
+            ),
+            "Upgrade the cluster to 1.22 or 1.23 first; this version does not remove the links.",
         ));
     }
     findings.extend(arguments(kubelet));
