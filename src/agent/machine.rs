@@ -20,8 +20,8 @@ use super::{
 use crate::{
     api::{
         node_migration::{
-            Action, DrainProgress, NodeMigration, NodeMigrationSpec, NodeMigrationStatus, NodePhase,
-            PlanSummary, RuntimeVersion,
+            Action, BlockingPod, DrainProgress, NodeMigration, NodeMigrationSpec, NodeMigrationStatus,
+            NodePhase, PlanSummary, RuntimeVersion,
         },
         request::Runtime,
     },
@@ -302,7 +302,8 @@ impl Attempt<'_> {
         ) {
             status.kubelet_downtime_millis = Some(started.as_millisecond() - stopped.as_millisecond());
         }
-        status.last_error.clone_from(&self.progress.error);
+        // That it goes back because it was told to is no error.
+        status.last_error = self.progress.error.clone().filter(|_| !self.run.abort);
     }
 
     fn aborted(&self) -> bool {
@@ -331,9 +332,21 @@ impl Attempt<'_> {
     }
 
     fn going_back(&self, status: NodeMigrationStatus) -> Decision {
-        let why = self.progress.error.clone();
-        let message = format!("goes back: {}", why.as_deref().unwrap_or("it was told to"));
+        let message = format!("goes back: {}", self.why_back(&status));
         self.then(status, NodePhase::RollingBack, message, self.keep_running())
+    }
+
+    fn why_back(&self, status: &NodeMigrationStatus) -> String {
+        if let Some(timed_out) = report::condition(status, report::DRAIN_TIMED_OUT) {
+            timed_out.to_owned()
+        } else if self.aborted() && self.run.abort {
+            "the migration is being deleted".to_owned()
+        } else {
+            self.progress
+                .error
+                .clone()
+                .unwrap_or_else(|| "it was told to".to_owned())
+        }
     }
 
     fn abort(&self, status: NodeMigrationStatus) -> Decision {
@@ -354,14 +367,21 @@ impl Attempt<'_> {
         let survey = Survey::new(seen.pods, &spec.drain, seen.own_pod.0);
         let remaining = u32::try_from(survey.remaining()).unwrap_or(u32::MAX);
         let refused = |pod: &&Pod| seen.refusals.get(&pod.uid().unwrap_or_default());
-        let mut in_the_way = survey.blocked.clone();
-        in_the_way.extend(
-            survey
-                .evict
-                .iter()
-                .filter_map(|pod| Some(blocking(pod, refused(pod)?.reason.clone()))),
-        );
         let before = status.drain.take().unwrap_or_default();
+        // A new agent knows from the status what the old one was told.
+        let told = |pod: &Pod| {
+            let here = |told: &&BlockingPod| {
+                told.name == pod.name_any() && pod.namespace().as_ref() == Some(&told.namespace)
+            };
+            before.blocking.iter().find(here).map(|told| told.reason.clone())
+        };
+        let mut in_the_way = survey.blocked.clone();
+        in_the_way.extend(survey.evict.iter().filter_map(|pod| {
+            let reason = refused(pod)
+                .map(|refusal| refusal.reason.clone())
+                .or_else(|| told(pod))?;
+            Some(blocking(pod, reason))
+        }));
         status.drain = Some(DrainProgress {
             evicted: before.evicted + before.remaining.saturating_sub(remaining),
             remaining,
@@ -479,24 +499,19 @@ impl Attempt<'_> {
                 self.then(status, NodePhase::Succeeded, message, Act::Rest)
             }
             (End::Source, None) => {
-                let timed_out = report::condition(&status, report::DRAIN_TIMED_OUT).map(str::to_owned);
-                match (timed_out, &self.progress.error) {
-                    (Some(reason), _) => {
-                        let message = format!("{reason}. What was prepared is undone, the node serves");
-                        self.then(status, NodePhase::Blocked, message, Act::Rest)
-                    }
-                    (None, error) => {
-                        let why = error.as_deref().unwrap_or("it was told to");
-                        let left: String = self
-                            .progress
-                            .left
-                            .iter()
-                            .map(|left| format!("; left behind: {left}"))
-                            .collect();
-                        let message = format!("back on {}: {why}{left}", self.run.plan.source.0);
-                        self.then(status, NodePhase::RolledBack, message, Act::Rest)
-                    }
+                let why = self.why_back(&status);
+                if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() {
+                    let message = format!("{why}. What was prepared is undone, the node serves");
+                    return self.then(status, NodePhase::Blocked, message, Act::Rest);
                 }
+                let left: String = self
+                    .progress
+                    .left
+                    .iter()
+                    .map(|left| format!("; left behind: {left}"))
+                    .collect();
+                let message = format!("back on {}: {why}{left}", self.run.plan.source.0);
+                self.then(status, NodePhase::RolledBack, message, Act::Rest)
             }
         }
     }

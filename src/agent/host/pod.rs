@@ -143,7 +143,7 @@ impl Host for PodHost {
     ) -> Result<Planned, HostError> {
         let dir = Dir::new(&self.files, run)?;
         let output = dir.path().join("facts.json")?;
-        let arguments = ["node", "inspect", "--output", output.as_str()];
+        let arguments = ["node", "inspect", "--format", "json", "--output", output.as_str()];
         self.on_host("transship-inspect.service", &arguments, INSPECT)
             .await?;
         let facts = dir
