@@ -3,7 +3,7 @@
 use std::{collections::HashMap, path::Path, time::Duration};
 
 use bollard::{
-    ClientVersion, Docker,
+    API_DEFAULT_VERSION, Docker,
     errors::Error,
     models::{ContainerInspectResponse, ContainerSummary, ImageSummary, SystemInfo, SystemVersion},
     query_parameters::{
@@ -15,20 +15,8 @@ use tokio::time::timeout;
 
 use super::RuntimeError;
 
-/// API 1.38 is Docker 18.06's, the oldest that kubelets with a dockershim support; 20.10 and later still speak it.
-const API: ClientVersion = ClientVersion {
-    major_version: 1,
-    minor_version: 38,
-};
-/// Docker 29 speaks nothing older than 1.44.
-const API_29: ClientVersion = ClientVersion {
-    major_version: 1,
-    minor_version: 44,
-};
 /// How long a request may take; ending a container has its grace period on top.
 const WITHIN: Duration = Duration::from_secs(30);
-/// Bad request: the API version is refused, among other things.
-const BAD_REQUEST: u16 = 400;
 /// No such container or image.
 const NOT_FOUND: u16 = 404;
 /// The container is being removed already.
@@ -50,29 +38,19 @@ impl Engine {
     pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
         let name = socket.display().to_string();
         let say = |cause: String| RuntimeError(format!("Docker Engine at {name} does not answer: {cause}"));
-        let mut refused = String::new();
-        for api in [API, API_29] {
-            let client = Docker::connect_with_unix(&name, WITHIN.as_secs(), &api)
-                .map_err(|error| say(error.to_string()))?;
-            match timeout(WITHIN, client.version()).await {
-                Ok(Ok(version)) => {
-                    return Ok(Self {
-                        client,
-                        socket: name,
-                        version,
-                    });
-                }
-                Ok(Err(Error::DockerResponseServerError {
-                    status_code: BAD_REQUEST,
-                    message,
-                })) => {
-                    refused = message;
-                }
-                Ok(Err(error)) => return Err(say(error.to_string())),
-                Err(_) => return Err(say(format!("no answer within {} s", WITHIN.as_secs()))),
-            }
+        // The version is a formality: this client asks at paths without one, which every engine answers with the
+        // newest API that it has.
+        let client = Docker::connect_with_unix(&name, WITHIN.as_secs(), API_DEFAULT_VERSION)
+            .map_err(|error| say(error.to_string()))?;
+        match timeout(WITHIN, client.version()).await {
+            Ok(Ok(version)) => Ok(Self {
+                client,
+                socket: name,
+                version,
+            }),
+            Ok(Err(error)) => Err(say(error.to_string())),
+            Err(_) => Err(say(format!("no answer within {} s", WITHIN.as_secs()))),
         }
-        Err(say(refused))
     }
 
     /// Its version (`20.10.24+dfsg1`).

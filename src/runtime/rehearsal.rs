@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use k8s_cri::v1::{
-    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, PodSandboxState,
+    LinuxPodSandboxConfig, LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandbox,
+    PodSandboxConfig, PodSandboxMetadata, PodSandboxState,
 };
 
 use super::{RuntimeError, cri::Cri};
@@ -19,35 +19,74 @@ pub const NAME: &str = "transship-rehearsal";
 /// # Errors
 /// The runtime's own words about what it could not do.
 pub async fn rehearse(cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-    end(cri).await?;
-    let id = cri.run_sandbox(config(rehearsal)).await?;
-    let state = cri.sandbox(&id).await?.map(|status| status.state());
-    end(cri).await?;
-    if state == Some(PodSandboxState::SandboxReady) {
-        Ok(())
-    } else {
-        Err(RuntimeError(format!(
-            "{NAME} at {}: the sandbox did not stay ready; `journalctl -u containerd` says why",
-            cri.socket().display()
-        )))
+    let attempt = clear(cri).await?;
+    let ready = match cri.run_sandbox(config(rehearsal, attempt)).await {
+        Ok(id) => cri
+            .sandbox(&id)
+            .await
+            .map(|status| status.is_some_and(|status| status.state() == PodSandboxState::SandboxReady)),
+        Err(error) => Err(error),
+    };
+    // A runtime may keep a sandbox that it could not set up.
+    let cleared = clear(cri).await;
+    if !ready? {
+        let socket = cri.socket().display();
+        return Err(RuntimeError(format!(
+            "{NAME} at {socket}: the sandbox did not stay ready; `journalctl -u containerd` says why"
+        )));
     }
+    cleared.map(|_| ())
 }
 
 /// Removes every sandbox of a rehearsal.
 ///
 /// # Errors
-/// The runtime's own words about what it could not do.
+/// When one still runs, with the runtime's own words.
 pub async fn end(cri: &Cri) -> Result<(), RuntimeError> {
-    for sandbox in cri.sandboxes().await? {
-        if sandbox.metadata.is_some_and(|metadata| metadata.name == NAME) {
-            cri.stop_sandbox(&sandbox.id).await?;
-            cri.remove_sandbox(&sandbox.id).await?;
-        }
-    }
-    Ok(())
+    clear(cri).await.map(|_| ())
 }
 
-fn config(rehearsal: &Rehearsal) -> PodSandboxConfig {
+/// Removes every sandbox of a rehearsal, and returns the number of the next attempt. One that does not run but cannot
+/// be removed either (its network was never set up, and cannot be taken down) is harmless: it is passed over, and must
+/// not keep a node from going back.
+async fn clear(cri: &Cri) -> Result<u32, RuntimeError> {
+    let mut causes = Vec::new();
+    for sandbox in left(cri).await? {
+        causes.extend(cri.stop_sandbox(&sandbox.id).await.err());
+        causes.extend(cri.remove_sandbox(&sandbox.id).await.err());
+    }
+    let mut next = 0;
+    for sandbox in left(cri).await? {
+        let cause = causes
+            .first()
+            .map_or("the runtime gave no reason", |error| &error.0);
+        if sandbox.state() == PodSandboxState::SandboxReady {
+            return Err(RuntimeError(format!(
+                "{NAME} {} could not be removed: {cause}",
+                sandbox.id
+            )));
+        }
+        tracing::warn!(
+            sandbox = sandbox.id,
+            "{NAME} has ended but could not be removed: {cause}"
+        );
+        next = next.max(sandbox.metadata.map_or(0, |metadata| metadata.attempt) + 1);
+    }
+    Ok(next)
+}
+
+async fn left(cri: &Cri) -> Result<Vec<PodSandbox>, RuntimeError> {
+    let mut sandboxes = cri.sandboxes().await?;
+    sandboxes.retain(|sandbox| {
+        sandbox
+            .metadata
+            .as_ref()
+            .is_some_and(|metadata| metadata.name == NAME)
+    });
+    Ok(sandboxes)
+}
+
+fn config(rehearsal: &Rehearsal, attempt: u32) -> PodSandboxConfig {
     let network = if rehearsal.pod_network {
         NamespaceMode::Pod
     } else {
@@ -66,9 +105,14 @@ fn config(rehearsal: &Rehearsal) -> PodSandboxConfig {
             name: NAME.to_owned(),
             uid: NAME.to_owned(),
             namespace: "transship".to_owned(),
-            attempt: 0,
+            attempt,
         }),
-        hostname: NAME.to_owned(),
+        // A sandbox in the host's network has the host's name; runc refuses another one.
+        hostname: if rehearsal.pod_network {
+            NAME.to_owned()
+        } else {
+            String::new()
+        },
         labels: HashMap::from([("app.kubernetes.io/managed-by".to_owned(), "transship".to_owned())]),
         linux: Some(LinuxPodSandboxConfig {
             cgroup_parent: rehearsal.cgroup_parent.clone(),

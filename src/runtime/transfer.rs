@@ -21,7 +21,7 @@ const UNPACK: Duration = Duration::from_secs(900);
 /// How long removing a name may take, garbage collection included.
 const REMOVE: Duration = Duration::from_secs(120);
 /// How long containerd's CRI may take to learn of a change that `ctr` made: it follows containerd's events.
-const NOTICED: Duration = Duration::from_secs(15);
+const NOTICED: Duration = Duration::from_secs(5);
 /// How often it is asked meanwhile.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -47,7 +47,8 @@ pub async fn carry(from: &Engine, to: &Cri, ctr: &OsStr, name: &str) -> Result<u
     let (bytes, status, words) = feed(&mut child, from.export(name))
         .await
         .map_err(|error| say(error.0))?;
-    let found = noticed(to, name, |id| id == Some(wanted.as_str())).await?;
+    // A `ctr` that failed has nothing to be waited for; one that succeeded may have replaced another image.
+    let found = noticed(to, name, |id| id == Some(wanted.as_str()) || !status.success()).await?;
     match found {
         Some(id) if id == wanted => Ok(bytes),
         _ if !status.success() => Err(say(format!("ctr ended with {status}: {}", words.trim()))),

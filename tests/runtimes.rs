@@ -1,0 +1,472 @@
+//! The clients of container runtimes against real sockets and real processes: a Docker Engine over HTTP and a CRI over
+//! gRPC, both with state, CNI plugins and `ctr` as programs. What the lab does with the real ones, in a second.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
+
+#[path = "runtimes/containerd.rs"]
+mod containerd;
+#[path = "runtimes/docker.rs"]
+mod docker;
+
+use std::{fs, path::Path};
+
+use containerd::{Containerd, NewSandbox};
+use docker::{Archive, CHUNK, Engine};
+use k8s_cri::v1::{Container, ContainerState, NamespaceMode, PodSandbox, PodSandboxMetadata};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use transship::{
+    api::request::Runtime,
+    host::files::Files,
+    plan::{
+        host_path::HostPath,
+        step::{Endpoint, Rehearsal, StopPods},
+    },
+    runtime::{Runtimes, Stopped, hosted::HostRuntimes},
+};
+
+const APP: &str = "docker.io/library/app:1";
+const APP_ID: &str = "sha256:aaaa";
+/// The sandbox of the pod with a host port, in the captured files.
+const SANDBOX: &str = "632fe1e1ebadeef1591503752c50d056284d994cd5b18ee1c8b338f6a383d9c7";
+
+/// A host: its files, its runtimes, and the client under test.
+struct Host {
+    root: TempDir,
+    engine: Engine,
+    containerd: Containerd,
+    runtimes: HostRuntimes,
+}
+
+fn path(text: &str) -> HostPath {
+    HostPath::new(text).unwrap()
+}
+
+fn docker_endpoint() -> Endpoint {
+    Endpoint {
+        runtime: Runtime::Dockershim,
+        socket: path("/var/run/docker.sock"),
+    }
+}
+
+fn containerd_endpoint() -> Endpoint {
+    Endpoint {
+        runtime: Runtime::Containerd,
+        socket: path("/run/containerd/containerd.sock"),
+    }
+}
+
+impl Host {
+    fn new(set: impl FnOnce(&mut Engine)) -> Self {
+        // On the file system of the sources: programs are linked, not copied. One that is just written cannot be
+        // started while another thread forks (ETXTBSY).
+        let root = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+        let at = |name: &str| root.path().join(name);
+        fs::create_dir_all(at("opt/cni/bin")).unwrap();
+        fs::create_dir_all(at("bin")).unwrap();
+        let bin = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/runtimes/bin");
+        fs::hard_link(bin.join("plugin"), at("opt/cni/bin/bridge")).unwrap();
+        fs::hard_link(bin.join("plugin"), at("opt/cni/bin/portmap")).unwrap();
+        fs::hard_link(bin.join("ctr"), at("bin/ctr")).unwrap();
+        let mut engine = Engine::new(root.path());
+        set(&mut engine);
+        engine.serve(&at("var/run/docker.sock"));
+        let containerd = Containerd::new(root.path());
+        containerd.serve(&at("run/containerd/containerd.sock"));
+        let runtimes = HostRuntimes::new(Files::new(root.path())).with_ctr(at("bin/ctr"));
+        Self {
+            root,
+            engine,
+            containerd,
+            runtimes,
+        }
+    }
+
+    /// With the pods of a real node in Docker, a container that is not Kubernetes', and the network of a pod.
+    fn with_pods() -> Self {
+        let host = Self::new(|engine| {
+            let captured = include_str!("runtimes/docker-20.10-containers.json");
+            let mut containers: Vec<Value> = serde_json::from_str(captured).unwrap();
+            containers.push(json!({"Id": "plain", "Names": ["/plain"], "State": "running", "Labels": {}}));
+            *engine.containers.lock().unwrap() = containers;
+        });
+        let cached = include_str!("runtimes/cni-cache-host-port.json");
+        host.write(&format!("var/lib/cni/cache/results/lab-{SANDBOX}-eth0"), cached);
+        // "cni-loopback" has a configuration of its own, and no plugin outside of the sandbox.
+        let loopback = cached.replace("\"networkName\":\"lab\"", "\"networkName\":\"cni-loopback\"");
+        host.write(
+            &format!("var/lib/cni/cache/results/cni-loopback-{SANDBOX}-eth0"),
+            &loopback,
+        );
+        host.write(
+            "var/lib/cni/networks/lab/10.124.2.7",
+            &format!("{SANDBOX}\r\neth0"),
+        );
+        host.write("var/lib/cni/networks/lab/10.124.2.9", "somebody-else\r\neth0");
+        host.write("var/lib/cni/networks/lab/last_reserved_ip.0", "10.124.2.9");
+        host
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let file = self.root.path().join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.root.path().join(name)).unwrap_or_default()
+    }
+
+    fn list(&self, name: &str) -> Vec<String> {
+        Files::new(self.root.path()).list(&path(name)).unwrap()
+    }
+
+    async fn stop_pods(&self, of: &Endpoint) -> Stopped {
+        let what = StopPods {
+            source: docker_endpoint(),
+            target: containerd_endpoint(),
+            grace_limit_secs: 20,
+            cni_bin_dirs: vec![path("/usr/libexec/cni"), path("/opt/cni/bin")],
+            cni_cache_dir: path("/var/lib/cni/cache"),
+        };
+        self.runtimes.stop_pods(of, &what).await.unwrap()
+    }
+
+    async fn carry(&self, name: &str) -> Result<u64, String> {
+        let carried = self
+            .runtimes
+            .carry_image(&docker_endpoint(), &containerd_endpoint(), name)
+            .await;
+        carried.map_err(|error| error.to_string())
+    }
+}
+
+fn archive_of(record: &str, chunks: usize) -> Archive {
+    Archive {
+        record: record.to_owned(),
+        chunks,
+        breaks: false,
+    }
+}
+
+#[tokio::test]
+async fn an_image_is_streamed_and_can_be_removed_again() {
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("{APP} {APP_ID}"), 320);
+    });
+    let bytes = host.carry("app:1").await.unwrap();
+    assert_eq!(bytes as usize, APP.len() + APP_ID.len() + 2 + 320 * CHUNK);
+    assert_eq!(
+        fs::metadata(host.root.path().join("images.archive"))
+            .unwrap()
+            .len(),
+        bytes
+    );
+    let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP]);
+    for _ in 0..2 {
+        host.runtimes
+            .remove_image(&containerd_endpoint(), APP)
+            .await
+            .unwrap();
+        assert_eq!(
+            host.containerd.records(),
+            [],
+            "neither the name nor the record of the id is left"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_name_that_was_there_before_stays() {
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("{APP} {APP_ID}"), 0);
+    });
+    host.write("images", &format!("docker.io/library/other:1 {APP_ID}\n"));
+    host.carry(APP).await.unwrap();
+    host.runtimes
+        .remove_image(&containerd_endpoint(), APP)
+        .await
+        .unwrap();
+    let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
+    assert_eq!(
+        names.into_iter().collect::<Vec<_>>(),
+        ["docker.io/library/other:1"]
+    );
+    assert!(
+        host.containerd
+            .records()
+            .contains(&(APP_ID.to_owned(), APP_ID.to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_is_pinned_by_digest_keeps_that_name() {
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("none {APP_ID}"), 0);
+    });
+    let pinned = "docker.io/library/app@sha256:bbbb";
+    host.carry(pinned).await.unwrap();
+    assert!(
+        host.containerd
+            .records()
+            .contains(&(pinned.to_owned(), APP_ID.to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn what_goes_wrong_with_an_image_is_said() {
+    let other_id = format!("{APP} sha256:cccc");
+    let good = format!("{APP} {APP_ID}");
+    for (id, archive, wanted) in [
+        ("", archive_of(&good, 0), "No such image"),
+        (APP_ID, archive_of("refused", 0), "invalid tar header"),
+        (
+            APP_ID,
+            Archive {
+                breaks: true,
+                ..archive_of(&good, 3)
+            },
+            "could not export",
+        ),
+    ] {
+        let host = Host::new(|engine| (engine.image_id, engine.archive) = (id.to_owned(), archive));
+        let error = host.carry(APP).await.unwrap_err();
+        assert!(error.contains(wanted) && error.contains(APP), "{error}");
+    }
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&other_id, 0);
+    });
+    let error = host.carry(APP).await.unwrap_err();
+    assert!(error.contains("sha256:cccc") && error.contains(APP_ID), "{error}");
+}
+
+#[tokio::test]
+async fn pods_of_the_dockershim_end_with_their_network() {
+    let host = Host::with_pods();
+    let stopped = host.stop_pods(&docker_endpoint()).await;
+    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (2, 0, 2));
+    assert_eq!(
+        host.read("log"),
+        "stop within 20 server host-port-r6c4k\n\
+         remove server host-port-r6c4k\n\
+         portmap DEL eth0 netns=/proc/4647/ns/net\n\
+         bridge DEL eth0 netns=/proc/4647/ns/net\n\
+         remove POD host-port-r6c4k\n\
+         stop within 20 kube-proxy kube-proxy-wrrlc\n\
+         remove kube-proxy kube-proxy-wrrlc\n\
+         remove POD kube-proxy-wrrlc\n"
+    );
+    let left: Vec<Value> = host.engine.containers.lock().unwrap().clone();
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0]["Id"], "plain");
+    assert_eq!(host.list("/var/lib/cni/cache/results"), Vec::<String>::new());
+    // The stub frees no lease, so ours is found, freed and reported; nobody else's is touched.
+    assert_eq!(
+        host.list("/var/lib/cni/networks/lab"),
+        ["10.124.2.9", "last_reserved_ip.0"]
+    );
+    assert!(
+        stopped.left.iter().any(|text| text.contains("10.124.2.7")),
+        "{:?}",
+        stopped.left
+    );
+
+    let again = host.stop_pods(&docker_endpoint()).await;
+    assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
+}
+
+#[tokio::test]
+async fn plugins_get_what_libcni_would_give_them() {
+    let host = Host::with_pods();
+    host.stop_pods(&docker_endpoint()).await;
+    let portmap: Value = serde_json::from_str(&host.read("opt/cni/bin/portmap.stdin")).unwrap();
+    assert_eq!(portmap["runtimeConfig"]["portMappings"][0]["hostPort"], 8888);
+    assert_eq!(
+        portmap["runtimeConfig"].as_object().unwrap().len(),
+        1,
+        "ipRanges is not declared"
+    );
+    assert_eq!(
+        (&portmap["name"], &portmap["cniVersion"]),
+        (&json!("lab"), &json!("0.3.1"))
+    );
+    let bridge: Value = serde_json::from_str(&host.read("opt/cni/bin/bridge.stdin")).unwrap();
+    assert_eq!(bridge.get("runtimeConfig"), None);
+    assert_eq!(bridge["ipam"]["type"], "host-local");
+    assert_eq!(bridge["prevResult"]["ips"][0]["address"], "10.124.2.7/24");
+    let variables = host.read("opt/cni/bin/bridge.env");
+    let arguments = format!(
+        "CNI_ARGS=IgnoreUnknown=1;K8S_POD_NAMESPACE=lab;K8S_POD_NAME=host-port-r6c4k;\
+         K8S_POD_INFRA_CONTAINER_ID={SANDBOX}\n"
+    );
+    assert!(variables.contains(&arguments), "{variables}");
+    assert!(
+        variables.contains(&format!("CNI_CONTAINERID={SANDBOX}\n")),
+        "{variables}"
+    );
+    assert!(variables.contains("/opt/cni/bin\n"), "CNI_PATH: {variables}");
+}
+
+#[tokio::test]
+async fn a_network_that_cannot_be_left_is_reported_and_tried_again() {
+    let host = Host::with_pods();
+    host.write("opt/cni/bin/broken", "");
+    let stopped = host.stop_pods(&docker_endpoint()).await;
+    assert_eq!(stopped.sandboxes, 2, "the pods end all the same");
+    assert!(
+        stopped.left.iter().any(|text| text.contains("no such bridge")),
+        "{:?}",
+        stopped.left
+    );
+    assert_eq!(
+        host.list("/var/lib/cni/cache/results"),
+        [format!("lab-{SANDBOX}-eth0")]
+    );
+
+    // Now the sandbox is gone, and with it its namespace.
+    fs::remove_file(host.root.path().join("opt/cni/bin/broken")).unwrap();
+    fs::remove_file(host.root.path().join("log")).unwrap();
+    let again = host.stop_pods(&docker_endpoint()).await;
+    assert_eq!(again, Stopped::default());
+    assert_eq!(
+        host.read("log"),
+        "portmap DEL eth0 netns=\nbridge DEL eth0 netns=\n"
+    );
+    assert_eq!(host.list("/var/lib/cni/cache/results"), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn pods_of_cri_dockerd_are_left_alone() {
+    let host = Host::with_pods();
+    host.write(&format!("var/lib/cri-dockerd/sandbox/{SANDBOX}"), "{}");
+    let stopped = host.stop_pods(&docker_endpoint()).await;
+    assert_eq!(stopped.sandboxes, 1);
+    assert!(!host.read("log").contains("host-port"), "{}", host.read("log"));
+    assert_eq!(host.list("/var/lib/cni/cache/results").len(), 2);
+}
+
+fn sandbox(id: &str, namespace: &str, name: &str) -> PodSandbox {
+    let metadata = PodSandboxMetadata {
+        name: name.into(),
+        namespace: namespace.into(),
+        uid: id.into(),
+        attempt: 0,
+    };
+    PodSandbox {
+        id: id.into(),
+        metadata: Some(metadata),
+        ..Default::default()
+    }
+}
+
+fn container(id: &str, sandbox: &str, grace: &str) -> Container {
+    Container {
+        id: id.into(),
+        pod_sandbox_id: sandbox.into(),
+        state: ContainerState::ContainerRunning.into(),
+        annotations: [(
+            "io.kubernetes.pod.terminationGracePeriod".to_owned(),
+            grace.to_owned(),
+        )]
+        .into(),
+        ..Default::default()
+    }
+}
+
+#[tokio::test]
+async fn pods_behind_a_cri_end_agents_and_control_plane_last() {
+    let host = Host::new(|_| {});
+    {
+        let mut world = host.containerd.world.lock().unwrap();
+        world.sandboxes = vec![
+            (sandbox("s1", "kube-system", "etcd-cp1"), NamespaceMode::Node),
+            (sandbox("s2", "kube-system", "kube-proxy-x"), NamespaceMode::Node),
+            (sandbox("s3", "lab", "web"), NamespaceMode::Pod),
+        ];
+        world.containers = vec![
+            container("c1", "s1", "30"),
+            container("c2", "s2", "1"),
+            container("c3", "s3", "5"),
+        ];
+    }
+    let stopped = host.stop_pods(&containerd_endpoint()).await;
+    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (3, 0, 3));
+    let world = host.containerd.world.lock().unwrap();
+    let wanted = [("c3", "s3", 5), ("c2", "s2", 1), ("c1", "s1", 20)];
+    let wanted = wanted.iter().flat_map(|(container, sandbox, grace)| {
+        [
+            format!("stop {container} within {grace}"),
+            format!("remove {container}"),
+            format!("stop sandbox {sandbox}"),
+            format!("remove sandbox {sandbox}"),
+        ]
+    });
+    assert_eq!(world.log, wanted.collect::<Vec<_>>());
+}
+
+fn rehearsal() -> Rehearsal {
+    Rehearsal {
+        cri: containerd_endpoint(),
+        cgroup_parent: "transship.slice".into(),
+        pod_network: true,
+    }
+}
+
+#[tokio::test]
+async fn a_rehearsal_leaves_nothing_not_even_an_earlier_one() {
+    let host = Host::new(|_| {});
+    for _ in 0..2 {
+        let left = (
+            sandbox("left", "transship", "transship-rehearsal"),
+            NamespaceMode::Pod,
+        );
+        host.containerd.world.lock().unwrap().sandboxes = vec![left];
+        host.runtimes.rehearse(&rehearsal()).await.unwrap();
+        let world = host.containerd.world.lock().unwrap();
+        assert_eq!(world.sandboxes, []);
+        assert!(world.log.contains(&"run in transship.slice".to_owned()));
+        assert!(world.log.contains(&"remove sandbox left".to_owned()));
+    }
+    let foreign = (sandbox("s3", "lab", "web"), NamespaceMode::Pod);
+    host.containerd.world.lock().unwrap().sandboxes = vec![foreign.clone()];
+    host.runtimes.end_rehearsal(&rehearsal()).await.unwrap();
+    assert_eq!(host.containerd.world.lock().unwrap().sandboxes, [foreign]);
+}
+
+#[tokio::test]
+async fn a_sandbox_that_does_not_stay_ready_fails_the_rehearsal() {
+    let host = Host::new(|_| {});
+    host.containerd.world.lock().unwrap().new_state = NewSandbox::Ends;
+    let error = host.runtimes.rehearse(&rehearsal()).await.unwrap_err();
+    assert!(error.to_string().contains("did not stay ready"), "{error}");
+    assert_eq!(host.containerd.world.lock().unwrap().sandboxes, []);
+}
+
+#[tokio::test]
+async fn runtimes_say_how_they_are() {
+    let host = Host::new(|_| {});
+    let health = host.runtimes.health(&containerd_endpoint()).await.unwrap();
+    assert_eq!(
+        (health.version.as_str(), health.ready, health.network_ready),
+        ("1.6.20~ds1", true, false)
+    );
+    let health = host.runtimes.health(&docker_endpoint()).await.unwrap();
+    assert_eq!(
+        (health.version.as_str(), health.ready, health.network_ready),
+        ("20.10.24", true, true)
+    );
+    let nobody = Endpoint {
+        socket: path("/run/none.sock"),
+        ..containerd_endpoint()
+    };
+    let error = host.runtimes.health(&nobody).await.unwrap_err().to_string();
+    assert!(
+        error.contains("/run/none.sock") && error.contains("No such file"),
+        "{error}"
+    );
+}

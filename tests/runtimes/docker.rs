@@ -1,0 +1,192 @@
+//! A Docker Engine behind a real unix socket, with state. Its containers are those of a real node.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+};
+
+use axum::{
+    Router,
+    body::Body,
+    extract::{Path as UrlPath, RawQuery, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::{delete, get, post},
+};
+use futures::stream;
+use serde_json::{Value, json};
+use tokio::net::UnixListener;
+
+/// How the archive of an image is streamed.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Archive {
+    /// Its first line.
+    pub(crate) record: String,
+    /// How many chunks of 64 KiB follow.
+    pub(crate) chunks: usize,
+    /// The connection breaks after them.
+    pub(crate) breaks: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Engine {
+    pub(crate) containers: Arc<Mutex<Vec<Value>>>,
+    pub(crate) image_id: String,
+    pub(crate) archive: Archive,
+    /// Where every request that changes something is written down.
+    log: PathBuf,
+}
+
+pub(crate) const CHUNK: usize = 64 * 1024;
+
+impl Engine {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            containers: Arc::default(),
+            image_id: String::new(),
+            archive: Archive::default(),
+            log: root.join("log"),
+        }
+    }
+
+    /// Serves at the socket.
+    pub(crate) fn serve(&self, socket: &Path) {
+        std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
+        let listener = UnixListener::bind(socket).unwrap();
+        let routes = Router::new()
+            .route(
+                "/version",
+                get(|| async { json!({"Version": "20.10.24", "ApiVersion": "1.41"}).to_string() }),
+            )
+            .route("/images/{*rest}", get(image))
+            .route("/containers/json", get(list))
+            .route("/containers/{id}/json", get(inspect))
+            .route("/containers/{id}/stop", post(stop))
+            .route("/containers/{id}", delete(remove))
+            .with_state(self.clone());
+        tokio::spawn(async move { axum::serve(listener, routes).await });
+    }
+
+    fn write_down(&self, verb: &str, id: &str) {
+        use std::io::Write as _;
+        let containers = self.containers.lock().unwrap();
+        let one = containers.iter().find(|one| one["Id"] == id).unwrap();
+        let name = one["Names"][0].as_str().unwrap();
+        // `/k8s_server_host-port-r6c4k_lab_…`: what it is, and of which pod.
+        let short: Vec<&str> = name.split('_').skip(1).take(2).collect();
+        let mut log = std::fs::OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(&self.log)
+            .unwrap();
+        writeln!(log, "{verb} {}", short.join(" ")).unwrap();
+    }
+}
+
+async fn image(State(engine): State<Engine>, UrlPath(rest): UrlPath<String>) -> Response {
+    if rest.ends_with("/json") {
+        return match engine.image_id.as_str() {
+            "" => (
+                StatusCode::NOT_FOUND,
+                json!({"message": "No such image"}).to_string(),
+            )
+                .into_response(),
+            id => json!({"Id": id}).to_string().into_response(),
+        };
+    }
+    let mut first = engine.archive.record.clone().into_bytes();
+    first.push(b'\n');
+    let mut parts = vec![Ok(first)];
+    parts.extend((0..engine.archive.chunks).map(|_| Ok(vec![0; CHUNK])));
+    if engine.archive.breaks {
+        parts.push(Err(std::io::Error::other("the disk is gone")));
+    }
+    Body::from_stream(stream::iter(parts)).into_response()
+}
+
+/// A parameter of a query, with what is escaped in it.
+fn parameter(query: Option<String>, name: &str) -> Option<String> {
+    let query = query.unwrap_or_default();
+    let value = query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='))?;
+    let mut parts = value.split('%');
+    let mut text = parts.next().unwrap().to_owned();
+    for part in parts {
+        text.push(char::from(u8::from_str_radix(&part[..2], 16).unwrap()));
+        text.push_str(&part[2..]);
+    }
+    Some(text)
+}
+
+async fn list(State(engine): State<Engine>, RawQuery(query): RawQuery) -> String {
+    let filters = parameter(query, "filters").map(|text| serde_json::from_str(&text).unwrap());
+    let filters: Value = filters.unwrap_or_default();
+    let wanted: Vec<&str> = filters["label"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect();
+    let containers = engine.containers.lock().unwrap();
+    let matching = containers
+        .iter()
+        .filter(|one| wanted.iter().all(|label| one["Labels"].get(label).is_some()));
+    matching.cloned().collect::<Value>().to_string()
+}
+
+fn known(engine: &Engine, id: &str) -> bool {
+    engine
+        .containers
+        .lock()
+        .unwrap()
+        .iter()
+        .any(|one| one["Id"] == id)
+}
+
+fn unknown() -> Response {
+    (
+        StatusCode::NOT_FOUND,
+        json!({"message": "No such container"}).to_string(),
+    )
+        .into_response()
+}
+
+async fn inspect(State(engine): State<Engine>, UrlPath(id): UrlPath<String>) -> Response {
+    if !known(&engine, &id) {
+        return unknown();
+    }
+    json!({"Id": id, "State": {"Running": true, "Pid": 4647}})
+        .to_string()
+        .into_response()
+}
+
+async fn stop(
+    State(engine): State<Engine>,
+    UrlPath(id): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    if !known(&engine, &id) {
+        return unknown();
+    }
+    engine.write_down(&format!("stop within {}", parameter(query, "t").unwrap()), &id);
+    StatusCode::NO_CONTENT.into_response()
+}
+
+async fn remove(
+    State(engine): State<Engine>,
+    UrlPath(id): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> Response {
+    if !known(&engine, &id) {
+        return unknown();
+    }
+    assert_eq!(parameter(query, "v").as_deref(), Some("false"), "volumes stay");
+    engine.write_down("remove", &id);
+    engine
+        .containers
+        .lock()
+        .unwrap()
+        .retain(|one| one["Id"] != id.as_str());
+    StatusCode::NO_CONTENT.into_response()
+}
