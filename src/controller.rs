@@ -295,6 +295,7 @@ impl Leader {
         let client = self.client.clone();
         let (nodes, node_writer) = reflector::store();
         let (shares, share_writer) = reflector::store();
+        let (others, other_writer) = reflector::store();
         let node_watch =
             watcher(Api::<Node>::all(client.clone()), watcher::Config::default()).map_ok(|event| {
                 event.modify(|node| {
@@ -329,7 +330,20 @@ impl Leader {
                 hasher.finish()
             },
         );
+        // What one migration gives free, another may wait for.
         let migrations = Api::<RuntimeMigration>::all(client.clone());
+        let migration_watch = watcher(migrations.clone(), watcher::Config::default());
+        let migration_changes = changes(
+            migration_watch.default_backoff(),
+            other_writer,
+            self.metrics.clone(),
+            |other| u64::from(observe::has_ended(other)),
+        );
+        let any_change = futures::stream::select_all([
+            node_changes.boxed(),
+            share_changes.boxed(),
+            migration_changes.boxed(),
+        ]);
         let controller = Controller::new(migrations, watcher::Config::default())
             // One at a time: two migrations must not decide about the same node at once.
             .with_config(
@@ -337,14 +351,14 @@ impl Leader {
                     .concurrency(1)
                     .debounce(Duration::from_millis(200)),
             )
-            .reconcile_all_on(futures::stream::select(node_changes, share_changes));
+            .reconcile_all_on(any_change);
         let reporter = Reporter {
             controller: "transship-controller".to_owned(),
             instance: Some(self.identity.clone()),
         };
         let context = Arc::new(Context {
             recorder: Recorder::new(client, reporter),
-            migrations: controller.store(),
+            migrations: others,
             nodes,
             shares,
             leader: self,

@@ -101,6 +101,7 @@ pub struct Drain {
     #[schemars(with = "String", regex(pattern = DURATION))]
     pub timeout: GoDuration,
     /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`.
+    #[schemars(range(min = -1, max = 2_592_000))]
     pub grace_period: i64,
     /// Evict pods with emptyDir volumes, whose data is lost.
     pub delete_empty_dir_data: bool,

@@ -123,10 +123,12 @@ impl Seen {
             .filter(|share| share.migration_uid == self.uid && share.node_uid == node.uid)
     }
 
-    /// The share of another active migration for a node.
+    /// The share of another migration for a node, if it must be left alone: that migration is active, or its node is
+    /// under way, whatever became of the migration.
     pub fn foreign(&self, name: &str) -> Option<&Share> {
-        self.shares
-            .get(name)
-            .filter(|share| share.migration_uid != self.uid && share.migration_active)
+        self.shares.get(name).filter(|share| {
+            let under_way = !share.phase.ended() && share.phase != NodePhase::Pending;
+            share.migration_uid != self.uid && (share.migration_active || under_way)
+        })
     }
 }

@@ -1,0 +1,163 @@
+//! The chart: linted, rendered for old and new servers; and every file that is generated: definitions from the code,
+//! plain manifests from the chart.
+
+#![allow(clippy::unwrap_used, reason = "all of it is a test")]
+
+#[path = "support/api_server.rs"]
+mod api_server;
+#[path = "support/generated.rs"]
+mod generated;
+
+use std::process::Command;
+
+use api_server::part;
+use generated::{holds, repository};
+use transship::api::crd::{self, Cel};
+
+fn helm(arguments: &[&str]) -> String {
+    run(Command::new(part("helm-3.22.0", "helm")).args(arguments))
+}
+
+fn run(command: &mut Command) -> String {
+    let output = command.current_dir(repository("")).output().unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+    out.into_owned()
+}
+
+fn rendered(version: &str, values: &[&str]) -> String {
+    let mut arguments = vec![
+        "template",
+        "transship",
+        "charts/transship",
+        "--namespace",
+        "transship",
+    ];
+    arguments.extend(["--kube-version", version]);
+    for value in values {
+        arguments.extend(["--set", value]);
+    }
+    helm(&arguments)
+}
+
+#[test]
+fn helm_finds_nothing_to_say() {
+    helm(&["lint", "--strict", "charts/transship"]);
+}
+
+#[test]
+fn an_unknown_value_is_refused() {
+    let output = Command::new(part("helm-3.22.0", "helm"))
+        .args(["template", "charts/transship", "--set", "agnet.port=1"])
+        .current_dir(repository(""))
+        .output()
+        .unwrap();
+    assert!(!output.status.success());
+}
+
+#[test]
+fn servers_get_what_they_understand() {
+    for (version, cel, policy) in [
+        ("1.22.0", false, false),
+        ("1.23.17", false, false),
+        ("1.25.0", true, false),
+        ("1.30.2", true, true),
+        ("1.36.3", true, true),
+    ] {
+        let text = rendered(version, &[]);
+        assert_eq!(text.contains("x-kubernetes-validations"), cel, "{version}");
+        assert_eq!(text.contains("ValidatingAdmissionPolicy"), policy, "{version}");
+        assert_eq!(
+            text.matches("helm.sh/resource-policy: keep").count(),
+            2,
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn no_pod_is_privileged() {
+    let text = rendered(
+        "1.36.3",
+        &[
+            "monitoring.podMonitor.enabled=true",
+            "monitoring.prometheusRule.enabled=true",
+        ],
+    );
+    assert!(!text.contains("privileged: true"));
+    assert!(!text.contains("hostPID"));
+    assert_eq!(
+        text.matches("drop: [ALL]").count(),
+        3,
+        "controller, agent and the guard"
+    );
+    assert!(text.contains("kind: PodMonitor") && text.contains("alert: TransshipMigrationStalled"));
+}
+
+fn definitions_are_what_the_code_produces() {
+    for crd in crd::all(Cel::With) {
+        let name = crd.metadata.name.clone().unwrap();
+        let (plural, _) = name.split_once('.').unwrap();
+        holds(
+            &format!("crds/{plural}.yaml"),
+            &serde_saphyr::to_string(&crd).unwrap(),
+        );
+    }
+    for (cel, file) in [(Cel::With, "cel"), (Cel::Without, "no-cel")] {
+        let mut text = String::new();
+        for mut crd in crd::all(cel) {
+            let keep = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
+            crd.metadata.annotations = Some([keep].into());
+            text += &format!("---\n{}", serde_saphyr::to_string(&crd).unwrap());
+        }
+        holds(&format!("charts/transship/files/crds/{file}.yaml"), &text);
+    }
+}
+
+fn manifests_are_what_the_chart_renders() {
+    const NAMESPACE: &str = "# Generated from charts/transship; do not edit.\n\
+        apiVersion: v1\nkind: Namespace\nmetadata:\n  name: transship\n  labels:\n    \
+        pod-security.kubernetes.io/enforce: privileged\n";
+    for (version, file) in [("1.30.0", "install"), ("1.22.0", "install-1.22")] {
+        let text = rendered(version, &["uninstallGuard.enabled=false"]);
+        holds(&format!("manifests/{file}.yaml"), &format!("{NAMESPACE}{text}"));
+    }
+}
+
+/// In this order: each is made from the one before.
+#[test]
+fn generated_files_are_up_to_date() {
+    definitions_are_what_the_code_produces();
+    manifests_are_what_the_chart_renders();
+}
+
+#[test]
+fn the_alerts_fire_when_they_should() {
+    let promtool = part("prometheus-bookworm", "promtool");
+    run(Command::new(&promtool).args(["check", "rules", "charts/transship/files/rules.yaml"]));
+    run(Command::new(&promtool).args(["test", "rules", "charts/transship/tests/rules_test.yaml"]));
+}
+
+#[test]
+fn every_alert_has_its_runbook() {
+    let rules = std::fs::read_to_string(repository("charts/transship/files/rules.yaml")).unwrap();
+    let runbooks = std::fs::read_to_string(repository("docs/runbooks.md")).unwrap();
+    let alerts: Vec<_> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "))
+        .collect();
+    assert!(!alerts.is_empty());
+    for alert in alerts {
+        assert!(
+            runbooks.contains(&format!("## {alert}\n")),
+            "docs/runbooks.md has no section {alert}"
+        );
+        assert!(
+            rules.contains(&format!("runbooks.md#{}", alert.to_lowercase())),
+            "{alert} has no link"
+        );
+    }
+}

@@ -1,0 +1,465 @@
+//! The controller against a real API server, with the permissions that the chart gives it: nodes and agents are played
+//! by `support/fleet.rs`.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+#[path = "support/api_server.rs"]
+mod api_server;
+#[path = "support/fleet.rs"]
+mod fleet;
+
+use std::time::{Duration, Instant};
+
+use api_server::{ADMIN, AGENT, ApiServer, CONTROLLER, NAMESPACE, api_server};
+use fleet::{Fleet, Script};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::task::JoinSet;
+use transship::api::migration::{MigrationPhase, RuntimeMigration};
+use transship::api::node_migration::{NodeMigration, NodePhase};
+use transship::api::{AGENT_LABEL, FINALIZER};
+use transship::controller::Leader;
+use transship::metrics::Metrics;
+
+/// One scenario at a time: controllers see the whole cluster.
+static TURN: Mutex<()> = Mutex::const_new(());
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+struct Scenario {
+    fleet: Fleet,
+    migrations: Api<RuntimeMigration>,
+    admin: Client,
+    tasks: JoinSet<()>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scenario {
+    /// Installs what the chart installs, and starts agents and `controllers` controllers.
+    async fn start(controllers: usize) -> Self {
+        let turn = TURN.lock().await;
+        let server: &ApiServer = api_server().await;
+        INSTALLED
+            .get_or_init(|| async {
+                let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install-1.22.yaml");
+                server.kubectl(&["apply", "-f", manifest], "");
+                server.kubectl(
+                    &[
+                        "wait",
+                        "--for=condition=Established",
+                        "crd",
+                        "--all",
+                        "--timeout=30s",
+                    ],
+                    "",
+                );
+            })
+            .await;
+        let admin = server.client(ADMIN).await;
+        let fleet = Fleet::new(admin.clone(), server.client(AGENT).await);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(fleet.clone().play());
+        for number in 0..controllers {
+            let leader = Leader {
+                client: server.client(CONTROLLER).await,
+                namespace: NAMESPACE.to_owned(),
+                identity: format!("controller-{number}"),
+                own_node: None,
+                metrics: Metrics::new().unwrap(),
+            };
+            tasks.spawn(async move {
+                leader.lead().await.unwrap();
+            });
+        }
+        Self {
+            fleet,
+            migrations: Api::all(admin.clone()),
+            admin,
+            tasks,
+            _turn: turn,
+        }
+    }
+
+    async fn create(&self, name: &str, group: &str, more: Value) {
+        let mut spec = json!({
+            "mode": "Apply",
+            "nodeSelector": { "matchLabels": { "group": group } },
+            "target": { "runtime": "containerd" },
+        });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({ "metadata": { "name": name }, "spec": spec,
+            "apiVersion": "transship.dev/v1alpha1", "kind": "RuntimeMigration" });
+        self.migrations
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap();
+    }
+
+    async fn edit(&self, name: &str, spec: Value) {
+        let patch = json!({ "spec": spec });
+        self.migrations
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the migration is as the closure says, and returns it.
+    async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&RuntimeMigration) -> bool,
+    ) -> RuntimeMigration {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = self.migrations.get(name).await.unwrap();
+            if holds(&now) {
+                return now;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited 60 s for {name}: {what}; it is {:#?}",
+                now.status
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn until_phase(&self, name: &str, phase: MigrationPhase) -> RuntimeMigration {
+        self.until(name, phase.name(), |m| {
+            let status = m.status.clone().unwrap_or_default();
+            status.phase == phase && Some(status.observed_generation) == m.metadata.generation
+        })
+        .await
+    }
+
+    async fn gone(&self, name: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        while let Some(now) = self.migrations.get_opt(name).await.unwrap() {
+            assert!(
+                Instant::now() < deadline,
+                "{name} is still there after {within:?}: {:#?}",
+                now.status
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    async fn node(&self, name: &str) -> Node {
+        Api::<Node>::all(self.admin.clone()).get(name).await.unwrap()
+    }
+
+    async fn share(&self, name: &str) -> Option<NodeMigration> {
+        Api::<NodeMigration>::all(self.admin.clone())
+            .get_opt(name)
+            .await
+            .unwrap()
+    }
+
+    async fn without_label(&self, names: &[&str]) {
+        for name in names {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while self.node(name).await.labels().contains_key(AGENT_LABEL) {
+                assert!(Instant::now() < deadline, "{name} still bears the agent's label");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    async fn reasons(&self, regarding: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.admin.clone(), "default");
+        let of = |event: &Event| event.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(regarding);
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter()
+            .filter(|event| of(event))
+            .filter_map(|event| event.reason.clone())
+            .collect()
+    }
+
+    /// Removes what the scenario made; there is no garbage collector here.
+    async fn end(mut self, names: &[&str]) {
+        for name in names {
+            if self.migrations.get_opt(name).await.unwrap().is_some() {
+                self.migrations
+                    .delete(name, &DeleteParams::default())
+                    .await
+                    .unwrap();
+            }
+            self.gone(name, Duration::from_secs(30)).await;
+        }
+        self.tasks.shutdown().await;
+        self.fleet.remove().await;
+        let shares: Api<NodeMigration> = Api::all(self.admin.clone());
+        shares
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
+    }
+}
+
+fn message(migration: &RuntimeMigration) -> String {
+    migration.status.clone().unwrap_or_default().message
+}
+
+#[tokio::test]
+async fn plans_first_and_then_applies_one_by_one() {
+    let s = Scenario::start(1).await;
+    for name in ["p1", "p2", "p3"] {
+        s.fleet.node(name, "p").await;
+    }
+    s.fleet
+        .node_with(
+            "p0",
+            json!({ "group": "p", "node-role.kubernetes.io/control-plane": "" }),
+        )
+        .await;
+    s.create("plan", "p", json!({ "mode": "Plan" })).await;
+    let planned = s.until_phase("plan", MigrationPhase::Succeeded).await;
+    let status = planned.status.unwrap();
+    assert_eq!(
+        (
+            status.nodes.planned,
+            status.nodes.skipped,
+            status.progress.as_str()
+        ),
+        (3, 1, "3/3")
+    );
+    s.without_label(&["p1", "p2", "p3"]).await;
+    assert_eq!(s.share("p1").await.unwrap().phase(), NodePhase::Planned);
+    assert!(s.share("p0").await.is_none(), "the control plane is left out");
+
+    s.edit("plan", json!({ "mode": "Apply" })).await;
+    let done = s.until_phase("plan", MigrationPhase::Succeeded).await;
+    assert_eq!(message(&done), "all 3 nodes are on the target");
+    assert_eq!(s.fleet.most(), 1, "one at a time");
+    s.without_label(&["p1", "p2", "p3"]).await;
+    let reasons = s.reasons("plan").await;
+    for reason in [
+        "NodePlanning",
+        "NodePlanned",
+        "NodeStarted",
+        "NodeSucceeded",
+        "Complete",
+    ] {
+        assert!(
+            reasons.iter().any(|r| r == reason),
+            "{reason} is missing in {reasons:?}"
+        );
+    }
+    assert!(
+        s.reasons("p1").await.iter().any(|r| r == "NodeSucceeded"),
+        "the Node has its event too"
+    );
+    s.end(&["plan"]).await;
+}
+
+#[tokio::test]
+async fn the_brake_stops_and_an_edit_tries_again() {
+    let s = Scenario::start(1).await;
+    for name in ["b1", "b2", "b3"] {
+        s.fleet.node(name, "b").await;
+    }
+    s.fleet.script("b2", Script::RollBack);
+    s.create("brake", "b", json!({})).await;
+    let paused = s.until_phase("brake", MigrationPhase::Paused).await;
+    assert!(message(&paused).contains("b2 RolledBack"), "{}", message(&paused));
+    let nodes = paused.status.unwrap().nodes;
+    assert_eq!((nodes.succeeded, nodes.rolled_back, nodes.pending), (1, 1, 1));
+    assert!(s.share("b3").await.is_none(), "nothing more is started");
+    let before = s.share("b1").await.unwrap().metadata.generation;
+
+    s.fleet.script("b2", Script::Succeed);
+    s.edit("brake", json!({ "strategy": { "maxFailures": 2 } })).await;
+    s.until_phase("brake", MigrationPhase::Succeeded).await;
+    assert_eq!(
+        s.share("b1").await.unwrap().metadata.generation,
+        before,
+        "what succeeded is not tried again"
+    );
+    s.end(&["brake"]).await;
+}
+
+#[tokio::test]
+async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent() {
+    let s = Scenario::start(1).await;
+    s.fleet.node("d1", "d").await;
+    s.fleet.script("d1", Script::Hang);
+    s.create("deleted", "d", json!({})).await;
+    let draining = |m: &RuntimeMigration| message(m).contains("Draining");
+    let held = s.until("deleted", "draining", draining).await;
+    assert!(held.finalizers().iter().any(|f| f == FINALIZER));
+    s.migrations
+        .delete("deleted", &DeleteParams::default())
+        .await
+        .unwrap();
+    s.gone("deleted", Duration::from_secs(30)).await;
+    let node = s.node("d1").await;
+    assert!(!node.labels().contains_key(AGENT_LABEL));
+    assert_ne!(node.spec.unwrap().unschedulable, Some(true));
+    assert_eq!(s.share("d1").await.unwrap().phase(), NodePhase::RolledBack);
+
+    // A plan changes nothing: nobody waits for it.
+    s.fleet.node("d2", "d-plan").await;
+    s.fleet.script("d2", Script::Absent);
+    s.create("absent", "d-plan", json!({ "mode": "Plan" })).await;
+    s.until("absent", "a slot", |m| {
+        m.status.clone().unwrap_or_default().active_nodes.len() == 1
+    })
+    .await;
+    s.migrations
+        .delete("absent", &DeleteParams::default())
+        .await
+        .unwrap();
+    s.gone("absent", Duration::from_secs(20)).await;
+    s.end(&[]).await;
+}
+
+#[tokio::test]
+async fn why_nothing_happens_is_always_said() {
+    let s = Scenario::start(1).await;
+    s.fleet.node("q1", "q").await;
+    s.fleet.node("q2", "q").await;
+    // The schema of this server cannot refuse these; the controller does.
+    s.create("invalid", "q", json!({ "nodeSelector": {} })).await;
+    let invalid = s
+        .until("invalid", "a reason", |m| {
+            message(m).contains("spec.nodeSelector is empty")
+        })
+        .await;
+    let conditions = invalid.status.unwrap().conditions;
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c.type_ == "Progressing" && c.status == "False" && c.reason == "InvalidSpec")
+    );
+    assert!(
+        conditions
+            .iter()
+            .any(|c| c.type_ == "Degraded" && c.status == "True")
+    );
+
+    s.create("nobody", "nobody", json!({})).await;
+    s.until("nobody", "a reason", |m| message(m).contains("chooses no node"))
+        .await;
+
+    s.create("paused", "q", json!({ "paused": true })).await;
+    s.until("paused", "a reason", |m| {
+        message(m).contains("spec.paused is true")
+    })
+    .await;
+    assert!(s.share("q1").await.is_none());
+
+    s.fleet.status("q2", "docker://20.10.24", false).await;
+    s.edit("paused", json!({ "paused": false })).await;
+    s.until("paused", "a reason", |m| {
+        message(m).contains("unavailable already are q2")
+    })
+    .await;
+    s.fleet.script("q1", Script::Lie);
+    s.fleet.status("q2", "docker://20.10.24", true).await;
+    s.until("paused", "doubt", |m| {
+        message(m).contains("the Node shows another runtime")
+    })
+    .await;
+    s.fleet.status("q1", "containerd://1.6.20", true).await;
+    s.until_phase("paused", MigrationPhase::Succeeded).await;
+
+    let changed = json!({ "target": { "runtime": "containerd", "keepSource": true } });
+    s.edit("paused", changed).await;
+    s.until("paused", "a reason", |m| {
+        message(m).contains("spec.target is another than before")
+    })
+    .await;
+    s.end(&["invalid", "nobody", "paused"]).await;
+}
+
+#[tokio::test]
+async fn two_controllers_at_once_keep_the_budget() {
+    let s = Scenario::start(2).await;
+    for number in 0..8 {
+        s.fleet.node(&format!("t{number}"), "t").await;
+    }
+    s.create("two", "t", json!({ "strategy": { "maxUnavailable": "25%" } }))
+        .await;
+    s.until_phase("two", MigrationPhase::Succeeded).await;
+    assert_eq!(s.fleet.most(), 2, "a quarter of eight");
+    s.end(&["two"]).await;
+}
+
+#[tokio::test]
+async fn a_second_migration_leaves_the_nodes_of_an_active_one() {
+    let s = Scenario::start(1).await;
+    s.fleet.node("o1", "o").await;
+    s.fleet.script("o1", Script::Hang);
+    s.create("first", "o", json!({})).await;
+    s.until("first", "draining", |m| message(m).contains("Draining"))
+        .await;
+    s.create("second", "o", json!({})).await;
+    s.until("second", "a reason", |m| {
+        message(m).contains("under the migration first")
+    })
+    .await;
+    let owner = s.share("o1").await.unwrap().spec.migration.name;
+    assert_eq!(owner, "first");
+    // The first ends by its deletion; then the node is free.
+    s.migrations
+        .delete("first", &DeleteParams::default())
+        .await
+        .unwrap();
+    s.gone("first", Duration::from_secs(30)).await;
+    s.fleet.script("o1", Script::Succeed);
+    s.until_phase("second", MigrationPhase::Succeeded).await;
+    assert_eq!(s.share("o1").await.unwrap().spec.migration.name, "second");
+    s.end(&["second"]).await;
+}
+
+#[tokio::test]
+async fn the_accounts_may_do_nothing_else() {
+    let s = Scenario::start(0).await;
+    let server = api_server().await;
+    let may = |user: &str, arguments: &[&str]| {
+        let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
+            "user": user, "groups": ["system:serviceaccounts", "system:authenticated"],
+            "resourceAttributes": { "verb": arguments[0], "group": arguments[1], "resource": arguments[2],
+                "subresource": arguments.get(3).unwrap_or(&"") },
+        } });
+        server.kubectl(
+            &["create", "-f", "-", "-o", "jsonpath={.status.allowed}"],
+            &review.to_string(),
+        ) == "true"
+    };
+    for (user, arguments) in [
+        (AGENT, vec!["update", "transship.dev", "nodemigrations"]),
+        (AGENT, vec!["create", "transship.dev", "nodemigrations"]),
+        (
+            AGENT,
+            vec!["patch", "transship.dev", "runtimemigrations", "status"],
+        ),
+        (AGENT, vec!["patch", "", "nodes"]),
+        (AGENT, vec!["list", "", "pods"]),
+        (AGENT, vec!["get", "", "secrets"]),
+        (AGENT, vec!["create", "", "pods", "eviction"]),
+        (CONTROLLER, vec!["get", "", "secrets"]),
+        (CONTROLLER, vec!["create", "", "pods", "eviction"]),
+        (CONTROLLER, vec!["create", "", "pods", "exec"]),
+        (CONTROLLER, vec!["create", "transship.dev", "runtimemigrations"]),
+        (
+            CONTROLLER,
+            vec!["patch", "transship.dev", "nodemigrations", "status"],
+        ),
+        (CONTROLLER, vec!["list", "", "pods"]),
+    ] {
+        assert!(!may(user, &arguments), "{user} may {arguments:?}");
+    }
+    assert!(may(
+        AGENT,
+        &["patch", "transship.dev", "nodemigrations", "status"]
+    ));
+    assert!(may(CONTROLLER, &["patch", "", "nodes"]));
+    s.end(&[]).await;
+}

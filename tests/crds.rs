@@ -1,0 +1,143 @@
+//! The definitions: descriptions, and a real API server that refuses what the controller refuses.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+#[path = "support/api_server.rs"]
+mod api_server;
+
+use api_server::{ADMIN, ApiServer};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
+};
+use kube::Api;
+use kube::api::PostParams;
+use serde_json::{Value, json};
+use transship::api::crd::{self, Cel};
+use transship::api::migration::RuntimeMigration;
+use transship::api::validation::validate;
+
+#[test]
+fn every_field_is_described() {
+    for crd in crd::all(Cel::With) {
+        let schema = crd.spec.versions[0]
+            .schema
+            .clone()
+            .unwrap()
+            .open_api_v3_schema
+            .unwrap();
+        let mut bare = Vec::new();
+        undescribed(&schema, "", &mut bare);
+        assert_eq!(bare, Vec::<String>::new());
+    }
+}
+
+fn undescribed(schema: &JSONSchemaProps, path: &str, bare: &mut Vec<String>) {
+    for (name, field) in schema.properties.iter().flatten() {
+        let path = format!("{path}.{name}");
+        if field.description.as_ref().is_none_or(String::is_empty) {
+            bare.push(path.clone());
+        }
+        undescribed(field, &path, bare);
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &field.items {
+            undescribed(items, &path, bare);
+        }
+    }
+}
+
+fn migration(change: &Value) -> Value {
+    let mut spec = json!({
+        "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
+        "target": { "runtime": "containerd" },
+    });
+    for (key, value) in change.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({
+        "apiVersion": "transship.dev/v1alpha1",
+        "kind": "RuntimeMigration",
+        "metadata": { "generateName": "m-" },
+        "spec": spec,
+    })
+}
+
+/// 1.23 evaluates rules in CEL behind its gate, but does not know `oldSelf` yet: those are left out here.
+#[tokio::test]
+async fn the_api_server_and_the_controller_agree() {
+    let server = ApiServer::start(&["--feature-gates=CustomResourceValidationExpressions=true"]).await;
+    let client = server.client(ADMIN).await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let [mut definition, _] = crd::all(Cel::With);
+    let schema = definition.spec.versions[0]
+        .schema
+        .as_mut()
+        .unwrap()
+        .open_api_v3_schema
+        .as_mut()
+        .unwrap();
+    let rules = schema.x_kubernetes_validations.as_mut().unwrap();
+    rules.retain(|rule| !rule.rule.contains("oldSelf"));
+    assert!(!rules.is_empty());
+    definitions
+        .create(&PostParams::default(), &definition)
+        .await
+        .unwrap();
+    let objects: Api<kube::core::DynamicObject> =
+        Api::all_with(client, &kube::core::ApiResource::erase::<RuntimeMigration>(&()));
+    wait_until_served(&objects).await;
+
+    let good = [
+        json!({}),
+        json!({ "strategy": { "maxUnavailable": "10%" } }),
+        json!({ "strategy": { "maxUnavailable": "100%", "maxFailures": 3 } }),
+        json!({ "strategy": { "maxUnavailable": 25 } }),
+        json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1 } }),
+        json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } }),
+        json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b"] }] } }),
+    ];
+    let bad = [
+        json!({ "nodeSelector": {} }),
+        json!({ "nodeSelector": { "matchLabels": {} } }),
+        json!({ "nodeSelector": { "matchExpressions": [] } }),
+        json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } }),
+        json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Gt", "values": ["1"] }] } }),
+        json!({ "target": { "runtime": "cri-o" } }),
+        json!({ "target": { "runtime": "dockershim" } }),
+        json!({ "target": { "runtime": "docker" } }),
+        json!({ "strategy": { "maxUnavailable": 0 } }),
+        json!({ "strategy": { "maxUnavailable": -3 } }),
+        json!({ "strategy": { "maxUnavailable": "0%" } }),
+        json!({ "strategy": { "maxUnavailable": "101%" } }),
+        json!({ "strategy": { "maxUnavailable": "010%" } }),
+        json!({ "strategy": { "maxUnavailable": "5" } }),
+        json!({ "strategy": { "maxUnavailable": "ten" } }),
+        json!({ "strategy": { "maxFailures": 0 } }),
+        json!({ "drain": { "timeout": "soon" } }),
+        json!({ "drain": { "timeout": "" } }),
+        json!({ "drain": { "gracePeriod": -2 } }),
+        json!({ "rollback": { "confirmWithin": "5 minutes" } }),
+    ];
+    let judged = good
+        .iter()
+        .map(|case| (case, true))
+        .chain(bad.iter().map(|case| (case, false)));
+    for (change, accepted) in judged {
+        let object = migration(change);
+        let by_controller = serde_json::from_value::<RuntimeMigration>(object.clone())
+            .is_ok_and(|m| validate(&m.spec, None).is_empty());
+        let answer = objects
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await;
+        assert_eq!(answer.is_ok(), accepted, "API server, {change}: {answer:?}");
+        assert_eq!(by_controller, accepted, "controller, {change}");
+    }
+}
+
+async fn wait_until_served(objects: &Api<kube::core::DynamicObject>) {
+    for _ in 0..100 {
+        if objects.list(&Default::default()).await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("RuntimeMigrations are not served after 10 s");
+}

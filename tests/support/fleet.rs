@@ -1,0 +1,171 @@
+//! Nodes that exist in the API alone, and an agent that plays its part on them from a script: it writes statuses with
+//! the agent's own service account, one phase at a time, and changes the Node as a kubelet would.
+
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::json;
+use transship::api::AGENT_LABEL;
+use transship::api::node_migration::{Action, NodeMigration, NodePhase};
+
+/// What the agent of a node does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Script {
+    /// Everything goes well.
+    #[default]
+    Succeed,
+    /// The switch fails, and the node goes back.
+    RollBack,
+    /// A finding blocks.
+    Block,
+    /// It drains until it is told to abort.
+    Hang,
+    /// Its pod never starts.
+    Absent,
+    /// It says Succeeded and has done nothing.
+    Lie,
+}
+
+/// The nodes of a test and their agents.
+#[derive(Clone)]
+pub struct Fleet {
+    admin: Client,
+    agent: Client,
+    scripts: Arc<Mutex<BTreeMap<String, Script>>>,
+    most: Arc<AtomicUsize>,
+}
+
+impl Fleet {
+    pub fn new(admin: Client, agent: Client) -> Self {
+        Self {
+            admin,
+            agent,
+            scripts: Arc::default(),
+            most: Arc::default(),
+        }
+    }
+
+    /// Makes a Ready node on dockershim that bears the label `group`.
+    pub async fn node(&self, name: &str, group: &str) {
+        self.node_with(name, json!({ "group": group, "kubernetes.io/os": "linux" }))
+            .await;
+    }
+
+    pub async fn node_with(&self, name: &str, labels: serde_json::Value) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let node = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).unwrap();
+        nodes.create(&PostParams::default(), &node).await.unwrap();
+        self.status(name, "docker://20.10.24", true).await;
+        self.scripts
+            .lock()
+            .unwrap()
+            .insert(name.to_owned(), Script::Succeed);
+    }
+
+    /// What the kubelet writes of itself.
+    pub async fn status(&self, name: &str, runtime: &str, ready: bool) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let patch = json!({ "status": {
+            "nodeInfo": { "containerRuntimeVersion": runtime, "architecture": "amd64", "bootID": "", "kernelVersion": "",
+                "kubeProxyVersion": "", "kubeletVersion": "v1.23.17", "machineID": "", "operatingSystem": "linux",
+                "osImage": "", "systemUUID": "" },
+            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" }, "reason": "Test",
+                "message": "", "lastHeartbeatTime": null, "lastTransitionTime": null }],
+        } });
+        nodes
+            .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .unwrap();
+    }
+
+    pub fn script(&self, name: &str, script: Script) {
+        self.scripts.lock().unwrap().insert(name.to_owned(), script);
+    }
+
+    /// How many nodes were under way at the same time, at most.
+    pub fn most(&self) -> usize {
+        self.most.load(Ordering::Relaxed)
+    }
+
+    /// Plays the agents until the future is dropped.
+    pub async fn play(self) {
+        loop {
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            let shares: Api<NodeMigration> = Api::all(self.agent.clone());
+            let Ok(all) = shares.list(&ListParams::default()).await else {
+                continue;
+            };
+            let under_way = all
+                .iter()
+                .filter(|s| s.spec.action != Action::Plan && !s.phase().ended())
+                .count();
+            self.most.fetch_max(under_way, Ordering::Relaxed);
+            for share in all {
+                self.step(&shares, &share).await;
+            }
+        }
+    }
+
+    async fn step(&self, shares: &Api<NodeMigration>, share: &NodeMigration) {
+        let name = share.name_any();
+        let Some(script) = self.scripts.lock().unwrap().get(&name).copied() else {
+            return;
+        };
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let Ok(node) = nodes.get(&name).await else { return };
+        // The DaemonSet runs the agent where the label is.
+        if script == Script::Absent || !node.labels().contains_key(AGENT_LABEL) || share.phase().ended() {
+            return;
+        }
+        let next = match (share.spec.action, share.phase(), script) {
+            (Action::Plan, _, Script::Block) | (Action::Migrate, NodePhase::Pending, Script::Block) => {
+                NodePhase::Blocked
+            }
+            (Action::Plan, ..) => NodePhase::Planned,
+            (Action::Abort, ..) => NodePhase::RolledBack,
+            (Action::Migrate, NodePhase::Pending, Script::Lie) => NodePhase::Succeeded,
+            (Action::Migrate, NodePhase::Pending, _) => NodePhase::Preparing,
+            (Action::Migrate, NodePhase::Preparing, _) => NodePhase::Draining,
+            (Action::Migrate, NodePhase::Draining, Script::Hang) => return,
+            (Action::Migrate, NodePhase::Draining, _) => NodePhase::Switching,
+            (Action::Migrate, _, Script::RollBack) => NodePhase::RolledBack,
+            (Action::Migrate, ..) => NodePhase::Succeeded,
+        };
+        match next {
+            NodePhase::Draining => nodes.cordon(&name).await.map(drop).unwrap(),
+            NodePhase::RolledBack => nodes.uncordon(&name).await.map(drop).unwrap(),
+            NodePhase::Succeeded if script != Script::Lie => {
+                self.status(&name, "containerd://1.6.20", true).await;
+                nodes.uncordon(&name).await.map(drop).unwrap();
+            }
+            _ => {}
+        }
+        let of = &share.spec;
+        let status = json!({ "status": {
+            "migrationUid": of.migration.uid, "migrationGeneration": of.migration.generation, "action": of.action,
+            "nodeUid": of.node_uid, "phase": next, "message": format!("the script says {}", next.name()),
+            "findings": [], "stepsDone": 0, "times": [], "conditions": [],
+        } });
+        shares
+            .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    /// Removes the nodes of this test.
+    pub async fn remove(&self) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let names: Vec<String> = self.scripts.lock().unwrap().keys().cloned().collect();
+        for name in names {
+            nodes.delete(&name, &DeleteParams::default()).await.unwrap();
+        }
+    }
+}
