@@ -13,7 +13,7 @@ use transship::{
     plan::{
         digest::Digest,
         document::Plan,
-        facts::Facts,
+        facts::{Facts, TextFile},
         planner::{Request, plan},
         step::{Boot, FileStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
     },
@@ -385,6 +385,54 @@ fn docker_stays_where_it_is_asked_for() {
     for (name, facts) in fixtures::all() {
         walk(&facts, &request, &name);
     }
+}
+
+#[test]
+fn a_containerd_that_is_configured_already_is_not_restarted() {
+    let mut seen = 0;
+    for (name, mut facts) in fixtures::all() {
+        let outcome = plan(&facts, &fixtures::request());
+        let Some(first) = outcome.plan() else { continue };
+        let containerd = facts.containerd.as_mut().unwrap();
+        for step in &first.steps {
+            let Step::File(FileStep {
+                path,
+                want: Some(want),
+                ..
+            }) = &step.does
+            else {
+                continue;
+            };
+            let (text, digest) = (want.text.clone(), Digest::of(&want.text));
+            let file = Some(TextFile {
+                path: path.clone(),
+                text,
+                digest,
+                mode: want.mode,
+            });
+            for place in [&mut containerd.config, &mut containerd.drop_in] {
+                if place.path == *path {
+                    place.file.clone_from(&file);
+                }
+            }
+        }
+        if containerd.cri.is_some() {
+            seen += 1;
+            let outcome = plan(&facts, &fixtures::request());
+            let restarts = |step: &Step| matches!(step, Step::Unit(unit) if unit.restart != Restart::Never);
+            assert!(
+                !outcome
+                    .plan()
+                    .unwrap()
+                    .steps
+                    .iter()
+                    .any(|step| restarts(&step.does)),
+                "{name}"
+            );
+        }
+        walk(&facts, &fixtures::request(), &name);
+    }
+    assert!(seen > 0);
 }
 
 /// Plans that are wrong in one place each: the walk must notice.

@@ -165,7 +165,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             });
         findings.push(KUBECONFIG_ELSEWHERE.found(
             format!("the kubelet's kubeconfig is {place}"),
-            "Add its directory to the chart's `agent.kubeconfigDirectories`, or let the agent use its service account.",
+            "Let the agent's pod mount its directory (a value of the chart), or give the agent its service account's identity.",
         ));
     }
     findings
