@@ -580,3 +580,6 @@ fn is_ready(node: &Node, since: i64) -> bool {
                 .is_some_and(|beat| beat.0.as_second() >= since)
     })
 }
+
+#[cfg(test)]
+mod tests;
