@@ -6,6 +6,8 @@
 #[path = "support/api_server.rs"]
 mod api_server;
 
+use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use api_server::{ADMIN, ApiServer, api_server, kubelet};
@@ -252,5 +254,90 @@ async fn a_kubeconfig_that_is_not_there_is_named() {
         error
             .to_string()
             .starts_with("the kubelet's kubeconfig /nowhere/kubelet.conf cannot be used")
+    );
+}
+
+fn openssl(directory: &Path, arguments: &[&str]) {
+    let output = Command::new("openssl")
+        .current_dir(directory)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A certificate of a node and its key in one file, as the kubelet keeps them, signed by the authority `ca`.
+fn certificate(directory: &Path, ca: &str, file: &str) {
+    let subject = "/O=system:nodes/CN=system:node:w1";
+    let new_key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ];
+    let own = [
+        "req", "-x509", "-days", "2", "-subj", "/CN=ca", "-keyout", "ca.key", "-out", ca,
+    ];
+    openssl(directory, &[&own[..], &new_key].concat());
+    let asked = ["req", "-subj", subject, "-keyout", "node.key", "-out", "node.csr"];
+    openssl(directory, &[&asked[..], &new_key].concat());
+    std::fs::write(directory.join("extensions"), "extendedKeyUsage=clientAuth").unwrap();
+    let signed = [
+        "x509",
+        "-req",
+        "-in",
+        "node.csr",
+        "-CA",
+        ca,
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+    ];
+    let as_client = ["-extfile", "extensions", "-days", "1", "-out", "node.crt"];
+    openssl(directory, &[&signed[..], &as_client].concat());
+    let both = [
+        std::fs::read(directory.join("node.crt")),
+        std::fs::read(directory.join("node.key")),
+    ];
+    std::fs::write(directory.join(file), both.map(Result::unwrap).concat()).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_that_the_kubelet_rotates_is_read_again() {
+    let directory = tempfile::tempdir().unwrap();
+    certificate(directory.path(), "ca.crt", "good.pem");
+    certificate(directory.path(), "other.crt", "bad.pem");
+    let flag = format!("--client-ca-file={}", directory.path().join("ca.crt").display());
+    let server = ApiServer::start(&[&flag]).await;
+    let admin: Api<Node> = Api::all(server.client(ADMIN).await);
+    let node = serde_json::from_value(json!({ "metadata": { "name": "w1" } })).unwrap();
+    admin.create(&PostParams::default(), &node).await.unwrap();
+
+    let current = directory.path().join("kubelet-client-current.pem");
+    let mut kubeconfig = server.kubeconfig(&kubelet("w1"));
+    kubeconfig.auth_infos[0].auth_info = serde_json::from_value(json!({
+        "client-certificate": current, "client-key": current,
+    }))
+    .unwrap();
+    let file = directory.path().join("kubelet.conf");
+    std::fs::write(&file, serde_json::to_string(&kubeconfig).unwrap()).unwrap();
+
+    std::fs::copy(directory.path().join("bad.pem"), &current).unwrap();
+    let mut identity = NodeIdentity::new(file, "w1".to_owned());
+    let refused = identity.node().await.unwrap_err();
+    assert!(matches!(refused, IdentityError::Api { .. }), "{refused}");
+    assert!(!refused.is_absence(), "{refused}");
+    std::fs::copy(directory.path().join("good.pem"), &current).unwrap();
+    assert_eq!(identity.node().await.unwrap().name_any(), "w1");
+    let cordon = json!({ "spec": { "unschedulable": true } });
+    identity.patch_node(&cordon).await.unwrap();
+    assert_eq!(
+        admin.get("w1").await.unwrap().spec.unwrap().unschedulable,
+        Some(true)
     );
 }
