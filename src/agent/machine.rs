@@ -2,6 +2,7 @@
 //! status is written before every act, and what it alone remembers (when the drain began, that it timed out) is
 //! read back from it after the agent's death in the middle of a switch.
 
+mod begun;
 mod untouched;
 
 use std::{collections::BTreeMap, time::Duration};
@@ -12,23 +13,18 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::{
-    drain::{Survey, blocking},
     host::{Planned, Run},
-    node::{self, End},
     report,
 };
 use crate::{
     api::{
         node_migration::{
-            Action, BlockingPod, DrainProgress, NodeMigration, NodeMigrationSpec, NodeMigrationStatus,
-            NodePhase, PlanSummary, RuntimeVersion,
+            Action, NodeMigration, NodeMigrationSpec, NodeMigrationStatus, NodePhase, PlanSummary,
+            RuntimeVersion,
         },
         request::Runtime,
     },
-    executor::{
-        control::Order,
-        progress::{Progress, State},
-    },
+    executor::control::Order,
     plan::document::Plan,
 };
 
@@ -171,7 +167,7 @@ pub fn decide(seen: &Seen<'_>) -> Option<Decision> {
         .run
         .and_then(|run| run.progress.as_ref().map(|progress| (run, progress)));
     let mut decision = match begun {
-        Some((run, progress)) => Attempt { seen, run, progress }.decide(status),
+        Some((run, progress)) => begun::Attempt { seen, run, progress }.decide(status),
         None => untouched::decide(seen, status),
     };
     if let Some(trouble) = seen.trouble.filter(|_| !decision.status.phase.ended()) {
@@ -226,359 +222,6 @@ fn describe(status: &mut NodeMigrationStatus, plan: &Plan, words: &[String]) {
         });
         status.findings.clone_from(&plan.findings);
     }
-}
-
-/// A node that the executor has begun to work on.
-struct Attempt<'a> {
-    seen: &'a Seen<'a>,
-    run: &'a Run,
-    progress: &'a Progress,
-}
-
-impl Attempt<'_> {
-    fn decide(&self, mut status: NodeMigrationStatus) -> Decision {
-        self.describe(&mut status);
-        match self.progress.state {
-            State::Committed => self.settle(status, End::Target(self.run.plan.target.0)),
-            State::RolledBack => self.settle(status, End::Source),
-            State::Broken => {
-                let error = self
-                    .progress
-                    .error
-                    .as_deref()
-                    .unwrap_or("the executor does not say why");
-                let message = format!(
-                    "a person has to help: {error}; `transship node status` on the node says how far it is"
-                );
-                self.then(status, NodePhase::Failed, message, Act::Rest)
-            }
-            State::RollingBack => self.going_back(status),
-            _ if self.run.abort => self.going_back(status),
-            State::Preparing if self.aborted() => self.abort(status),
-            State::Preparing => self.watch(status, NodePhase::Preparing, "prepares while the node serves"),
-            State::Prepared if self.run.go => {
-                self.watch(status, NodePhase::Switching, "the executor takes over")
-            }
-            State::Prepared if self.aborted() => self.abort(status),
-            State::Prepared => self.drain(status),
-            State::Switching => self.watch(status, NodePhase::Switching, "switches"),
-            State::AwaitingCommit { .. } if self.run.commit => self.watch(
-                status,
-                NodePhase::Verifying,
-                "confirmed; the executor takes note of it",
-            ),
-            State::AwaitingCommit { .. } => self.verify(status),
-        }
-    }
-
-    fn then(
-        &self,
-        mut status: NodeMigrationStatus,
-        phase: NodePhase,
-        message: impl Into<String>,
-        act: Act,
-    ) -> Decision {
-        report::enter(&mut status, phase, self.seen.now);
-        status.message = message.into();
-        Decision { status, act }
-    }
-
-    fn describe(&self, status: &mut NodeMigrationStatus) {
-        let Run { plan, words, .. } = self.run;
-        describe(status, plan, words);
-        status.steps_done = u32::try_from(self.progress.steps_done).unwrap_or(u32::MAX);
-        status.current_step = self.progress.current.and_then(|step| words.get(step).cloned());
-        status.image_bytes = Some(self.progress.image_bytes)
-            .filter(|bytes| *bytes > 0)
-            .map(|bytes| bytes.cast_signed());
-        let forwards = matches!(
-            self.progress.state,
-            State::AwaitingCommit { .. } | State::Committed
-        );
-        if let (true, Some(stopped), Some(started)) = (
-            forwards,
-            self.progress.kubelet_stopped,
-            self.progress.kubelet_started,
-        ) {
-            status.kubelet_downtime_millis = Some(started.as_millisecond() - stopped.as_millisecond());
-        }
-        // That it goes back because it was told to is no error.
-        status.last_error = self.progress.error.clone().filter(|_| !self.run.abort);
-    }
-
-    fn aborted(&self) -> bool {
-        self.seen.migration.spec.action == Action::Abort
-    }
-
-    /// The executor works; it is started if it does not run.
-    fn keep_running(&self) -> Act {
-        if self.run.executor_running {
-            Act::Wait
-        } else {
-            Act::StartExecutor
-        }
-    }
-
-    fn watch(&self, status: NodeMigrationStatus, phase: NodePhase, what: &str) -> Decision {
-        let message = match &status.current_step {
-            Some(step) => format!(
-                "{what}: step {} of {}: {step}",
-                self.progress.steps_done + 1,
-                self.run.plan.steps.len()
-            ),
-            None => what.to_owned(),
-        };
-        self.then(status, phase, message, self.keep_running())
-    }
-
-    fn going_back(&self, status: NodeMigrationStatus) -> Decision {
-        let message = format!("goes back: {}", self.why_back(&status));
-        self.then(status, NodePhase::RollingBack, message, self.keep_running())
-    }
-
-    fn why_back(&self, status: &NodeMigrationStatus) -> String {
-        if let Some(timed_out) = report::condition(status, report::DRAIN_TIMED_OUT) {
-            timed_out.to_owned()
-        } else if self.aborted() && self.run.abort {
-            "the migration is being deleted".to_owned()
-        } else {
-            self.progress
-                .error
-                .clone()
-                .unwrap_or_else(|| "it was told to".to_owned())
-        }
-    }
-
-    fn abort(&self, status: NodeMigrationStatus) -> Decision {
-        let message = "the migration is being deleted; what was prepared is undone";
-        self.then(status, NodePhase::RollingBack, message, Act::Order(Order::Abort))
-    }
-
-    fn drain(&self, mut status: NodeMigrationStatus) -> Decision {
-        let seen = self.seen;
-        let spec = &seen.migration.spec;
-        if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() {
-            return self.give_up_drain(status);
-        }
-        if let Some(patch) = node::cordon(seen.node, &spec.migration.uid) {
-            return self.then(status, NodePhase::Draining, "cordons the node", Act::Patch(patch));
-        }
-
-        let survey = Survey::new(seen.pods, &spec.drain, seen.own_pod.0);
-        let remaining = u32::try_from(survey.remaining()).unwrap_or(u32::MAX);
-        let refused = |pod: &&Pod| seen.refusals.get(&pod.uid().unwrap_or_default());
-        let before = status.drain.take().unwrap_or_default();
-        // A new agent knows from the status what the old one was told.
-        let told = |pod: &Pod| {
-            let here = |told: &&BlockingPod| {
-                told.name == pod.name_any() && pod.namespace().as_ref() == Some(&told.namespace)
-            };
-            before.blocking.iter().find(here).map(|told| told.reason.clone())
-        };
-        let mut in_the_way = survey.blocked.clone();
-        in_the_way.extend(survey.evict.iter().filter_map(|pod| {
-            let reason = refused(pod)
-                .map(|refusal| refusal.reason.clone())
-                .or_else(|| told(pod))?;
-            Some(blocking(pod, reason))
-        }));
-        status.drain = Some(DrainProgress {
-            evicted: before.evicted + before.remaining.saturating_sub(remaining),
-            remaining,
-            blocking: in_the_way,
-        });
-        if remaining == 0 {
-            let message = "no pod is left to evict; the executor takes over";
-            return self.then(status, NodePhase::Switching, message, Act::Order(Order::Go));
-        }
-
-        let since = report::first_entered(&status, NodePhase::Draining).unwrap_or(seen.now);
-        if seen.now.duration_since(since).unsigned_abs() > spec.drain.timeout.get() {
-            let message = format!(
-                "{remaining} pods did not leave within {}: {}",
-                spec.drain.timeout,
-                in_words(&status, &survey)
-            );
-            report::set_condition(&mut status, report::DRAIN_TIMED_OUT, message, seen.now);
-            return self.give_up_drain(status);
-        }
-        let rested = |refusal: &Refusal| seen.now.duration_since(refusal.at).unsigned_abs() >= RETRY_EVICTION;
-        let due: Vec<String> = survey
-            .evict
-            .iter()
-            .filter(|pod| refused(pod).is_none_or(rested))
-            .filter_map(|pod| pod.uid())
-            .collect();
-        let message = format!(
-            "waits for {remaining} pods to leave: {}",
-            in_words(&status, &survey)
-        );
-        let act = if due.is_empty() {
-            Act::Wait
-        } else {
-            Act::Evict(due)
-        };
-        self.then(status, NodePhase::Draining, message, act)
-    }
-
-    fn give_up_drain(&self, status: NodeMigrationStatus) -> Decision {
-        let message = report::condition(&status, report::DRAIN_TIMED_OUT)
-            .unwrap_or_default()
-            .to_owned();
-        self.then(status, NodePhase::RollingBack, message, Act::Order(Order::Abort))
-    }
-
-    /// The node runs under the target: is everything there that a commit stands for?
-    fn verify(&self, status: NodeMigrationStatus) -> Decision {
-        let missing = self.missing();
-        if missing.is_empty() {
-            let message = format!("healthy on {}; confirms", self.run.plan.target.0);
-            self.then(status, NodePhase::Verifying, message, Act::Order(Order::Commit))
-        } else {
-            let message = format!("waits until {}", missing.join(", and until "));
-            self.then(status, NodePhase::Verifying, message, self.keep_running())
-        }
-    }
-
-    /// What a commit still waits for.
-    fn missing(&self) -> Vec<String> {
-        let target = self.run.plan.target.0;
-        let scheme = node::scheme(target);
-        let Some(started) = self.progress.kubelet_started else {
-            return vec!["the journal says when the kubelet was started".to_owned()];
-        };
-        // The API keeps whole seconds.
-        let since = started.as_second();
-        let (namespace, name) = self.seen.own_pod;
-        let own = self
-            .seen
-            .pods
-            .iter()
-            .find(|pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace));
-        let mut missing = Vec::new();
-        if !own.is_some_and(|pod| runs_under(pod, scheme, since)) {
-            missing.push(format!(
-                "the agent's own pod is reported as running under {target}"
-            ));
-        }
-        let reported = node::runtime_version(self.seen.node);
-        if !reported.starts_with(scheme) {
-            missing.push(format!("the Node reports {target} instead of {reported}"));
-        }
-        if !is_ready(self.seen.node, since) {
-            missing.push("the Node reports Ready since the kubelet's start".to_owned());
-        }
-        match self.seen.kubelet {
-            Some(Ok(())) => {}
-            Some(Err(error)) => missing.push(format!("the kubelet is healthy ({error})")),
-            None => missing.push("the kubelet was asked for its health".to_owned()),
-        }
-        missing
-    }
-
-    /// The executor is done: the Node is put in order, and the migration of the node ends.
-    fn settle(&self, mut status: NodeMigrationStatus, end: End) -> Decision {
-        let patch = node::settle(self.seen.node, &self.seen.migration.spec.migration.uid, end);
-        status.current_step = None;
-        match (end, patch) {
-            (End::Target(_), Some(patch)) => {
-                let message = "confirmed; the node is put back in order";
-                self.then(status, NodePhase::Uncordoning, message, Act::Patch(patch))
-            }
-            (End::Source, Some(patch)) => {
-                let message = "back on the source; the node is put back in order";
-                self.then(status, NodePhase::RollingBack, message, Act::Patch(patch))
-            }
-            (End::Target(_), None) => {
-                let (runtime, version) = &self.run.plan.target;
-                let mut message = format!("runs on {runtime} {version}");
-                if let Some(millis) = status.kubelet_downtime_millis {
-                    let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
-                    message.push_str(&format!("; the kubelet was away for {seconds:.1} s"));
-                }
-                self.then(status, NodePhase::Succeeded, message, Act::Rest)
-            }
-            (End::Source, None) => {
-                let why = self.why_back(&status);
-                if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() {
-                    let message = format!("{why}. What was prepared is undone, the node serves");
-                    return self.then(status, NodePhase::Blocked, message, Act::Rest);
-                }
-                let left: String = self
-                    .progress
-                    .left
-                    .iter()
-                    .map(|left| format!("; left behind: {left}"))
-                    .collect();
-                let message = format!("back on {}: {why}{left}", self.run.plan.source.0);
-                self.then(status, NodePhase::RolledBack, message, Act::Rest)
-            }
-        }
-    }
-}
-
-/// What a drain waits for, the first few pods by name.
-fn in_words(status: &NodeMigrationStatus, survey: &Survey<'_>) -> String {
-    const SHOWN: usize = 3;
-    let blocking = status.drain.iter().flat_map(|drain| &drain.blocking);
-    let ending = survey.ending.iter().map(|pod| blocking_words(pod, "is ending"));
-    let words: Vec<String> = blocking
-        .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason))
-        .chain(ending)
-        .take(SHOWN + 1)
-        .collect();
-    match words.len() {
-        0 => "evictions are on their way".to_owned(),
-        n if n > SHOWN => format!("{}; and others", words[..SHOWN].join("; ")),
-        _ => words.join("; "),
-    }
-}
-
-fn blocking_words(pod: &Pod, what: &str) -> String {
-    format!(
-        "{}/{} {what}",
-        pod.namespace().unwrap_or_default(),
-        pod.name_any()
-    )
-}
-
-/// Whether every container of a pod runs under a runtime since a time.
-fn runs_under(pod: &Pod, scheme: &str, since: i64) -> bool {
-    let containers = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_deref())
-        .unwrap_or_default();
-    !containers.is_empty()
-        && containers.iter().all(|container| {
-            let started = container
-                .state
-                .as_ref()
-                .and_then(|state| state.running.as_ref())
-                .and_then(|running| running.started_at.as_ref());
-            container
-                .container_id
-                .as_deref()
-                .is_some_and(|id| id.starts_with(scheme))
-                && started.is_some_and(|started| started.0.as_second() >= since)
-        })
-}
-
-/// Whether the Node is Ready by a heartbeat since a time.
-fn is_ready(node: &Node, since: i64) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    conditions.iter().any(|condition| {
-        condition.type_ == "Ready"
-            && condition.status == "True"
-            && condition
-                .last_heartbeat_time
-                .as_ref()
-                .is_some_and(|beat| beat.0.as_second() >= since)
-    })
 }
 
 #[cfg(test)]

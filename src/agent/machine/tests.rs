@@ -4,10 +4,13 @@ use rstest::rstest;
 use serde_json::json;
 
 use super::*;
-use crate::plan::{
-    document::{FORMAT, PlannedStep, Section},
-    planner::{Outcome, Verdict},
-    step::{KubeletStep, Step},
+use crate::{
+    executor::progress::{Progress, State},
+    plan::{
+        document::{FORMAT, PlannedStep, Section},
+        planner::{Outcome, Verdict},
+        step::{KubeletStep, Step},
+    },
 };
 
 const NOW: i64 = 1_800_000_000;
