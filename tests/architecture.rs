@@ -1,0 +1,309 @@
+//! The layers: who may know whom. Read from the sources, so that a shortcut fails here and not in a review.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+use std::path::{Path, PathBuf};
+
+use syn::visit::{self, Visit};
+
+/// Lines of a file that are not blank, its tests included.
+const LONGEST: usize = 600;
+
+/// A module, and what it must not name: paths that begin so.
+const FORBIDDEN: &[(&str, &[&str])] = &[
+    (
+        "edit",
+        &[
+            "std::fs",
+            "std::process",
+            "std::net",
+            "std::env",
+            "tokio",
+            "kube",
+            "bollard",
+            "tonic",
+            "zbus",
+            "nix",
+            "crate::api",
+            "crate::plan",
+            "crate::host",
+            "crate::runtime",
+            "crate::inspect",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    (
+        "plan",
+        &[
+            "std::fs",
+            "std::process",
+            "std::net",
+            "std::env",
+            "tokio",
+            "kube",
+            "bollard",
+            "tonic",
+            "zbus",
+            "nix",
+            "crate::api::migration",
+            "crate::api::node_migration",
+            "crate::host",
+            "crate::runtime",
+            "crate::inspect",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    (
+        "host",
+        &[
+            "kube",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    (
+        "runtime",
+        &[
+            "kube",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    (
+        "inspect",
+        &[
+            "kube",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    (
+        "executor",
+        &[
+            "kube",
+            "crate::api::migration",
+            "crate::api::node_migration",
+            "crate::node",
+            "crate::agent",
+            "crate::controller",
+        ],
+    ),
+    ("node", &["kube", "crate::agent", "crate::controller"]),
+    ("agent", &["crate::controller"]),
+    (
+        "controller",
+        &[
+            "bollard",
+            "zbus",
+            "nix",
+            "crate::host",
+            "crate::runtime",
+            "crate::inspect",
+            "crate::executor",
+            "crate::node",
+            "crate::agent",
+        ],
+    ),
+];
+
+/// The files of the host are touched in one place.
+const FILES: &str = "host/files.rs";
+
+struct Source {
+    path: PathBuf,
+    text: String,
+}
+
+impl Source {
+    /// The path below `src/`.
+    fn name(&self) -> String {
+        self.path.to_string_lossy().into_owned()
+    }
+
+    /// The first module of its path: `plan` for `plan/step.rs` and for `plan.rs`.
+    fn module(&self) -> String {
+        let first = self.path.iter().next().unwrap().to_string_lossy().into_owned();
+        first.trim_end_matches(".rs").to_owned()
+    }
+}
+
+fn sources() -> Vec<Source> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = walkdir::WalkDir::new(&root)
+        .sort_by_file_name()
+        .into_iter()
+        .map(Result::unwrap);
+    let rust = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "rs"));
+    rust.map(|file| Source {
+        path: file.path().strip_prefix(&root).unwrap().to_owned(),
+        text: std::fs::read_to_string(file.path()).unwrap(),
+    })
+    .collect()
+}
+
+/// Every path that a file names outside its tests.
+#[derive(Default)]
+struct Named(Vec<String>);
+
+impl<'ast> Visit<'ast> for Named {
+    fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
+        if !is_test(&module.attrs) {
+            visit::visit_item_mod(self, module);
+        }
+    }
+    fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
+        if !is_test(&item.attrs) {
+            flatten(&item.tree, String::new(), &mut self.0);
+        }
+    }
+    fn visit_path(&mut self, path: &'ast syn::Path) {
+        let segments: Vec<String> = path
+            .segments
+            .iter()
+            .map(|segment| segment.ident.to_string())
+            .collect();
+        self.0.push(segments.join("::"));
+        visit::visit_path(self, path);
+    }
+}
+
+fn is_test(attributes: &[syn::Attribute]) -> bool {
+    let test = |list: &syn::MetaList| list.path.is_ident("cfg") && list.tokens.to_string() == "test";
+    attributes
+        .iter()
+        .any(|attribute| attribute.meta.require_list().is_ok_and(test))
+}
+
+fn flatten(tree: &syn::UseTree, before: String, named: &mut Vec<String>) {
+    let join = |name: String| {
+        if before.is_empty() {
+            name
+        } else {
+            format!("{before}::{name}")
+        }
+    };
+    match tree {
+        syn::UseTree::Path(path) => flatten(&path.tree, join(path.ident.to_string()), named),
+        syn::UseTree::Name(name) => named.push(join(name.ident.to_string())),
+        syn::UseTree::Rename(rename) => named.push(join(rename.ident.to_string())),
+        syn::UseTree::Glob(_) => named.push(before),
+        syn::UseTree::Group(group) => group
+            .items
+            .iter()
+            .for_each(|item| flatten(item, before.clone(), named)),
+    }
+}
+
+fn named(text: &str) -> Vec<String> {
+    let mut all = Named::default();
+    all.visit_file(&syn::parse_file(text).unwrap());
+    all.0
+}
+
+fn below(path: &str, prefix: &str) -> bool {
+    path.strip_prefix(prefix)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+fn is_tests_file(source: &Source) -> bool {
+    source
+        .path
+        .components()
+        .any(|part| part.as_os_str() == "tests" || part.as_os_str() == "tests.rs")
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_tests_file(source)) {
+        let module = source.module();
+        let Some((_, forbidden)) = FORBIDDEN.iter().find(|(name, _)| *name == module) else {
+            continue;
+        };
+        for path in named(&source.text) {
+            if let Some(prefix) = forbidden.iter().find(|prefix| below(&path, prefix)) {
+                wrong.push(format!(
+                    "{} names {path}; {module} must not know {prefix}",
+                    source.name()
+                ));
+            }
+        }
+    }
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn files_are_touched_in_one_place() {
+    let mut wrong = Vec::new();
+    for source in sources()
+        .iter()
+        .filter(|source| !is_tests_file(source) && source.name() != FILES)
+    {
+        let touches = named(&source.text)
+            .into_iter()
+            .find(|path| below(path, "std::fs") || below(path, "tokio::fs"));
+        wrong.extend(touches.map(|path| {
+            format!(
+                "{} names {path}; files are read and written by {FILES}",
+                source.name()
+            )
+        }));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_file_fits_into_a_head() {
+    let long: Vec<String> = sources()
+        .iter()
+        .map(|source| {
+            (
+                source.name(),
+                source.text.lines().filter(|line| !line.trim().is_empty()).count(),
+            )
+        })
+        .filter(|(_, lines)| *lines > LONGEST)
+        .map(|(name, lines)| format!("{name} has {lines} lines of at most {LONGEST}"))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn modules_are_named_files() {
+    let named_mod: Vec<String> = sources()
+        .iter()
+        .map(Source::name)
+        .filter(|name| name.ends_with("mod.rs"))
+        .collect();
+    assert_eq!(named_mod, Vec::<String>::new());
+    for (module, _) in FORBIDDEN {
+        assert!(
+            sources().iter().any(|source| source.module() == *module),
+            "no module {module}: a rule that holds nothing"
+        );
+    }
+}
+
+#[test]
+fn the_reader_sees_what_it_must() {
+    let text = "use crate::{host::files, api};\nfn f() { std::fs::read(\"\"); }\n#[cfg(test)]\nmod tests { use tokio::fs; }";
+    let paths = named(text);
+    for path in ["crate::host::files", "crate::api", "std::fs::read"] {
+        assert!(paths.iter().any(|p| p == path), "{path} is missing in {paths:?}");
+    }
+    assert!(!paths.iter().any(|path| path.contains("tokio")));
+    assert!(below("kube::Api", "kube") && !below("kube_runtime::x", "kube"));
+}
