@@ -20,7 +20,7 @@ use crate::{
         digest::Digest,
         document::Plan,
         host_path::HostPath,
-        step::{KubeletStep, Step},
+        step::{AwaitStep, Side, Step},
     },
     runtime::Runtimes,
 };
@@ -307,21 +307,26 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         Ok(Some(error))
     }
 
-    /// Whether the node serves as before even if `does` cannot be taken back: images and a rehearsal's sandbox
-    /// only take space in a store that nothing uses, and without a kubelet started under the target it has no
-    /// pods. A target that cannot even be started must not keep the source from coming back.
+    /// Whether the node serves as before even if `does` cannot be taken back. Images and a rehearsal's sandbox
+    /// only take space in a store that nothing uses. A target that was never seen healthy with a kubelet on it has
+    /// no pods, and that it cannot even be reached must not keep the source from coming back; one that was may
+    /// still run copies of what the source would start.
     fn may_be_left(&self, does: &Step, records: &[Record]) -> bool {
+        let kubelet_on_target = |step: &usize| {
+            matches!(
+                &self.plan.steps[*step].does,
+                Step::Await(AwaitStep {
+                    side: Side::Target,
+                    kubelet: Some(_),
+                    ..
+                })
+            )
+        };
         match does {
             Step::Images(_) | Step::Rehearse(_) => true,
-            Step::StopPods(_) => !records.iter().any(|record| match &record.event {
-                Event::Started { step, .. } => {
-                    matches!(
-                        self.plan.steps[*step].does,
-                        Step::Kubelet(KubeletStep { run: true })
-                    )
-                }
-                _ => false,
-            }),
+            Step::StopPods(_) => !records
+                .iter()
+                .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),
             Step::File(_) | Step::Unit(_) | Step::Kubelet(_) | Step::Await(_) => false,
         }
     }

@@ -15,8 +15,9 @@ fn hold() -> HostPath {
     HostPath::new(HOLD_FILE).expect("an absolute path")
 }
 
-/// Places the hold and stops the kubelet.
+/// Places the hold and stops the kubelet. systemd reads the drop-in first, else the hold would hold nobody.
 pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
+    unit::current(systemd, KUBELET_UNIT).await?;
     files.write(
         &hold(),
         b"the container runtime of this node is being switched\n",

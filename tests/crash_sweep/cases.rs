@@ -1,0 +1,457 @@
+//! What is swept over: a host before, and a plan for it. One is written by hand, the others are the captured hosts
+//! in `tests/hosts` with the plan that the planner makes for them.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use transship::{
+    api::request::Runtime,
+    plan::{
+        digest::Digest,
+        document::{FORMAT, Plan, PlannedStep, Section},
+        facts::Facts,
+        host_path::HostPath,
+        planner::{self, Request},
+        step::{
+            AwaitStep, Boot, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT, KubeletStep,
+            KubeletWant, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
+        },
+    },
+};
+
+/// The executor's deadline in the sweep: short, for it is waited for often.
+const CONFIRM_WITHIN_SECS: u32 = 8;
+
+pub struct Case {
+    pub name: String,
+    pub plan: Plan,
+    pub files: Vec<(HostPath, u32, Vec<u8>)>,
+    /// Name, whether it runs, what happens at boot.
+    pub units: Vec<(String, bool, String)>,
+    /// All that the plan carries.
+    pub images: Vec<String>,
+    pub target_unit: String,
+}
+
+type Bytes = BTreeMap<HostPath, Option<Vec<u8>>>;
+
+fn path(text: &str) -> HostPath {
+    HostPath::new(text).unwrap()
+}
+
+impl Case {
+    fn new(
+        name: &str,
+        mut plan: Plan,
+        mut files: Vec<(HostPath, u32, Vec<u8>)>,
+        units: Vec<(String, bool, String)>,
+    ) -> Self {
+        plan.confirm_within_secs = CONFIRM_WITHIN_SECS;
+        files.push((
+            path("/etc/machine-id"),
+            0o444,
+            format!("{}\n", plan.machine_id).into_bytes(),
+        ));
+        files.push((path("/etc/hosts"), 0o644, b"127.0.0.1 localhost\n".to_vec()));
+        files.push((path(BINARY), 0o755, b"#!".to_vec()));
+        let mut images: Vec<String> = steps(&plan)
+            .filter_map(|step| match step {
+                Step::Images(step) => Some(step.names.clone()),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        images.sort();
+        images.dedup();
+        let target_unit = match plan.target.0 {
+            Runtime::Containerd => "containerd.service".to_owned(),
+            other => panic!("the sweep knows no unit of {other}"),
+        };
+        Self {
+            name: name.to_owned(),
+            plan,
+            files,
+            units,
+            images,
+            target_unit,
+        }
+    }
+
+    pub fn dir_path(&self) -> HostPath {
+        path(&format!("/var/lib/transship/{}", self.plan.migration))
+    }
+
+    pub fn source(&self) -> Runtime {
+        self.plan.source.0
+    }
+
+    pub fn target(&self) -> Runtime {
+        self.plan.target.0
+    }
+
+    pub fn unit_of(&self, runtime: Runtime) -> &str {
+        if runtime == self.target() {
+            &self.target_unit
+        } else {
+            "docker.service"
+        }
+    }
+
+    fn flag(&self, side: Side) -> Option<String> {
+        steps(&self.plan).find_map(|step| match step {
+            Step::Await(AwaitStep {
+                side: this,
+                kubelet: Some(want),
+                ..
+            }) if *this == side => want.endpoint_flag.clone(),
+            _ => None,
+        })
+    }
+
+    pub fn source_flag(&self) -> Option<String> {
+        self.flag(Side::Source)
+    }
+
+    pub fn target_flag(&self) -> Option<String> {
+        self.flag(Side::Target)
+    }
+
+    /// The last unit that the plan masks.
+    pub fn last_masked(&self) -> Option<String> {
+        steps(&self.plan)
+            .filter_map(|step| match step {
+                Step::Unit(step) if step.boot == Some(Boot::Masked) => Some(step.unit.clone()),
+                _ => None,
+            })
+            .last()
+    }
+
+    fn file_steps(&self) -> impl Iterator<Item = (usize, &FileStep)> {
+        steps(&self.plan)
+            .enumerate()
+            .filter_map(|(index, step)| match step {
+                Step::File(step) => Some((index, step)),
+                _ => None,
+            })
+    }
+
+    /// All files that the plan changes.
+    pub fn all_files(&self) -> impl Iterator<Item = &HostPath> {
+        self.file_steps().map(|(_, step)| &step.path)
+    }
+
+    /// The files that a unit reads when it starts: those that the plan changes between its steps for the unit.
+    pub fn files_of(&self, unit: &str) -> Vec<HostPath> {
+        let of_unit: Vec<usize> = steps(&self.plan)
+            .enumerate()
+            .filter(|(_, step)| match step {
+                Step::Unit(step) => step.unit == unit,
+                Step::Kubelet(_) => unit == KUBELET_UNIT,
+                _ => false,
+            })
+            .map(|(index, _)| index)
+            .collect();
+        let (Some(first), Some(last)) = (of_unit.first(), of_unit.last()) else {
+            return Vec::new();
+        };
+        self.file_steps()
+            .filter(|(index, step)| {
+                (*first..*last).contains(index) && step.path.as_str() != "/etc/crictl.yaml"
+            })
+            .map(|(_, step)| step.path.clone())
+            .collect()
+    }
+
+    /// The bytes of a unit's files before the plan.
+    pub fn first_files(&self, unit: &str) -> Bytes {
+        let before = |path: &HostPath| {
+            self.files
+                .iter()
+                .find(|(at, ..)| at == path)
+                .map(|(.., bytes)| bytes.clone())
+        };
+        self.files_of(unit)
+            .into_iter()
+            .map(|path| (path.clone(), before(&path)))
+            .collect()
+    }
+
+    /// The bytes of a unit's files after the plan.
+    pub fn final_files(&self, unit: &str) -> Bytes {
+        let mut files = self.first_files(unit);
+        for (_, step) in self.file_steps() {
+            if let Some(bytes) = files.get_mut(&step.path) {
+                *bytes = step.want.as_ref().map(|want| want.text.clone().into_bytes());
+            }
+        }
+        files
+    }
+
+    /// What a unit shall be after the plan: running, and at boot.
+    pub fn final_units(&self) -> BTreeMap<String, (bool, String)> {
+        let mut units: BTreeMap<_, _> = self
+            .units
+            .iter()
+            .map(|(name, active, boot)| (name.clone(), (*active, boot.clone())))
+            .collect();
+        for step in steps(&self.plan) {
+            let Step::Unit(step) = step else { continue };
+            let unit = units.entry(step.unit.clone()).or_default();
+            unit.0 = step.active.unwrap_or(unit.0);
+            match step.boot {
+                Some(Boot::Enabled) => unit.1 = "enabled".to_owned(),
+                Some(Boot::Disabled) => unit.1 = "disabled".to_owned(),
+                Some(Boot::Masked) => unit.1 = "masked".to_owned(),
+                None => {}
+            }
+        }
+        units
+    }
+}
+
+/// Where the executor's binary lies on these hosts.
+pub const BINARY: &str = "/var/lib/transship/bin/0/transship";
+
+fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.steps.iter().map(|planned| &planned.does)
+}
+
+/// The captured hosts of which the planner makes a plan.
+pub fn captured() -> Vec<Case> {
+    let hosts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts");
+    let mut directories: Vec<PathBuf> = std::fs::read_dir(hosts)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    directories.sort();
+    let cases: Vec<Case> = directories
+        .iter()
+        .filter_map(|directory| case_of(directory))
+        .collect();
+    assert!(!cases.is_empty(), "no captured host has a plan");
+    cases
+}
+
+fn case_of(directory: &Path) -> Option<Case> {
+    let text = std::fs::read_to_string(directory.join("facts.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let facts: Facts = serde_json::from_value(json.clone()).unwrap();
+    let request: Request = Request {
+        migration: "sweep".to_owned(),
+        target: serde_json::from_str(r#"{"runtime": "containerd"}"#).unwrap(),
+        images: serde_json::from_str("{}").unwrap(),
+        preflight: serde_json::from_str("{}").unwrap(),
+        rollback: serde_json::from_str("{}").unwrap(),
+        own_images: Vec::new(),
+    };
+    let first = planner::plan(&facts, &request);
+    // Findings that a person may accept are accepted: what is swept is the plan.
+    let allow = first
+        .findings
+        .iter()
+        .map(|finding| finding.code.to_string())
+        .collect();
+    let accepted = Request {
+        preflight: transship::api::request::Preflight { allow },
+        ..request
+    };
+    let plan = planner::plan(&facts, &accepted).plan()?.clone();
+    let (mut files, mut units) = (BTreeMap::new(), BTreeMap::new());
+    collect(&json, &mut files, &mut units);
+    let name = directory.file_name().unwrap().to_string_lossy();
+    Some(Case::new(
+        &name,
+        plan,
+        files.into_values().collect(),
+        units.into_values().collect(),
+    ))
+}
+
+/// Finds every file with its text, and every unit, wherever in the facts it is.
+fn collect(
+    json: &serde_json::Value,
+    files: &mut BTreeMap<String, (HostPath, u32, Vec<u8>)>,
+    units: &mut BTreeMap<String, (String, bool, String)>,
+) {
+    let text = |name: &str| json.get(name).and_then(|value| value.as_str());
+    if let (Some(at), Some(content), Some(mode)) = (text("path"), text("text"), json.get("mode")) {
+        let mode = u32::try_from(mode.as_u64().unwrap()).unwrap();
+        files.insert(at.to_owned(), (path(at), mode, content.as_bytes().to_vec()));
+    }
+    if let (Some(name), Some(load), Some(active), Some(boot)) =
+        (text("name"), text("load"), text("active"), text("boot"))
+        && load != "not-found"
+        && !name.is_empty()
+    {
+        units.insert(
+            name.to_owned(),
+            (name.to_owned(), active == "active", boot.to_owned()),
+        );
+    }
+    match json {
+        serde_json::Value::Array(inner) => inner.iter().for_each(|json| collect(json, files, units)),
+        serde_json::Value::Object(inner) => inner.values().for_each(|json| collect(json, files, units)),
+        _ => {}
+    }
+}
+
+/// A host and a plan with every primitive, in the order of a plan from dockershim to containerd; containerd is
+/// neither running nor enabled, a unit drop-in is made in a directory that does not exist, a file is removed.
+pub fn by_hand() -> Case {
+    const HOLD: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
+    let hold = format!("[Unit]\nConditionPathExists=!{HOLD_FILE}\n");
+    let docker = Endpoint {
+        runtime: Runtime::Dockershim,
+        socket: path("/var/run/docker.sock"),
+    };
+    let containerd = Endpoint {
+        runtime: Runtime::Containerd,
+        socket: path("/run/containerd/containerd.sock"),
+    };
+    let flag = "unix:///run/containerd/containerd.sock".to_owned();
+    let files: Vec<(&str, u32, &str)> = vec![
+        (
+            "/etc/containerd/config.toml",
+            0o640,
+            "disabled_plugins = [\"cri\"]\n",
+        ),
+        ("/etc/cni/net.d/old.conf", 0o600, "{}\n"),
+        (
+            "/var/lib/kubelet/kubeadm-flags.env",
+            0o600,
+            "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni\"\n",
+        ),
+        (
+            "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf",
+            0o644,
+            "[Service]\n",
+        ),
+    ];
+    let file = |at: &str, from: Option<&str>, want: Option<&str>| {
+        Step::File(FileStep {
+            path: path(at),
+            planned_from: from.map(Digest::of),
+            want: want.map(|text| Contents {
+                text: text.to_owned(),
+                mode: 0o644,
+            }),
+        })
+    };
+    let unit = |name: &str, active, boot, restart| {
+        Step::Unit(UnitStep {
+            unit: name.to_owned(),
+            active,
+            boot,
+            restart,
+        })
+    };
+    let images = Step::Images(ImagesStep {
+        from: docker.clone(),
+        to: containerd.clone(),
+        names: ["a/pause:1", "b/proxy:1", "c/agent:1"]
+            .map(str::to_owned)
+            .to_vec(),
+    });
+    let await_of = |side, runtime: &Endpoint, endpoint_flag: Option<Option<String>>| {
+        Step::Await(AwaitStep {
+            side,
+            runtime: runtime.clone(),
+            kubelet: endpoint_flag.map(|endpoint_flag| KubeletWant { endpoint_flag }),
+            within_secs: 10,
+        })
+    };
+    let prepare = [
+        unit("containerd.service", None, None, Restart::Backwards),
+        file(files[0].0, Some(files[0].2), Some("version = 2\n")),
+        file(
+            "/etc/systemd/system/containerd.service.d/50-transship.conf",
+            None,
+            Some("[Service]\nLimitNOFILE=1048576\n"),
+        ),
+        unit(
+            "containerd.service",
+            Some(true),
+            Some(Boot::Enabled),
+            Restart::Forwards,
+        ),
+        await_of(Side::Target, &containerd, None),
+        images.clone(),
+        Step::Rehearse(Rehearsal {
+            cri: containerd.clone(),
+            cgroup_parent: "transship.slice".to_owned(),
+            pod_network: true,
+        }),
+    ];
+    let switch = [
+        file(HOLD, None, Some(&hold)),
+        images,
+        await_of(Side::Source, &docker, Some(None)),
+        Step::Kubelet(KubeletStep { run: false }),
+        Step::StopPods(StopPods {
+            source: docker.clone(),
+            target: containerd.clone(),
+            grace_limit_secs: 5,
+            cni_bin_dirs: vec![path("/opt/cni/bin")],
+            cni_cache_dir: path("/var/lib/cni/cache"),
+        }),
+        file(
+            files[2].0,
+            Some(files[2].2),
+            Some(&format!(
+                "KUBELET_KUBEADM_ARGS=\"--container-runtime-endpoint={flag}\"\n"
+            )),
+        ),
+        file(files[3].0, Some(files[3].2), Some("[Service]\nEnvironment=A=b\n")),
+        file(
+            "/etc/crictl.yaml",
+            None,
+            Some(&format!("runtime-endpoint: {flag}\n")),
+        ),
+        file(files[1].0, Some(files[1].2), None),
+        Step::Kubelet(KubeletStep { run: true }),
+        await_of(Side::Target, &containerd, Some(Some(flag.clone()))),
+    ];
+    let settle = [
+        unit("docker.service", Some(false), Some(Boot::Masked), Restart::Never),
+        unit("docker.socket", Some(false), Some(Boot::Masked), Restart::Never),
+        file(HOLD, Some(&hold), None),
+    ];
+    let in_section =
+        |section: Section, steps: Vec<Step>| steps.into_iter().map(move |does| PlannedStep { section, does });
+    let plan = Plan {
+        format: FORMAT,
+        migration: "sweep".to_owned(),
+        node: "n1".to_owned(),
+        machine_id: "00000000000000000000000000000001".to_owned(),
+        source: (Runtime::Dockershim, "20.10".to_owned()),
+        target: (Runtime::Containerd, "1.6".to_owned()),
+        confirm_within_secs: CONFIRM_WITHIN_SECS,
+        rollback_automatic: true,
+        findings: Vec::new(),
+        steps: in_section(Section::Prepare, prepare.to_vec())
+            .chain(in_section(Section::Switch, switch.to_vec()))
+            .chain(in_section(Section::Settle, settle.to_vec()))
+            .collect(),
+    };
+    let units = [
+        (KUBELET_UNIT, true, "enabled"),
+        ("docker.service", true, "enabled"),
+        ("docker.socket", true, "enabled"),
+        ("containerd.service", false, "disabled"),
+    ];
+    Case::new(
+        "by hand",
+        plan,
+        files
+            .iter()
+            .map(|(at, mode, text)| (path(at), *mode, text.as_bytes().to_vec()))
+            .collect(),
+        units
+            .iter()
+            .map(|(name, active, boot)| ((*name).to_owned(), *active, (*boot).to_owned()))
+            .collect(),
+    )
+}

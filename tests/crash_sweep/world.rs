@@ -1,0 +1,655 @@
+//! The world that survives the executor: real files under a temporary root, systemd as a state machine, two
+//! runtimes with images and pods. Every effect on it costs fuel; without fuel the executor dies, by unwinding
+//! without any clean-up, as if by SIGKILL.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    sync::{
+        Arc, Mutex, MutexGuard,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use transship::{
+    api::request::Runtime,
+    host::{
+        files::Files,
+        systemd::{Systemd, SystemdError, Unit},
+    },
+    plan::{
+        host_path::HostPath,
+        step::{Endpoint, HOLD_FILE, KUBELET_UNIT, Rehearsal, StopPods},
+    },
+    runtime::{Health, KubeletHealth, RuntimeError, Runtimes, Stopped},
+};
+
+use crate::cases::Case;
+
+/// The payload of a death.
+pub struct Killed;
+
+/// What goes wrong in this world, in every life of the executor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Nothing,
+    /// containerd does not start with the new configuration.
+    TargetRefusesConfig,
+    /// The second image cannot be carried, after the first was.
+    CarryFails,
+    /// The rehearsal leaves its sandbox behind and fails.
+    RehearsalFails,
+    /// The pods of the source end, but the runtime reports a failure.
+    StopPodsFails,
+    /// The kubelet starts under the target and never becomes healthy.
+    KubeletUnhealthy,
+    /// The kubelet dies and is restarted again and again under the target.
+    KubeletCrashes,
+    /// Masking the last of the source's units has its effect and is reported as failed.
+    MaskFails,
+    /// Somebody masks the kubelet while it is stopped.
+    KubeletMasked,
+    /// The disk is full from this effect on, until the reserve is given back.
+    DiskFull(u64),
+    /// `/etc` is read-only from the kubelet's stop on.
+    ReadOnly,
+    /// containerd dies after the pods of the source have ended, and does not come back with its new files.
+    TargetDies,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FakeUnit {
+    pub active: bool,
+    pub failed: bool,
+    pub boot: String,
+    pub pid: u32,
+    pub restarts: u32,
+    /// The bytes of its files that it runs with.
+    pub runs_with: BTreeMap<HostPath, Option<Vec<u8>>>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct State {
+    pub units: BTreeMap<String, FakeUnit>,
+    /// Unit files as systemd last read them.
+    pub loaded: BTreeMap<HostPath, Option<Vec<u8>>>,
+    pub images: BTreeMap<Runtime, BTreeSet<String>>,
+    /// Runtimes that have pods.
+    pub pods: BTreeSet<Runtime>,
+    pub rehearsing: bool,
+    /// What must never happen, and did.
+    pub violations: Vec<String>,
+    target_dead: bool,
+    pids: u32,
+}
+
+/// A file or directory under the root: its mode, and its bytes unless it is a directory.
+pub type Tree = BTreeMap<PathBuf, (u32, Option<Vec<u8>>)>;
+
+#[derive(Default)]
+struct Fuel {
+    left: AtomicU64,
+    used: AtomicU64,
+}
+
+pub struct World {
+    root: tempfile::TempDir,
+    pub case: Arc<Case>,
+    pub fault: Fault,
+    state: Mutex<State>,
+    fuel: Arc<Fuel>,
+}
+
+fn path(text: &str) -> HostPath {
+    HostPath::new(text).unwrap()
+}
+
+impl World {
+    pub fn new(case: &Arc<Case>, fault: Fault) -> Self {
+        // In memory where there is such a place: the sweep syncs some million times.
+        let shm = Path::new("/dev/shm");
+        let root = if shm.is_dir() {
+            tempfile::tempdir_in(shm)
+        } else {
+            tempfile::tempdir()
+        }
+        .unwrap();
+        let fuel = Arc::new(Fuel::default());
+        fuel.left.store(u64::MAX, Relaxed);
+        let world = Self {
+            root,
+            case: case.clone(),
+            fault,
+            state: Mutex::default(),
+            fuel,
+        };
+        let files = world.free_files();
+        for (path, mode, bytes) in &case.files {
+            files.write(path, bytes, *mode).unwrap();
+        }
+        {
+            let mut state = world.state();
+            for (name, active, boot) in &case.units {
+                let unit = FakeUnit {
+                    boot: boot.clone(),
+                    ..FakeUnit::default()
+                };
+                state.units.insert(name.clone(), unit);
+                if *active {
+                    world.start_now(&mut state, name);
+                }
+            }
+            state
+                .images
+                .insert(case.source(), case.images.iter().cloned().collect());
+            state
+                .images
+                .insert(case.target(), case.images.iter().take(1).cloned().collect());
+            state.pods.insert(case.source());
+        }
+        world.read_units(&mut world.state());
+        // Again, now that systemd knows the files.
+        for (name, active, _) in &case.units {
+            if *active {
+                world.start_now(&mut world.state(), name);
+            }
+        }
+        world
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        // A life that ended while it held the lock has changed nothing since.
+        self.state
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The executor's files: every effect costs fuel.
+    pub fn files(&self) -> Files {
+        let (fuel, fault, root) = (self.fuel.clone(), self.fault, self.root.path().to_path_buf());
+        let reserve = root.join(self.case.dir_path().relative()).join("reserve");
+        let hold = root.join(path(HOLD_FILE).relative());
+        Files::new(self.root.path()).with_hook(Arc::new(move |at| {
+            fuel.burn();
+            match fault {
+                // Giving the reserve back is the one thing that a full disk lets happen.
+                Fault::DiskFull(from)
+                    if fuel.used.load(Relaxed) > from && reserve.exists() && at != reserve =>
+                {
+                    Err(io::ErrorKind::StorageFull.into())
+                }
+                Fault::ReadOnly if hold.exists() && at.starts_with(root.join("etc")) => {
+                    Err(io::ErrorKind::ReadOnlyFilesystem.into())
+                }
+                _ => Ok(()),
+            }
+        }))
+    }
+
+    /// The files of everybody else.
+    pub fn free_files(&self) -> Files {
+        Files::new(self.root.path())
+    }
+
+    pub fn set_fuel(&self, fuel: u64) {
+        self.fuel.left.store(fuel, Relaxed);
+        self.fuel.used.store(0, Relaxed);
+    }
+
+    /// All that is on the disk but Transship's own state and unit.
+    pub fn tree(&self) -> Tree {
+        walkdir::WalkDir::new(self.root.path())
+            .into_iter()
+            .map(Result::unwrap)
+            .filter_map(|entry| {
+                let inside = entry.path().strip_prefix(self.root.path()).unwrap().to_path_buf();
+                let own = inside.starts_with("var/lib/transship")
+                    || inside.ends_with("transship-executor.service")
+                    || inside.ends_with(".transship-executor.service.transship");
+                let mode = entry.metadata().unwrap().permissions().mode();
+                let bytes = entry
+                    .file_type()
+                    .is_file()
+                    .then(|| fs::read(entry.path()).unwrap());
+                (!own).then_some((inside, (mode, bytes)))
+            })
+            .collect()
+    }
+
+    /// Everything, to start from it again.
+    pub fn save(&self) -> (Vec<(PathBuf, u32, Option<Vec<u8>>)>, State) {
+        let disk = walkdir::WalkDir::new(self.root.path())
+            .min_depth(1)
+            .into_iter()
+            .map(Result::unwrap)
+            .map(|entry| {
+                let mode = entry.metadata().unwrap().permissions().mode();
+                let bytes = entry
+                    .file_type()
+                    .is_file()
+                    .then(|| fs::read(entry.path()).unwrap());
+                (entry.path().to_path_buf(), mode, bytes)
+            })
+            .collect();
+        (disk, self.state().clone())
+    }
+
+    pub fn load(&self, (disk, state): &(Vec<(PathBuf, u32, Option<Vec<u8>>)>, State)) {
+        for entry in fs::read_dir(self.root.path()).unwrap() {
+            fs::remove_dir_all(entry.unwrap().path()).unwrap();
+        }
+        for (path, mode, bytes) in disk {
+            match bytes {
+                Some(bytes) => fs::write(path, bytes).unwrap(),
+                None => fs::create_dir(path).unwrap(),
+            }
+            fs::set_permissions(path, fs::Permissions::from_mode(*mode)).unwrap();
+        }
+        *self.state() = state.clone();
+    }
+
+    /// A power cut and a boot: what is enabled starts, runtimes before the kubelet.
+    pub fn reboot(&self) {
+        let mut state = self.state();
+        for unit in state.units.values_mut() {
+            unit.active = false;
+            unit.failed = false;
+            unit.restarts = 0;
+        }
+        state.rehearsing = false;
+        self.read_units(&mut state);
+        let mut names: Vec<String> = state.units.keys().cloned().collect();
+        names.sort_by_key(|name| name == KUBELET_UNIT);
+        for name in names {
+            if state.units[&name].boot == "enabled" {
+                self.start_now(&mut state, &name);
+            }
+        }
+    }
+
+    fn read(&self, path: &HostPath) -> Option<Vec<u8>> {
+        fs::read(self.root.path().join(path.relative())).ok()
+    }
+
+    fn read_units(&self, state: &mut State) {
+        let paths = self
+            .case
+            .all_files()
+            .filter(|path| path.as_str().contains("/systemd/"));
+        state.loaded = paths.map(|path| (path.clone(), self.read(path))).collect();
+    }
+
+    /// The bytes of a unit's files as it would run with them now: its unit files as systemd read them.
+    pub fn would_run_with(&self, state: &State, name: &str) -> BTreeMap<HostPath, Option<Vec<u8>>> {
+        let current = |path: &HostPath| state.loaded.get(path).cloned().unwrap_or_else(|| self.read(path));
+        self.case
+            .files_of(name)
+            .into_iter()
+            .map(|path| (path.clone(), current(&path)))
+            .collect()
+    }
+
+    /// Starts a unit as a job of systemd would; answers whether it runs.
+    fn start_now(&self, state: &mut State, name: &str) -> bool {
+        let held = state
+            .loaded
+            .values()
+            .flatten()
+            .any(|text| text.windows(20).any(|w| w == b"ConditionPathExists="));
+        if name == KUBELET_UNIT && held && self.read(&path(HOLD_FILE)).is_some() {
+            return false;
+        }
+        let runs_with = self.would_run_with(state, name);
+        let dead = name == self.case.target_unit
+            && (state.target_dead || self.fault == Fault::TargetRefusesConfig)
+            && runs_with == self.case.final_files(name);
+        state.pids += 1;
+        let pid = state.pids;
+        let unit = state.units.entry(name.to_owned()).or_default();
+        (unit.active, unit.failed, unit.pid) = (!dead, dead, pid);
+        unit.runs_with = runs_with;
+        if name == KUBELET_UNIT {
+            self.kubelet_started(state);
+        }
+        !dead
+    }
+
+    /// The kubelet makes its pods in the runtime that its files name.
+    fn kubelet_started(&self, state: &mut State) {
+        let runs_with = state.units[KUBELET_UNIT].runs_with.clone();
+        let (first, last) = (
+            self.case.first_files(KUBELET_UNIT),
+            self.case.final_files(KUBELET_UNIT),
+        );
+        if runs_with != first && runs_with != last {
+            state
+                .violations
+                .push("the kubelet was started half-switched".to_owned());
+        }
+        let under = if runs_with == last {
+            self.case.target()
+        } else {
+            self.case.source()
+        };
+        if state.pods.iter().any(|other| *other != under) {
+            state
+                .violations
+                .push(format!("the kubelet was started under {under} beside other pods"));
+        }
+        let unit = self.case.unit_of(under);
+        if state.units.get(unit).is_none_or(|unit| unit.active) {
+            state.pods.insert(under);
+        }
+    }
+
+    fn kubelet_under_target(&self, state: &State) -> bool {
+        let kubelet = &state.units[KUBELET_UNIT];
+        kubelet.active && kubelet.runs_with == self.case.final_files(KUBELET_UNIT)
+    }
+}
+
+impl Fuel {
+    fn burn(&self) {
+        if self.left.load(Relaxed) == 0 {
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        self.left.fetch_sub(1, Relaxed);
+        self.used.fetch_add(1, Relaxed);
+    }
+}
+
+/// An effect takes a moment, in which others act.
+async fn moment() {
+    tokio::time::sleep(Duration::from_millis(10)).await;
+}
+
+fn refused(verb: &'static str, unit: &str, reason: &str) -> SystemdError {
+    SystemdError::Refused {
+        verb,
+        unit: unit.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+impl Systemd for World {
+    async fn unit(&self, name: &str) -> Result<Unit, SystemdError> {
+        let mut state = self.state();
+        if self.fault == Fault::KubeletCrashes && name == KUBELET_UNIT && self.kubelet_under_target(&state) {
+            state.pids += 1;
+            let pid = state.pids;
+            let kubelet = state.units.get_mut(name).unwrap();
+            kubelet.restarts += 1;
+            kubelet.pid = pid;
+        }
+        let Some(unit) = state.units.get(name) else {
+            return Ok(Unit {
+                load: "not-found".to_owned(),
+                active: "inactive".to_owned(),
+                ..Unit::default()
+            });
+        };
+        let needs_reload = state
+            .loaded
+            .iter()
+            .any(|(path, bytes)| path.as_str().contains(&format!("/{name}")) && self.read(path) != *bytes);
+        Ok(Unit {
+            load: if unit.boot == "masked" { "masked" } else { "loaded" }.to_owned(),
+            active: match (unit.active, unit.failed) {
+                (true, _) => "active",
+                (false, true) => "failed",
+                (false, false) => "inactive",
+            }
+            .to_owned(),
+            boot: unit.boot.clone(),
+            main_pid: if unit.active { unit.pid } else { 0 },
+            restarts: unit.restarts,
+            needs_reload,
+        })
+    }
+
+    async fn start(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        {
+            let mut state = self.state();
+            let Some(unit) = state.units.get_mut(name) else {
+                return Err(refused("start", name, "not found"));
+            };
+            if unit.boot == "masked" {
+                return Err(refused("start", name, "it is masked"));
+            }
+            if !unit.active {
+                unit.restarts = 0;
+                let failed = !self.start_now(&mut state, name) && state.units[name].failed;
+                if failed {
+                    return Err(SystemdError::Job {
+                        verb: "start",
+                        unit: name.to_owned(),
+                        result: "failed".to_owned(),
+                    });
+                }
+            }
+        }
+        moment().await;
+        Ok(())
+    }
+
+    async fn stop(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        {
+            let mut state = self.state();
+            if let Some(unit) = state.units.get_mut(name) {
+                (unit.active, unit.failed) = (false, false);
+                if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && unit.boot == "enabled" {
+                    unit.boot = "masked".to_owned();
+                }
+            }
+        }
+        moment().await;
+        Ok(())
+    }
+
+    async fn restart(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        if let Some(unit) = self.state().units.get_mut(name) {
+            unit.active = false;
+        }
+        // Between its two halves the executor may die, and systemd goes on.
+        let started = {
+            let mut state = self.state();
+            if state.units[name].boot == "masked" {
+                false
+            } else {
+                self.start_now(&mut state, name)
+            }
+        };
+        moment().await;
+        if started {
+            return Ok(());
+        }
+        Err(SystemdError::Job {
+            verb: "restart",
+            unit: name.to_owned(),
+            result: "failed".to_owned(),
+        })
+    }
+
+    async fn enable(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        let mut state = self.state();
+        let unit = state.units.entry(name.to_owned()).or_default();
+        if unit.boot == "masked" {
+            return Err(refused("enable", name, "it is masked"));
+        }
+        unit.boot = "enabled".to_owned();
+        Ok(())
+    }
+
+    async fn disable(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        if let Some(unit) = self.state().units.get_mut(name)
+            && unit.boot == "enabled"
+        {
+            unit.boot = "disabled".to_owned();
+        }
+        Ok(())
+    }
+
+    async fn mask(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        self.state().units.entry(name.to_owned()).or_default().boot = "masked".to_owned();
+        if self.fault == Fault::MaskFails && Some(name) == self.case.last_masked().as_deref() {
+            return Err(refused("mask", name, "the reply was lost"));
+        }
+        Ok(())
+    }
+
+    async fn unmask(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        if let Some(unit) = self.state().units.get_mut(name)
+            && unit.boot == "masked"
+        {
+            unit.boot = "disabled".to_owned();
+        }
+        Ok(())
+    }
+
+    async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        if let Some(unit) = self.state().units.get_mut(name) {
+            unit.failed = false;
+            unit.restarts = 0;
+        }
+        Ok(())
+    }
+
+    async fn reload(&self) -> Result<(), SystemdError> {
+        self.fuel.burn();
+        self.read_units(&mut self.state());
+        Ok(())
+    }
+}
+
+impl World {
+    fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        let state = self.state();
+        let unit = self.case.unit_of(of.runtime);
+        if state.units.get(unit).is_some_and(|unit| !unit.active) {
+            return Err(RuntimeError(format!(
+                "{} does not answer on {}",
+                of.runtime, of.socket
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Runtimes for World {
+    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError> {
+        self.answers(store)?;
+        Ok(self
+            .state()
+            .images
+            .get(&store.runtime)
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError> {
+        self.answers(from)?;
+        self.answers(to)?;
+        self.fuel.burn();
+        if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
+            return Err(RuntimeError(format!(
+                "{name} is not in the store of {}",
+                from.runtime
+            )));
+        }
+        self.state()
+            .images
+            .entry(to.runtime)
+            .or_default()
+            .insert(name.to_owned());
+        moment().await;
+        Ok(7)
+    }
+
+    async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError> {
+        self.answers(store)?;
+        self.fuel.burn();
+        self.state().images.entry(store.runtime).or_default().remove(name);
+        Ok(())
+    }
+
+    async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.answers(&rehearsal.cri)?;
+        self.fuel.burn();
+        self.state().rehearsing = true;
+        moment().await;
+        if self.fault == Fault::RehearsalFails {
+            return Err(RuntimeError("the sandbox got no address".to_owned()));
+        }
+        self.fuel.burn();
+        self.state().rehearsing = false;
+        Ok(())
+    }
+
+    async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.answers(&rehearsal.cri)?;
+        self.fuel.burn();
+        self.state().rehearsing = false;
+        Ok(())
+    }
+
+    async fn stop_pods(&self, of: &Endpoint, _: &StopPods) -> Result<Stopped, RuntimeError> {
+        self.answers(of)?;
+        self.fuel.burn();
+        {
+            let mut state = self.state();
+            if state.units[KUBELET_UNIT].active {
+                state
+                    .violations
+                    .push("pods were ended beside a running kubelet".to_owned());
+            }
+            state.pods.remove(&of.runtime);
+            if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
+                state.target_dead = true;
+                let unit = state.units.get_mut(&self.case.target_unit).unwrap();
+                (unit.active, unit.failed) = (false, true);
+            }
+        }
+        moment().await;
+        if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
+            return Err(RuntimeError("a container does not end".to_owned()));
+        }
+        Ok(Stopped::default())
+    }
+
+    async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
+        self.answers(of)?;
+        Ok(Health {
+            version: "1".to_owned(),
+            ready: true,
+            network_ready: true,
+        })
+    }
+
+    async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
+        let state = self.state();
+        let kubelet = &state.units[KUBELET_UNIT];
+        if !kubelet.active || kubelet.pid != main_pid {
+            return Err(RuntimeError(format!("no process {main_pid}")));
+        }
+        let target = self.kubelet_under_target(&state);
+        Ok(KubeletHealth {
+            healthy: !(target && self.fault == Fault::KubeletUnhealthy),
+            endpoint_flag: if target {
+                self.case.target_flag()
+            } else {
+                self.case.source_flag()
+            },
+        })
+    }
+}
