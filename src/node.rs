@@ -1,8 +1,11 @@
 //! The commands for one node and a shell, without any cluster: the same code that the agent uses.
 
+pub mod follow;
 pub mod inspect;
+pub mod orders;
 mod output;
 pub mod plan;
+pub mod switch;
 
 use std::process::ExitCode;
 
@@ -13,6 +16,14 @@ pub enum Command {
     Inspect(inspect::Args),
     /// Show what a switch would do to this node, and what stands in its way. Changes nothing.
     Plan(plan::Args),
+    /// Switch this node, and go back if it does not become healthy.
+    Switch(switch::Args),
+    /// Take a switch back, after its commit too.
+    Rollback(orders::Which),
+    /// Keep a switch that waits for it.
+    Commit(orders::Which),
+    /// Show how far a switch is.
+    Status(orders::Status),
 }
 
 impl Command {
@@ -24,6 +35,10 @@ impl Command {
         match self {
             Self::Inspect(args) => args.run().await,
             Self::Plan(args) => args.run().await,
+            Self::Switch(args) => args.run().await,
+            Self::Rollback(which) => which.rollback().await,
+            Self::Commit(which) => which.commit().await,
+            Self::Status(status) => status.run(),
         }
     }
 }

@@ -122,6 +122,22 @@ impl Dir {
         Ok(all)
     }
 
+    /// The directory of the migration that was last at work; nothing when none ever was.
+    ///
+    /// # Errors
+    /// When the journals cannot be read.
+    pub fn newest(files: &Files) -> Result<Option<Self>, ControlError> {
+        let mut newest = None;
+        for dir in Self::all(files)? {
+            if let Some(last) = dir.journal()?.last()
+                && newest.as_ref().is_none_or(|(at, _)| last.at > *at)
+            {
+                newest = Some((last.at, dir));
+            }
+        }
+        Ok(newest.map(|(_, dir)| dir))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &HostPath {
         &self.path

@@ -17,7 +17,7 @@ use crate::{
     },
     plan::{
         host_path::HostPath,
-        step::{KUBELET_UNIT, Side, Step},
+        step::{AwaitStep, KUBELET_UNIT, Side, Step},
     },
     runtime::{RuntimeError, Runtimes},
 };
@@ -106,6 +106,14 @@ pub(super) trait Notes {
 }
 
 impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
+    /// Waits until what `step` names is healthy and stays so.
+    ///
+    /// # Errors
+    /// [`StepError::Unhealthy`], with what was last seen.
+    pub async fn healthy(&self, step: &AwaitStep) -> Result<(), StepError> {
+        health::wait(self, step).await
+    }
+
     /// All that the undo of `step` needs; changes nothing.
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {

@@ -69,16 +69,11 @@ fn text(binary: &HostPath, dir: &HostPath) -> String {
     )
 }
 
-/// Writes, enables and starts the unit for `dir`; one that runs already goes on.
+/// Makes sure that no other migration than that of `dir` is in the middle on this host.
 ///
 /// # Errors
-/// See [`UnitError`].
-pub async fn install<S: Systemd>(
-    files: &Files,
-    systemd: &S,
-    binary: &HostPath,
-    dir: &Dir,
-) -> Result<(), UnitError> {
+/// [`UnitError::Busy`], naming it.
+pub fn refuse_beside_another(files: &Files, dir: &Dir) -> Result<(), UnitError> {
     for other in Dir::all(files)? {
         let busy = other.path() != dir.path()
             && !other.journal()?.is_empty()
@@ -89,6 +84,20 @@ pub async fn install<S: Systemd>(
             return Err(UnitError::Busy(other.path().clone()));
         }
     }
+    Ok(())
+}
+
+/// Writes, enables and starts the unit for `dir`; one that runs already goes on.
+///
+/// # Errors
+/// See [`UnitError`].
+pub async fn install<S: Systemd>(
+    files: &Files,
+    systemd: &S,
+    binary: &HostPath,
+    dir: &Dir,
+) -> Result<(), UnitError> {
+    refuse_beside_another(files, dir)?;
     if !files.can_execute(binary)? {
         return Err(UnitError::NoExec(binary.clone()));
     }

@@ -5,7 +5,14 @@
 //!
 //! Mutations that were made by hand in the executor, and that this sweep caught: see [`sweep`].
 
-#![allow(clippy::unwrap_used, clippy::panic, missing_docs, unreachable_pub, missing_debug_implementations, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    missing_docs,
+    unreachable_pub,
+    missing_debug_implementations,
+    reason = "a test"
+)]
 
 mod cases;
 mod world;
@@ -321,7 +328,15 @@ fn every_fault_ends_rolled_back() {
 fn an_abort_at_any_step_ends_rolled_back() {
     let case = Arc::new(cases::by_hand());
     for steps in [0, 4, 12, 18, case.plan.steps.len()] {
-        assert!(sweep(&case, Fault::Nothing, Others::Abort(steps), Second::None, End::RolledBack) > 20);
+        assert!(
+            sweep(
+                &case,
+                Fault::Nothing,
+                Others::Abort(steps),
+                Second::None,
+                End::RolledBack
+            ) > 20
+        );
     }
 }
 
@@ -334,7 +349,9 @@ fn a_full_disk_ends_in_one_of_the_two() {
     for from in 8..140 {
         let world = begin(&case, Fault::DiskFull(from));
         let before = world.tree();
-        let Outcome::Ended(end) = live_on(&world, Others::Commit) else { panic!("broken when full from {from}") };
+        let Outcome::Ended(end) = live_on(&world, Others::Commit) else {
+            panic!("broken when full from {from}")
+        };
         check(&world, &before, end, &format!("full from {from}"));
         *ends.entry(format!("{end:?}")).or_insert(0) += 1;
     }
@@ -345,7 +362,19 @@ fn a_full_disk_ends_in_one_of_the_two() {
 fn captured_hosts_end_in_one_of_the_two() {
     for case in cases::captured() {
         let case = Arc::new(case);
-        sweep(&case, Fault::Nothing, Others::Commit, Second::None, End::Committed);
-        sweep(&case, Fault::MaskFails, Others::Nobody, Second::None, End::RolledBack);
+        sweep(
+            &case,
+            Fault::Nothing,
+            Others::Commit,
+            Second::None,
+            End::Committed,
+        );
+        sweep(
+            &case,
+            Fault::MaskFails,
+            Others::Nobody,
+            Second::None,
+            End::RolledBack,
+        );
     }
 }

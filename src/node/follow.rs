@@ -1,0 +1,205 @@
+//! Watches an executor at work: a line per step with its time, until it is over or waits for a person.
+
+use std::{process::ExitCode, time::Duration};
+
+use anyhow::Context as _;
+use jiff::{Timestamp, tz::TimeZone};
+
+use crate::{
+    cli,
+    executor::{
+        control::{Dir, Order},
+        journal::{Event, Record},
+        progress::{self, State},
+        step::Host,
+        unit::{self, UNIT},
+    },
+    host::{bus::SystemBus, files::Files},
+    plan::{
+        digest::Digest,
+        document::Plan,
+        host_path::HostPath,
+        step::{AwaitStep, Side, Step},
+    },
+    runtime::hosted::HostRuntimes,
+};
+
+/// How often the journal is read.
+const LOOK: Duration = Duration::from_millis(300);
+/// How long an executor that was started may take until its first line.
+const BEGIN: Duration = Duration::from_secs(30);
+
+/// Who confirms the switch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Confirm {
+    /// This command, as soon as runtime and kubelet are healthy.
+    #[default]
+    Auto,
+    /// A person, with `transship node commit`.
+    Manual,
+}
+
+/// Copies this program to where it stays while a journal is open; the executor runs from there.
+///
+/// # Errors
+/// When the copy is not durable.
+pub fn settle_binary(files: &Files) -> anyhow::Result<HostPath> {
+    let own = crate::executor::command::own_binary()?;
+    let bytes = files.read(&own)?.with_context(|| format!("{own} is gone"))?;
+    let digest = Digest::of(&bytes);
+    let hex = digest.as_str().trim_start_matches("sha256:");
+    let path = HostPath::new(format!("/var/lib/transship/bin/{hex}/transship"))?;
+    if !files.exists(&path)? {
+        files.write(&path, &bytes, 0o755)?;
+    }
+    Ok(path)
+}
+
+/// Starts the executor for `dir`, and watches it.
+///
+/// # Errors
+/// When it cannot be started or watched; a switch that was started goes on nevertheless.
+pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result<ExitCode> {
+    let systemd = SystemBus::connect().await?;
+    let before = dir.journal()?.len();
+    unit::install(files, &systemd, &settle_binary(files)?, dir).await?;
+    println!("{UNIT} is at work; Ctrl-C only ends the watching.\n");
+    let plan = dir
+        .plan()?
+        .with_context(|| format!("{} holds no plan", dir.path()))?;
+    let (mut shown, mut waited, mut asked) = (before, Duration::ZERO, false);
+    loop {
+        let records = dir.journal()?;
+        for record in &records[shown.min(records.len())..] {
+            if let Some(line) = line(record, &plan) {
+                println!("{}  {line}", clock(record.at));
+            }
+        }
+        shown = records.len();
+        let progress = progress::fold(&records, &plan);
+        match progress.state {
+            // An order after the end has not been read yet.
+            _ if shown == before && waited < BEGIN => {}
+            State::Committed => {
+                summary(&records, &plan);
+                return Ok(ExitCode::SUCCESS);
+            }
+            State::RolledBack => {
+                println!("\nThe node is as it was before.");
+                progress
+                    .left
+                    .iter()
+                    .for_each(|left| println!("Left behind: {left}"));
+                return Ok(ExitCode::from(cli::FAILED));
+            }
+            State::Broken => {
+                anyhow::bail!(
+                    "{}",
+                    progress
+                        .error
+                        .unwrap_or_else(|| format!("see `journalctl -u {UNIT}`"))
+                )
+            }
+            State::AwaitingCommit { left } if !asked => {
+                asked = true;
+                if confirm == Confirm::Auto {
+                    confirm_when_healthy(files, &systemd, dir, &plan).await?;
+                } else {
+                    println!(
+                        "\nConfirm with `transship node commit` within {} s, else the node goes back.",
+                        left.as_secs()
+                    );
+                }
+            }
+            _ => {}
+        }
+        if waited >= BEGIN && shown == before {
+            anyhow::bail!("the executor does not begin; see `journalctl -u {UNIT}`");
+        }
+        tokio::time::sleep(LOOK).await;
+        waited += LOOK;
+    }
+}
+
+/// Commits when runtime and kubelet are healthy now; the executor goes back by itself otherwise.
+async fn confirm_when_healthy(
+    files: &Files,
+    systemd: &SystemBus,
+    dir: &Dir,
+    plan: &Plan,
+) -> anyhow::Result<()> {
+    let runtimes = HostRuntimes::new(files.clone());
+    let host = Host {
+        files,
+        systemd,
+        runtimes: &runtimes,
+    };
+    let target = plan.steps.iter().rev().find_map(|planned| match &planned.does {
+        Step::Await(
+            step @ AwaitStep {
+                side: Side::Target, ..
+            },
+        ) => Some(step),
+        _ => None,
+    });
+    if let Some(target) = target {
+        host.healthy(target)
+            .await
+            .context("the switch is not confirmed, and will be taken back")?;
+    }
+    Ok(dir.order(Order::Commit, &plan.digest())?)
+}
+
+/// A record in words; nothing for those that only matter to the executor.
+fn line(record: &Record, plan: &Plan) -> Option<String> {
+    let all = plan.steps.len();
+    let words = plan.words();
+    let word = |step: &usize| words.get(*step).cloned().unwrap_or_default();
+    Some(match &record.event {
+        Event::Started { step, .. } => format!("[{:>2}/{all}] {}", step + 1, word(step)),
+        Event::Carried { image, bytes, .. } => format!("        {image}, {} MB", bytes / 1_000_000),
+        Event::Failed { step, error } => format!("FAILED  {}: {error}", word(step)),
+        Event::Reverting { why } => format!("going back: {why}"),
+        Event::Undone { step, left } => {
+            let left = left
+                .as_ref()
+                .map_or_else(String::new, |left| format!(" (left behind: {left})"));
+            format!("[{:>2}/{all}] taken back: {}{left}", step + 1, word(step))
+        }
+        Event::Armed { left_millis } => {
+            format!("        the kubelet runs; {} s to confirm", left_millis / 1000)
+        }
+        Event::Committed => "committed".to_owned(),
+        Event::RolledBack => "rolled back".to_owned(),
+        Event::Broken { error, .. } => format!("BROKEN  {error}"),
+        Event::Opened { .. } | Event::Done { .. } | Event::Waiting { .. } => return None,
+    })
+}
+
+fn clock(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::UTC).strftime("%H:%M:%S%.3f").to_string()
+}
+
+fn summary(records: &[Record], plan: &Plan) {
+    let progress = progress::fold(records, plan);
+    if let (Some(stopped), Some(started)) = (progress.kubelet_stopped, progress.kubelet_started) {
+        println!(
+            "\nThe kubelet was away for {:.2} s.",
+            started.duration_since(stopped).as_secs_f64()
+        );
+    }
+    let socket = plan.steps.iter().find_map(|planned| match &planned.does {
+        Step::Await(AwaitStep {
+            side: Side::Target,
+            runtime,
+            ..
+        }) => Some(&runtime.socket),
+        _ => None,
+    });
+    if let Some(socket) = socket {
+        println!(
+            "If kubeadm made this node, tell it:\n  kubectl annotate node {} --overwrite kubeadm.alpha.kubernetes.io/cri-socket=unix://{socket}",
+            plan.node
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! `transship node commit|rollback|status`: words with the executor of the newest migration on this node.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use serde::Serialize;
+
+use super::{
+    follow::{self, Confirm},
+    output::Format,
+};
+use crate::{
+    cli,
+    executor::{
+        control::{Dir, Order},
+        progress::{Progress, State},
+    },
+    host::files::Files,
+    plan::{digest::Digest, document::Plan},
+};
+
+/// Which migration.
+#[derive(Debug, clap::Args)]
+pub struct Which {
+    /// Name of the migration in /var/lib/transship [default: the one that was last at work]
+    #[arg(long)]
+    migration: Option<String>,
+}
+
+/// Show how far a switch is.
+#[derive(Debug, clap::Args)]
+pub struct Status {
+    #[command(flatten)]
+    which: Which,
+    /// Form of the result
+    #[arg(short = 'o', long = "format", value_enum, default_value_t)]
+    format: Format,
+}
+
+/// How far a switch is, in its machine-readable forms.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Report {
+    migration: String,
+    plan: Digest,
+    steps: usize,
+    #[serde(flatten)]
+    progress: Progress,
+}
+
+impl Which {
+    fn find(&self, files: &Files) -> anyhow::Result<(Dir, Plan, Progress)> {
+        let dir = match &self.migration {
+            Some(name) => Some(Dir::new(files, name)?),
+            None => Dir::newest(files)?,
+        };
+        let dir = dir.context("no switch was ever started on this node")?;
+        let plan = dir
+            .plan()?
+            .with_context(|| format!("{} holds no plan", dir.path()))?;
+        let progress = dir
+            .progress()?
+            .with_context(|| format!("{} holds no plan", dir.path()))?;
+        Ok((dir, plan, progress))
+    }
+
+    /// Keeps the switch.
+    ///
+    /// # Errors
+    /// When none waits for it.
+    pub async fn commit(self) -> anyhow::Result<ExitCode> {
+        let files = Files::new("/");
+        let (dir, plan, progress) = self.find(&files)?;
+        match progress.state {
+            State::Committed => println!("It is committed already."),
+            State::AwaitingCommit { .. } => {
+                dir.order(Order::Commit, &plan.digest())?;
+                return follow::start(&files, &dir, Confirm::Manual).await;
+            }
+            _ => anyhow::bail!("there is nothing to confirm: see `transship node status`"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Takes the switch back, after a commit too.
+    ///
+    /// # Errors
+    /// When that cannot be done; the message says what is broken.
+    pub async fn rollback(self) -> anyhow::Result<ExitCode> {
+        let files = Files::new("/");
+        let (dir, plan, progress) = self.find(&files)?;
+        match progress.state {
+            State::RolledBack => {
+                println!("The node is as it was before already.");
+                return Ok(ExitCode::SUCCESS);
+            }
+            State::Committed => dir.order(Order::Undo, &plan.digest())?,
+            _ => dir.order(Order::Abort, &plan.digest())?,
+        }
+        let code = follow::start(&files, &dir, Confirm::Manual).await?;
+        // Going back is what was asked for.
+        let now = dir.progress()?.map(|progress| progress.state);
+        Ok(if now == Some(State::RolledBack) {
+            ExitCode::SUCCESS
+        } else {
+            code
+        })
+    }
+}
+
+impl Status {
+    /// Shows it.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
+        let (dir, plan, progress) = self.which.find(&Files::new("/"))?;
+        let migration = dir
+            .path()
+            .as_str()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        let report = Report {
+            migration,
+            plan: plan.digest(),
+            steps: plan.steps.len(),
+            progress,
+        };
+        cli::print(&self.format.render(&report, |report| page(report, &plan))?)?;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn page(report: &Report, plan: &Plan) -> String {
+    let progress = &report.progress;
+    let state = match progress.state {
+        State::Preparing => "preparing, the node serves".to_owned(),
+        State::Prepared => "prepared, waits for its go".to_owned(),
+        State::Switching => "switching".to_owned(),
+        State::AwaitingCommit { left } => {
+            format!("waits for `transship node commit`, {} s left", left.as_secs())
+        }
+        State::RollingBack => "going back".to_owned(),
+        State::Committed => "committed".to_owned(),
+        State::RolledBack => "rolled back, the node is as before".to_owned(),
+        State::Broken => "BROKEN, a person has to help".to_owned(),
+    };
+    let mut lines = vec![
+        format!(
+            "Migration  {} of node {}, plan {}",
+            report.migration,
+            plan.node,
+            report.plan.short()
+        ),
+        format!(
+            "From, to   {} {} -> {} {}",
+            plan.source.0, plan.source.1, plan.target.0, plan.target.1
+        ),
+        format!("State      {state}"),
+        format!("Steps      {} of {}", progress.steps_done, report.steps),
+    ];
+    if let Some(word) = progress.current.and_then(|step| plan.words().get(step).cloned()) {
+        lines.push(format!("Now        {word}"));
+    }
+    lines.extend(progress.error.iter().map(|error| format!("Reason     {error}")));
+    lines.extend(progress.left.iter().map(|left| format!("Left       {left}")));
+    lines.join("\n") + "\n"
+}
