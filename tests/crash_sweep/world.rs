@@ -48,8 +48,8 @@ pub enum Fault {
     KubeletUnhealthy,
     /// The kubelet dies and is restarted again and again under the target.
     KubeletCrashes,
-    /// Masking the last of the source's units has its effect and is reported as failed.
-    MaskFails,
+    /// Stopping the last of the source's units has its effect and is reported as failed.
+    StopFails,
     /// Somebody masks the kubelet while it is stopped.
     KubeletMasked,
     /// The disk is full from this effect on, until the reserve is given back.
@@ -264,7 +264,15 @@ impl World {
         let mut names: Vec<String> = state.units.keys().cloned().collect();
         names.sort_by_key(|name| name == KUBELET_UNIT);
         for name in names {
-            if state.units[&name].boot == "enabled" {
+            // Docker's unit wants containerd's, which on some hosts is not enabled itself.
+            let wanted = name == self.case.target_unit
+                && self
+                    .case
+                    .units
+                    .iter()
+                    .any(|(unit, active, _)| *unit == name && *active);
+            let boot = &state.units[&name].boot;
+            if boot == "enabled" || wanted && boot != "masked" {
                 self.start_now(&mut state, &name);
             }
         }
@@ -448,6 +456,9 @@ impl Systemd for World {
             }
         }
         moment().await;
+        if self.fault == Fault::StopFails && Some(name) == self.case.last_masked().as_deref() {
+            return Err(refused("stop", name, "it ended in another way"));
+        }
         Ok(())
     }
 
@@ -500,9 +511,6 @@ impl Systemd for World {
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
         self.fuel.burn();
         self.state().units.entry(name.to_owned()).or_default().boot = "masked".to_owned();
-        if self.fault == Fault::MaskFails && Some(name) == self.case.last_masked().as_deref() {
-            return Err(refused("mask", name, "the reply was lost"));
-        }
         Ok(())
     }
 
