@@ -86,6 +86,9 @@ pub struct State {
     pids: u32,
 }
 
+/// The whole disk with the paths of this machine, and all else: to start from it again.
+pub type Saved = (Vec<(PathBuf, u32, Option<Vec<u8>>)>, State);
+
 /// A file or directory under the root: its mode, and its bytes unless it is a directory.
 pub type Tree = BTreeMap<PathBuf, (u32, Option<Vec<u8>>)>;
 
@@ -220,7 +223,7 @@ impl World {
     }
 
     /// Everything, to start from it again.
-    pub fn save(&self) -> (Vec<(PathBuf, u32, Option<Vec<u8>>)>, State) {
+    pub fn save(&self) -> Saved {
         let disk = walkdir::WalkDir::new(self.root.path())
             .min_depth(1)
             .into_iter()
@@ -237,7 +240,7 @@ impl World {
         (disk, self.state().clone())
     }
 
-    pub fn load(&self, (disk, state): &(Vec<(PathBuf, u32, Option<Vec<u8>>)>, State)) {
+    pub fn load(&self, (disk, state): &Saved) {
         for entry in fs::read_dir(self.root.path()).unwrap() {
             fs::remove_dir_all(entry.unwrap().path()).unwrap();
         }
