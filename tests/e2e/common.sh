@@ -68,25 +68,24 @@ remove_transship() {
     k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s
 }
 
-# A cluster that serves, both workers on Docker, without Transship: what every scenario begins with. Workers that
-# an earlier scenario changed get the disk back that they had before.
+# A cluster that serves, both workers on Docker, without Transship: what every scenario begins with. Workers get the
+# disk back that they had before the first scenario, and their Nodes what the API remembers of them.
 clean_cluster() {
     lab up
     remove_transship
     local node
     for node in w1 w2; do
-        if lab snapshots "$node" 2>/dev/null | grep -qx clean; then
-            [[ -z $(lab exec "$node" sh -c 'ls -d /var/lib/transship 2>/dev/null') && $(runtime_of "$node") == docker://* ]] ||
-                lab restore "$node" clean
-        fi
+        ! has_snapshot "$node" || lab restore "$node" clean
         k uncordon "$node" >/dev/null
+        k annotate node "$node" --overwrite kubeadm.alpha.kubernetes.io/cri-socket=/var/run/dockershim.sock >/dev/null
     done
     lab workload
     for node in w1 w2; do
-        lab snapshots "$node" 2>/dev/null | grep -qx clean || lab snapshot "$node" clean
-        wait_until 120 "$node to be Ready" ready "$node"
+        has_snapshot "$node" || lab snapshot "$node" clean
     done
+    lab workload
 }
+has_snapshot() { [[ -d ${TRANSSHIP_LAB:-/var/lib/transship-lab}/nodes/$1/snapshots/clean ]]; }
 
 # A client on the control plane, which is not migrated, asks a Service of the workload twenty times a second.
 begin_counting() {
