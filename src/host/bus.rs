@@ -12,6 +12,9 @@ use zbus::{Connection, OwnedObjectPath, OwnedVariant, Structure, Variant};
 use super::systemd::{Systemd, SystemdError, Unit};
 use crate::plan::host_path::HostPath;
 
+/// Where the bus listens since systemd 209. The library's own default begins with `/var/run`, a link that the
+/// agent's image does not have.
+const ADDRESS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// Deadline of a call that reads or queues.
 const CALL: Duration = Duration::from_secs(30);
 /// Deadline of a daemon-reload: on a host with many units it may take more than a minute.
@@ -159,7 +162,7 @@ impl Failure {
 
 async fn connect() -> Result<Connection, Failure> {
     let connect = async {
-        let connection = Connection::system().await?;
+        let connection = zbus::connection::Builder::address(ADDRESS).build().await?;
         // Without a subscriber systemd sends no JobRemoved.
         ManagerProxy::new(&connection).await?.subscribe().await?;
         Ok::<_, zbus::Error>(connection)
