@@ -107,7 +107,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
             0 => String::new(),
             n => format!(" (and {n} more findings)"),
         };
-        let message = format!("{}: {} {}{others}", first.code, first.message, first.remedy);
+        let message = format!("{}: {}. {}{others}", first.code, first.message, first.remedy);
         return then(seen, status, NodePhase::Blocked, message, Act::Rest);
     }
     let Verdict::Ready(plan) = verdict else {
