@@ -5,7 +5,7 @@
 ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
 TRIPLE=$(uname -m)-unknown-linux-gnu
 # The static binary that is shipped.
-BINARY=$ROOT/target/$TRIPLE/release/transship
+BINARY=${CARGO_TARGET_DIR:-$ROOT/target}/$TRIPLE/release/transship
 
 step() { printf '\n\033[1m=== %s\033[0m\n' "$*"; }
 die() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; exit 1; }

@@ -3,7 +3,7 @@
 
 set -euo pipefail
 ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../.." && pwd)
-BINARY=${TRANSSHIP_BINARY:-$ROOT/target/$(uname -m)-unknown-linux-gnu/release/transship}
+BINARY=${TRANSSHIP_BINARY:-${CARGO_TARGET_DIR:-$ROOT/target}/$(uname -m)-unknown-linux-gnu/release/transship}
 SYSTEM=transship-system
 IMAGE=transship.dev/transship
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
@@ -63,8 +63,10 @@ install_transship() {
 
 # The chart refuses to go while a node is switching; the CRDs stay by their policy and are removed here.
 remove_transship() {
-    k delete runtimemigrations --all --ignore-not-found --timeout=180s || return 0
-    lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m 2>/dev/null || true
+    ! k get crd runtimemigrations.transship.dev >/dev/null 2>&1 ||
+        k delete runtimemigrations --all --timeout=180s
+    [[ -z $(lab run helm list --namespace "$SYSTEM" --all --short) ]] ||
+        lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m
     k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s
 }
 
