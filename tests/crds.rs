@@ -90,6 +90,7 @@ async fn the_api_server_and_the_controller_agree() {
         json!({ "strategy": { "maxUnavailable": "10%" } }),
         json!({ "strategy": { "maxUnavailable": "100%", "maxFailures": 3 } }),
         json!({ "strategy": { "maxUnavailable": 25 } }),
+        json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
         json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1 } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b"] }] } }),
@@ -115,6 +116,8 @@ async fn the_api_server_and_the_controller_agree() {
         json!({ "drain": { "timeout": "" } }),
         json!({ "drain": { "gracePeriod": -2 } }),
         json!({ "rollback": { "confirmWithin": "5 minutes" } }),
+        json!({ "preflight": { "allow": ["Typo"] } }),
+        json!({ "preflight": { "allow": ["NoKubelet"] } }),
     ];
     let judged = good
         .iter()

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{
     Api, Resource as _, ResourceExt as _,
-    api::{Patch, PatchParams},
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::json;
 
@@ -324,10 +324,31 @@ impl<H: Host> Agent<H> {
     }
 
     async fn migration(&self) -> Result<Option<NodeMigration>, RoundError> {
-        self.migrations
-            .get_opt(&self.me.node)
-            .await
-            .map_err(|error| self.about_migration("read", error))
+        let read = match self.migrations.get_opt(&self.me.node).await {
+            Err(kube::Error::SerdeError(error)) => {
+                tracing::warn!(%error, "the NodeMigration cannot be read; tries without its status");
+                self.migration_without_status().await
+            }
+            read => read,
+        };
+        read.map_err(|error| self.about_migration("read", error))
+    }
+
+    /// A status that nobody can read, forged or of another version, must not keep a switch from its commit: it is
+    /// written anew, from what the node knows.
+    async fn migration_without_status(&self) -> kube::Result<Option<NodeMigration>> {
+        let kind = ApiResource::erase::<NodeMigration>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.migrations.clone().into_client(), &kind);
+        let Some(mut object) = api.get_opt(&self.me.node).await? else {
+            return Ok(None);
+        };
+        if let Some(data) = object.data.as_object_mut() {
+            data.remove("status");
+        }
+        object
+            .try_parse()
+            .map(Some)
+            .map_err(|error| kube::Error::SerdeError(serde::de::Error::custom(error)))
     }
 
     fn about_migration(&self, what: &'static str, error: kube::Error) -> RoundError {

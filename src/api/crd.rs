@@ -1,6 +1,8 @@
 //! The custom resource definitions, generated from the types.
 
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
+    CustomResourceDefinition, JSONSchemaProps,
+};
 use kube::CustomResourceExt as _;
 
 use super::migration::RuntimeMigration;
@@ -20,18 +22,27 @@ pub enum Cel {
 /// Both definitions.
 pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
     let mut migration = RuntimeMigration::crd();
-    if cel == Cel::With {
-        for version in &mut migration.spec.versions {
-            if let Some(schema) = version
-                .schema
-                .as_mut()
-                .and_then(|s| s.open_api_v3_schema.as_mut())
-            {
+    for version in &mut migration.spec.versions {
+        if let Some(schema) = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut())
+        {
+            if let Some(expressions) = field(schema, &["spec", "nodeSelector", "matchExpressions"]) {
+                // The server estimates what a rule may cost from the longest list.
+                expressions.max_items = Some(100);
+            }
+            if cel == Cel::With {
                 schema.x_kubernetes_validations = Some(validation::cel());
             }
         }
     }
     [migration, NodeMigration::crd()]
+}
+
+fn field<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {
+    path.iter()
+        .try_fold(schema, |schema, name| schema.properties.as_mut()?.get_mut(*name))
 }
 
 /// Both definitions as YAML documents.

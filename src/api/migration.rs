@@ -7,6 +7,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::node_migration::MOST;
 use super::request::{Drain, Images, Preflight, Rollback, Target};
 
 /// A move of the chosen nodes to another container runtime.
@@ -174,6 +175,7 @@ impl IntOrPercent {
 #[serde(rename_all = "camelCase", default)]
 pub struct RuntimeMigrationStatus {
     /// The generation of the spec that this status speaks of.
+    #[schemars(range(min = 0, max = MOST))]
     pub observed_generation: i64,
     /// One word for the whole.
     pub phase: MigrationPhase,
@@ -199,6 +201,7 @@ pub struct Slot {
     /// The node's name.
     pub name: String,
     /// The generation of the spec that the slot was claimed for.
+    #[schemars(range(min = 0, max = MOST))]
     pub generation: i64,
     /// When it was claimed.
     pub since: Time,
@@ -276,21 +279,30 @@ impl MigrationPhase {
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeCounts {
     /// Selected nodes.
+    #[schemars(range(max = 1_000_000))]
     pub total: u32,
     /// Not started.
+    #[schemars(range(max = 1_000_000))]
     pub pending: u32,
     /// Between start and end.
+    #[schemars(range(max = 1_000_000))]
     pub active: u32,
     /// Planned, and not migrated yet.
+    #[schemars(range(max = 1_000_000))]
     pub planned: u32,
     /// On the target.
+    #[schemars(range(max = 1_000_000))]
     pub succeeded: u32,
     /// Back on the source.
+    #[schemars(range(max = 1_000_000))]
     pub rolled_back: u32,
     /// In a state that no software can repair.
+    #[schemars(range(max = 1_000_000))]
     pub failed: u32,
     /// Stopped by a finding, untouched.
+    #[schemars(range(max = 1_000_000))]
     pub blocked: u32,
     /// Left out (control plane, opted out, owned by another migration).
+    #[schemars(range(max = 1_000_000))]
     pub skipped: u32,
 }

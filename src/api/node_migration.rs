@@ -11,6 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::request::{Drain, Images, Preflight, Rollback, Target};
 use crate::plan::finding::Finding;
 
+/// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
+pub(crate) const MOST: i64 = (1 << 53) - 1;
+
 /// One node's share of a `RuntimeMigration`.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -93,6 +96,7 @@ pub struct MigrationRef {
     pub uid: String,
     /// The generation of its spec that this share was made from. A higher one makes the agent plan again, and
     /// retries a node that is Blocked or RolledBack.
+    #[schemars(range(min = 0, max = MOST))]
     pub generation: i64,
 }
 
@@ -114,6 +118,7 @@ pub struct NodeMigrationStatus {
     /// UID of the migration that this status speaks of; the status of another one is ignored.
     pub migration_uid: String,
     /// `spec.migration.generation` that this status speaks of.
+    #[schemars(range(min = 0, max = MOST))]
     pub migration_generation: i64,
     /// `spec.action` that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -136,6 +141,7 @@ pub struct NodeMigrationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanSummary>,
     /// Number of steps that are done.
+    #[schemars(range(max = 10_000))]
     pub steps_done: u32,
     /// The step that is being carried out, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -147,9 +153,11 @@ pub struct NodeMigrationStatus {
     pub times: Vec<PhaseTime>,
     /// Milliseconds between the kubelet's stop and its start under the target.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MOST))]
     pub kubelet_downtime_millis: Option<i64>,
     /// Bytes of images carried into the target's store.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = MOST))]
     pub image_bytes: Option<i64>,
     /// The last error, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -286,8 +294,10 @@ pub struct PlanSummary {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct DrainProgress {
     /// Pods that are gone.
+    #[schemars(range(max = 1_000_000))]
     pub evicted: u32,
     /// Pods that have still to go.
+    #[schemars(range(max = 1_000_000))]
     pub remaining: u32,
     /// Pods that cannot be evicted now, each with the reason (the budget's name, for one).
     pub blocking: Vec<BlockingPod>,

@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::plan::findings;
+
 /// A container runtime as the kubelet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -155,7 +157,13 @@ pub enum Transfer {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Preflight {
     /// Codes of blocking findings that do not block (`DockerSocketMounted`).
+    #[schemars(schema_with = "acceptable_codes")]
     pub allow: Vec<String>,
+}
+
+fn acceptable_codes(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let codes: Vec<_> = findings::acceptable_codes().collect();
+    schemars::json_schema!({ "type": "array", "maxItems": 100, "items": { "type": "string", "enum": codes } })
 }
 
 /// When and how a node goes back by itself.

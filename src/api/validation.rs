@@ -6,6 +6,7 @@ use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
 use super::request::Runtime;
+use crate::plan::findings;
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -25,6 +26,7 @@ const RUNTIME: &str = "this version moves nodes to containerd";
 const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
 const MAX_FAILURES: &str = "allowed are numbers from 1 on";
 const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's own";
+const ALLOW: &str = "allowed are the codes that docs/findings.md calls acceptable";
 const TARGET_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
 const MODE_FIXED: &str = "it cannot go back once a node was started; set spec.paused to stop";
@@ -82,6 +84,10 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     );
     let grace = spec.drain.grace_period;
     check(grace >= -1, "spec.drain.gracePeriod", &grace, GRACE_PERIOD);
+    for code in &spec.preflight.allow {
+        let known = findings::acceptable_codes().any(|acceptable| acceptable == code);
+        check(known, "spec.preflight.allow", code, ALLOW);
+    }
     if let Some(started) = started {
         check(spec.mode == Mode::Apply, "spec.mode", &"Plan", MODE_FIXED);
         check(
@@ -166,6 +172,8 @@ mod tests {
     #[case::much(json!({ "strategy": { "maxUnavailable": "101%" } }), "spec.strategy.maxUnavailable is 101%")]
     #[case::text(json!({ "strategy": { "maxUnavailable": "ten" } }), "spec.strategy.maxUnavailable is ten")]
     #[case::failures(json!({ "strategy": { "maxFailures": 0 } }), "spec.strategy.maxFailures is 0")]
+    #[case::unknown_code(json!({ "preflight": { "allow": ["Typo"] } }), "spec.preflight.allow is Typo; allowed are")]
+    #[case::no_way_round(json!({ "preflight": { "allow": ["NoKubelet"] } }), "spec.preflight.allow is NoKubelet")]
     #[case::grace(json!({ "drain": { "gracePeriod": -2 } }), "spec.drain.gracePeriod is -2")]
     fn names_the_field_the_value_and_what_is_allowed(
         #[case] change: serde_json::Value,

@@ -9,11 +9,11 @@ use kube::runtime::events::{Event, Recorder};
 use kube::{Api, Client, Resource as _, ResourceExt as _};
 use serde_json::json;
 
-use super::observe::World;
+use super::error::{Error, IntoError as _};
+use super::observe::{self, World};
 use super::report::Happened;
 use super::rollout::Decision;
 use super::seen::Seen;
-use super::{Error, IntoError as _};
 use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus};
 use crate::api::node_migration::{Action, MigrationRef, NodeMigration, NodeMigrationSpec};
 use crate::api::{AGENT_LABEL, FINALIZER};
@@ -59,9 +59,7 @@ pub(super) async fn apply(
 ) -> Result<(), Error> {
     let shares: Api<NodeMigration> = Api::all(client.clone());
     for name in &decision.forget {
-        let uid = world
-            .shares
-            .iter()
+        let uid = observe::readable(&world.shares)
             .find(|share| share.name_any() == *name)
             .and_then(|share| share.uid());
         let exactly = DeleteParams {
@@ -102,7 +100,7 @@ async fn write(
     name: &str,
     action: Action,
 ) -> Result<(), Error> {
-    let before = world.shares.iter().find(|share| share.name_any() == name);
+    let before = observe::readable(&world.shares).find(|share| share.name_any() == name);
     let doing = || format!("writing NodeMigration {name}");
     match before {
         Some(before) if action == Action::Abort => {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
-use kube::core::{Selector, SelectorExt as _};
+use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 
 use super::seen::{LeftOut, NodeView, Seen, Share};
 use crate::api::migration::RuntimeMigration;
@@ -23,11 +23,16 @@ const CONTROL_PLANE: [&str; 2] = [
 #[derive(Debug)]
 pub struct World {
     /// All migrations.
-    pub migrations: Vec<Arc<RuntimeMigration>>,
+    pub migrations: Vec<Arc<DeserializeGuard<RuntimeMigration>>>,
     /// All nodes, without the parts that nobody reads.
     pub nodes: Vec<Arc<Node>>,
     /// All NodeMigrations.
-    pub shares: Vec<Arc<NodeMigration>>,
+    pub shares: Vec<Arc<DeserializeGuard<NodeMigration>>>,
+}
+
+/// Those objects that can be read.
+pub fn readable<K>(all: &[Arc<DeserializeGuard<K>>]) -> impl Iterator<Item = &K> {
+    all.iter().filter_map(|object| object.0.as_ref().ok())
 }
 
 /// What one migration's decision is made from.
@@ -61,16 +66,28 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         max_unavailable: spec.strategy.max_unavailable.of(budgeted).unwrap_or(1),
         max_failures: spec.strategy.max_failures as usize,
         slots: status.active_nodes,
-        shares: world
+        shares: readable(&world.shares)
+            .map(|s| (s.name_any(), share(s, &world.migrations)))
+            .collect(),
+        unreadable: world
             .shares
             .iter()
-            .map(|s| (s.name_any(), share(s, &world.migrations)))
+            .filter_map(|share| share.0.as_ref().err())
+            .map(|invalid| {
+                let name = invalid.metadata.name.clone().unwrap_or_default();
+                (name, cut(&invalid.error))
+            })
             .collect(),
         nodes,
         own_node,
         agent_trouble: BTreeMap::new(),
         now,
     }
+}
+
+/// Whether a migration may still have nodes under way; one that cannot be read may.
+pub fn is_active(migration: &DeserializeGuard<RuntimeMigration>) -> bool {
+    !migration.0.as_ref().is_ok_and(has_ended)
 }
 
 /// Whether a migration has ended at its present generation.
@@ -126,13 +143,13 @@ fn runtime_of(version: &str) -> Option<Runtime> {
     }
 }
 
-fn share(share: &NodeMigration, migrations: &[Arc<RuntimeMigration>]) -> Share {
+fn share(share: &NodeMigration, migrations: &[Arc<DeserializeGuard<RuntimeMigration>>]) -> Share {
     let of = &share.spec.migration;
     Share {
         migration_uid: of.uid.clone(),
         migration_active: migrations
             .iter()
-            .any(|m| m.uid().as_ref() == Some(&of.uid) && !has_ended(m)),
+            .any(|m| m.uid().as_ref() == Some(&of.uid) && is_active(m)),
         migration_name: of.name.clone(),
         generation: of.generation,
         action: share.spec.action,
@@ -140,20 +157,25 @@ fn share(share: &NodeMigration, migrations: &[Arc<RuntimeMigration>]) -> Share {
         phase: share.phase(),
         message: share
             .current()
-            .map(|status| status.message.clone())
+            .map(|status| cut(&status.message))
             .unwrap_or_default(),
     }
 }
 
+/// What others wrote becomes part of a status and of events: it must not make them large.
+fn cut(text: &str) -> String {
+    const LONGEST: usize = 500;
+    text.chars().take(LONGEST).collect()
+}
+
 /// When a node of the migration last entered or left a phase, or was started.
-pub fn last_progress(migration: &RuntimeMigration, shares: &[Arc<NodeMigration>]) -> Option<Timestamp> {
+pub fn last_progress(migration: &RuntimeMigration, world: &World) -> Option<Timestamp> {
     let uid = migration.uid()?;
     let of_slots = migration
         .status
         .iter()
         .flat_map(|status| status.active_nodes.iter().map(|slot| slot.since.0));
-    let of_phases = shares
-        .iter()
+    let of_phases = readable(&world.shares)
         .filter(|share| share.spec.migration.uid == uid)
         .filter_map(|share| share.current())
         .flat_map(|status| {

@@ -135,6 +135,13 @@ fn fate(seen: &Seen, slot: &Slot) -> Fate {
     let Some(node) = seen.nodes.get(&slot.name) else {
         return Fate::Release(None);
     };
+    if let Some(error) = seen.unreadable.get(&slot.name) {
+        // It may be under way.
+        return Fate::Keep {
+            write: None,
+            wait: format!("its NodeMigration cannot be read, correct or delete it ({error})"),
+        };
+    }
     let stale = slot.generation != seen.generation || seen.deleting;
     let Some(share) = seen
         .share(&slot.name)
@@ -300,6 +307,8 @@ fn start(seen: &Seen, decision: &mut Decision, name: &str) -> bool {
         Some(None)
     } else if !node.ready {
         Some(Some("it is not Ready"))
+    } else if seen.unreadable.contains_key(name) {
+        Some(Some("its NodeMigration cannot be read; correct or delete it"))
     } else {
         let room = match seen.mode {
             Mode::Plan => decision.slots.len() < PLANNING,

@@ -34,6 +34,8 @@ pub struct Seen {
     pub nodes: BTreeMap<String, NodeView>,
     /// Every NodeMigration, by the name of its node.
     pub shares: BTreeMap<String, Share>,
+    /// NodeMigrations that cannot be read, by the name of their node, with the error.
+    pub unreadable: BTreeMap<String, String>,
     /// The node that this controller runs on.
     pub own_node: Option<String>,
     /// Why the agent does not run on a node, where that is known.

@@ -1,26 +1,39 @@
-//! Why an agent does not begin: what its pod says. Asked only for nodes that hold a slot and have not begun.
+//! Why agents do not begin: what their pods say. Asked only for nodes that hold a slot and have not begun.
+
+use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::ListParams;
 use kube::{Api, Client};
 
-/// Selects the pods of the agent's DaemonSet in its namespace.
+/// Selects the pods of the agent's DaemonSet in its namespace. They run on chosen nodes alone, so they are few.
 const AGENTS: &str = "app.kubernetes.io/name=transship,app.kubernetes.io/component=agent";
 
-/// Why the agent does not run on a node; `None` when its pod runs, or nothing is known.
-pub(super) async fn of_agent(client: &Client, namespace: &str, node: &str) -> Option<String> {
-    let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let of_node = ListParams::default()
-        .labels(AGENTS)
-        .fields(&format!("spec.nodeName={node}"));
-    match pods.list(&of_node).await {
-        Ok(found) if found.items.is_empty() => Some("no agent pod is on the node".to_owned()),
-        Ok(found) => found.items.iter().find_map(why),
+/// Why the agents of these nodes do not run; a node whose pod runs, or of which nothing is known, is left out.
+pub(super) async fn of_agents(client: &Client, namespace: &str, nodes: &[&str]) -> BTreeMap<String, String> {
+    let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
+    let pods = match api.list(&ListParams::default().labels(AGENTS)).await {
+        Ok(pods) => pods.items,
         Err(error) => {
-            tracing::warn!(node, %error, "the agent's pod could not be read");
-            None
+            tracing::warn!(%error, "the agents' pods could not be read");
+            return BTreeMap::new();
         }
+    };
+    nodes
+        .iter()
+        .filter_map(|node| Some(((*node).to_owned(), of_agent(&pods, node)?)))
+        .collect()
+}
+
+fn of_agent(pods: &[Pod], node: &str) -> Option<String> {
+    let mut here = pods
+        .iter()
+        .filter(|pod| pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) == Some(node))
+        .peekable();
+    if here.peek().is_none() {
+        return Some("no agent pod is on the node".to_owned());
     }
+    here.find_map(why)
 }
 
 fn why(pod: &Pod) -> Option<String> {

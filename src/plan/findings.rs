@@ -3,6 +3,7 @@
 
 pub mod configuration;
 pub mod containers;
+pub mod drain;
 pub mod images;
 pub mod kubelet;
 pub mod network;
@@ -136,27 +137,24 @@ pub fn all_codes() -> Vec<Code> {
         network::CODES,
         storage::CODES,
         settings::CODES,
+        drain::CODES,
         &[ALLOWED_CODE_UNKNOWN],
     ]
     .concat()
 }
 
-/// The findings after what the user accepts: an accepted one warns instead of blocking. The blocking ones come
-/// first, otherwise their order stays.
+/// The names that `preflight.allow` may list.
+pub fn acceptable_codes() -> impl Iterator<Item = &'static str> {
+    all_codes()
+        .into_iter()
+        .filter(|code| code.acceptable)
+        .map(|code| code.name)
+}
+
+/// The findings after what the user accepts, and one for every code that there is not. The blocking ones come first,
+/// otherwise their order stays.
 pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
     let codes = all_codes();
-    for finding in findings
-        .iter_mut()
-        .filter(|finding| finding.severity == Severity::Block)
-    {
-        let acceptable = codes
-            .iter()
-            .any(|code| code.name == finding.code && code.acceptable);
-        if acceptable && allow.contains(&finding.code) {
-            finding.severity = Severity::Warn;
-            finding.remedy = "Accepted by preflight.allow.".to_owned();
-        }
-    }
     for unknown in allow
         .iter()
         .filter(|name| codes.iter().all(|code| code.name != **name))
@@ -166,7 +164,23 @@ pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
             "Remove it, or correct its spelling; docs/findings.md lists all codes.",
         ));
     }
+    findings = soften(findings, allow);
     findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// An accepted finding warns instead of blocking.
+pub fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Block)
+    {
+        let acceptable = acceptable_codes().any(|code| code == finding.code);
+        if acceptable && allow.contains(&finding.code) {
+            finding.severity = Severity::Warn;
+            finding.remedy = "Accepted by preflight.allow.".to_owned();
+        }
+    }
     findings
 }
 
@@ -222,6 +236,7 @@ mod tests {
             include_str!("findings/network.rs"),
             include_str!("findings/storage.rs"),
             include_str!("findings/settings.rs"),
+            include_str!("findings/drain.rs"),
             include_str!("findings.rs"),
         ];
         let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");

@@ -178,6 +178,12 @@ impl ApiServer {
 
     /// Runs the real kubectl as the admin and returns what it printed; its failure fails the test.
     pub fn kubectl(&self, arguments: &[&str], input: &str) -> String {
+        self.try_kubectl(arguments, input)
+            .unwrap_or_else(|errors| panic!("kubectl {}: {errors}", arguments.join(" ")))
+    }
+
+    /// The same; its error is what kubectl says when it fails.
+    pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
         let mut child = Command::new(part("kubernetes-1.23.17", "kubectl"))
             .args([
                 "--server",
@@ -200,13 +206,11 @@ impl ApiServer {
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
         let output = child.wait_with_output().unwrap();
-        let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(
-            output.status.success(),
-            "kubectl {}: {errors}",
-            arguments.join(" ")
-        );
-        String::from_utf8(output.stdout).unwrap()
+        if output.status.success() {
+            Ok(String::from_utf8(output.stdout).unwrap())
+        } else {
+            Err(String::from_utf8(output.stderr).unwrap())
+        }
     }
 }
 

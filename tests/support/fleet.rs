@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use transship::api::AGENT_LABEL;
@@ -100,9 +101,11 @@ impl Fleet {
         loop {
             tokio::time::sleep(Duration::from_millis(60)).await;
             let shares: Api<NodeMigration> = Api::all(self.agent.clone());
-            let Ok(all) = shares.list(&ListParams::default()).await else {
+            let guarded: Api<DeserializeGuard<NodeMigration>> = Api::all(self.agent.clone());
+            let Ok(all) = guarded.list(&ListParams::default()).await else {
                 continue;
             };
+            let all: Vec<NodeMigration> = all.items.into_iter().filter_map(|share| share.0.ok()).collect();
             let under_way = all
                 .iter()
                 .filter(|s| s.spec.action != Action::Plan && !s.phase().ended())

@@ -13,14 +13,13 @@ use crate::{
     executor::control::Order,
     plan::{
         finding::{Finding, Severity},
+        findings::{
+            drain::{PODS_BLOCK_DRAIN, PODS_TO_EVICT},
+            soften,
+        },
         planner::{Outcome, Verdict},
     },
 };
-
-/// Code of the finding about pods that a drain would not evict.
-const BLOCKING_PODS: &str = "PodsBlockDrain";
-/// Code of the finding that lists the pods that will be evicted.
-const LEAVING_PODS: &str = "PodsToEvict";
 
 /// Decides what to do on a node whose journal has no line.
 pub(super) fn decide(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
@@ -224,36 +223,32 @@ fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     if !survey.blocked.is_empty() {
-        let accepted = spec.preflight.allow.iter().any(|code| code == BLOCKING_PODS);
         let pods = survey
             .blocked
             .iter()
             .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason));
-        findings.push(Finding {
-            severity: if accepted { Severity::Warn } else { Severity::Block },
-            code: BLOCKING_PODS.to_owned(),
-            message: format!("{} pods would not be evicted: {}.", survey.blocked.len(), list(pods.collect())),
-            remedy: format!(
-                "Set drain.deleteEmptyDirData or drain.force, delete the pods, or accept {BLOCKING_PODS}: the \
-                 drain then waits for them."
+        findings.push(PODS_BLOCK_DRAIN.found(
+            format!("{} pods would not be evicted: {}.", survey.blocked.len(), list(pods.collect())),
+            format!(
+                "Set drain.deleteEmptyDirData or drain.force, delete the pods, or accept {}: the drain then waits \
+                 for them.",
+                PODS_BLOCK_DRAIN.name
             ),
-        });
+        ));
     }
     if !survey.evict.is_empty() {
         let pods = survey
             .evict
             .iter()
             .map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
-        findings.push(Finding {
-            severity: Severity::Info,
-            code: LEAVING_PODS.to_owned(),
-            message: format!(
+        findings.push(PODS_TO_EVICT.found(
+            format!(
                 "{} pods would be evicted: {}.",
                 survey.evict.len(),
                 list(pods.collect())
             ),
-            remedy: "Nothing to do; their controllers start them elsewhere.".to_owned(),
-        });
+            "Nothing to do; their controllers start them elsewhere.",
+        ));
     }
-    findings
+    soften(findings, &spec.preflight.allow)
 }

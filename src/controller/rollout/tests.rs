@@ -56,6 +56,7 @@ fn three() -> Seen {
             .map(|name| (name.to_owned(), node(true, false)))
             .into(),
         shares: BTreeMap::new(),
+        unreadable: BTreeMap::new(),
         own_node: None,
         agent_trouble: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
@@ -70,6 +71,23 @@ fn with(change: impl FnOnce(&mut Seen)) -> Decision {
 
 fn set(seen: &mut Seen, name: &str, change: impl FnOnce(&mut NodeView)) {
     change(seen.nodes.get_mut(name).unwrap());
+}
+
+#[test]
+fn what_cannot_be_read_keeps_its_slot_and_starts_nothing() {
+    let decision = with(|seen| {
+        seen.slots = vec![slot("w1", 2)];
+        seen.unreadable = [("w1".to_owned(), "not a number".to_owned())].into();
+        seen.deleting = true;
+    });
+    assert_eq!(decision.slots, [slot("w1", 2)]);
+    assert_eq!(decision.writes, []);
+    assert!(decision.waits[0].contains("not a number"), "{:?}", decision.waits);
+
+    let decision = with(|seen| seen.unreadable = [("w1".to_owned(), String::new())].into());
+    assert_eq!(decision.starts, ["w2"]);
+    assert_eq!(decision.waiting[0].0, "w1");
+    assert!(decision.waiting[0].1.unwrap().contains("cannot be read"));
 }
 
 #[test]

@@ -1,0 +1,85 @@
+//! What can go wrong in the controller.
+
+use std::net::SocketAddr;
+
+/// What the controller cannot go on with, or tries again.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A request to the API server failed.
+    #[error("{doing}: {cause}")]
+    Api {
+        /// What it was for.
+        doing: String,
+        /// Why it failed.
+        cause: Box<kube::Error>,
+    },
+    /// The lease could not be used.
+    #[error("lease {name} in namespace {namespace}: {cause}")]
+    Lease {
+        /// Its name.
+        name: String,
+        /// Its namespace.
+        namespace: String,
+        /// Why.
+        cause: Box<kube_lease_manager::LeaseManagerError>,
+    },
+    /// The lease went to another process; this one must stop at once.
+    #[error("the lease {0} is lost; another controller leads now")]
+    LeaseLost(String),
+    /// The admin server could not listen or serve.
+    #[error("serving on {address}: {cause}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// Why.
+        cause: std::io::Error,
+    },
+    /// The metrics could not be made.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+    /// Nodes are under way.
+    #[error(
+        "nodes are under way: {0}. Wait until they have ended, or delete their RuntimeMigration, which waits for them; \
+         then try again"
+    )]
+    Busy(String),
+    /// A watch ended before its first list was complete.
+    #[error("a watch ended before its first list was complete")]
+    WatchEnded,
+}
+
+impl Error {
+    /// Another writer was faster; what was seen is old.
+    pub(super) fn is_conflict(&self) -> bool {
+        matches!(self, Self::Api { cause, .. }
+            if matches!(&**cause, kube::Error::Api(status) if status.code == 409))
+    }
+
+    /// A bounded label for metrics.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { .. } if self.is_conflict() => "conflict",
+            Self::Api { cause, .. } => match &**cause {
+                kube::Error::Api(status) if status.code == 403 => "forbidden",
+                kube::Error::Api(_) => "refused",
+                _ => "unreachable",
+            },
+            Self::Lease { .. } | Self::LeaseLost(_) => "lease",
+            Self::Listen { .. } | Self::Metrics(_) | Self::Busy(_) | Self::WatchEnded => "internal",
+        }
+    }
+}
+
+pub(super) trait IntoError<T> {
+    /// Names what the request was for.
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error>;
+}
+
+impl<T> IntoError<T> for Result<T, kube::Error> {
+    fn during(self, doing: impl FnOnce() -> String) -> Result<T, Error> {
+        self.map_err(|cause| Error::Api {
+            doing: doing(),
+            cause: Box::new(cause),
+        })
+    }
+}

@@ -1,0 +1,150 @@
+//! The process `transship controller`: probes and metrics, the lease, and the way out.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use kube::{Api, Client, ResourceExt as _};
+use kube_lease_manager::{LeaseManagerBuilder, LeaseParams};
+
+use super::Leader;
+use super::error::{Error, IntoError as _};
+use crate::admin::{self, Ready};
+use crate::api::node_migration::{Action, NodeMigration, NodePhase};
+use crate::metrics::Metrics;
+
+/// Seconds that a lease lasts, and seconds before its end at which it is renewed.
+const LEASE: (u64, u64) = (15, 5);
+
+/// Arguments of `transship controller`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Args {
+    /// The namespace of the controller and its agents.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "transship")]
+    namespace: String,
+    /// The name under which this process holds the lease.
+    #[arg(long, env = "POD_NAME", default_value = "transship-controller")]
+    identity: String,
+    /// The node that this process runs on; it is migrated last.
+    #[arg(long, env = "NODE_NAME")]
+    node: Option<String>,
+    /// Name of the lease.
+    #[arg(long, env = "TRANSSHIP_LEASE", default_value = "transship-controller")]
+    lease: String,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served.
+    #[arg(long, env = "TRANSSHIP_LISTEN", default_value = "0.0.0.0:8080")]
+    listen: SocketAddr,
+    /// Start nothing; say whether a node is under way, and fail if one is.
+    #[arg(long)]
+    check_idle: bool,
+}
+
+/// Runs `transship controller` until it is told to stop or loses its lease.
+///
+/// # Errors
+/// The API server, the lease or the listening address cannot be used, or the lease was lost.
+pub async fn run(args: Args) -> Result<(), Error> {
+    let client = Client::try_default()
+        .await
+        .during(|| "reading the configuration of the client".to_owned())?;
+    if args.check_idle {
+        return check_idle(&client).await;
+    }
+    let (metrics, serving) = (Metrics::new()?, Ready::default());
+    let listen_error = |cause| Error::Listen {
+        address: args.listen,
+        cause,
+    };
+    let listener = tokio::net::TcpListener::bind(args.listen)
+        .await
+        .map_err(listen_error)?;
+    let admin = admin::serve(listener, serving.clone(), metrics.clone());
+    let (lifetime, grace) = LEASE;
+    let lease_error = |cause| Error::Lease {
+        name: args.lease.clone(),
+        namespace: args.namespace.clone(),
+        cause: Box::new(cause),
+    };
+    let lease = LeaseManagerBuilder::new(client.clone(), &args.lease)
+        .with_namespace(&args.namespace)
+        .with_parameters(LeaseParams::new(&args.identity, lifetime, grace))
+        .build()
+        .await
+        .map_err(lease_error)?;
+    let (mut leading, holding) = lease.watch().await;
+    // A follower is as ready as a leader: it can take over at any time.
+    serving.set(true);
+    let me = Leader {
+        client,
+        namespace: args.namespace,
+        identity: args.identity,
+        own_node: args.node,
+        metrics,
+    };
+    let led = async {
+        leading
+            .wait_for(|leads| *leads)
+            .await
+            .map_err(|_| Error::LeaseLost(args.lease.clone()))?;
+        tracing::info!(lease = args.lease, "leading");
+        tokio::select! {
+            result = me.lead() => result,
+            _ = leading.wait_for(|leads| !*leads) => Err(Error::LeaseLost(args.lease.clone())),
+        }
+    };
+    let result = tokio::select! {
+        result = led => result,
+        result = admin => result.map_err(listen_error),
+        () = told_to_stop() => Ok(()),
+    };
+    // Not needed to be safe, but without it a successor waits until the lease has run out.
+    drop(leading);
+    let _ = tokio::time::timeout(Duration::from_secs(3), holding).await;
+    result
+}
+
+async fn told_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    match signal(SignalKind::terminate()) {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+        }
+        Err(error) => {
+            tracing::warn!(%error, "SIGTERM cannot be received; only SIGKILL ends this process");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Whether any node is between start and end; the chart asks before it is uninstalled.
+async fn check_idle(client: &Client) -> Result<(), Error> {
+    let shares: Api<DeserializeGuard<NodeMigration>> = Api::all(client.clone());
+    let all = shares
+        .list(&ListParams::default())
+        .await
+        .during(|| "listing NodeMigrations".to_owned())?;
+    let busy: Vec<String> = all.iter().filter_map(under_way).collect();
+    if busy.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Busy(busy.join(", ")))
+    }
+}
+
+/// Names a node that is, or may be, between start and end.
+fn under_way(share: &DeserializeGuard<NodeMigration>) -> Option<String> {
+    let name = share.name_any();
+    match &share.0 {
+        Ok(share) if share.spec.action == Action::Plan => None,
+        Ok(share) if share.phase().ended() || share.phase() == NodePhase::Pending => None,
+        Ok(share) => Some(format!("{name} ({})", share.phase().name())),
+        Err(invalid) => Some(format!(
+            "{name} (its NodeMigration cannot be read: {})",
+            invalid.error
+        )),
+    }
+}

@@ -1,0 +1,211 @@
+//! Controllers against a real API server, with the permissions that the chart gives them: what a test does to them, and
+//! what it waits for. Nodes and agents are played by `fleet.rs`.
+
+#![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+use std::time::{Duration, Instant};
+
+use crate::api_server::{ADMIN, AGENT, ApiServer, CONTROLLER, NAMESPACE, api_server};
+use crate::fleet::Fleet;
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::events::v1::Event;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use serde_json::{Value, json};
+use tokio::sync::{Mutex, MutexGuard, OnceCell};
+use tokio::task::JoinSet;
+use transship::api::AGENT_LABEL;
+use transship::api::migration::{MigrationPhase, RuntimeMigration};
+use transship::api::node_migration::NodeMigration;
+use transship::controller::Leader;
+use transship::metrics::Metrics;
+
+/// One scenario at a time: controllers see the whole cluster.
+static TURN: Mutex<()> = Mutex::const_new(());
+static INSTALLED: OnceCell<()> = OnceCell::const_new();
+
+/// Controllers, the nodes that they see, and the agents there.
+pub struct Scenario {
+    pub fleet: Fleet,
+    pub migrations: Api<RuntimeMigration>,
+    pub admin: Client,
+    tasks: JoinSet<()>,
+    _turn: MutexGuard<'static, ()>,
+}
+
+impl Scenario {
+    /// Installs what the chart installs, and starts agents and `controllers` controllers.
+    pub async fn start(controllers: usize) -> Self {
+        let turn = TURN.lock().await;
+        let server: &ApiServer = api_server().await;
+        INSTALLED
+            .get_or_init(|| async {
+                let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install-1.22.yaml");
+                server.kubectl(&["apply", "-f", manifest], "");
+                server.kubectl(
+                    &[
+                        "wait",
+                        "--for=condition=Established",
+                        "crd",
+                        "--all",
+                        "--timeout=30s",
+                    ],
+                    "",
+                );
+            })
+            .await;
+        let admin = server.client(ADMIN).await;
+        let fleet = Fleet::new(admin.clone(), server.client(AGENT).await);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(fleet.clone().play());
+        let mut started = Self {
+            fleet,
+            migrations: Api::all(admin.clone()),
+            admin,
+            tasks,
+            _turn: turn,
+        };
+        for _ in 0..controllers {
+            started.controller().await;
+        }
+        started
+    }
+
+    /// Starts one more controller.
+    pub async fn controller(&mut self) {
+        let leader = Leader {
+            client: api_server().await.client(CONTROLLER).await,
+            namespace: NAMESPACE.to_owned(),
+            identity: format!("controller-{}", self.tasks.len()),
+            own_node: None,
+            metrics: Metrics::new().unwrap(),
+        };
+        self.tasks.spawn(async move {
+            leader.lead().await.unwrap();
+        });
+    }
+
+    pub async fn create(&self, name: &str, group: &str, more: Value) {
+        let mut spec = json!({
+            "mode": "Apply",
+            "nodeSelector": { "matchLabels": { "group": group } },
+            "target": { "runtime": "containerd" },
+        });
+        for (key, value) in more.as_object().unwrap() {
+            spec[key] = value.clone();
+        }
+        let object = json!({ "metadata": { "name": name }, "spec": spec,
+            "apiVersion": "transship.dev/v1alpha1", "kind": "RuntimeMigration" });
+        self.migrations
+            .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+            .await
+            .unwrap();
+    }
+
+    pub async fn edit(&self, name: &str, spec: Value) {
+        let patch = json!({ "spec": spec });
+        self.migrations
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// Waits until the migration is as the closure says, and returns it.
+    pub async fn until(
+        &self,
+        name: &str,
+        what: &str,
+        holds: impl Fn(&RuntimeMigration) -> bool,
+    ) -> RuntimeMigration {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let now = self.migrations.get(name).await.unwrap();
+            if holds(&now) {
+                return now;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "waited 60 s for {name}: {what}; it is {:#?}",
+                now.status
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn until_phase(&self, name: &str, phase: MigrationPhase) -> RuntimeMigration {
+        self.until(name, phase.name(), |m| {
+            let status = m.status.clone().unwrap_or_default();
+            status.phase == phase && Some(status.observed_generation) == m.metadata.generation
+        })
+        .await
+    }
+
+    pub async fn gone(&self, name: &str, within: Duration) {
+        let deadline = Instant::now() + within;
+        while let Some(now) = self.migrations.get_opt(name).await.unwrap() {
+            assert!(
+                Instant::now() < deadline,
+                "{name} is still there after {within:?}: {:#?}",
+                now.status
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    pub async fn node(&self, name: &str) -> Node {
+        Api::<Node>::all(self.admin.clone()).get(name).await.unwrap()
+    }
+
+    pub async fn share(&self, name: &str) -> Option<NodeMigration> {
+        Api::<NodeMigration>::all(self.admin.clone())
+            .get_opt(name)
+            .await
+            .unwrap()
+    }
+
+    pub async fn without_label(&self, names: &[&str]) {
+        for name in names {
+            let deadline = Instant::now() + Duration::from_secs(10);
+            while self.node(name).await.labels().contains_key(AGENT_LABEL) {
+                assert!(Instant::now() < deadline, "{name} still bears the agent's label");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    pub async fn reasons(&self, regarding: &str) -> Vec<String> {
+        let events: Api<Event> = Api::namespaced(self.admin.clone(), "default");
+        let of = |event: &Event| event.regarding.as_ref().and_then(|r| r.name.as_deref()) == Some(regarding);
+        let all = events.list(&ListParams::default()).await.unwrap();
+        all.iter()
+            .filter(|event| of(event))
+            .filter_map(|event| event.reason.clone())
+            .collect()
+    }
+
+    /// Removes what the scenario made; there is no garbage collector here.
+    pub async fn end(mut self, names: &[&str]) {
+        for name in names {
+            if self.migrations.get_opt(name).await.unwrap().is_some() {
+                self.migrations
+                    .delete(name, &DeleteParams::default())
+                    .await
+                    .unwrap();
+            }
+            self.gone(name, Duration::from_secs(30)).await;
+        }
+        self.tasks.shutdown().await;
+        self.fleet.remove().await;
+        let shares: Api<NodeMigration> = Api::all(self.admin.clone());
+        shares
+            .delete_collection(&DeleteParams::default(), &ListParams::default())
+            .await
+            .unwrap();
+    }
+}
+
+/// What a migration says.
+pub fn message(migration: &RuntimeMigration) -> String {
+    migration.status.clone().unwrap_or_default().message
+}
