@@ -19,7 +19,7 @@ use api_server::{ADMIN, AGENT, ApiServer, NAMESPACE, api_server, kubelet};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
@@ -402,6 +402,11 @@ impl World {
         Api::all(self.admin.clone())
     }
 
+    /// The same, for what is no `NodeMigration`.
+    fn raw(&self) -> Api<DynamicObject> {
+        Api::all_with(self.admin.clone(), &ApiResource::erase::<NodeMigration>(&()))
+    }
+
     async fn the_node(&self) -> Node {
         Api::<Node>::all(self.admin.clone()).get(self.node).await.unwrap()
     }
@@ -677,6 +682,21 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation() {
         .await;
     assert_eq!(world.host.changes()[2..], ["install m1-2", "Go"]);
     assert_eq!(world.status().await.last_error, None);
+
+    // A status that nobody can read, from whoever may write statuses, is written anew.
+    let forged = json!({ "status": { "times": [{ "phase": "Draining", "start": "9999-12-31T23:59:59Z" }] } });
+    world
+        .raw()
+        .patch_status("w3", &PatchParams::default(), &Patch::Merge(&forged))
+        .await
+        .unwrap();
+    world.migrations().get("w3").await.unwrap_err();
+    world.round().await;
+    let status = world.status().await;
+    assert_eq!(
+        (status.phase, status.migration_generation),
+        (NodePhase::Switching, 2)
+    );
 
     // What no software can repair.
     world
