@@ -228,7 +228,7 @@ fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
             .iter()
             .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason));
         findings.push(PODS_BLOCK_DRAIN.found(
-            format!("{} pods would not be evicted: {}.", survey.blocked.len(), list(pods.collect())),
+            format!("{} pods would not be evicted: {}", survey.blocked.len(), list(pods.collect())),
             format!(
                 "Set drain.deleteEmptyDirData or drain.force, delete the pods, or accept {}: the drain then waits \
                  for them.",
@@ -243,7 +243,7 @@ fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
             .map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
         findings.push(PODS_TO_EVICT.found(
             format!(
-                "{} pods would be evicted: {}.",
+                "{} pods would be evicted: {}",
                 survey.evict.len(),
                 list(pods.collect())
             ),
