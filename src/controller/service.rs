@@ -123,10 +123,11 @@ async fn told_to_stop() {
 /// Whether any node is between start and end; the chart asks before it is uninstalled.
 async fn check_idle(client: &Client) -> Result<(), Error> {
     let shares: Api<DeserializeGuard<NodeMigration>> = Api::all(client.clone());
-    let all = shares
-        .list(&ListParams::default())
-        .await
-        .during(|| "listing NodeMigrations".to_owned())?;
+    let all = match shares.list(&ListParams::default()).await {
+        // Without their definition, which may have been deleted first, there are none.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        listed => listed.during(|| "listing NodeMigrations".to_owned())?,
+    };
     let busy: Vec<String> = all.iter().filter_map(under_way).collect();
     if busy.is_empty() {
         Ok(())
