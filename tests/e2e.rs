@@ -16,16 +16,16 @@ fn scenario(name: &str) {
 }
 
 #[test]
-fn a_both_workers_move_while_the_workload_is_served() {
-    scenario("main-job");
+fn a_both_workers_move_while_the_workload_is_served() -> io::Result<()> {
+    scenario("main-job")
 }
 
 #[test]
-fn b_bad_workers_go_back_and_the_migration_says_so() {
-    scenario("goes-back");
+fn b_bad_workers_go_back_and_the_migration_says_so() -> io::Result<()> {
+    scenario("goes-back")
 }
 
 #[test]
-fn c_a_migration_deleted_in_the_middle_ends_on_one_side() {
-    scenario("deleted-in-the-middle");
+fn c_a_migration_deleted_in_the_middle_ends_on_one_side() -> io::Result<()> {
+    scenario("deleted-in-the-middle")
 }
