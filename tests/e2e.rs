@@ -1,18 +1,17 @@
 //! The end-to-end scenarios on real nodes: each is a script in `tests/e2e/`, which a person can run alone too.
 //! They share one lab, so they run one at a time: `cargo test --features lab --test e2e -- --test-threads=1`.
 
-use std::{path::Path, process::Command};
+use std::{io, path::Path, process::Command};
 
-fn scenario(name: &str) {
+fn scenario(name: &str) -> io::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(name);
-    let status = Command::new(&script)
-        .status()
-        .unwrap_or_else(|error| panic!("{}: {error}", script.display()));
+    let status = Command::new(&script).status()?;
     assert!(
         status.success(),
         "{} ended with {status}; its output above says why",
         script.display()
     );
+    Ok(())
 }
 
 #[test]
