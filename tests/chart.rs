@@ -13,6 +13,8 @@ use std::process::Command;
 use api_server::part;
 use generated::{holds, repository};
 use transship::api::crd::{self, Cel};
+use transship::api::migration::{MigrationPhase, NodeCounts};
+use transship::metrics::Metrics;
 
 fn helm(arguments: &[&str]) -> String {
     run(Command::new(part("helm-3.22.0", "helm")).args(arguments))
@@ -139,6 +141,92 @@ fn the_alerts_fire_when_they_should() {
     let promtool = part("prometheus-bookworm", "promtool");
     run(Command::new(&promtool).args(["check", "rules", "charts/transship/files/rules.yaml"]));
     run(Command::new(&promtool).args(["test", "rules", "charts/transship/tests/rules_test.yaml"]));
+}
+
+/// Names and labels in a text of Prometheus' query language, with the values that a matcher asks for.
+fn series(text: &str) -> Vec<(String, Vec<(String, String)>)> {
+    text.match_indices("transship_")
+        .map(|(at, _)| {
+            let rest = &text[at..];
+            let end = rest
+                .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
+                .unwrap_or(rest.len());
+            let matchers = rest[end..]
+                .strip_prefix('{')
+                .and_then(|matchers| matchers.split_once('}'))
+                .map_or("", |(inside, _)| inside);
+            let labels = matchers
+                .split(',')
+                .filter_map(|matcher| matcher.split_once('='))
+                .map(|(label, value)| (label.to_owned(), value.trim_matches(['~', '"']).to_owned()))
+                .collect();
+            (rest[..end].to_owned(), labels)
+        })
+        .collect()
+}
+
+#[test]
+fn the_alerts_ask_for_what_is_exported() {
+    let metrics = Metrics::new().unwrap();
+    metrics.migration("m", MigrationPhase::Running, &NodeCounts::default(), Some(1.0));
+    let exported = series(&metrics.text().unwrap());
+    for file in [
+        "charts/transship/files/rules.yaml",
+        "charts/transship/tests/rules_test.yaml",
+    ] {
+        let text = std::fs::read_to_string(repository(file)).unwrap();
+        let asked = series(&text);
+        assert!(!asked.is_empty());
+        for (name, labels) in asked {
+            let of_name: Vec<_> = exported.iter().filter(|(other, _)| *other == name).collect();
+            let has = |label: &str, fits: &dyn Fn(&str) -> bool| {
+                of_name
+                    .iter()
+                    .any(|(_, present)| present.iter().any(|(l, value)| l == label && fits(value)))
+            };
+            // All rules are about migrations, and aggregate by them.
+            assert!(has("migration", &|_| true), "{file}: {name} is not exported");
+            for (label, values) in labels.iter().filter(|(label, _)| label != "migration") {
+                for value in values.split('|') {
+                    assert!(
+                        has(label, &|v| v == value),
+                        "{file}: {name} has no {label} {value}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_links_of_the_alerts_lead_where_the_user_says() {
+    let home = "https://wiki.example.com/transship";
+    let text = rendered(
+        "1.23.17",
+        &[
+            "monitoring.prometheusRule.enabled=true",
+            &format!("monitoring.runbookUrl={home}"),
+        ],
+    );
+    assert!(text.contains(&format!("runbook_url: {home}#transshipmigrationstalled")));
+    assert!(!text.contains("docs/runbooks.md"));
+}
+
+#[test]
+fn the_agent_is_let_through_to_the_system_bus() {
+    let annotation = "container.apparmor.security.beta.kubernetes.io/agent: unconfined";
+    let field = "appArmorProfile: { type: Unconfined }";
+    for (version, old) in [("1.23.17", true), ("1.29.9", true), ("1.30.2", false)] {
+        let text = rendered(version, &[]);
+        assert_eq!(
+            (text.contains(annotation), text.contains(field)),
+            (old, !old),
+            "{version}"
+        );
+        assert!(text.contains("seLinuxOptions: { type: spc_t }"));
+    }
+    let text = rendered("1.30.2", &["agent.appArmorProfile=", "agent.seLinuxType="]);
+    assert!(!text.contains("appArmorProfile") && !text.contains("seLinuxOptions"));
 }
 
 #[test]
