@@ -16,7 +16,7 @@ use api_server::{AGENT, api_server};
 use fleet::Script;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
-use scenario::{Scenario, message};
+use scenario::{Scenario, message, object};
 use serde_json::{Value, json};
 use transship::api::AGENT_LABEL;
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
@@ -24,21 +24,6 @@ use transship::api::node_migration::NodeMigration;
 
 /// A moment that the API server takes for one and that no `jiff::Timestamp` can hold.
 const NO_MOMENT: &str = "9999-12-31T23:59:59Z";
-
-fn manifest(name: &str, spec: &Value) -> String {
-    json!({ "apiVersion": "transship.dev/v1alpha1", "kind": "RuntimeMigration",
-        "metadata": { "name": name }, "spec": spec })
-    .to_string()
-}
-
-fn spec(change: &Value) -> Value {
-    let mut spec = json!({ "mode": "Apply", "nodeSelector": { "matchLabels": { "group": "bad" } },
-        "target": { "runtime": "containerd" } });
-    for (key, value) in change.as_object().unwrap() {
-        spec[key] = value.clone();
-    }
-    spec
-}
 
 #[tokio::test]
 async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
@@ -76,7 +61,10 @@ async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
         ),
     ] {
         let refused = server
-            .try_kubectl(&["create", "-f", "-"], &manifest("refused", &spec(&change)))
+            .try_kubectl(
+                &["create", "-f", "-"],
+                &object("refused", "bad", &change).to_string(),
+            )
             .unwrap_err();
         assert!(refused.contains(expected), "{change}: {refused}");
     }
@@ -106,7 +94,7 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
             "spec.target.runtime is cri-dockerd; this version moves nodes to containerd",
         ),
     ] {
-        server.kubectl(&["create", "-f", "-"], &manifest(name, &spec(&change)));
+        server.kubectl(&["create", "-f", "-"], &object(name, "bad", &change).to_string());
         let told = s.until(name, expected, |m| message(m).contains(expected)).await;
         let status = told.status.unwrap();
         assert_eq!(status.phase, MigrationPhase::Pending);

@@ -101,6 +101,43 @@ async fn the_brake_stops_and_an_edit_tries_again() {
 }
 
 #[tokio::test]
+async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other() {
+    let s = Scenario::start(1).await;
+    for name in ["m1", "m2", "m3"] {
+        s.fleet.node(name, "m").await;
+    }
+    s.fleet.script("m1", Script::Hang);
+    s.create("middle", "m", json!({})).await;
+    s.until("middle", "draining", |m| message(m).contains("Draining"))
+        .await;
+    s.edit(
+        "middle",
+        json!({ "paused": true, "strategy": { "maxUnavailable": 2 } }),
+    )
+    .await;
+    s.until("middle", "both", |m| {
+        let says = message(m);
+        says.contains("spec.paused is true") && says.contains("waiting for m1: Draining")
+    })
+    .await;
+    s.fleet.script("m1", Script::Succeed);
+    let ended = s
+        .until("middle", "no active node", |m| {
+            let status = m.status.clone().unwrap_or_default();
+            status.active_nodes.is_empty() && status.nodes.succeeded == 1
+        })
+        .await;
+    assert_eq!(ended.status.unwrap().phase, MigrationPhase::Paused);
+    assert!(s.share("m2").await.is_none() && s.share("m3").await.is_none());
+    assert!(s.reasons("middle").await.iter().any(|reason| reason == "Paused"));
+
+    s.edit("middle", json!({ "paused": false })).await;
+    s.until_phase("middle", MigrationPhase::Succeeded).await;
+    assert_eq!(s.fleet.most(), 2, "the new limit holds");
+    s.end(&["middle"]).await;
+}
+
+#[tokio::test]
 async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent() {
     let s = Scenario::start(1).await;
     s.fleet.node("d1", "d").await;

@@ -87,16 +87,7 @@ impl Scenario {
     }
 
     pub async fn create(&self, name: &str, group: &str, more: Value) {
-        let mut spec = json!({
-            "mode": "Apply",
-            "nodeSelector": { "matchLabels": { "group": group } },
-            "target": { "runtime": "containerd" },
-        });
-        for (key, value) in more.as_object().unwrap() {
-            spec[key] = value.clone();
-        }
-        let object = json!({ "metadata": { "name": name }, "spec": spec,
-            "apiVersion": "transship.dev/v1alpha1", "kind": "RuntimeMigration" });
+        let object = object(name, group, &more);
         self.migrations
             .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
             .await
@@ -203,6 +194,20 @@ impl Scenario {
             .await
             .unwrap();
     }
+}
+
+/// A migration of the nodes of a group, with more in its spec.
+pub fn object(name: &str, group: &str, more: &Value) -> Value {
+    let mut spec = json!({
+        "mode": "Apply",
+        "nodeSelector": { "matchLabels": { "group": group } },
+        "target": { "runtime": "containerd" },
+    });
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({ "metadata": { "name": name }, "spec": spec,
+        "apiVersion": "transship.dev/v1alpha1", "kind": "RuntimeMigration" })
 }
 
 /// What a migration says.
