@@ -363,8 +363,9 @@ fn dockers_units_end_as_far_as_they_can() {
     assert_eq!(
         ends(&facts, &request),
         [
-            ("docker.service".into(), masked),
-            ("docker.socket".into(), masked)
+            ("docker.service".into(), Some(Boot::Disabled)),
+            ("docker.socket".into(), masked),
+            ("docker.service".into(), masked)
         ]
     );
     let docker = facts.docker.as_mut().unwrap();

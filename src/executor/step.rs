@@ -154,7 +154,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 file::undo(self.files, step, file.as_ref(), missing_dirs)
             }
             (Step::Unit(step), Saved::Unit { active, boot }) => {
-                unit::undo(self.systemd, step, *active, boot).await
+                unit::undo(self.files, self.systemd, step, *active, boot).await
             }
             (Step::Images(step), Saved::Images { present }) => {
                 images::undo(self.runtimes, step, present).await

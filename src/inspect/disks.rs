@@ -56,7 +56,8 @@ fn disk(files: &Files, path: &str, mounts: &str, notes: &Notes) -> Option<Disk> 
     let block = space.fragment_size();
     Some(Disk {
         kind: kind(mounts, stat::major(device), stat::minor(device)),
-        free: space.blocks_free().saturating_mul(block),
+        // Without the blocks that are reserved for root: so the kubelet counts.
+        free: space.blocks_available().saturating_mul(block),
         total: space.blocks().saturating_mul(block),
         device,
         path,

@@ -6,7 +6,7 @@ use super::{
     digest::Digest,
     docker_settings,
     document::{FORMAT, Plan, PlannedStep, Section},
-    facts::{TextFile, UnitFacts},
+    facts::{Docker, TextFile, UnitFacts},
     finding::Finding,
     findings::{
         View,
@@ -142,6 +142,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             active: None,
             boot: None,
             restart: Restart::Backwards,
+            socket: None,
         }));
     }
     steps.extend(files);
@@ -154,6 +155,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         } else {
             Restart::Never
         },
+        socket: None,
     }));
     steps.push(await_target(view, None, CONTAINERD_WITHIN_SECS));
     steps.extend(images(view));
@@ -214,11 +216,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
 fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let mut steps = Vec::new();
     if !view.request.target.keep_source {
-        steps.extend(
-            [&view.docker.service, &view.docker.socket]
-                .into_iter()
-                .filter_map(ended),
-        );
+        steps.extend(docker_ended(view.docker));
     }
     steps.push(Step::File(FileStep {
         path: path(HOLD_DROP_IN)?,
@@ -254,21 +252,40 @@ fn images(view: &View<'_>) -> Option<Step> {
     })
 }
 
-/// Stopped, and kept from being started by anybody: by a mask, or, where the unit's file lies where the mask would,
-/// by being disabled. A unit that does not exist needs nothing.
-fn ended(unit: &UnitFacts) -> Option<Step> {
+/// Docker stopped, and kept from being started by anybody. Its socket would start it again, so both are; and systemd
+/// starts no socket whose service is masked, so the service is masked last and, on the way back, unmasked first.
+fn docker_ended(docker: &Docker) -> Vec<Step> {
+    let (service, socket) = (&docker.service, &docker.socket);
+    let step = |unit: &UnitFacts, active, boot| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active,
+            boot: Some(boot),
+            restart: Restart::Never,
+            socket: Some(docker.endpoint.clone()),
+        })
+    };
+    let exists = |unit: &UnitFacts| unit.load != "not-found" && !unit.load.is_empty();
+    let mut steps = Vec::new();
+    if exists(service) {
+        steps.push(step(service, Some(false), Boot::Disabled));
+    }
+    if exists(socket) {
+        steps.push(step(socket, Some(false), never(socket)));
+    }
+    if exists(service) && never(service) == Boot::Masked {
+        steps.push(step(service, None, Boot::Masked));
+    }
+    steps
+}
+
+/// Masked, or, where the unit's file lies where the mask would, disabled.
+fn never(unit: &UnitFacts) -> Boot {
     let own = unit
         .fragment
         .as_ref()
         .is_some_and(|path| path.as_str().starts_with("/etc/systemd/system/"));
-    (unit.load != "not-found" && !unit.load.is_empty()).then(|| {
-        Step::Unit(UnitStep {
-            unit: unit.name.clone(),
-            active: Some(false),
-            boot: Some(if own { Boot::Disabled } else { Boot::Masked }),
-            restart: Restart::Never,
-        })
-    })
+    if own { Boot::Disabled } else { Boot::Masked }
 }
 
 /// containerd's configuration as it must be.

@@ -285,7 +285,7 @@ pub struct Disk {
     pub path: HostPath,
     /// Type of the file system (`ext4`, `xfs`).
     pub kind: String,
-    /// Free bytes for root.
+    /// Free bytes, without those that are reserved for root.
     pub free: u64,
     /// All bytes.
     pub total: u64,

@@ -64,6 +64,10 @@ pub struct UnitStep {
     pub boot: Option<Boot>,
     /// In which direction a running unit is restarted, because its files changed.
     pub restart: Restart,
+    /// Where the unit listens, if its socket may be lost while it is away: a pod that mounts the socket then gets an
+    /// empty directory in its place, which is removed before the unit is started again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket: Option<HostPath>,
 }
 
 /// What systemd does with a unit at boot.

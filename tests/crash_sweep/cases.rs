@@ -346,6 +346,7 @@ pub fn by_hand() -> Case {
             active,
             boot,
             restart,
+            socket: None,
         })
     };
     let images = Step::Images(ImagesStep {
@@ -415,8 +416,14 @@ pub fn by_hand() -> Case {
         await_of(Side::Target, &containerd, Some(Some(flag.clone()))),
     ];
     let settle = [
-        unit("docker.service", Some(false), Some(Boot::Masked), Restart::Never),
+        unit(
+            "docker.service",
+            Some(false),
+            Some(Boot::Disabled),
+            Restart::Never,
+        ),
         unit("docker.socket", Some(false), Some(Boot::Masked), Restart::Never),
+        unit("docker.service", None, Some(Boot::Masked), Restart::Never),
         file(HOLD, Some(&hold), None),
     ];
     let in_section =

@@ -366,12 +366,8 @@ fn captured_hosts_end_in_one_of_the_two() {
             Second::None,
             End::Committed,
         );
-        sweep(
-            &case,
-            Fault::StopFails,
-            Others::Nobody,
-            Second::None,
-            End::RolledBack,
-        );
+        for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
+            sweep(&case, fault, Others::Nobody, Second::None, End::RolledBack);
+        }
     }
 }

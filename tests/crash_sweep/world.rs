@@ -425,11 +425,21 @@ impl Systemd for World {
         self.fuel.burn();
         {
             let mut state = self.state();
+            let service = name.strip_suffix(".socket").map(|name| format!("{name}.service"));
+            let service_masked = service.is_some_and(|service| {
+                state
+                    .units
+                    .get(&service)
+                    .is_some_and(|unit| unit.boot == "masked")
+            });
             let Some(unit) = state.units.get_mut(name) else {
                 return Err(refused("start", name, "not found"));
             };
             if unit.boot == "masked" {
                 return Err(refused("start", name, "it is masked"));
+            }
+            if service_masked && !unit.active {
+                return Err(refused("start", name, "its service is not loaded"));
             }
             if !unit.active {
                 unit.restarts = 0;

@@ -1,10 +1,13 @@
 //! `Unit`: what runs, and what starts at boot.
 
-use std::time::Duration;
+use std::{io, time::Duration};
 
 use super::{Saved, StepError};
 use crate::{
-    host::systemd::{Systemd, Unit},
+    host::{
+        files::Files,
+        systemd::{Systemd, Unit},
+    },
     plan::step::{Boot, Restart, UnitStep},
 };
 
@@ -50,6 +53,7 @@ pub(super) async fn apply(systemd: &impl Systemd, step: &UnitStep) -> Result<(),
 }
 
 pub(super) async fn undo(
+    files: &Files,
     systemd: &impl Systemd,
     step: &UnitStep,
     active: bool,
@@ -65,13 +69,27 @@ pub(super) async fn undo(
         if step.active.is_some() {
             systemd.stop(&step.unit).await?;
         }
-    } else if step.active.is_some() || step.restart == Restart::Backwards {
-        run(systemd, &step.unit, step.restart == Restart::Backwards).await?;
+    } else if step.restart == Restart::Backwards {
+        run(systemd, &step.unit, true).await?;
+    } else if step.active.is_some() && step.restart == Restart::Never {
+        clear_socket(files, step)?;
+        run(systemd, &step.unit, false).await?;
     }
+    // One that was restarted forwards is left to the step that opened its bracket: its files are still the new
+    // ones, with which it may be unable to start.
     if masked {
         restore_boot(systemd, &step.unit, boot).await?;
     }
     Ok(())
+}
+
+/// Removes the empty directory that lies where the unit listens, see [`UnitStep::socket`].
+fn clear_socket(files: &Files, step: &UnitStep) -> Result<(), StepError> {
+    let Some(socket) = &step.socket else { return Ok(()) };
+    match files.remove_empty_dir(socket) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(()),
+        cleared => Ok(cleared?),
+    }
 }
 
 /// Makes systemd do at boot what it did when it called the unit `boot`.
