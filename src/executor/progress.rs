@@ -68,6 +68,17 @@ impl State {
     }
 }
 
+impl Progress {
+    /// How long the kubelet was away while the node was switched; nothing before that, or once it went back.
+    pub fn kubelet_downtime(&self) -> Option<Duration> {
+        let forwards = matches!(self.state, State::AwaitingCommit { .. } | State::Committed);
+        let (stopped, started) = (self.kubelet_stopped?, self.kubelet_started?);
+        forwards
+            .then(|| started.duration_since(stopped).try_into().ok())
+            .flatten()
+    }
+}
+
 fn seconds<S: serde::Serializer>(left: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(left.as_secs())
 }
@@ -85,6 +96,8 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
         left: Vec::new(),
     };
     let mut left = Duration::from_secs(plan.confirm_within_secs.into());
+    // Why it goes back; what was broken meanwhile is of no interest any more once it is taken back.
+    let mut why = None;
     let kubelet = |step: usize| match plan.steps.get(step).map(|planned| &planned.does) {
         Some(Step::Kubelet(KubeletStep { run })) => Some(*run),
         _ => None,
@@ -109,19 +122,20 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 } else {
                     State::Broken
                 };
-                progress.error = Some(error.clone());
+                why = Some(error.clone());
+                progress.error = why.clone();
             }
-            Event::Reverting { why } => {
+            Event::Reverting { why: reason } => {
                 progress.state = State::RollingBack;
-                progress.error = Some(
-                    progress
-                        .error
-                        .take()
-                        .map_or_else(|| why.clone(), |error| format!("{why}; {error}")),
-                );
+                why = Some(match &why {
+                    Some(error) => format!("{reason}; {error}"),
+                    None => reason.clone(),
+                });
+                progress.error = why.clone();
             }
             Event::Undone { step, left } => {
                 progress.state = State::RollingBack;
+                progress.error = why.clone();
                 progress.steps_done = *step;
                 progress.current = step.checked_sub(1);
                 progress.left.extend(left.clone());

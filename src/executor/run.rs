@@ -299,7 +299,11 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             })?;
             return Ok(None);
         }
-        let error = format!("step {} could not be taken back: {error}", step + 1);
+        let error = format!(
+            "step {} could not be taken back: {error}. When that is solved, `systemctl start {}` goes on",
+            step + 1,
+            unit::UNIT
+        );
         self.note(Event::Broken {
             step,
             error: error.clone(),

@@ -1,7 +1,9 @@
 //! The executor's own unit: a real file in `/etc/systemd/system`, enabled while a journal is open, so that the
 //! executor also finishes or goes back after a reboot in the middle.
 
-use std::io;
+use std::{io, time::Duration};
+
+use tokio::time::{Instant, sleep};
 
 use super::control::{ControlError, Dir};
 use crate::{
@@ -17,6 +19,11 @@ pub const UNIT: &str = "transship-executor.service";
 /// Exit status of an executor that needs a person; systemd does not start it again by itself.
 pub const NEEDS_A_PERSON: u8 = 3;
 
+/// How long an executor may take to end after the last line of its journal: two daemon-reloads.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
+/// How often it is looked for.
+const POLL: Duration = Duration::from_millis(100);
+
 /// The executor's unit could not be installed or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum UnitError {
@@ -28,6 +35,9 @@ pub enum UnitError {
     /// The file system of the binary does not let it run.
     #[error("{0} is on a file system that is mounted noexec; the executor cannot run from there")]
     NoExec(HostPath),
+    /// The executor of an earlier attempt does not end.
+    #[error("{UNIT} is over but does not end; see `journalctl -u {UNIT}`")]
+    Lingers,
     /// See [`ControlError`].
     #[error(transparent)]
     Control(#[from] ControlError),
@@ -102,13 +112,37 @@ pub async fn install<S: Systemd>(
         return Err(UnitError::NoExec(binary.clone()));
     }
     let text = text(binary, dir.path());
-    if files.read_text(&path())?.as_deref() != Some(&text) {
+    let same = files.read_text(&path())?.as_deref() == Some(&text);
+    let over = match dir.progress()? {
+        Some(progress) if !dir.journal()?.is_empty() => progress.state.is_final(),
+        _ => !same,
+    };
+    if over {
+        // An executor that is over takes its unit away, and would take the new one.
+        ended(systemd).await?;
+    }
+    if over || !same {
         files.write(&path(), text.as_bytes(), 0o644)?;
     }
     systemd.reload().await?;
     systemd.enable(UNIT).await?;
     systemd.reset_failed(UNIT).await?;
     Ok(systemd.start(UNIT).await?)
+}
+
+/// Waits until an executor whose journal is over has taken its unit away and ended.
+///
+/// # Errors
+/// [`UnitError::Lingers`] when it does not in time.
+pub async fn ended<S: Systemd>(systemd: &S) -> Result<(), UnitError> {
+    let until = Instant::now() + ENDS_WITHIN;
+    while matches!(&*systemd.unit(UNIT).await?.active, "active" | "deactivating") {
+        if Instant::now() >= until {
+            return Err(UnitError::Lingers);
+        }
+        sleep(POLL).await;
+    }
+    Ok(())
 }
 
 /// Disables and removes the unit, from inside it: the last thing that an executor does.

@@ -81,10 +81,12 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
             // An order after the end has not been read yet.
             _ if shown == before && waited < BEGIN => {}
             State::Committed => {
+                unit::ended(&systemd).await?;
                 summary(&records, &plan);
                 return Ok(ExitCode::SUCCESS);
             }
             State::RolledBack => {
+                unit::ended(&systemd).await?;
                 println!("\nThe node is as it was before.");
                 progress
                     .left
@@ -182,11 +184,8 @@ fn clock(at: Timestamp) -> String {
 
 fn summary(records: &[Record], plan: &Plan) {
     let progress = progress::fold(records, plan);
-    if let (Some(stopped), Some(started)) = (progress.kubelet_stopped, progress.kubelet_started) {
-        println!(
-            "\nThe kubelet was away for {:.2} s.",
-            started.duration_since(stopped).as_secs_f64()
-        );
+    if let Some(downtime) = progress.kubelet_downtime() {
+        println!("\nThe kubelet was away for {:.2} s.", downtime.as_secs_f64());
     }
     let socket = plan.steps.iter().find_map(|planned| match &planned.does {
         Step::Await(AwaitStep {

@@ -1,8 +1,9 @@
 //! `transship node commit|rollback|status`: words with the executor of the newest migration on this node.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use jiff::Timestamp;
 use serde::Serialize;
 
 use super::{
@@ -44,6 +45,11 @@ struct Report {
     migration: String,
     plan: Digest,
     steps: usize,
+    /// When the executor began.
+    began: Option<Timestamp>,
+    /// When the journal was last written to.
+    last: Option<Timestamp>,
+    kubelet_downtime_millis: Option<u64>,
     #[serde(flatten)]
     progress: Progress,
 }
@@ -122,10 +128,16 @@ impl Status {
             .next()
             .unwrap_or_default()
             .to_owned();
+        let journal = dir.journal()?;
         let report = Report {
             migration,
             plan: plan.digest(),
             steps: plan.steps.len(),
+            began: journal.first().map(|record| record.at),
+            last: journal.last().map(|record| record.at),
+            kubelet_downtime_millis: progress
+                .kubelet_downtime()
+                .and_then(|downtime| u64::try_from(downtime.as_millis()).ok()),
             progress,
         };
         cli::print(&self.format.render(&report, |report| page(report, &plan))?)?;
@@ -163,6 +175,17 @@ fn page(report: &Report, plan: &Plan) -> String {
     ];
     if let Some(word) = progress.current.and_then(|step| plan.words().get(step).cloned()) {
         lines.push(format!("Now        {word}"));
+    }
+    if let (Some(began), Some(last)) = (report.began, report.last) {
+        lines.push(format!(
+            "Time       {} UTC, last at {}",
+            began.strftime("%Y-%m-%d %H:%M:%S"),
+            last.strftime("%H:%M:%S")
+        ));
+    }
+    if let Some(millis) = report.kubelet_downtime_millis {
+        let seconds = Duration::from_millis(millis).as_secs_f64();
+        lines.push(format!("Kubelet    away for {seconds:.2} s"));
     }
     lines.extend(progress.error.iter().map(|error| format!("Reason     {error}")));
     lines.extend(progress.left.iter().map(|left| format!("Left       {left}")));

@@ -84,16 +84,8 @@ impl Attempt<'_> {
         status.image_bytes = Some(self.progress.image_bytes)
             .filter(|bytes| *bytes > 0)
             .map(|bytes| bytes.cast_signed());
-        let forwards = matches!(
-            self.progress.state,
-            State::AwaitingCommit { .. } | State::Committed
-        );
-        if let (true, Some(stopped), Some(started)) = (
-            forwards,
-            self.progress.kubelet_stopped,
-            self.progress.kubelet_started,
-        ) {
-            status.kubelet_downtime_millis = Some(started.as_millisecond() - stopped.as_millisecond());
+        if let Some(downtime) = self.progress.kubelet_downtime() {
+            status.kubelet_downtime_millis = i64::try_from(downtime.as_millis()).ok();
         }
         // That it goes back because it was told to is no error.
         status.last_error = self.progress.error.clone().filter(|_| !self.run.abort);
