@@ -225,7 +225,15 @@ fn calls(attachment: &Attachment) -> Result<Vec<Call>, String> {
         .into_iter()
         .rev()
         .map(|plugin| one_call(attachment, &list, plugin))
+        .filter(|call| !call.as_ref().is_ok_and(is_idle))
         .collect()
+}
+
+/// Whether a plugin has nothing to undo: `portmap` does nothing at ADD when there are no ports to map
+/// (`plugins/meta/portmap/main.go`), and at DEL would ask iptables a dozen times for chains that it never made.
+fn is_idle(call: &Call) -> bool {
+    let ports = call.input.pointer("/runtimeConfig/portMappings");
+    call.plugin == "portmap" && ports.and_then(Value::as_array).is_none_or(Vec::is_empty)
 }
 
 fn one_call(attachment: &Attachment, list: &Map<String, Value>, plugin: Value) -> Result<Call, String> {
