@@ -466,20 +466,6 @@ impl Files {
         file.sync_data()
     }
 
-    /// Bytes that may still be written to the file system of `path`, by root.
-    ///
-    /// # Errors
-    /// When the file system does not say, naming the path.
-    pub fn free_space(&self, path: &HostPath) -> io::Result<u64> {
-        let real = self.real(path)?;
-        let stat = naming(
-            "ask for the free space of",
-            &real,
-            nix::sys::statvfs::statvfs(&real).map_err(Into::into),
-        )?;
-        Ok(stat.blocks_free().saturating_mul(stat.fragment_size()))
-    }
-
     /// Whether programs on the file system of `path` can be executed.
     ///
     /// # Errors
