@@ -28,3 +28,8 @@ fn b_bad_workers_go_back_and_the_migration_says_so() -> io::Result<()> {
 fn c_a_migration_deleted_in_the_middle_ends_on_one_side() -> io::Result<()> {
     scenario("deleted-in-the-middle")
 }
+
+#[test]
+fn d_one_node_and_a_shell() -> io::Result<()> {
+    scenario("by-hand")
+}
