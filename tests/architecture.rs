@@ -51,7 +51,7 @@ const FORBIDDEN: &[(&str, &[&[&str]])] = &[
 ];
 
 /// The files of the host are touched in one place.
-const FILES: &str = "host/files.rs";
+const FILES: &str = "host/files";
 
 struct Source {
     path: PathBuf,
@@ -187,7 +187,7 @@ fn files_are_touched_in_one_place() {
     let mut wrong = Vec::new();
     for source in sources()
         .iter()
-        .filter(|source| !is_tests_file(source) && source.name() != FILES)
+        .filter(|source| !is_tests_file(source) && !source.name().starts_with(FILES))
     {
         let touches = named(&source.text)
             .into_iter()

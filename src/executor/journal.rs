@@ -194,12 +194,14 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal at `path` to go on with it, or an empty one.
+    /// Opens the journal at `path` to go on with it, or an empty one. Its last line may be one that was written
+    /// and not synced before a crash; it is durable when this returns, before anybody acts on it.
     ///
     /// # Errors
     /// As [`read`].
     pub fn open(files: &Files, path: &HostPath) -> Result<Self, JournalError> {
         let (records, length) = parse(path, &files.read(path)?.unwrap_or_default())?;
+        files.settle(path)?;
         Ok(Self {
             files: files.clone(),
             path: path.clone(),

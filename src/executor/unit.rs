@@ -150,7 +150,56 @@ pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(),
     if files.exists(&path())? {
         systemd.disable(UNIT).await?;
         files.remove(&path())?;
-        systemd.reload().await?;
     }
-    Ok(())
+    // The last steps may have changed files of other units, too, and a crash may have come in between.
+    Ok(systemd.reload().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::request::Runtime,
+        executor::journal::{self, Event, Journal},
+        plan::document::{FORMAT, Plan},
+    };
+
+    #[test]
+    fn one_migration_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let [this, other] = ["this", "other"].map(|name| Dir::new(&files, name).unwrap());
+        let plan = Plan {
+            format: FORMAT,
+            migration: "other".to_owned(),
+            node: "n1".to_owned(),
+            machine_id: "1".to_owned(),
+            source: (Runtime::Dockershim, "20.10".to_owned()),
+            target: (Runtime::Containerd, "1.6".to_owned()),
+            confirm_within_secs: 60,
+            rollback_automatic: true,
+            findings: Vec::new(),
+            steps: Vec::new(),
+        };
+        other.write_plan(&plan).unwrap();
+        // A plan alone has changed nothing.
+        refuse_beside_another(&files, &this).unwrap();
+        let mut journal = Journal::open(&files, &other.file("journal")).unwrap();
+        journal
+            .append(Event::Opened {
+                format: journal::FORMAT,
+                plan: plan.digest(),
+                binary: "0".to_owned(),
+            })
+            .unwrap();
+        let refused = refuse_beside_another(&files, &this).unwrap_err();
+        assert!(matches!(&refused, UnitError::Busy(path) if path == other.path()));
+        assert!(
+            refused.to_string().contains("/var/lib/transship/other"),
+            "{refused}"
+        );
+        refuse_beside_another(&files, &other).unwrap();
+        journal.append(Event::RolledBack).unwrap();
+        refuse_beside_another(&files, &this).unwrap();
+    }
 }

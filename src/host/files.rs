@@ -4,14 +4,16 @@
 //! There is no clean-up in `Drop`: a process that dies leaves at most one temporary file beside the file that it
 //! was writing, and the next write or removal of that file takes it away.
 
+mod change;
+
 use std::{
     collections::BTreeMap,
     ffi::OsStr,
     fs::{self, File, OpenOptions},
-    io::{self, ErrorKind, Read, Write},
+    io::{self, ErrorKind, Read},
     os::unix::{
         ffi::OsStrExt,
-        fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown},
+        fs::{MetadataExt, OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
     sync::Arc,
@@ -24,12 +26,21 @@ use crate::plan::host_path::HostPath;
 
 /// Longest chain of symbolic links that is followed; the kernel's own limit.
 const MAX_LINKS: usize = 40;
-/// The permission bits of a directory that is made on the way to a file.
-const DIRECTORY_MODE: u32 = 0o755;
 
-/// Called with the path before every single effect on the disk. A test dies here by panicking, or answers with
-/// the error of a full or read-only file system.
-pub type Hook = Arc<dyn Fn(&Path) -> io::Result<()> + Send + Sync>;
+/// What is about to happen on the disk.
+#[derive(Clone, Copy, Debug)]
+pub enum Effect<'a> {
+    /// What is at this path changes; until it is synced a power cut may take the change back.
+    Change(&'a Path),
+    /// Bytes and attributes of this file become durable.
+    SyncFile(&'a Path),
+    /// The names in this directory become durable.
+    SyncDirectory(&'a Path),
+}
+
+/// Called before every single effect on the disk. A test looks at the disk here, as a crash would leave it, or
+/// answers with the error of a full or read-only file system.
+pub type Hook = Arc<dyn Fn(Effect<'_>) -> io::Result<()> + Send + Sync>;
 
 /// The files of a host.
 #[derive(Clone)]
@@ -114,14 +125,6 @@ fn present<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// The name under which a file is written before it is renamed: hidden, so that no `conf.d` reads it.
-fn temporary(real: &Path) -> PathBuf {
-    let mut name = OsStr::new(".").to_os_string();
-    name.push(real.file_name().unwrap_or_default());
-    name.push(".transship");
-    real.with_file_name(name)
-}
-
 impl Files {
     /// The files below `root`, which is `/` on a host.
     pub fn new(root: impl Into<PathBuf>) -> Self {
@@ -138,8 +141,8 @@ impl Files {
         self
     }
 
-    fn effect(&self, path: &Path) -> io::Result<()> {
-        self.hook.as_ref().map_or(Ok(()), |hook| hook(path))
+    fn effect(&self, effect: Effect<'_>) -> io::Result<()> {
+        self.hook.as_ref().map_or(Ok(()), |hook| hook(effect))
     }
 
     /// Where `path` really is, symbolic links resolved inside the root; what does not exist yet resolves to
@@ -282,122 +285,6 @@ impl Files {
         }))
     }
 
-    /// Writes a whole file: into a temporary file beside it, then renamed over it. A file that exists keeps its
-    /// mode, owner and extended attributes; a new one gets `mode` and the owner of this process. Directories on
-    /// the way are made.
-    ///
-    /// # Errors
-    /// When the file could not be replaced, naming the path; it is then as it was.
-    pub fn write(&self, path: &HostPath, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let attributes = self.attributes(path)?;
-        self.replace(path, bytes, mode, attributes.as_ref())
-    }
-
-    /// Writes a whole file with exactly these attributes.
-    ///
-    /// # Errors
-    /// As [`Files::write`].
-    pub fn restore(&self, path: &HostPath, bytes: &[u8], attributes: &Attributes) -> io::Result<()> {
-        self.replace(path, bytes, attributes.mode, Some(attributes))
-    }
-
-    fn replace(&self, path: &HostPath, bytes: &[u8], mode: u32, like: Option<&Attributes>) -> io::Result<()> {
-        if let Some(parent) = path.parent() {
-            self.create_dir_all(&parent)?;
-        }
-        let real = self.real(path)?;
-        naming("write", &real, self.replace_at(&real, bytes, mode, like))
-    }
-
-    fn replace_at(&self, real: &Path, bytes: &[u8], mode: u32, like: Option<&Attributes>) -> io::Result<()> {
-        let temporary = temporary(real);
-        self.effect(real)?;
-        // Readable by nobody else until its mode is set: it may hold a proxy's password.
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)?;
-        let (first, second) = bytes.split_at(bytes.len() / 2);
-        file.write_all(first)?;
-        self.effect(real)?;
-        file.write_all(second)?;
-        if let Some(like) = like {
-            chown(&temporary, Some(like.uid), Some(like.gid))?;
-        }
-        // After the owner: chown clears setuid and setgid.
-        file.set_permissions(fs::Permissions::from_mode(like.map_or(mode, |like| like.mode)))?;
-        for (name, value) in like.iter().flat_map(|like| &like.xattrs) {
-            xattr::set(&temporary, name, &value.0)?;
-        }
-        file.sync_all()?;
-        self.effect(real)?;
-        fs::rename(&temporary, real)?;
-        sync_parent(real)
-    }
-
-    /// Renames a file within its directory.
-    ///
-    /// # Errors
-    /// When it still has its old name, naming the path.
-    pub fn rename(&self, from: &HostPath, to: &HostPath) -> io::Result<()> {
-        let (from, to) = (self.real(from)?, self.real(to)?);
-        self.effect(&from)?;
-        naming(
-            "rename",
-            &from,
-            fs::rename(&from, &to).and_then(|()| sync_parent(&to)),
-        )
-    }
-
-    /// Removes a file, and what a writer of it that died may have left; one that is not there is removed.
-    ///
-    /// # Errors
-    /// When it is still there, naming the path.
-    pub fn remove(&self, path: &HostPath) -> io::Result<()> {
-        let real = self.real(path)?;
-        self.discard(&temporary(&real))?;
-        self.discard(&real)
-    }
-
-    /// Removes what a writer of `path` that died may have left beside it.
-    ///
-    /// # Errors
-    /// When it is still there, naming the path.
-    pub fn remove_leftover(&self, path: &HostPath) -> io::Result<()> {
-        self.discard(&temporary(&self.real(path)?))
-    }
-
-    fn discard(&self, real: &Path) -> io::Result<()> {
-        if naming("look at", real, present(fs::symlink_metadata(real)))?.is_none() {
-            return Ok(());
-        }
-        self.effect(real)?;
-        naming("remove", real, present(fs::remove_file(real)))?;
-        naming("remove", real, sync_parent(real))
-    }
-
-    /// Makes a directory and those above it.
-    ///
-    /// # Errors
-    /// When one of them could not be made, naming the path.
-    pub fn create_dir_all(&self, directory: &HostPath) -> io::Result<()> {
-        for missing in self.missing_dirs(directory)? {
-            let real = self.real(&missing)?;
-            self.effect(&real)?;
-            let made = match fs::create_dir(&real) {
-                Err(error) if error.kind() == ErrorKind::AlreadyExists && real.is_dir() => Ok(()),
-                made => made.and_then(|()| {
-                    fs::set_permissions(&real, fs::Permissions::from_mode(DIRECTORY_MODE))?;
-                    sync_parent(&real)
-                }),
-            };
-            naming("make the directory", &real, made)?;
-        }
-        Ok(())
-    }
-
     /// Those of `directory` and the directories above it that do not exist, the outermost first.
     ///
     /// # Errors
@@ -414,56 +301,6 @@ impl Files {
         }
         missing.reverse();
         Ok(missing)
-    }
-
-    /// Removes a directory if it is there and empty.
-    ///
-    /// # Errors
-    /// When it is empty and still there, naming the path.
-    pub fn remove_empty_dir(&self, directory: &HostPath) -> io::Result<()> {
-        let real = self.real(directory)?;
-        if naming("list", &real, present(fs::read_dir(&real)))?
-            .is_none_or(|mut entries| entries.next().is_some())
-        {
-            return Ok(());
-        }
-        self.effect(&real)?;
-        naming(
-            "remove",
-            &real,
-            fs::remove_dir(&real).and_then(|()| sync_parent(&real)),
-        )
-    }
-
-    /// Appends to a file of which the first `keep` bytes are good: cuts off what is behind them (a line that was
-    /// torn), writes, and syncs. Makes the file if need be.
-    ///
-    /// # Errors
-    /// When the bytes are not durable, naming the path; some of them may then stand behind the first `keep`.
-    pub fn append(&self, path: &HostPath, keep: u64, bytes: &[u8]) -> io::Result<()> {
-        let real = self.real(path)?;
-        naming("append to", &real, self.append_at(&real, keep, bytes))
-    }
-
-    fn append_at(&self, real: &Path, keep: u64, bytes: &[u8]) -> io::Result<()> {
-        self.effect(real)?;
-        let new = !real.exists();
-        let mut file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .open(real)?;
-        if file.metadata()?.len() > keep {
-            file.set_len(keep)?;
-        }
-        if new {
-            sync_parent(real)?;
-        }
-        let (first, second) = bytes.split_at(bytes.len() / 2);
-        file.write_all(first)?;
-        self.effect(real)?;
-        file.write_all(second)?;
-        file.sync_data()
     }
 
     /// Whether programs on the file system of `path` can be executed.
@@ -489,7 +326,7 @@ impl Files {
             self.create_dir_all(&parent)?;
         }
         let real = self.real(path)?;
-        self.effect(&real)?;
+        self.effect(Effect::Change(&real))?;
         let opened = OpenOptions::new()
             .write(true)
             .create(true)
@@ -502,12 +339,6 @@ impl Files {
             Err((_, error)) => naming("lock", &real, Err(error.into())),
         }
     }
-}
-
-/// Makes the directory entry of `real` durable.
-fn sync_parent(real: &Path) -> io::Result<()> {
-    real.parent()
-        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ const CONFIRM_WITHIN_SECS: u32 = 8;
 pub struct Case {
     pub name: String,
     pub plan: Plan,
+    pub digest: Digest,
     pub files: Vec<(HostPath, u32, Vec<u8>)>,
     /// Name, whether it runs, what happens at boot.
     pub units: Vec<(String, bool, String)>,
@@ -35,7 +36,8 @@ pub struct Case {
     pub target_unit: String,
 }
 
-type Bytes = BTreeMap<HostPath, Option<Vec<u8>>>;
+/// Files with their bytes; nothing for one that is not there.
+pub type Bytes = BTreeMap<HostPath, Option<Vec<u8>>>;
 
 fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
@@ -71,6 +73,7 @@ impl Case {
         };
         Self {
             name: name.to_owned(),
+            digest: plan.digest(),
             plan,
             files,
             units,
@@ -135,6 +138,13 @@ impl Case {
                 Step::File(step) => Some((index, step)),
                 _ => None,
             })
+    }
+
+    /// The file that a step changes.
+    pub fn file_of(&self, step: usize) -> Option<&HostPath> {
+        self.file_steps()
+            .find(|(index, _)| *index == step)
+            .map(|(_, step)| &step.path)
     }
 
     /// All files that the plan changes.

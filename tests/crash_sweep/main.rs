@@ -1,7 +1,8 @@
 //! The crash sweep: real files under a temporary root, systemd and the runtimes as state machines. The executor is
 //! killed before every single effect, between a temporary file and its rename, in the middle of a file and in the
-//! middle of a journal line; and again while it recovers; with the machine rebooted in between or not. Whatever the
-//! schedule, the end is one of the two: migrated, or byte for byte, unit for unit and pod for pod as before.
+//! middle of a journal line; and again while it recovers. Either it alone dies, or the power is cut: then the machine
+//! boots with what was synced, or with some or all of the rest. Whatever the schedule, the end is one of the two:
+//! migrated, or byte for byte, unit for unit and pod for pod as before.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,10 +14,11 @@
 )]
 
 mod cases;
+mod disk;
 mod world;
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
+    collections::{HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -25,7 +27,6 @@ use transship::{
     executor::{
         control::{Dir, Order},
         decide::End,
-        progress::State as Progress,
         run::{self, Outcome, RunError},
         unit::{self, UNIT},
     },
@@ -33,7 +34,8 @@ use transship::{
 };
 
 use cases::Case;
-use world::{Fault, Killed, Tree, World};
+use disk::Left;
+use world::{Fault, Moment, Tree, World};
 
 /// What the others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,80 +48,61 @@ enum Others {
     Abort(usize),
 }
 
-/// How many second crashes are tried after each first one.
-#[derive(Clone, Copy)]
-enum Second {
-    None,
-    /// Every n-th, from another start after each first crash.
-    Nth(u64),
+/// One life of the executor, with the others acting beside it.
+fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunError> {
+    world.begin_life(keep);
+    let files = world.files();
+    let dir = Dir::at(&files, world.case.dir_path());
+    let others = async {
+        let order = loop {
+            // The journal's text is enough to see by, and cheaper than its meaning.
+            let journal = world.journal();
+            let done = journal.matches("\"event\":\"done\"").count();
+            match others {
+                Others::Commit if done == world.case.plan.steps.len() => break Order::Commit,
+                Others::Abort(steps) if done >= steps => break Order::Abort,
+                Others::Nobody => std::future::pending().await,
+                Others::Commit => tokio::time::sleep(Duration::from_millis(400)).await,
+                Others::Abort(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        };
+        Dir::at(&world.free_files(), world.case.dir_path())
+            .order(order, &world.case.digest)
+            .unwrap();
+        std::future::pending().await
+    };
+    clock().block_on(async {
+        tokio::select! {
+            biased;
+            outcome = run::run(&files, &dir, &**world, &**world) => outcome,
+            () = others => unreachable!("the others wait for ever"),
+        }
+    })
 }
 
-/// One life of the executor, with the others acting beside it; nothing when it was killed.
-fn live(world: &World, others: Others, fuel: u64) -> Option<Result<Outcome, RunError>> {
-    world.set_fuel(fuel);
-    let clock = tokio::runtime::Builder::new_current_thread()
+/// Time that goes by only when everybody waits.
+fn clock() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .unwrap();
-    let files = world.files();
-    let dir = Dir::at(&files, world.case.dir_path());
-    let seen = Dir::at(&world.free_files(), world.case.dir_path());
-    let digest = world.case.plan.digest();
-    let others = async {
-        // A look costs more than all that the executor does between two of them.
-        let pause = match others {
-            Others::Commit => Duration::from_millis(400),
-            Others::Nobody => std::future::pending().await,
-            Others::Abort(_) => Duration::from_millis(50),
-        };
-        loop {
-            let progress = seen.progress().unwrap().unwrap();
-            match others {
-                Others::Commit if matches!(progress.state, Progress::AwaitingCommit { .. }) => {
-                    seen.order(Order::Commit, &digest).unwrap();
-                }
-                Others::Abort(steps) if progress.steps_done >= steps => {
-                    seen.order(Order::Abort, &digest).unwrap()
-                }
-                _ => {
-                    tokio::time::sleep(pause).await;
-                    continue;
-                }
-            }
-            break;
-        }
-        std::future::pending().await
-    };
-    let life = AssertUnwindSafe(|| {
-        clock.block_on(async {
-            tokio::select! {
-                biased;
-                outcome = run::run(&files, &dir, world, world) => outcome,
-                () = others => unreachable!("the others wait for ever"),
-            }
-        })
-    });
-    match catch_unwind(life) {
-        Ok(outcome) => Some(outcome),
-        Err(payload) if payload.is::<Killed>() => None,
-        Err(payload) => std::panic::resume_unwind(payload),
-    }
+        .unwrap()
 }
 
 /// Lives until the executor says how it ended. systemd starts it again after a failure.
-fn live_on(world: &World, others: Others) -> Outcome {
-    for _ in 0..5 {
-        match live(world, others, u64::MAX).unwrap() {
-            Ok(outcome) => return outcome,
-            Err(error) => eprintln!("the executor failed: {error}"),
+fn live_on(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunError> {
+    let mut last = live(world, others, keep);
+    for _ in 0..4 {
+        if last.is_ok() {
+            break;
         }
+        last = live(world, others, keep);
     }
-    panic!("the executor does not come to an end");
+    last
 }
 
 /// A world right before the executor is started, with its unit installed and the switch let go.
-fn begin(case: &Arc<Case>, fault: Fault) -> World {
+fn begin(case: &Arc<Case>, fault: Fault) -> Arc<World> {
     let world = World::new(case, fault);
     let files = world.free_files();
     let dir = Dir::at(&files, case.dir_path());
@@ -129,14 +112,9 @@ fn begin(case: &Arc<Case>, fault: Fault) -> World {
         .state()
         .units
         .insert(UNIT.to_owned(), world::FakeUnit::default());
-    let clock = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .start_paused(true)
-        .build()
-        .unwrap();
     let binary = HostPath::new(cases::BINARY).unwrap();
-    clock
-        .block_on(unit::install(&files, &world, &binary, &dir))
+    clock()
+        .block_on(unit::install(&files, &*world, &binary, &dir))
         .unwrap();
     world
 }
@@ -166,7 +144,7 @@ fn files_only(tree: Tree) -> Tree {
 }
 
 /// Demands that the node is in the one of the two states that `end` names, wholly.
-fn check(world: &World, before: &Tree, end: End, schedule: &str) {
+fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     let case = &world.case;
     let state = world.state();
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
@@ -209,7 +187,7 @@ fn check(world: &World, before: &Tree, end: End, schedule: &str) {
         assert_eq!((unit.active, unit.boot.clone()), expected, "{schedule}: {name}");
         if unit.active {
             assert_eq!(
-                unit.runs_with,
+                *unit.runs_with,
                 world.would_run_with(&state, &name),
                 "{schedule}: {name} runs with other files"
             );
@@ -224,87 +202,149 @@ fn check(world: &World, before: &Tree, end: End, schedule: &str) {
     }
 }
 
-/// Kills the executor before every effect, lets it recover with and without a reboot, and kills it again while it
-/// recovers. Answers the number of schedules.
-fn sweep(case: &Arc<Case>, fault: Fault, others: Others, second: Second, end: End) -> usize {
-    let name = format!("{}, {fault:?}, {others:?}", case.name);
-    let world = begin(case, fault);
-    let (start, before) = (world.save(), world.tree());
-    let mut schedules = 0;
-    // Without a second crash the schedules are many for what they add: every third.
-    let stride = if matches!(second, Second::None) { 3 } else { 1 };
-    for first in (0..).step_by(stride) {
-        world.load(&start);
-        let killed = live(&world, others, first).is_none();
-        let crashed = world.save();
-        for reboot in [false, true] {
-            world.load(&crashed);
-            if reboot {
+/// How an executor dies.
+#[derive(Clone, Copy, Debug)]
+enum Death {
+    /// Alone.
+    Killed,
+    /// With the machine.
+    PowerCut(Left),
+}
+
+/// Dies as `death` says at `moment`; answers the moment after it, and whether the machine has to boot.
+fn die(moment: &Moment, death: Death) -> (Moment, bool) {
+    match death {
+        Death::Killed => (moment.clone(), false),
+        Death::PowerCut(left) => (moment.after_power_cut(left), true),
+    }
+}
+
+/// What is swept: a case, what goes wrong, what the others do, and at how many effects of the recovery from a first
+/// crash the executor dies once more: at every n-th.
+struct Sweep<'a> {
+    case: &'a Arc<Case>,
+    fault: Fault,
+    others: Others,
+    again: Option<usize>,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+struct Swept {
+    /// Lives after a death that differed from all others.
+    schedules: usize,
+    committed: usize,
+    rolled_back: usize,
+}
+
+impl Sweep<'_> {
+    /// Kills the executor before every effect, lets it recover, and kills it again while it recovers. Two deaths
+    /// that leave the same world are one.
+    fn run(&self) -> Swept {
+        let name = format!("{}, {:?}, {:?}", self.case.name, self.fault, self.others);
+        let world = begin(self.case, self.fault);
+        let before = world.tree();
+        world.take_moments();
+        let mut swept = Swept::default();
+        let mut seen = HashSet::new();
+        let mut counter = 0;
+        let mut queue = VecDeque::from([(world.moment(), false, Vec::<(usize, Death)>::new())]);
+        while let Some((start, boot, deaths)) = queue.pop_front() {
+            let schedule = format!("{name}: died at {deaths:?}");
+            world.restore(&start);
+            if boot {
                 world.reboot();
             }
-            let restarted = world.save();
-            let recover = |schedule: &str| {
-                // After a reboot systemd starts what is enabled; without one it restarts what failed.
-                if world.state().units[UNIT].boot == "enabled" || !reboot {
-                    assert_eq!(live_on(&world, others), Outcome::Ended(end), "{schedule}");
+            let keep = deaths.is_empty() || deaths.len() == 1 && self.again.is_some();
+            // After a boot systemd starts what is enabled; without one it restarts what failed.
+            if !boot || world.state().units[UNIT].boot == "enabled" {
+                match live_on(&world, self.others, keep) {
+                    Ok(Outcome::Ended(_)) => {}
+                    other => panic!("{schedule}: {other:?}"),
                 }
-                check(&world, &before, end, schedule);
+            }
+            let end = if world.journal().contains("\"event\":\"rolledBack\"") {
+                swept.rolled_back += 1;
+                End::RolledBack
+            } else {
+                swept.committed += 1;
+                End::Committed
             };
-            recover(&format!("{name}: killed at {first}, reboot {reboot}"));
-            schedules += 1;
-            let (start, stride) = match second {
-                Second::None => continue,
-                Second::Nth(n) => (first % n, n),
-            };
-            for again in (start..).step_by(usize::try_from(stride).unwrap()) {
-                world.load(&restarted);
-                if world.state().units[UNIT].boot != "enabled" || live(&world, others, again).is_some() {
-                    break;
+            check(&world, &before, end, &schedule);
+            swept.schedules += 1;
+            for (at, moment) in world.take_moments().iter().enumerate() {
+                counter += 1;
+                if !deaths.is_empty() && self.again.is_some_and(|n| counter % n != 0) {
+                    continue;
                 }
-                recover(&format!(
-                    "{name}: killed at {first}, reboot {reboot}, again at {again}"
-                ));
-                schedules += 1;
+                for death in [
+                    Death::Killed,
+                    Death::PowerCut(Left::All),
+                    Death::PowerCut(Left::Names),
+                    Death::PowerCut(Left::Nothing),
+                ] {
+                    let (after, boot) = die(moment, death);
+                    if seen.insert(after.digest(boot)) {
+                        let deaths = deaths.iter().copied().chain([(at, death)]).collect();
+                        queue.push_back((after, boot, deaths));
+                    }
+                }
             }
         }
-        if !killed {
-            return schedules;
-        }
+        eprintln!("{name}: {swept:?}");
+        swept
     }
-    unreachable!("a life without a crash ends the loop")
+
+    /// Runs it, and demands that it ends in this one way, however often the executor dies.
+    fn ends(&self, end: End) -> usize {
+        let swept = self.run();
+        let other = match end {
+            End::Committed => swept.rolled_back,
+            End::RolledBack => swept.committed,
+        };
+        assert_eq!(
+            other, 0,
+            "{}, {:?}, {:?}",
+            self.case.name, self.fault, self.others
+        );
+        swept.schedules
+    }
+}
+
+fn by_hand() -> Arc<Case> {
+    Arc::new(cases::by_hand())
+}
+
+fn captured() -> Vec<Arc<Case>> {
+    cases::captured().into_iter().map(Arc::new).collect()
 }
 
 #[test]
 fn every_crash_ends_migrated() {
-    let case = Arc::new(cases::by_hand());
-    assert!(
-        sweep(
-            &case,
-            Fault::Nothing,
-            Others::Commit,
-            Second::Nth(29),
-            End::Committed
-        ) > 400
-    );
+    let (case, fault, others) = (&by_hand(), Fault::Nothing, Others::Commit);
+    let sweep = Sweep {
+        case,
+        fault,
+        others,
+        again: Some(150),
+    };
+    assert!(sweep.ends(End::Committed) > 400);
 }
 
 #[test]
 fn every_crash_without_a_commit_ends_rolled_back() {
-    let case = Arc::new(cases::by_hand());
-    assert!(
-        sweep(
-            &case,
-            Fault::Nothing,
-            Others::Nobody,
-            Second::Nth(53),
-            End::RolledBack
-        ) > 600
-    );
+    let (case, fault, others) = (&by_hand(), Fault::Nothing, Others::Nobody);
+    let sweep = Sweep {
+        case,
+        fault,
+        others,
+        again: Some(150),
+    };
+    assert!(sweep.ends(End::RolledBack) > 600);
 }
 
 #[test]
 fn every_fault_ends_rolled_back() {
-    let case = Arc::new(cases::by_hand());
     for fault in [
         Fault::TargetRefusesConfig,
         Fault::CarryFails,
@@ -317,22 +357,64 @@ fn every_fault_ends_rolled_back() {
         Fault::ReadOnly,
         Fault::TargetDies,
     ] {
-        assert!(sweep(&case, fault, Others::Commit, Second::None, End::RolledBack) > 30);
+        let (case, others, again) = (&by_hand(), Others::Commit, None);
+        assert!(
+            Sweep {
+                case,
+                fault,
+                others,
+                again
+            }
+            .ends(End::RolledBack)
+                > 30
+        );
     }
+}
+
+/// Each step once has its effect and fails all the same. An executor that died meanwhile may not learn of it: what
+/// has its effect is done.
+#[test]
+fn every_step_that_fails_ends_in_one_of_the_two() {
+    let case = &by_hand();
+    let mut rolled_back = 0;
+    for step in 0..case.plan.steps.len() {
+        let fault = Fault::StepFails(step);
+        let world = begin(case, fault);
+        let before = world.tree();
+        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
+            panic!("broken by step {step}")
+        };
+        check(&world, &before, end, &format!("step {step} fails"));
+        rolled_back += usize::from(end == End::RolledBack);
+        // With crashes, a sample: they take their time.
+        if step % 4 == 1 {
+            let (others, again) = (Others::Commit, None);
+            Sweep {
+                case,
+                fault,
+                others,
+                again,
+            }
+            .run();
+        }
+    }
+    assert!(rolled_back > case.plan.steps.len() / 2);
 }
 
 #[test]
 fn an_abort_at_any_step_ends_rolled_back() {
-    let case = Arc::new(cases::by_hand());
+    let case = &by_hand();
     for steps in [0, 4, 12, 18, case.plan.steps.len()] {
+        let (fault, others, again) = (Fault::Nothing, Others::Abort(steps), None);
         assert!(
-            sweep(
-                &case,
-                Fault::Nothing,
-                Others::Abort(steps),
-                Second::None,
-                End::RolledBack
-            ) > 20
+            Sweep {
+                case,
+                fault,
+                others,
+                again
+            }
+            .ends(End::RolledBack)
+                > 20
         );
     }
 }
@@ -341,33 +423,46 @@ fn an_abort_at_any_step_ends_rolled_back() {
 /// migrated. Without the reserve the way back could not be journalled.
 #[test]
 fn a_full_disk_ends_in_one_of_the_two() {
-    let case = Arc::new(cases::by_hand());
-    let mut ends = std::collections::BTreeMap::new();
-    for from in 8..140 {
+    let case = by_hand();
+    let mut rolled_back = 0;
+    for from in 14..240 {
         let world = begin(&case, Fault::DiskFull(from));
         let before = world.tree();
-        let Outcome::Ended(end) = live_on(&world, Others::Commit) else {
+        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
             panic!("broken when full from {from}")
         };
         check(&world, &before, end, &format!("full from {from}"));
-        *ends.entry(format!("{end:?}")).or_insert(0) += 1;
+        rolled_back += usize::from(end == End::RolledBack);
     }
-    assert!(ends["RolledBack"] > 10, "{ends:?}");
+    assert!(rolled_back > 10, "{rolled_back}");
 }
 
 #[test]
-fn captured_hosts_end_in_one_of_the_two() {
-    for case in cases::captured() {
-        let case = Arc::new(case);
-        sweep(
-            &case,
-            Fault::Nothing,
-            Others::Commit,
-            Second::None,
-            End::Committed,
-        );
+fn captured_hosts_end_migrated() {
+    for case in &captured() {
+        let (fault, others, again) = (Fault::Nothing, Others::Commit, None);
+        Sweep {
+            case,
+            fault,
+            others,
+            again,
+        }
+        .ends(End::Committed);
+    }
+}
+
+#[test]
+fn captured_hosts_end_rolled_back() {
+    for case in &captured() {
         for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
-            sweep(&case, fault, Others::Nobody, Second::None, End::RolledBack);
+            let (others, again) = (Others::Nobody, None);
+            Sweep {
+                case,
+                fault,
+                others,
+                again,
+            }
+            .ends(End::RolledBack);
         }
     }
 }

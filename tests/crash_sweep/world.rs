@@ -1,23 +1,22 @@
 //! The world that survives the executor: real files under a temporary root, systemd as a state machine, two
-//! runtimes with images and pods. Every effect on it costs fuel; without fuel the executor dies, by unwinding
-//! without any clean-up, as if by SIGKILL.
+//! runtimes with images and pods. Before every effect on it the whole world can be kept: that is what an executor
+//! that is killed there leaves, whatever it would have done next.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
-    sync::{
-        Arc, Mutex, MutexGuard,
-        atomic::{AtomicU64, Ordering::Relaxed},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use transship::{
     api::request::Runtime,
     host::{
-        files::Files,
+        files::{Effect, Files},
         systemd::{Systemd, SystemdError, Unit},
     },
     plan::{
@@ -27,10 +26,10 @@ use transship::{
     runtime::{Health, KubeletHealth, RuntimeError, Runtimes, Stopped},
 };
 
-use crate::cases::Case;
-
-/// The payload of a death.
-pub struct Killed;
+use crate::{
+    cases::{Bytes, Case},
+    disk::{Disk, Image, Left},
+};
 
 /// What goes wrong in this world, in every life of the executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +51,9 @@ pub enum Fault {
     StopFails,
     /// Somebody masks the kubelet while it is stopped.
     KubeletMasked,
-    /// The disk is full from this effect on, until the reserve is given back.
+    /// This step has its effect forwards, and is reported as failed.
+    StepFails(usize),
+    /// The disk is full from this effect of a life on, until the reserve is given back.
     DiskFull(u64),
     /// `/etc` is read-only from the kubelet's stop on.
     ReadOnly,
@@ -60,7 +61,7 @@ pub enum Fault {
     TargetDies,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FakeUnit {
     pub active: bool,
     pub failed: bool,
@@ -68,14 +69,14 @@ pub struct FakeUnit {
     pub pid: u32,
     pub restarts: u32,
     /// The bytes of its files that it runs with.
-    pub runs_with: BTreeMap<HostPath, Option<Vec<u8>>>,
+    pub runs_with: Arc<Bytes>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub struct State {
     pub units: BTreeMap<String, FakeUnit>,
     /// Unit files as systemd last read them.
-    pub loaded: BTreeMap<HostPath, Option<Vec<u8>>>,
+    pub loaded: Arc<Bytes>,
     pub images: BTreeMap<Runtime, BTreeSet<String>>,
     /// Runtimes that have pods.
     pub pods: BTreeSet<Runtime>,
@@ -83,19 +84,50 @@ pub struct State {
     /// What must never happen, and did.
     pub violations: Vec<String>,
     target_dead: bool,
+    disk_full: bool,
     pids: u32,
 }
 
-/// The whole disk with the paths of this machine, and all else: to start from it again.
-pub type Saved = (Vec<(PathBuf, u32, Option<Vec<u8>>)>, State);
+/// The whole world at one moment, to go on from it.
+#[derive(Clone)]
+pub struct Moment {
+    disk: Image,
+    state: State,
+}
+
+impl Moment {
+    /// The world after a power cut and before the boot.
+    pub fn after_power_cut(&self, left: Left) -> Self {
+        Self {
+            disk: self.disk.after_power_cut(left),
+            state: self.state.clone(),
+        }
+    }
+
+    /// The same for moments from which everything goes on in the same way.
+    pub fn digest(&self, reboot: bool) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        reboot.hash(&mut hasher);
+        self.disk.hash(&mut hasher);
+        let mut state = self.state.clone();
+        state.pids = 0;
+        state.units.values_mut().for_each(|unit| unit.pid = 0);
+        state.hash(&mut hasher);
+        hasher.finish()
+    }
+}
 
 /// A file or directory under the root: its mode, and its bytes unless it is a directory.
 pub type Tree = BTreeMap<PathBuf, (u32, Option<Vec<u8>>)>;
 
+/// What is kept of a life.
 #[derive(Default)]
-struct Fuel {
-    left: AtomicU64,
-    used: AtomicU64,
+struct Log {
+    /// Whether moments are not kept, and the disk is not watched; its model is then right again when it is restored.
+    off: bool,
+    moments: Vec<Moment>,
+    /// Effects in this life.
+    effects: u64,
 }
 
 pub struct World {
@@ -103,7 +135,14 @@ pub struct World {
     pub case: Arc<Case>,
     pub fault: Fault,
     state: Mutex<State>,
-    fuel: Arc<Fuel>,
+    disk: Mutex<Disk>,
+    log: Mutex<Log>,
+    kubelet_files: (Arc<Bytes>, Arc<Bytes>),
+    target_files: Arc<Bytes>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn path(text: &str) -> HostPath {
@@ -111,7 +150,7 @@ fn path(text: &str) -> HostPath {
 }
 
 impl World {
-    pub fn new(case: &Arc<Case>, fault: Fault) -> Self {
+    pub fn new(case: &Arc<Case>, fault: Fault) -> Arc<Self> {
         // In memory where there is such a place: the sweep syncs some million times.
         let shm = Path::new("/dev/shm");
         let root = if shm.is_dir() {
@@ -120,19 +159,21 @@ impl World {
             tempfile::tempdir()
         }
         .unwrap();
-        let fuel = Arc::new(Fuel::default());
-        fuel.left.store(u64::MAX, Relaxed);
-        let world = Self {
+        let files = Files::new(root.path());
+        for (path, mode, bytes) in &case.files {
+            files.write(path, bytes, *mode).unwrap();
+        }
+        let files_of = |unit: &str| (Arc::new(case.first_files(unit)), Arc::new(case.final_files(unit)));
+        let world = Arc::new(Self {
+            disk: Mutex::new(Disk::new(root.path())),
             root,
             case: case.clone(),
             fault,
             state: Mutex::default(),
-            fuel,
-        };
-        let files = world.free_files();
-        for (path, mode, bytes) in &case.files {
-            files.write(path, bytes, *mode).unwrap();
-        }
+            log: Mutex::default(),
+            kubelet_files: files_of(KUBELET_UNIT),
+            target_files: files_of(&case.target_unit).1,
+        });
         {
             let mut state = world.state();
             for (name, active, boot) in &case.units {
@@ -164,42 +205,127 @@ impl World {
     }
 
     pub fn state(&self) -> MutexGuard<'_, State> {
-        // A life that ended while it held the lock has changed nothing since.
-        self.state
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        lock(&self.state)
     }
 
-    /// The executor's files: every effect costs fuel.
-    pub fn files(&self) -> Files {
-        let (fuel, fault, root) = (self.fuel.clone(), self.fault, self.root.path().to_path_buf());
-        let reserve = root.join(self.case.dir_path().relative()).join("reserve");
-        let hold = root.join(path(HOLD_FILE).relative());
-        Files::new(self.root.path()).with_hook(Arc::new(move |at| {
-            fuel.burn();
-            match fault {
+    /// The executor's files.
+    pub fn files(self: &Arc<Self>) -> Files {
+        let world = self.clone();
+        let reserve = self
+            .root
+            .path()
+            .join(self.case.dir_path().relative())
+            .join("reserve");
+        let (hold, etc) = (
+            self.root.path().join(path(HOLD_FILE).relative()),
+            self.root.path().join("etc"),
+        );
+        Files::new(self.root.path()).with_hook(Arc::new(move |effect| {
+            let used = world.effect();
+            let result = match (world.fault, effect) {
                 // Giving the reserve back is the one thing that a full disk lets happen.
-                Fault::DiskFull(from)
-                    if fuel.used.load(Relaxed) > from && reserve.exists() && at != reserve =>
-                {
-                    Err(io::ErrorKind::StorageFull.into())
+                (Fault::DiskFull(from), Effect::Change(at)) => {
+                    let mut state = world.state();
+                    state.disk_full |= used > from;
+                    if state.disk_full && reserve.exists() && at != reserve {
+                        return Err(io::ErrorKind::StorageFull.into());
+                    }
+                    Ok(())
                 }
-                Fault::ReadOnly if hold.exists() && at.starts_with(root.join("etc")) => {
+                (Fault::ReadOnly, Effect::Change(at)) if hold.exists() && at.starts_with(&etc) => {
                     Err(io::ErrorKind::ReadOnlyFilesystem.into())
                 }
+                (Fault::StepFails(step), Effect::SyncDirectory(directory)) => {
+                    match world.case.file_of(step).and_then(HostPath::parent) {
+                        Some(parent)
+                            if directory == world.root.path().join(parent.relative())
+                                && world.step_fails() =>
+                        {
+                            Err(io::Error::other("input/output error"))
+                        }
+                        _ => Ok(()),
+                    }
+                }
                 _ => Ok(()),
+            };
+            if result.is_ok() && world.is_watched() {
+                lock(&world.disk).expect(effect);
             }
+            result
         }))
     }
 
     /// The files of everybody else.
-    pub fn free_files(&self) -> Files {
-        Files::new(self.root.path())
+    pub fn free_files(self: &Arc<Self>) -> Files {
+        let world = self.clone();
+        Files::new(self.root.path()).with_hook(Arc::new(move |effect| {
+            if world.is_watched() {
+                let mut disk = lock(&world.disk);
+                disk.image();
+                disk.expect(effect);
+            }
+            Ok(())
+        }))
     }
 
-    pub fn set_fuel(&self, fuel: u64) {
-        self.fuel.left.store(fuel, Relaxed);
-        self.fuel.used.store(0, Relaxed);
+    /// The world right now.
+    pub fn moment(&self) -> Moment {
+        Moment {
+            disk: lock(&self.disk).image(),
+            state: self.state().clone(),
+        }
+    }
+
+    /// A life begins; its moments are kept or not.
+    pub fn begin_life(&self, keep: bool) {
+        let mut log = lock(&self.log);
+        log.off = !keep;
+        log.effects = 0;
+    }
+
+    /// The moments before every effect that were kept.
+    pub fn take_moments(&self) -> Vec<Moment> {
+        std::mem::take(&mut lock(&self.log).moments)
+    }
+
+    fn is_watched(&self) -> bool {
+        !lock(&self.log).off
+    }
+
+    /// An effect is about to happen; answers how many did in this life.
+    fn effect(&self) -> u64 {
+        let watched = self.is_watched().then(|| self.moment());
+        let mut log = lock(&self.log);
+        log.moments.extend(watched);
+        log.effects += 1;
+        log.effects
+    }
+
+    /// Whether the step that is being applied is the one that fails.
+    fn step_fails(&self) -> bool {
+        let Fault::StepFails(step) = self.fault else {
+            return false;
+        };
+        let journal = self.journal();
+        let going_back = ["failed", "reverting"]
+            .iter()
+            .any(|event| journal.contains(&format!("\"event\":\"{event}\"")));
+        let last = journal
+            .rfind("\"event\":\"started\",\"step\":")
+            .map(|at| &journal[at..]);
+        !going_back
+            && last.is_some_and(|last| last.starts_with(&format!("\"event\":\"started\",\"step\":{step},")))
+            && !journal.contains(&format!("\"event\":\"done\",\"step\":{step}}}"))
+    }
+
+    /// The text of the journal.
+    pub fn journal(&self) -> String {
+        let at = self
+            .root
+            .path()
+            .join(self.case.dir_path().relative())
+            .join("journal");
+        fs::read_to_string(at).unwrap_or_default()
     }
 
     /// All that is on the disk but Transship's own state and unit.
@@ -222,39 +348,13 @@ impl World {
             .collect()
     }
 
-    /// Everything, to start from it again.
-    pub fn save(&self) -> Saved {
-        let disk = walkdir::WalkDir::new(self.root.path())
-            .min_depth(1)
-            .into_iter()
-            .map(Result::unwrap)
-            .map(|entry| {
-                let mode = entry.metadata().unwrap().permissions().mode();
-                let bytes = entry
-                    .file_type()
-                    .is_file()
-                    .then(|| fs::read(entry.path()).unwrap());
-                (entry.path().to_path_buf(), mode, bytes)
-            })
-            .collect();
-        (disk, self.state().clone())
+    /// Goes back, or on, to this moment.
+    pub fn restore(&self, moment: &Moment) {
+        lock(&self.disk).restore(&moment.disk);
+        *self.state() = moment.state.clone();
     }
 
-    pub fn load(&self, (disk, state): &Saved) {
-        for entry in fs::read_dir(self.root.path()).unwrap() {
-            fs::remove_dir_all(entry.unwrap().path()).unwrap();
-        }
-        for (path, mode, bytes) in disk {
-            match bytes {
-                Some(bytes) => fs::write(path, bytes).unwrap(),
-                None => fs::create_dir(path).unwrap(),
-            }
-            fs::set_permissions(path, fs::Permissions::from_mode(*mode)).unwrap();
-        }
-        *self.state() = state.clone();
-    }
-
-    /// A power cut and a boot: what is enabled starts, runtimes before the kubelet.
+    /// A boot: what is enabled starts, runtimes before the kubelet.
     pub fn reboot(&self) {
         let mut state = self.state();
         for unit in state.units.values_mut() {
@@ -290,11 +390,11 @@ impl World {
             .case
             .all_files()
             .filter(|path| path.as_str().contains("/systemd/"));
-        state.loaded = paths.map(|path| (path.clone(), self.read(path))).collect();
+        state.loaded = Arc::new(paths.map(|path| (path.clone(), self.read(path))).collect());
     }
 
     /// The bytes of a unit's files as it would run with them now: its unit files as systemd read them.
-    pub fn would_run_with(&self, state: &State, name: &str) -> BTreeMap<HostPath, Option<Vec<u8>>> {
+    pub fn would_run_with(&self, state: &State, name: &str) -> Bytes {
         let current = |path: &HostPath| state.loaded.get(path).cloned().unwrap_or_else(|| self.read(path));
         self.case
             .files_of(name)
@@ -313,10 +413,10 @@ impl World {
         if name == KUBELET_UNIT && held && self.read(&path(HOLD_FILE)).is_some() {
             return false;
         }
-        let runs_with = self.would_run_with(state, name);
+        let runs_with = Arc::new(self.would_run_with(state, name));
         let dead = name == self.case.target_unit
             && (state.target_dead || self.fault == Fault::TargetRefusesConfig)
-            && runs_with == self.case.final_files(name);
+            && runs_with == self.target_files;
         state.pids += 1;
         let pid = state.pids;
         let unit = state.units.entry(name.to_owned()).or_default();
@@ -331,10 +431,7 @@ impl World {
     /// The kubelet makes its pods in the runtime that its files name.
     fn kubelet_started(&self, state: &mut State) {
         let runs_with = state.units[KUBELET_UNIT].runs_with.clone();
-        let (first, last) = (
-            self.case.first_files(KUBELET_UNIT),
-            self.case.final_files(KUBELET_UNIT),
-        );
+        let (first, last) = self.kubelet_files.clone();
         if runs_with != first && runs_with != last {
             state
                 .violations
@@ -358,17 +455,7 @@ impl World {
 
     fn kubelet_under_target(&self, state: &State) -> bool {
         let kubelet = &state.units[KUBELET_UNIT];
-        kubelet.active && kubelet.runs_with == self.case.final_files(KUBELET_UNIT)
-    }
-}
-
-impl Fuel {
-    fn burn(&self) {
-        if self.left.load(Relaxed) == 0 {
-            std::panic::resume_unwind(Box::new(Killed));
-        }
-        self.left.fetch_sub(1, Relaxed);
-        self.used.fetch_add(1, Relaxed);
+        kubelet.active && kubelet.runs_with == self.kubelet_files.1
     }
 }
 
@@ -422,7 +509,7 @@ impl Systemd for World {
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         {
             let mut state = self.state();
             let service = name.strip_suffix(".socket").map(|name| format!("{name}.service"));
@@ -454,11 +541,11 @@ impl Systemd for World {
             }
         }
         moment().await;
-        Ok(())
+        self.reported("start", name)
     }
 
     async fn stop(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         {
             let mut state = self.state();
             if let Some(unit) = state.units.get_mut(name) {
@@ -469,6 +556,7 @@ impl Systemd for World {
             }
         }
         moment().await;
+        self.reported("stop", name)?;
         if self.fault == Fault::StopFails && Some(name) == self.case.last_masked().as_deref() {
             return Err(refused("stop", name, "it ended in another way"));
         }
@@ -476,7 +564,7 @@ impl Systemd for World {
     }
 
     async fn restart(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         if let Some(unit) = self.state().units.get_mut(name) {
             unit.active = false;
         }
@@ -491,7 +579,7 @@ impl Systemd for World {
         };
         moment().await;
         if started {
-            return Ok(());
+            return self.reported("restart", name);
         }
         Err(SystemdError::Job {
             verb: "restart",
@@ -501,34 +589,35 @@ impl Systemd for World {
     }
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         let mut state = self.state();
         let unit = state.units.entry(name.to_owned()).or_default();
         if unit.boot == "masked" {
             return Err(refused("enable", name, "it is masked"));
         }
         unit.boot = "enabled".to_owned();
-        Ok(())
+        drop(state);
+        self.reported("enable", name)
     }
 
     async fn disable(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         if let Some(unit) = self.state().units.get_mut(name)
             && unit.boot == "enabled"
         {
             unit.boot = "disabled".to_owned();
         }
-        Ok(())
+        self.reported("disable", name)
     }
 
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         self.state().units.entry(name.to_owned()).or_default().boot = "masked".to_owned();
-        Ok(())
+        self.reported("mask", name)
     }
 
     async fn unmask(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         if let Some(unit) = self.state().units.get_mut(name)
             && unit.boot == "masked"
         {
@@ -538,7 +627,7 @@ impl Systemd for World {
     }
 
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         if let Some(unit) = self.state().units.get_mut(name) {
             unit.failed = false;
             unit.restarts = 0;
@@ -547,13 +636,29 @@ impl Systemd for World {
     }
 
     async fn reload(&self) -> Result<(), SystemdError> {
-        self.fuel.burn();
+        self.effect();
         self.read_units(&mut self.state());
         Ok(())
     }
 }
 
 impl World {
+    /// What systemd says of a request that has had its effect.
+    fn reported(&self, verb: &'static str, unit: &str) -> Result<(), SystemdError> {
+        if self.step_fails() {
+            return Err(refused(verb, unit, "it ended in another way"));
+        }
+        Ok(())
+    }
+
+    /// What a runtime says of a request that has had its effect.
+    fn asked(&self) -> Result<(), RuntimeError> {
+        if self.step_fails() {
+            return Err(RuntimeError("it ended in another way".to_owned()));
+        }
+        Ok(())
+    }
+
     fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
         let state = self.state();
         let unit = self.case.unit_of(of.runtime);
@@ -581,7 +686,7 @@ impl Runtimes for World {
     async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError> {
         self.answers(from)?;
         self.answers(to)?;
-        self.fuel.burn();
+        self.effect();
         if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
             return Err(RuntimeError(format!(
                 "{name} is not in the store of {}",
@@ -594,39 +699,40 @@ impl Runtimes for World {
             .or_default()
             .insert(name.to_owned());
         moment().await;
+        self.asked()?;
         Ok(7)
     }
 
     async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError> {
         self.answers(store)?;
-        self.fuel.burn();
+        self.effect();
         self.state().images.entry(store.runtime).or_default().remove(name);
         Ok(())
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
         self.answers(&rehearsal.cri)?;
-        self.fuel.burn();
+        self.effect();
         self.state().rehearsing = true;
         moment().await;
         if self.fault == Fault::RehearsalFails {
             return Err(RuntimeError("the sandbox got no address".to_owned()));
         }
-        self.fuel.burn();
+        self.effect();
         self.state().rehearsing = false;
-        Ok(())
+        self.asked()
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
         self.answers(&rehearsal.cri)?;
-        self.fuel.burn();
+        self.effect();
         self.state().rehearsing = false;
         Ok(())
     }
 
     async fn stop_pods(&self, of: &Endpoint, _: &StopPods) -> Result<Stopped, RuntimeError> {
         self.answers(of)?;
-        self.fuel.burn();
+        self.effect();
         {
             let mut state = self.state();
             if state.units[KUBELET_UNIT].active {
@@ -645,11 +751,13 @@ impl Runtimes for World {
         if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
             return Err(RuntimeError("a container does not end".to_owned()));
         }
+        self.asked()?;
         Ok(Stopped::default())
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
         self.answers(of)?;
+        self.asked()?;
         Ok(Health {
             version: "1".to_owned(),
             ready: true,

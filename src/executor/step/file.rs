@@ -29,8 +29,8 @@ pub(super) fn save(files: &Files, step: &FileStep) -> Result<Saved, StepError> {
 pub(super) fn apply(files: &Files, step: &FileStep) -> Result<(), StepError> {
     let found = files.read(&step.path)?;
     if found.as_deref() == wanted(step) {
-        // It has happened already, before a crash.
-        return Ok(());
+        // It has happened already, before a crash that may have come before the sync.
+        return Ok(files.settle(&step.path)?);
     }
     if found.as_ref().map(Digest::of) != step.planned_from {
         return Err(StepError::ChangedBefore(step.path.clone()));
@@ -39,7 +39,8 @@ pub(super) fn apply(files: &Files, step: &FileStep) -> Result<(), StepError> {
         Some(want) => files.write(&step.path, want.text.as_bytes(), want.mode)?,
         None => files.remove(&step.path)?,
     }
-    Ok(())
+    // Directories above it may have been made before a crash, too.
+    Ok(files.settle(&step.path)?)
 }
 
 pub(super) fn undo(
@@ -63,7 +64,7 @@ pub(super) fn undo(
     for directory in missing_dirs.iter().rev() {
         files.remove_empty_dir(directory)?;
     }
-    Ok(())
+    Ok(files.settle(&step.path)?)
 }
 
 fn wanted(step: &FileStep) -> Option<&[u8]> {
