@@ -141,3 +141,50 @@ fn a_command_line_that_is_wrong_is_told_from_a_blocked_plan() {
     let said = String::from_utf8(missing.stderr).unwrap();
     assert!(said.contains("/nonexistent/facts.json does not exist"), "{said}");
 }
+
+#[test]
+fn every_command_refuses_arguments_that_mean_nothing() {
+    for arguments in [
+        &["node", "switch", "--confirm-within", "abc"][..],
+        &["node", "switch", "--target", "rkt"],
+        &["node", "switch", "--confirm", "perhaps"],
+        &["node", "rollback", "--sideways"],
+        &["node", "commit", "now"],
+        &["node", "status", "-o", "poem"],
+        &["executor", "run"],
+        &["executor", "run", "--dir", "not/absolute"],
+        &["executor", "install", "--dir", "/var/lib/../etc"],
+        &["nonsense"],
+    ] {
+        let output = transship(arguments);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(64), "{arguments:?}: {said}");
+        assert!(said.contains("error:"), "{arguments:?}: {said}");
+        assert!(output.stdout.is_empty(), "{arguments:?}");
+    }
+}
+
+/// Not on a node that has a switch: there these commands would act.
+#[test]
+fn without_a_switch_there_is_nothing_to_order() {
+    assert!(
+        !std::path::Path::new("/var/lib/transship").exists(),
+        "this host has a switch"
+    );
+    for command in ["status", "commit", "rollback"] {
+        let output = transship(&["node", command]);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{command}: {said}");
+        assert!(
+            said.contains("no switch was ever started on this node"),
+            "{command}: {said}"
+        );
+        let elsewhere = transship(&["node", command, "--migration", "../../etc"]);
+        let said = String::from_utf8(elsewhere.stderr).unwrap();
+        assert_eq!(elsewhere.status.code(), Some(1), "{command}: {said}");
+        assert!(
+            said.contains("cannot be the name of a directory"),
+            "{command}: {said}"
+        );
+    }
+}
