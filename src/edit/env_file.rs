@@ -376,8 +376,8 @@ mod tests {
                 prop_assert_eq!(get(&edited, other).unwrap(), get(&text, other).unwrap());
             }
             prop_assert_eq!(&set(&edited, "B", &value).unwrap(), &edited, "idempotent");
-            // After a backslash at the end of a line the next one is a part of its value.
-            let continued = lines.iter().any(|line| line.ends_with('\\'));
+            // After a backslash or within quotes at the end of a line the next one is a part of its value.
+            let continued = lines.iter().any(|line| line.ends_with('\\') || parse(line).is_err());
             for comment in lines.iter().filter(|line| !continued && line.starts_with(['#', ';'])) {
                 prop_assert!(edited.contains(comment.as_str()));
             }

@@ -34,6 +34,8 @@ break_containerd() {
         systemctl daemon-reload'
 }
 
+mend_containerd() { lab exec "$1" sh -c 'rm /etc/systemd/system/containerd.service.d/10-fault.conf && systemctl daemon-reload'; }
+
 # In the critical section, so after the last image check: the image of the agent disappears from containerd.
 lose_agent_image() {
     lab exec "$1" systemd-run --quiet --collect --unit=fault-lose-image sh -c "
