@@ -33,3 +33,8 @@ fn c_a_migration_deleted_in_the_middle_ends_on_one_side() -> io::Result<()> {
 fn d_one_node_and_a_shell() -> io::Result<()> {
     scenario("by-hand")
 }
+
+#[test]
+fn e_nothing_of_the_lab_is_left() -> io::Result<()> {
+    scenario("nothing-left")
+}
