@@ -554,6 +554,10 @@ impl Systemd for World {
                     unit.boot = "masked".to_owned();
                 }
             }
+            // Somebody starts the kubelet again at once: nothing but the hold keeps it stopped.
+            if name == KUBELET_UNIT && state.units[name].boot != "masked" {
+                self.start_now(&mut state, name);
+            }
         }
         moment().await;
         self.reported("stop", name)?;
