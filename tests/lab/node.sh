@@ -94,14 +94,21 @@ power_cut() {
     if pid=$(pid_of "$node"); then
         say "cutting the power of $node"
         kill -KILL "$pid"
-        wait_for 20 "the processes of $node to end" is_dead "$pid"
+        wait_for 20 "the processes of $node to end" is_dead "$node" "$pid"
     fi
     rm -f "$(home_of "$node")/pid"
     drop_netns "$node"
     # Killed processes may take a moment to leave.
     wait_for 20 "the cgroups of $node to empty" has_no_cgroups "$node"
 }
-is_dead() { [[ ! -e /proc/$1 ]]; }
+# runc freezes a container for moments; what is frozen when the power goes cannot die until it is thawed.
+is_dead() {
+    local state
+    while read -r state; do
+        echo THAWED >"$state" || true
+    done < <(find /sys/fs/cgroup/freezer/"$CGROUP/$1" -name freezer.state 2>/dev/null)
+    [[ ! -e /proc/$2 ]]
+}
 has_no_cgroups() {
     local hierarchy left=0
     drop_cgroups "$1"
