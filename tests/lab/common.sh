@@ -4,6 +4,8 @@
 # shellcheck disable=SC2034 # used by the other files
 CACHE=${TRANSSHIP_CACHE:-$HOME/.cache/transship}
 STATE=${TRANSSHIP_LAB:-/var/lib/transship-lab}
+# shellcheck disable=SC2034 # the same
+CGROUP=$(basename "$STATE")   # two labs with other states do not meet
 
 # Progress goes to standard error, so that the output of `lab exec` and
 # `lab kubectl` stays the command's own.

@@ -5,8 +5,6 @@
 # of every cgroup hierarchy of this host (also the one named `systemd`: sharing
 # it, the kubelet of one node would destroy the pods' cgroups of another).
 
-CGROUP=$(basename "$STATE")   # two labs with other states do not meet
-
 home_of() { echo "$STATE/nodes/$1"; }
 root_of() { echo "$STATE/nodes/$1/root"; }
 
