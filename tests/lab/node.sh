@@ -101,9 +101,9 @@ power_cut() {
 }
 # runc freezes a container for moments; what is frozen when the power goes cannot die until it is thawed.
 is_dead() {
-    local state
-    while read -r state; do
-        echo THAWED >"$state" || true
+    local group
+    while read -r group; do
+        echo THAWED >"$group" || true
     done < <(find /sys/fs/cgroup/freezer/"$CGROUP/$1" -name freezer.state 2>/dev/null)
     [[ ! -e /proc/$2 ]]
 }
