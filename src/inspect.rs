@@ -2,10 +2,13 @@
 //! a failure. Everything that waits for somebody waits at the same time.
 //!
 //! - `units`: units as systemd describes them.
-//! - `kubelet`, `docker`, `containerd`: the three programs.
+//! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
+//! - `cri`: what a CRI says of itself and holds.
 //! - `network`, `disks`, `system`: CNI, file systems, and the rest.
 
 mod containerd;
+mod cri;
+mod cri_dockerd;
 mod disks;
 mod docker;
 mod kubelet;
@@ -44,12 +47,16 @@ pub struct Host {
 /// Looks at a host.
 pub async fn inspect(host: &Host) -> Facts {
     let (files, notes) = (&host.files, &Notes::default());
-    let names = [
+    let names: Vec<String> = [
         "kubelet.service",
         "docker.service",
         "docker.socket",
         "containerd.service",
-    ];
+    ]
+    .into_iter()
+    .map(str::to_owned)
+    .chain(cri_dockerd::units())
+    .collect();
     let mut units = if host.live {
         units::Units::ask(files, &names, notes).await
     } else {
@@ -58,16 +65,13 @@ pub async fn inspect(host: &Host) -> Facts {
     };
     let unit = units.take("kubelet.service");
     let flags = kubelet::Flags::of(files, &unit, notes);
-    let (kubelet, docker, containerd) = tokio::join!(
+    let (docker_service, docker_socket) = (units.take("docker.service"), units.take("docker.socket"));
+    let containerd_service = units.take("containerd.service");
+    let (kubelet, docker, containerd, cri_dockerd) = tokio::join!(
         kubelet::inspect(host, unit, &flags, notes),
-        docker::inspect(
-            files,
-            units.take("docker.service"),
-            units.take("docker.socket"),
-            &flags,
-            notes
-        ),
-        containerd::inspect(host, units.take("containerd.service"), notes),
+        docker::inspect(files, docker_service, docker_socket, &flags, notes),
+        containerd::inspect(host, containerd_service, notes),
+        cri_dockerd::inspect(host, &mut units, notes),
     );
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
@@ -87,6 +91,7 @@ pub async fn inspect(host: &Host) -> Facts {
         kubelet,
         docker,
         containerd,
+        cri_dockerd,
         cni,
         files,
         disks,

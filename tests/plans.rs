@@ -254,7 +254,7 @@ fn flags(facts: &mut Facts, new: &str) {
 }
 
 fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
-    let containers = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().containers;
+    let containers = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store.containers;
     let pod = mount.and_then(|_| containers[0].pod.clone());
     containers.push(Container {
         id: name.into(),
@@ -296,7 +296,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::socket("DockerSocketMounted", |f: &mut Facts| container("runner", Some("/var/run/docker.sock"), f))]
 #[case::bound_docker("DockerBoundToContainerd", |f: &mut Facts| f.docker.as_mut().unwrap().service.bound_to.push("containerd.service".into()))]
 #[case::nvidia("DefaultRuntime", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().default_runtime = "nvidia".into())]
-#[case::sandbox("SandboxImageMissing", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().images.retain(|image| !image.names[0].contains("pause")))]
+#[case::sandbox("SandboxImageMissing", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().store.images.retain(|image| !image.names[0].contains("pause")))]
 #[case::kubenet("NoCni", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--network-plugin=kubenet".into()))]
 #[case::no_cni("CniConfigMissing", |f: &mut Facts| f.cni.configs.clear())]
 #[case::cni_json("CniConfigBroken", |f: &mut Facts| text(&mut f.cni.configs[0], "{"))]

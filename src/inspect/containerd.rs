@@ -2,13 +2,10 @@
 
 use toml_edit::{DocumentMut, Item};
 
-use super::{Host, Notes};
-use crate::{
-    plan::{
-        facts::{Containerd, CriFacts, UnitFacts},
-        host_path::HostPath,
-    },
-    runtime::{RuntimeError, cri::Cri},
+use super::{Host, Notes, cri};
+use crate::plan::{
+    facts::{Containerd, UnitFacts},
+    host_path::HostPath,
 };
 
 /// The configuration unless the unit names another.
@@ -41,10 +38,13 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         .as_ref()
         .and_then(|document| text(document.as_item(), &["grpc", "address"]));
     let endpoint = notes.keep(HostPath::new(socket.unwrap_or(SOCKET)))?;
-    let cri = match notes.keep(host.files.real(&endpoint)) {
+    let (cri, store) = match notes.keep(host.files.real(&endpoint)) {
         // That it does not answer is a fact and no failure: many packages switch the CRI plugin off.
-        Some(socket) if service.active == "active" => cri(&socket).await.ok(),
-        _ => None,
+        Some(socket) if service.active == "active" => {
+            let (cri, store) = tokio::join!(cri::facts(&socket), cri::store(&socket));
+            (cri.ok(), store.ok())
+        }
+        _ => (None, None),
     };
     Some(Containerd {
         // `containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u1`
@@ -59,19 +59,9 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         effective,
         endpoint,
         cri,
+        store,
         drop_in: notes.maybe(&host.files, DROP_IN)?,
         service,
-    })
-}
-
-async fn cri(socket: &std::path::Path) -> Result<CriFacts, RuntimeError> {
-    let about = Cri::connect(socket).await?.about().await?;
-    Ok(CriFacts {
-        name: about.name,
-        version: about.version,
-        api_version: about.api_version,
-        runtime_ready: about.runtime_ready,
-        network_ready: about.network_ready,
     })
 }
 

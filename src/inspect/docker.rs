@@ -6,7 +6,7 @@ use super::{Notes, exists, kubelet::Flags};
 use crate::{
     host::files::Files,
     plan::{
-        facts::{Container, Docker, Engine, Image, PodRef, UnitFacts},
+        facts::{Container, Docker, Engine, Image, PodRef, Store, UnitFacts},
         host_path::HostPath,
     },
     runtime::{RuntimeError, docker, reference},
@@ -63,12 +63,14 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
         live_restore: info.live_restore_enabled.unwrap_or_default(),
         default_runtime: info.default_runtime.unwrap_or_default(),
         logging_driver: info.logging_driver.unwrap_or_default(),
-        containers: containers.into_iter().map(container).collect(),
-        images: images
-            .into_iter()
-            .map(image)
-            .filter(|image| !image.names.is_empty() || !image.digests.is_empty())
-            .collect(),
+        store: Store {
+            containers: containers.into_iter().map(container).collect(),
+            images: images
+                .into_iter()
+                .map(image)
+                .filter(|image| !image.names.is_empty() || !image.digests.is_empty())
+                .collect(),
+        },
     })
 }
 

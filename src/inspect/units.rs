@@ -27,7 +27,7 @@ pub(super) struct Units {
 
 impl Units {
     /// Asks systemd for these units.
-    pub(super) async fn ask(files: &Files, names: &[&str], notes: &Notes) -> Self {
+    pub(super) async fn ask(files: &Files, names: &[String], notes: &Notes) -> Self {
         let all = async {
             let bus = SystemBus::connect().await?;
             let version = bus.version().await?;

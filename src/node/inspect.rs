@@ -162,22 +162,24 @@ fn engine_lines(page: &mut Page, engine: &Engine) {
         engine.cgroup_driver, engine.storage_driver, engine.data_root, engine.logging_driver
     ));
     let pods: std::collections::BTreeSet<&str> = engine
+        .store
         .containers
         .iter()
         .filter_map(|one| one.pod.as_ref().map(|pod| pod.uid.as_str()))
         .collect();
     let others: Vec<&str> = engine
+        .store
         .containers
         .iter()
         .filter(|one| one.pod.is_none())
         .map(|one| one.name.as_str())
         .collect();
-    let bytes = engine.images.iter().map(|image| image.size).sum();
+    let bytes = engine.store.images.iter().map(|image| image.size).sum();
     page.more(&format!(
         "{} pods in {} containers, {} images ({})",
         pods.len(),
-        engine.containers.len() - others.len(),
-        engine.images.len(),
+        engine.store.containers.len() - others.len(),
+        engine.store.images.len(),
         size(bytes)
     ));
     if !others.is_empty() {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    facts::{Engine, Image, Kubelet},
+    facts::{Image, Kubelet, Store},
     planner::Request,
     reference::full,
 };
@@ -27,14 +27,14 @@ pub struct Cargo {
 }
 
 impl Cargo {
-    /// What `request` wants carried out of `engine`'s store. `sandbox` is the target's sandbox image.
-    pub fn of(engine: &Engine, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
-        let by_name: BTreeMap<String, &Image> = engine
+    /// What `request` wants carried out of the source's `store`. `sandbox` is the target's sandbox image.
+    pub fn of(store: &Store, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
+        let by_name: BTreeMap<String, &Image> = store
             .images
             .iter()
             .flat_map(|image| image.names.iter().map(move |name| (full(name), image)))
             .collect();
-        let by_id: BTreeMap<&str, &Image> = engine
+        let by_id: BTreeMap<&str, &Image> = store
             .images
             .iter()
             .map(|image| (image.id.as_str(), image))
@@ -57,7 +57,7 @@ impl Cargo {
             }
         }
         if request.images.transfer != Transfer::None {
-            for (image, pod) in used(engine, &by_id) {
+            for (image, pod) in used(store, &by_id) {
                 match image {
                     Some(Image { names: tags, .. }) if !tags.is_empty() => {
                         names.extend(tags.iter().map(|name| full(name)));
@@ -94,10 +94,10 @@ impl Cargo {
 
 /// The image of every container of a pod, with the pod.
 fn used<'a>(
-    engine: &'a Engine,
+    store: &'a Store,
     by_id: &BTreeMap<&str, &'a Image>,
 ) -> impl Iterator<Item = (Option<&'a Image>, String)> {
-    engine.containers.iter().filter_map(|container| {
+    store.containers.iter().filter_map(|container| {
         let pod = container.pod.as_ref()?;
         let image = by_id.get(&*container.image_id).copied();
         Some((image, format!("{}/{}", pod.namespace, pod.name)))

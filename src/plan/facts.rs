@@ -31,6 +31,9 @@ pub struct Facts {
     pub docker: Option<Docker>,
     /// containerd; absent when it is not installed.
     pub containerd: Option<Containerd>,
+    /// cri-dockerd; absent when there is no unit for it.
+    #[serde(default)]
+    pub cri_dockerd: Option<CriDockerd>,
     /// CNI configuration and plugins.
     pub cni: Cni,
     /// Files of other tools that name a runtime's socket, and drop-ins that Transship would write; each with its
@@ -178,13 +181,22 @@ pub struct Engine {
     pub default_runtime: String,
     /// Its default logging driver (`json-file`).
     pub logging_driver: String,
-    /// All containers, running or not.
+    /// What it holds.
+    #[serde(flatten)]
+    pub store: Store,
+}
+
+/// What a runtime holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Store {
+    /// All containers, running or not, those that hold a pod's sandbox included.
     pub containers: Vec<Container>,
     /// All images that have a name.
     pub images: Vec<Image>,
 }
 
-/// A container of Docker Engine.
+/// A container in a runtime's store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Container {
@@ -247,7 +259,28 @@ pub struct Containerd {
     pub endpoint: HostPath,
     /// What its CRI says; absent when it does not answer or is disabled.
     pub cri: Option<CriFacts>,
+    /// What its CRI holds; absent when it does not answer or is disabled.
+    #[serde(default)]
+    pub store: Option<Store>,
     /// The drop-in that Transship writes for the unit (proxies, limits).
+    pub drop_in: MaybeFile,
+}
+
+/// cri-dockerd. Its containers and images are those of Docker Engine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CriDockerd {
+    /// `cri-docker.service`; Kubespray calls it `cri-dockerd.service`.
+    pub service: UnitFacts,
+    /// The socket unit of the same name.
+    pub socket: UnitFacts,
+    /// Version without `v` (`0.4.3`), of the binary in the unit; empty when it could not be asked.
+    pub version: String,
+    /// Its CRI socket (`/run/cri-dockerd.sock`).
+    pub endpoint: HostPath,
+    /// What its CRI says; absent when it does not answer.
+    pub cri: Option<CriFacts>,
+    /// The drop-in that Transship writes for the unit.
     pub drop_in: MaybeFile,
 }
 
@@ -265,6 +298,9 @@ pub struct CriFacts {
     pub runtime_ready: bool,
     /// Condition `NetworkReady`.
     pub network_ready: bool,
+    /// `systemd` or `cgroupfs`, as `RuntimeConfig` says (KEP-4033); absent where the runtime does not know the call.
+    #[serde(default)]
+    pub cgroup_driver: Option<String>,
 }
 
 /// CNI configuration and plugins.
@@ -311,19 +347,26 @@ impl Facts {
             .containerd
             .iter()
             .flat_map(|containerd| (containerd.config.file.iter()).chain(&containerd.drop_in.file));
+        let cri_dockerd = self.cri_dockerd.iter().flat_map(|shim| &shim.drop_in.file);
         let units = (self.kubelet.iter().map(|kubelet| &kubelet.unit))
             .chain(
                 self.docker
                     .iter()
                     .flat_map(|docker| [&docker.service, &docker.socket]),
             )
-            .chain(self.containerd.iter().map(|containerd| &containerd.service));
+            .chain(self.containerd.iter().map(|containerd| &containerd.service))
+            .chain(
+                self.cri_dockerd
+                    .iter()
+                    .flat_map(|shim| [&shim.service, &shim.socket]),
+            );
         let units = units.flat_map(|unit| unit.drop_ins.iter().chain(&unit.environment_files));
         let files = self.files.iter().filter_map(|maybe| maybe.file.as_ref());
         files
             .chain(kubelet)
             .chain(docker)
             .chain(containerd)
+            .chain(cri_dockerd)
             .chain(units)
             .chain(&self.cni.configs)
     }

@@ -108,7 +108,7 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         .sandbox_image
         .as_ref()
         .unwrap_or(&settings.sandbox_image);
-    let cargo = Cargo::of(engine, kubelet, request, sandbox);
+    let cargo = Cargo::of(&engine.store, kubelet, request, sandbox);
     let view = View {
         facts,
         request,

@@ -4,11 +4,11 @@ use std::{path::Path, path::PathBuf, time::Duration};
 
 use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
-    Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
+    CgroupDriver, Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
-    runtime_service_client::RuntimeServiceClient,
+    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest,
+    StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tokio::{net::UnixStream, time::timeout};
 use tonic::{Code, Response, Status, transport::Channel};
@@ -35,6 +35,8 @@ pub struct About {
     pub runtime_ready: bool,
     /// Condition `NetworkReady`.
     pub network_ready: bool,
+    /// The cgroup driver that `RuntimeConfig` names; absent where the runtime does not know the call.
+    pub cgroup_driver: Option<CgroupDriver>,
 }
 
 /// A runtime's CRI.
@@ -70,7 +72,7 @@ impl Cri {
         })
     }
 
-    /// `Version` and `Status`.
+    /// `Version`, `Status` and `RuntimeConfig`.
     ///
     /// # Errors
     /// When it does not answer in time, or does not serve `runtime.v1`.
@@ -82,6 +84,13 @@ impl Cri {
         let status = self
             .ask("Status", QUESTION, same.status(StatusRequest::default()))
             .await?;
+        let mut same = self.runtime.clone();
+        let asked = same.runtime_config(RuntimeConfigRequest::default());
+        // A new call (KEP-4033): runtimes that do not know it say `Unimplemented`, and that is an answer.
+        let config = match timeout(QUESTION, asked).await {
+            Ok(Ok(answer)) => answer.into_inner().linux,
+            Ok(Err(_)) | Err(_) => None,
+        };
         let conditions = status.status.unwrap_or_default().conditions;
         let holds = |name: &str| {
             conditions
@@ -94,6 +103,7 @@ impl Cri {
             api_version: version.runtime_api_version,
             runtime_ready: holds("RuntimeReady"),
             network_ready: holds("NetworkReady"),
+            cgroup_driver: config.map(|linux| linux.cgroup_driver()),
         })
     }
 

@@ -56,6 +56,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     let engine = view.engine;
     if !view.request.target.keep_source {
         let foreign: Vec<String> = engine
+            .store
             .containers
             .iter()
             .filter(|container| container.pod.is_none() && container.running)
@@ -163,6 +164,7 @@ fn mounts(view: &View<'_>) -> Vec<Finding> {
         };
         let mut pods: Vec<String> = view
             .engine
+            .store
             .containers
             .iter()
             .filter(|container| container.running && nearest(container) == wanted)

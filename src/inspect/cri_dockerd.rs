@@ -1,0 +1,97 @@
+//! cri-dockerd: its units, and what its CRI says of itself.
+
+use super::{Host, Notes, cri, units::Units};
+use crate::plan::{facts::CriDockerd, host_path::HostPath};
+
+/// What the packages call the units, and what Kubespray does.
+const NAMES: [&str; 2] = ["cri-docker", "cri-dockerd"];
+/// The socket unless the socket unit's own arguments name another.
+const SOCKET: &str = "/run/cri-dockerd.sock";
+
+/// Names of the units that are looked at.
+pub(super) fn units() -> impl Iterator<Item = String> {
+    NAMES
+        .into_iter()
+        .flat_map(|name| [format!("{name}.service"), format!("{name}.socket")])
+}
+
+/// Looks at cri-dockerd; nothing when there is no unit for it.
+pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Option<CriDockerd> {
+    let found: Vec<_> = NAMES
+        .into_iter()
+        .map(|name| {
+            let service = units.take(&format!("{name}.service"));
+            (name, service, units.take(&format!("{name}.socket")))
+        })
+        .collect();
+    let (name, service, socket) = found
+        .into_iter()
+        .find(|(_, service, _)| service.load != "not-found" && !service.load.is_empty())?;
+    let version = match service.exec_start.first() {
+        Some(program) if host.live => notes.output(program, &["--version"]).await,
+        _ => None,
+    };
+    let endpoint = notes.keep(HostPath::new(endpoint(&service.exec_start)))?;
+    let cri = match notes.keep(host.files.real(&endpoint)) {
+        // Connecting to the socket of a stopped service would start it.
+        Some(path) if service.active == "active" => cri::facts(&path).await.ok(),
+        _ => None,
+    };
+    Some(CriDockerd {
+        version: version.as_deref().map(version_in).unwrap_or_default(),
+        drop_in: notes.maybe(
+            &host.files,
+            &format!("/etc/systemd/system/{name}.service.d/90-transship.conf"),
+        )?,
+        endpoint,
+        cri,
+        service,
+        socket,
+    })
+}
+
+/// The socket that the service serves. `fd://` is that of the socket unit.
+fn endpoint(arguments: &[String]) -> &str {
+    const FLAG: &str = "--container-runtime-endpoint";
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let value = match argument.split_once('=') {
+            Some((FLAG, value)) => Some(value),
+            None if argument == FLAG => rest.next().map(String::as_str),
+            _ => None,
+        };
+        if let Some(path) = value.and_then(|value| value.strip_prefix("unix://")) {
+            return path;
+        }
+    }
+    SOCKET
+}
+
+/// `cri-dockerd 0.4.3 (42ceb44)`.
+fn version_in(text: &str) -> String {
+    let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    let words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+    words.into_iter().find(number).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_socket_is_where_the_service_says() {
+        for (line, wanted) in [
+            ("/usr/bin/cri-dockerd --container-runtime-endpoint fd://", SOCKET),
+            ("cri-dockerd", SOCKET),
+            (
+                "cri-dockerd --container-runtime-endpoint=unix:///run/x.sock",
+                "/run/x.sock",
+            ),
+        ] {
+            let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+            assert_eq!(endpoint(&words), wanted);
+        }
+        assert_eq!(version_in("cri-dockerd 0.4.3 (42ceb44)\n"), "0.4.3");
+        assert_eq!(version_in("cri-dockerd v0.3.21"), "0.3.21");
+    }
+}
