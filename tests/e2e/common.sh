@@ -87,7 +87,7 @@ clean_cluster() {
     done
     lab workload
 }
-has_snapshot() { [[ -d ${TRANSSHIP_LAB:-/var/lib/transship-lab}/nodes/$1/snapshots/clean ]]; }
+has_snapshot() { lab snapshots "$1" | grep -qx clean; }
 
 # A client on the control plane, which is not migrated, asks a Service of the workload twenty times a second.
 begin_counting() {

@@ -53,7 +53,10 @@ load_cluster_images() {
     shift
     say "loading images into $node"
     for name; do
-        load_image "$(part "$(images_part)")/$name.tar" "$node" >/dev/null
+        load_image "$(part "$(images_part)")/$name.tar" "$node" >/dev/null 2>"$(home_of "$node")/load.log" || {
+            cat "$(home_of "$node")/load.log" >&2
+            die "$node could not load $name"
+        }
     done
 }
 
@@ -74,14 +77,15 @@ init_control_plane() {
 
 kubeadm_config() {
     cat <<YAML
-apiVersion: kubeadm.k8s.io/v1beta3
+apiVersion: kubeadm.k8s.io/$KUBEADM_API
 kind: InitConfiguration
 localAPIEndpoint:
   advertiseAddress: $(address_of "$CONTROL_PLANE")
 nodeRegistration:
   name: $CONTROL_PLANE
+$(registration "$CONTROL_PLANE")
 ---
-apiVersion: kubeadm.k8s.io/v1beta3
+apiVersion: kubeadm.k8s.io/$KUBEADM_API
 kind: ClusterConfiguration
 clusterName: lab
 kubernetesVersion: v$KUBERNETES
@@ -92,6 +96,7 @@ networking:
 apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 cgroupDriver: systemd
+$(kubelet_settings)
 # The nodes share the host's disk: how full that is must not evict their pods.
 evictionHard:
   nodefs.available: 0%
@@ -104,6 +109,19 @@ kind: KubeProxyConfiguration
 conntrack:
   maxPerCore: 0
 YAML
+}
+
+registration() {
+    local endpoint
+    endpoint=$(endpoint_of "$1")
+    [[ -z $endpoint ]] || echo "  criSocket: $endpoint"
+    # Without workers the control plane takes pods.
+    ((${#WORKERS[@]})) || echo '  taints: []'
+}
+
+# Kubelets that know the setting refuse cgroup v1 without it.
+kubelet_settings() {
+    [[ $KUBEADM_API == v1beta3 ]] || echo 'failCgroupV1: false'
 }
 
 join_workers() {
@@ -119,12 +137,14 @@ join_workers() {
 }
 
 join_worker() {
-    local node=$1 log
+    local node=$1 log endpoint
     log=$(home_of "$node")/kubeadm.log
+    endpoint=$(endpoint_of "$node")
     load_cluster_images "$node" kube-proxy pause server
     say "kubeadm join on $node"
     # shellcheck disable=SC2086 # the command comes as one line of words
-    node_exec "$node" timeout 300 $2 --ignore-preflight-errors=all >"$log" 2>&1 || {
+    node_exec "$node" timeout 300 $2 ${endpoint:+--cri-socket "$endpoint"} \
+        --ignore-preflight-errors=all >"$log" 2>&1 || {
         tail -n 40 "$log" >&2
         node_exec "$node" journalctl -u kubelet -n 20 --no-pager >&2
         die "kubeadm join failed on $node"

@@ -3,7 +3,8 @@
 
 # shellcheck disable=SC2034 # used by the other files
 CACHE=${TRANSSHIP_CACHE:-$HOME/.cache/transship}
-STATE=${TRANSSHIP_LAB:-/var/lib/transship-lab}
+CLUSTER=${TRANSSHIP_CLUSTER:-k123}
+STATE=${TRANSSHIP_LAB:-/var/lib/transship-lab-$CLUSTER}
 # shellcheck disable=SC2034 # the same
 CGROUP=$(basename "$STATE")   # two labs with other states do not meet
 
@@ -40,19 +41,20 @@ need_packages() {
         die "these Debian packages are missing, and there is no apt-get: ${missing[*]}"
     say "installing Debian packages: ${missing[*]}"
     {
-        apt-get update
-        DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"
-    } >"$STATE/apt.log" 2>&1 || {
-        tail -n 20 "$STATE/apt.log" >&2
+        apt-get -o DPkg::Lock::Timeout=300 update
+        DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install \
+            -y --no-install-recommends "${missing[@]}"
+    } >"$CACHE/apt.log" 2>&1 || {
+        tail -n 20 "$CACHE/apt.log" >&2
         die "could not install: ${missing[*]}"
     }
 }
 
-# Only one `lab` at a time may change the cluster. The lock lies in the cache,
-# because `lab down` removes the state. Nodes must not inherit the
-# descriptor: they would hold the lock for as long as they run.
+# Only one `lab` at a time may change a lab. The lock lies in the cache, because
+# `lab down` removes the state. Nodes must not inherit the descriptor: they would
+# hold the lock for as long as they run.
 lock() {
-    mkdir -p "$CACHE"
-    exec 9>"$CACHE/lock"
+    mkdir -p "$CACHE/locks"
+    exec 9>"$CACHE/locks/$CGROUP"
     flock -w 900 9 || die "another lab command has been running for 15 minutes"
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Images without a registry: archives in the format of `docker save`, made from
-# a directory, loaded into the Docker of the nodes.
+# a directory, loaded into the runtimes of the nodes.
 
 SERVER_IMAGE=transship.dev/lab/server
 
@@ -30,13 +30,30 @@ make_image() {
     rm -rf "$work"
 }
 
-# load_image FILE.tar NODE…
+# load_image FILE.tar NODE…: into the store of the runtime that the kubelet uses now.
 load_image() {
     local file=$1 node
     shift
     for node; do
-        node_exec "$node" timeout 300 docker load --quiet <"$file"
+        if uses_containerd "$node"; then
+            node_exec "$node" timeout 300 ctr --namespace k8s.io images import - <"$file"
+        else
+            node_exec "$node" timeout 300 docker load --quiet <"$file"
+        fi
     done
+}
+
+# What the kubelet has been told: on its command line, else in its configuration.
+uses_containerd() {
+    local endpoint
+    # shellcheck disable=SC2016 # the node's shell expands it
+    endpoint=$(node_exec "$1" sh -c '{
+        tr "\0" "\n" <"/proc/$(pgrep -xo kubelet)/cmdline"
+        cat /var/lib/kubelet/config.yaml
+    } 2>/dev/null | sed -nE "s/^(--container-runtime-endpoint=|containerRuntimeEndpoint: *)//p"') || true
+    # Before kubeadm has been there it will be what the node was made with; a
+    # kubelet that names none has dockershim.
+    [[ ${endpoint:-$(endpoint_of "$1")} == *containerd.sock* ]]
 }
 
 # --- The cluster's own images -----------------------------------------------
@@ -44,38 +61,47 @@ load_image() {
 # Their part in the cache is named after all that they are made from.
 images_part() {
     local sources
-    sources=$(cat "$LAB/images.sh" "$LAB/pause.c" "$LAB/server/main.go" | sha256sum)
+    sources=$(cat "$LAB/images.sh" "$LAB/pause.c" "$LAB/server/main.go" <(echo "$ETCD" "${SANDBOX_IMAGES[@]}") | sha256sum)
     echo "images-$KUBERNETES-$ROOT_REVISION-${sources:0:8}"
 }
 
+cluster_images() {
+    "$(part "kubernetes-$KUBERNETES")/kubeadm" config images list --kubernetes-version "v$KUBERNETES"
+}
+
 build_images() {
-    local bin name image
+    local bin name names image
     bin=$(part "kubernetes-$KUBERNETES")
     while read -r image; do
         name=${image##*/} name=${name%:*}
+        names=("$image")
         mkdir "$name"
         case $name in
             coredns) rm -r "$name"; continue ;;
             kube-proxy) fill_proxy "$name" ;;
             kube-*) install -D -t "$name/usr/local/bin" "$bin/$name" ;;
-            etcd) put_program "$name" "$(part etcd-bookworm)/etcd" ;;
-            pause) install -d "$name"; gcc -O2 -static -s -o "$name/pause" "$LAB/pause.c" ;;
+            etcd) put_program "$name" "$(part "etcd-$ETCD")/etcd" ;;
+            pause)
+                gcc -O2 -static -s -o "$name/pause" "$LAB/pause.c"
+                names+=("${SANDBOX_IMAGES[@]}")
+                ;;
             *) die "the lab does not know how to make $image" ;;
         esac
-        make_image "$name.tar" "$name" "$([[ $name != pause ]] || echo /pause)" "$image"
+        make_image "$name.tar" "$name" "$([[ $name != pause ]] || echo /pause)" "${names[@]}"
         rm -r "$name"
-    done < <("$bin/kubeadm" config images list --kubernetes-version "v$KUBERNETES")
+    done < <(cluster_images)
     mkdir server
-    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "/usr/lib/go-$KUBERNETES_GO/bin/go" \
-        build -trimpath -ldflags '-s -w' -o server/server "$LAB/server/main.go"
+    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "$(debian_go)" build -trimpath -ldflags '-s -w' -o server/server "$LAB/server/main.go"
     # The second name is there for workloads that only Docker's store can serve.
     make_image server.tar server /server "$SERVER_IMAGE:1" "$SERVER_IMAGE:only-here"
     rm -r server
 }
 
-# put_program DIRECTORY PROGRAM: with its dynamic linker and libraries.
+# put_program DIRECTORY PROGRAM: with its dynamic linker and libraries, if it
+# is not static.
 put_program() {
     install -D -t "$1/usr/sbin" "$2"
+    "$(root_libraries)/ld-linux-x86-64.so.2" --verify "$2" || return 0
     install -D -t "$1/lib64" "$(root_libraries)/ld-linux-x86-64.so.2"
     put_libraries "$@"
 }

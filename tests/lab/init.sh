@@ -29,16 +29,20 @@ done
 
 # Fresh mounts of the host's hierarchies: they show the root of this node's
 # cgroup namespace, which is the node's own cgroup.
-mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
-while IFS=: read -r _ controllers _; do
-    case $controllers in
-        '') continue ;; # the unified hierarchy, which cgroup v1 nodes lack
-        name=*) directory=${controllers#name=} options=none,$controllers ;;
-        *) directory=$controllers options=$controllers ;;
-    esac
-    mkdir "$root/sys/fs/cgroup/$directory"
-    mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$directory"
-done </proc/self/cgroup
+if [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]]; then
+    mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+else
+    mount -t tmpfs -o mode=755 tmpfs "$root/sys/fs/cgroup"
+    while IFS=: read -r _ controllers _; do
+        case $controllers in
+            '') continue ;; # the unified hierarchy, which cgroup v1 nodes lack
+            name=*) directory=${controllers#name=} options=none,$controllers ;;
+            *) directory=$controllers options=$controllers ;;
+        esac
+        mkdir "$root/sys/fs/cgroup/$directory"
+        mount -t cgroup -o "$options" cgroup "$root/sys/fs/cgroup/$directory"
+    done </proc/self/cgroup
+fi
 
 # The kubelet sets these for the whole machine; here it sets a copy instead,
 # because they are this host's.

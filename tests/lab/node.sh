@@ -20,6 +20,8 @@ pid_of() {
 is_running() { pid_of "$1" >/dev/null; }
 
 cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/self/mounts; }
+# Whether this host has nothing but the unified hierarchy of cgroup v2.
+is_unified() { [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]]; }
 
 # Moves the calling process into the node's cgroups.
 enter_cgroups() {
@@ -27,6 +29,10 @@ enter_cgroups() {
     while read -r hierarchy; do
         group=$hierarchy/$CGROUP/$1
         mkdir -p "$group"
+        if is_unified; then
+            delegate "$hierarchy"
+            delegate "$hierarchy/$CGROUP"
+        fi
         # A new cpuset is empty, and an empty one takes no process.
         if [[ -e $group/cpuset.cpus && -e $hierarchy/cpuset.mems ]]; then
             for file in cpuset.cpus cpuset.mems; do
@@ -36,6 +42,15 @@ enter_cgroups() {
         fi
         echo "$BASHPID" >"$group/cgroup.procs"
     done < <(cgroup_mounts)
+}
+
+# Gives the children of the group all of its controllers, as systemd's
+# `Delegate=yes` does.
+delegate() {
+    local controller
+    for controller in $(<"$1/cgroup.controllers"); do
+        echo "+$controller" >"$1/cgroup.subtree_control" || return
+    done
 }
 
 drop_cgroups() {
@@ -136,6 +151,8 @@ snapshot() {
     mv "$home/snapshots/$2.partial" "$home/snapshots/$2"
     boot_until_ready "$node"
 }
+
+snapshots() { find "$(home_of "$1")/snapshots" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null || true; }
 
 restore() {
     local node=$1 home

@@ -3,25 +3,37 @@
 #
 # A part is a directory NAME-VERSION in the cache. It is made beside its place
 # and renamed when it is complete, so its existence is its own stamp: what was
-# interrupted is done again, what is there is never touched.
+# interrupted is done again, what is there is never touched. Labs share the cache.
 
 HELM=3.22.0
-MODERN_GO=1.26.0             # fetched when the host has no Go new enough for helm
+CONTAINERD=2.4.2
+CRI_DOCKERD=0.4.3            # what the stand-in says to be
+DEBIAN_GO=1.19               # of Debian, for what is as old
+MODERN_GO=1.26.6             # fetched when the host has no Go this new
 
 part() { echo "$CACHE/$1"; }
 
 # make_part NAME FUNCTION: the function runs in the empty directory it fills.
 make_part() {
+    local place
+    place=$(part "$1")
+    [[ -d $place ]] && return 0
+    mkdir -p "$CACHE/locks"
+    (
+        flock -w 3600 8 || die "another lab has been building $1 for an hour"
+        [[ -d $place ]] || build_part "$@"
+    ) 8>"$CACHE/locks/$1"
+}
+build_part() {
     local place building log
     place=$(part "$1") building=$place.building log=$CACHE/$1.log
-    [[ -d $place ]] && return 0
     say "building $1"
     local began=$SECONDS
     rm -rf "$building"
     mkdir -p "$building"
     # A subshell of its own under `set -e`: in an `if` it would be switched off.
     set +e
-    (set -e; cd "$building"; "$2") >"$log" 2>&1 9>&-
+    (set -e; cd "$building"; renice -n 10 "$BASHPID"; "$2") >"$log" 2>&1 8>&- 9>&-
     local status=$?
     set -e
     if ((status)); then
@@ -32,36 +44,85 @@ make_part() {
     say "built $1 in $((SECONDS - began)) s"
 }
 
+# What the nodes and their cluster need.
 make_parts() {
+    local runtime
     mkdir -p "$CACHE"
     need_packages ca-certificates curl debootstrap gcc iproute2 iptables jq libc6-dev \
-        rsync unzip util-linux "golang-$KUBERNETES_GO-go"
+        rsync unzip util-linux "golang-$DEBIAN_GO-go"
     make_part "root-bookworm-$ROOT_REVISION" build_root
     make_part "kubernetes-$KUBERNETES" build_kubernetes
-    make_part "etcd-bookworm" build_etcd
+    make_part "etcd-$ETCD" "build_etcd_$ETCD_FROM"
+    for runtime in "$CONTROL_PLANE_RUNTIME" "$WORKER_RUNTIME"; do
+        case $runtime in
+            containerd | cri-dockerd) make_archive "$runtime" ;;
+        esac
+    done
     make_part "$(images_part)" build_images
     make_part "prometheus-bookworm" build_prometheus
     make_part "helm-$HELM" build_helm
 }
 
+# --- Go ---------------------------------------------------------------------
+
+# What all builds have in common: the Go that the function prints, nothing else
+# fetched to build with, and programs that run on any node.
+use_go() {
+    local go
+    go=$("$1")
+    export PATH=${go%/go}:$PATH GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0
+    export GOFLAGS='-mod=mod -buildvcs=false'
+}
+
+debian_go() { echo "/usr/lib/go-$DEBIAN_GO/bin/go"; }
+
+# The host's Go if it is new enough, else one from the Go module proxy, where
+# toolchains are modules too. Debian's Go is too old to fetch it by itself.
+modern_go() {
+    local present
+    present=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p') || true
+    if [[ $(printf '%s\n' "$MODERN_GO" "${present:-0}" | sort -V | head -n 1) == "$MODERN_GO" ]]; then
+        command -v go
+        return
+    fi
+    make_part "go-$MODERN_GO" fetch_go >&2
+    echo "$(part "go-$MODERN_GO")/bin/go"
+}
+fetch_go() {
+    local proxy toolchain=v0.0.1-go$MODERN_GO.linux-amd64
+    proxy=$("$(debian_go)" env GOPROXY | sed 's/[,|].*//')
+    curl -fsSL --retry 3 -o go.zip "$proxy/golang.org/toolchain/@v/$toolchain.zip"
+    unzip -q go.zip
+    mv "golang.org/toolchain@$toolchain"/* .
+    rm -r go.zip golang.org
+    chmod -R +x bin pkg/tool
+}
+
 # --- Kubernetes -------------------------------------------------------------
 
-# The module of Kubernetes finds its staging modules by relative paths that
-# exist only in its repository. The same modules are published as v0.MINOR.PATCH.
-build_kubernetes() {
-    local source=$PWD/source staged=v0.${KUBERNETES#1.} module path
-    export PATH=/usr/lib/go-$KUBERNETES_GO/bin:$PATH
-    export GOFLAGS='-mod=mod -buildvcs=false' GOTOOLCHAIN=local CGO_ENABLED=0
-    module=$(go mod download -json "k8s.io/kubernetes@v$KUBERNETES" | jq -r .Dir)
-    cp -r --no-preserve=mode "$module" "$source"
-    cd "$source"
-    go mod edit -json |
-        jq -r '.Replace[] | select(.New.Path | startswith("./staging/")) | .Old.Path' |
-        while read -r path; do
-            go mod edit -replace "$path=$path@$staged"
-        done
+# kubernetes_source VERSION: the source in ./source, so that it can be built. The
+# module of Kubernetes finds its staging modules by relative paths that exist only
+# in its repository; the same modules are published as v0.MINOR.PATCH.
+kubernetes_source() {
+    local module path
+    module=$(go mod download -json "k8s.io/kubernetes@v$1" | jq -r .Dir)
+    cp -r --no-preserve=mode "$module" source
+    (
+        cd source
+        go mod edit -json |
+            jq -r '.Replace[] | select(.New.Path | startswith("./staging/")) | .Old.Path' |
+            while read -r path; do
+                go mod edit -replace "$path=$path@v0.${1#1.}"
+            done
+    )
+}
 
-    generate_openapi
+build_kubernetes() {
+    use_go "$KUBERNETES_GO"
+    kubernetes_source "$KUBERNETES"
+    cd source
+    # Newer modules have it.
+    [[ -e pkg/generated/openapi/zz_generated.openapi.go ]] || generate_openapi
     local version=(-X "k8s.io/component-base/version.gitVersion=v$KUBERNETES"
         -X "k8s.io/component-base/version.gitMajor=1"
         -X "k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES")"
@@ -71,7 +132,7 @@ build_kubernetes() {
         ./cmd/kubectl ./cmd/kube-apiserver ./cmd/kube-controller-manager \
         ./cmd/kube-scheduler ./cmd/kube-proxy
     cd ..
-    rm -rf "$source"
+    rm -rf source
 }
 
 # The API server needs OpenAPI definitions that upstream generates at build
@@ -104,35 +165,95 @@ debian_file() {
     mv "package/$2" .
     rm -r package
 }
-build_etcd() { debian_file "$ETCD_PACKAGE" usr/bin/etcd; }
+build_etcd_debian() { debian_file etcd-server usr/bin/etcd; }
 build_prometheus() { debian_file prometheus usr/bin/promtool; }
 
+build_etcd_module() {
+    use_go modern_go
+    cp "$LAB/etcd/main.go" .
+    go mod init transship.dev/lab/etcd
+    go get "go.etcd.io/etcd/server/v3@v$ETCD"
+    go mod tidy
+    go build -trimpath -ldflags '-s -w' -o etcd .
+}
+
 build_helm() {
-    local go
-    go=$(modern_go)
-    GOBIN=$PWD CGO_ENABLED=0 GOTOOLCHAIN=local "$go" install -trimpath \
+    use_go modern_go
+    GOBIN=$PWD go install -trimpath \
         -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM" \
         "helm.sh/helm/v3/cmd/helm@v$HELM"
 }
 
-# The host's Go if it is new enough, else one from the Go module proxy, where
-# toolchains are modules too. Debian's Go is too old to fetch it by itself.
-modern_go() {
-    local present
-    present=$(go version 2>/dev/null | sed -n 's/^go version go\([0-9.]*\).*/\1/p') || true
-    if [[ $(printf '%s\n' "$MODERN_GO" "${present:-0}" | sort -V | head -n 1) == "$MODERN_GO" ]]; then
-        command -v go
-        return
-    fi
-    make_part "go-$MODERN_GO" fetch_go >&2
-    echo "$(part "go-$MODERN_GO")/bin/go"
+# --- Archives ---------------------------------------------------------------
+
+# Runtimes as their projects publish them: an archive, and its SHA-256 beside it.
+# Nodes of some clusters are made from them, and tests install them.
+make_archives() {
+    make_archive containerd
+    make_archive cri-dockerd
 }
-fetch_go() {
-    local proxy toolchain=v0.0.1-go$MODERN_GO.linux-amd64
-    proxy=$("/usr/lib/go-$KUBERNETES_GO/bin/go" env GOPROXY | sed 's/[,|].*//')
-    curl -fsSL --retry 3 -o go.zip "$proxy/golang.org/toolchain/@v/$toolchain.zip"
-    unzip -q go.zip
-    mv "golang.org/toolchain@$toolchain"/* .
-    rm -r go.zip golang.org
-    chmod -R +x bin pkg/tool
+make_archive() {
+    case $1 in
+        containerd) make_part "$(archive_part "$1")" build_containerd ;;
+        cri-dockerd)
+            [[ -x ${TRANSSHIP_LAB_CRI_DOCKERD:-/} ]] ||
+                die "TRANSSHIP_LAB_CRI_DOCKERD names no program: $TRANSSHIP_LAB_CRI_DOCKERD"
+            make_part "$(archive_part "$1")" build_cri_dockerd
+            ;;
+        *) die "no archive $1; there are: containerd cri-dockerd" ;;
+    esac
+}
+archive() {
+    make_archive "$1"
+    find "$(part "$(archive_part "$1")")" -name '*.t*gz'
+}
+archive_part() {
+    local given=${TRANSSHIP_LAB_CRI_DOCKERD:-} sources
+    case $1 in
+        containerd) echo "containerd-$CONTAINERD" ;;
+        cri-dockerd)
+            # Named after what it is made from, too.
+            sources=$(find "${given:-$LAB/cri-dockerd}" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
+            if [[ $given ]]; then
+                echo "cri-dockerd-given-${sources:0:8}"
+            else
+                echo "cri-dockerd-$CRI_DOCKERD-${sources:0:8}"
+            fi
+            ;;
+    esac
+}
+
+build_containerd() {
+    local archive=containerd-$CONTAINERD-linux-amd64.tar.gz package=github.com/containerd/containerd/v2
+    use_go modern_go
+    GOBIN=$PWD/bin go install -trimpath -ldflags "-s -w -X $package/version.Version=v$CONTAINERD" \
+        "$package/cmd/"{containerd,containerd-shim-runc-v2,ctr}"@v$CONTAINERD"
+    pack "$archive" bin
+}
+
+# The stand-in needs the module of Kubernetes that still has dockershim.
+build_cri_dockerd() {
+    mkdir cri-dockerd
+    if [[ ${TRANSSHIP_LAB_CRI_DOCKERD:-} ]]; then
+        install "$TRANSSHIP_LAB_CRI_DOCKERD" cri-dockerd/cri-dockerd
+    else
+        use_go debian_go
+        kubernetes_source 1.23.17
+        cp -r "$LAB/cri-dockerd" source/cmd/
+        cd source
+        gofmt -l cmd/cri-dockerd | (! grep .)
+        go vet ./cmd/cri-dockerd
+        go build -trimpath -ldflags "-s -w -X main.version=$CRI_DOCKERD" -o ../cri-dockerd/ ./cmd/cri-dockerd
+        cd ..
+        rm -rf source
+    fi
+    local version
+    version=$(cri-dockerd/cri-dockerd --version | cut -d' ' -f2)
+    pack "cri-dockerd-$version.amd64.tgz" cri-dockerd
+}
+
+# pack ARCHIVE DIRECTORY: the same bytes for the same content.
+pack() {
+    tar --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner -c "$2" | gzip -n >"$1"
+    sha256sum "$1" >"$1.sha256sum"
 }

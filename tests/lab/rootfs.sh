@@ -38,16 +38,32 @@ make_root() {
     install -D -m 755 "$LAB/runc" "$root/usr/local/sbin/runc"
     write_identity "$node" "$root"
     write_kubelet_units "$root"
-    write_docker_config "$root"
+    case $(runtime_of "$node") in
+        dockershim) write_docker_config "$root" ;;
+        cri-dockerd) write_docker_config "$root"; install_cri_dockerd "$root" ;;
+        containerd) install_containerd "$root" ;;
+    esac
     write_cni_config "$node" "$root"
     # What init.sh demands to see before it starts systemd.
     echo "$node" >"$root/.transship-lab-node"
 }
 
+# The runtime that the node is made with; a test may have changed it since.
+runtime_of() {
+    if [[ $1 == "$CONTROL_PLANE" ]]; then echo "$CONTROL_PLANE_RUNTIME"; else echo "$WORKER_RUNTIME"; fi
+}
+# The endpoint that kubeadm is told; dockershim it finds by itself.
+endpoint_of() {
+    case $(runtime_of "$1") in
+        containerd) echo unix:///var/run/containerd/containerd.sock ;;
+        cri-dockerd) echo unix:///var/run/cri-dockerd.sock ;;
+    esac
+}
+
 write_identity() {
     local node=$1 root=$2 other
     echo "$node" >"$root/etc/hostname"
-    md5sum <<<"transship-lab $node" | cut -c-32 >"$root/etc/machine-id"
+    md5sum <<<"transship-lab $CLUSTER $node" | cut -c-32 >"$root/etc/machine-id"
     {
         echo '127.0.0.1 localhost'
         for other in "${NODES[@]}"; do
@@ -57,7 +73,7 @@ write_identity() {
     echo '# The lab has no name server.' >"$root/etc/resolv.conf"
 }
 
-# The layout of the Kubernetes project's own Debian packages of that time.
+# The layout of the Kubernetes project's own Debian packages.
 write_kubelet_units() {
     local root=$1
     cat >"$root/lib/systemd/system/kubelet.service" <<'UNIT'
@@ -76,8 +92,8 @@ RestartSec=10
 [Install]
 WantedBy=multi-user.target
 UNIT
-    mkdir -p "$root/etc/systemd/system/kubelet.service.d"
-    cat >"$root/etc/systemd/system/kubelet.service.d/10-kubeadm.conf" <<'UNIT'
+    mkdir -p "$root/$KUBELET_DROP_INS"
+    cat >"$root/$KUBELET_DROP_INS/10-kubeadm.conf" <<'UNIT'
 [Service]
 Environment="KUBELET_KUBECONFIG_ARGS=--bootstrap-kubeconfig=/etc/kubernetes/bootstrap-kubelet.conf --kubeconfig=/etc/kubernetes/kubelet.conf"
 Environment="KUBELET_CONFIG_ARGS=--config=/var/lib/kubelet/config.yaml"
@@ -104,6 +120,92 @@ write_docker_config() {
   "storage-driver": "overlay2"
 }
 JSON
+}
+
+# What cri-dockerd's own packages leave: program, units, both enabled.
+install_cri_dockerd() {
+    local root=$1
+    install -m 755 "$(part "$(archive_part cri-dockerd)")/cri-dockerd/cri-dockerd" "$root/usr/bin/"
+    cat >"$root/lib/systemd/system/cri-docker.service" <<'UNIT'
+[Unit]
+Description=CRI for Docker Engine
+After=network-online.target firewalld.service docker.service
+Wants=network-online.target
+Requires=cri-docker.socket
+
+[Service]
+Type=notify
+ExecStart=/usr/bin/cri-dockerd --container-runtime-endpoint fd://
+ExecReload=/bin/kill -s HUP $MAINPID
+TimeoutSec=0
+RestartSec=2
+Restart=always
+StartLimitBurst=3
+StartLimitInterval=60s
+LimitNOFILE=infinity
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+Delegate=yes
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+    cat >"$root/lib/systemd/system/cri-docker.socket" <<'UNIT'
+[Unit]
+Description=Socket of the CRI for Docker Engine
+PartOf=cri-docker.service
+
+[Socket]
+ListenStream=%t/cri-dockerd.sock
+SocketMode=0660
+SocketUser=root
+SocketGroup=docker
+
+[Install]
+WantedBy=sockets.target
+UNIT
+    chroot "$root" systemctl --quiet enable cri-docker.service cri-docker.socket
+}
+
+# What containerd's own guide leads to: its archive unpacked in /usr/local, its
+# unit, and its default configuration with the systemd cgroup driver and the
+# sandbox image that kubeadm names. Debian's packages of Docker and containerd go.
+install_containerd() {
+    local root=$1 pause
+    chroot "$root" dpkg --purge docker.io containerd >/dev/null 2>&1
+    tar -xzf "$(archive containerd)" -C "$root/usr/local"
+    mkdir -p "$root/usr/local/lib/systemd/system" "$root/etc/containerd"
+    cat >"$root/usr/local/lib/systemd/system/containerd.service" <<'UNIT'
+[Unit]
+Description=containerd container runtime
+Documentation=https://containerd.io
+After=network.target dbus.service
+
+[Service]
+ExecStartPre=-/sbin/modprobe overlay
+ExecStart=/usr/local/bin/containerd
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=5
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-999
+
+[Install]
+WantedBy=multi-user.target
+UNIT
+    chroot "$root" systemctl --quiet enable containerd.service
+    pause=$(cluster_images | grep /pause:)
+    chroot "$root" /usr/local/bin/containerd config default |
+        sed -e 's/SystemdCgroup = false/SystemdCgroup = true/' \
+            -e "s|sandbox = '.*'|sandbox = '$pause'|" >"$root/etc/containerd/config.toml"
+    [[ $(grep -cE "SystemdCgroup = true|sandbox = '$pause'" "$root/etc/containerd/config.toml") == 2 ]] ||
+        die "containerd's default configuration is not as the lab knows it"
 }
 
 write_cni_config() {

@@ -2,13 +2,21 @@
 # The test workload: what a switch of the runtime must carry over.
 
 workload_up() {
-    local node=${WORKERS[-1]}
-    kubectl apply -f "$LAB/workload/namespace.yaml" -f "$LAB/workload" >/dev/null
+    manifests | kubectl apply -f - >/dev/null
     say "waiting for the workload"
     wait_for 180 "the workload to be ready" workload_ready
-    plain_container "$node"
+    plain_container "${SERVING[-1]}"
     wait_for 60 "the Services to answer" services_answer
     say "the workload serves"
+}
+
+# What is tied to a node by its name goes to the first one that takes pods.
+manifests() {
+    local file
+    for file in namespace docker nodes services state; do
+        echo ---
+        sed "s|kubernetes.io/hostname: w1|kubernetes.io/hostname: ${SERVING[0]}|" "$LAB/workload/$file.yaml"
+    done
 }
 
 workload_ready() {
@@ -32,7 +40,7 @@ services_answer() {
                 -o jsonpath='{.spec.clusterIP}')" || return 1
         done
     done
-    for node in "${WORKERS[@]}"; do
+    for node in "${SERVING[@]}"; do
         in_netns lab curl -fsS -m 2 "http://$(address_of "$node"):8888" || return 1
     done
 }
