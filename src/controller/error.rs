@@ -13,19 +13,6 @@ pub enum Error {
         /// Why it failed.
         cause: Box<kube::Error>,
     },
-    /// The lease could not be used.
-    #[error("lease {name} in namespace {namespace}: {cause}")]
-    Lease {
-        /// Its name.
-        name: String,
-        /// Its namespace.
-        namespace: String,
-        /// Why.
-        cause: Box<kube_lease_manager::LeaseManagerError>,
-    },
-    /// The lease went to another process; this one must stop at once.
-    #[error("the lease {0} is lost; another controller leads now")]
-    LeaseLost(String),
     /// The admin server could not listen or serve.
     #[error("serving on {address}: {cause}")]
     Listen {
@@ -64,7 +51,6 @@ impl Error {
                 kube::Error::Api(_) => "refused",
                 _ => "unreachable",
             },
-            Self::Lease { .. } | Self::LeaseLost(_) => "lease",
             Self::Listen { .. } | Self::Metrics(_) | Self::Busy(_) | Self::WatchEnded => "internal",
         }
     }

@@ -1,12 +1,14 @@
 //! The process `transship controller`: probes and metrics, the lease, and the way out.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
-use kube_lease_manager::{LeaseManagerBuilder, LeaseParams};
+use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, LeaseParams};
+use tokio::task::JoinHandle;
 
 use super::Leader;
 use super::error::{Error, IntoError as _};
@@ -40,10 +42,14 @@ pub struct Args {
     check_idle: bool,
 }
 
-/// Runs `transship controller` until it is told to stop or loses its lease.
+/// How long the API server is left alone after it did not answer.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// Runs `transship controller` until it is told to stop. An API server that is away, as it is while the only control
+/// plane node is switched, is waited for; so is a lease that another process holds.
 ///
 /// # Errors
-/// The API server, the lease or the listening address cannot be used, or the lease was lost.
+/// The service account or the listening address cannot be used.
 pub async fn run(args: Args) -> Result<(), Error> {
     let client = Client::try_default()
         .await
@@ -60,21 +66,6 @@ pub async fn run(args: Args) -> Result<(), Error> {
         .await
         .map_err(listen_error)?;
     let admin = admin::serve(listener, serving.clone(), metrics.clone());
-    let (lifetime, grace) = LEASE;
-    let lease_error = |cause| Error::Lease {
-        name: args.lease.clone(),
-        namespace: args.namespace.clone(),
-        cause: Box::new(cause),
-    };
-    let lease = LeaseManagerBuilder::new(client.clone(), &args.lease)
-        .with_namespace(&args.namespace)
-        .with_parameters(LeaseParams::new(&args.identity, lifetime, grace))
-        .build()
-        .await
-        .map_err(lease_error)?;
-    let (mut leading, holding) = lease.watch().await;
-    // A follower is as ready as a leader: it can take over at any time.
-    serving.set(true);
     let me = Leader {
         client,
         namespace: args.namespace,
@@ -82,26 +73,58 @@ pub async fn run(args: Args) -> Result<(), Error> {
         own_node: args.node,
         metrics,
     };
-    let led = async {
-        leading
-            .wait_for(|leads| *leads)
-            .await
-            .map_err(|_| Error::LeaseLost(args.lease.clone()))?;
-        tracing::info!(lease = args.lease, "leading");
-        tokio::select! {
-            result = me.lead() => result,
-            _ = leading.wait_for(|leads| !*leads) => Err(Error::LeaseLost(args.lease.clone())),
-        }
-    };
+    let mut holding = None;
     let result = tokio::select! {
-        result = led => result,
+        never = keep_leading(&me, &args.lease, &serving, &mut holding) => match never {},
         result = admin => result.map_err(listen_error),
         () = told_to_stop() => Ok(()),
     };
     // Not needed to be safe, but without it a successor waits until the lease has run out.
-    drop(leading);
-    let _ = tokio::time::timeout(Duration::from_secs(3), holding).await;
+    if let Some(holding) = holding {
+        let _ = tokio::time::timeout(Duration::from_secs(3), holding).await;
+    }
     result
+}
+
+/// The task that renews the lease, and gives it back when nobody watches it any more.
+type Holding = JoinHandle<Result<LeaseManager, LeaseManagerError>>;
+
+/// Leads whenever it holds the lease. While the API server is away the lease is neither renewed nor taken by another;
+/// who led goes on trying, and two leaders are safe anyway.
+async fn keep_leading(
+    me: &Leader,
+    lease: &str,
+    serving: &Ready,
+    holding: &mut Option<Holding>,
+) -> Infallible {
+    let (lifetime, grace) = LEASE;
+    loop {
+        let manager = LeaseManagerBuilder::new(me.client.clone(), lease)
+            .with_namespace(&me.namespace)
+            .with_parameters(LeaseParams::new(&me.identity, lifetime, grace))
+            .build();
+        match manager.await {
+            Ok(manager) => {
+                let (mut leading, task) = manager.watch().await;
+                *holding = Some(task);
+                // A follower is as ready as a leader: it can take over at any time.
+                serving.set(true);
+                while leading.wait_for(|leads| *leads).await.is_ok() {
+                    tracing::info!(lease, "leading");
+                    tokio::select! {
+                        ended = me.clone().lead() => {
+                            let error = ended.err().map(|error| error.to_string());
+                            tracing::warn!(error, "leads again");
+                        }
+                        _ = leading.wait_for(|leads| !*leads) => tracing::warn!(lease, "another controller leads"),
+                    }
+                    tokio::time::sleep(RETRY).await;
+                }
+            }
+            Err(error) => tracing::warn!(lease, %error, "the lease cannot be used; tries again"),
+        }
+        tokio::time::sleep(RETRY).await;
+    }
 }
 
 async fn told_to_stop() {
