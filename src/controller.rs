@@ -5,6 +5,7 @@
 //! - [`reconcile`]: one migration, looked at once: `observe → validate → decide → apply → report`.
 //! - [`observe`]: from the stores of the watches to [`seen::Seen`], plain data, validated.
 //! - [`rollout`]: the decision, a pure function of it.
+//! - [`gates`]: what the control plane as a whole waits for; asked before one of its nodes is started.
 //! - [`report`]: the decision in words: status, conditions, events (pure).
 //! - [`apply`]: the writes, the claim of the slots first.
 //! - [`trouble`]: why agents do not begin.
@@ -12,6 +13,7 @@
 
 mod apply;
 mod error;
+mod gates;
 pub mod observe;
 mod reconcile;
 pub mod report;
@@ -37,7 +39,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::runtime::{WatchStreamExt as _, reflector::store::Writer};
 use kube::{Api, Client, Resource, ResourceExt as _};
 
-use crate::api::migration::RuntimeMigration;
+use crate::api::migration::{ControlPlane, RuntimeMigration};
 use crate::api::node_migration::NodeMigration;
 use crate::api::request::Runtime;
 use crate::metrics::Metrics;
@@ -90,7 +92,10 @@ impl Leader {
             node_watch.default_backoff(),
             node_writer,
             self.metrics.clone(),
-            |node: &Node| digest(&(observe::view(node, true, Runtime::Containerd), node.labels())),
+            |node: &Node| {
+                let view = observe::view(node, true, Runtime::Containerd, ControlPlane::Last);
+                digest(&(view, node.labels(), observe::runtime_version(node)))
+            },
         );
         let share_changes = changes(
             share_watch.default_backoff(),

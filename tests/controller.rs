@@ -20,6 +20,7 @@ use scenario::{Scenario, message};
 use serde_json::json;
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
 use transship::api::node_migration::NodePhase;
+use transship::api::request::DrainMode;
 use transship::api::{AGENT_LABEL, FINALIZER};
 
 #[tokio::test]
@@ -34,7 +35,12 @@ async fn plans_first_and_then_applies_one_by_one() {
             json!({ "group": "p", "node-role.kubernetes.io/control-plane": "" }),
         )
         .await;
-    s.create("plan", "p", json!({ "mode": "Plan" })).await;
+    s.create(
+        "plan",
+        "p",
+        json!({ "mode": "Plan", "strategy": { "controlPlane": "Skip" } }),
+    )
+    .await;
     let planned = s.until_phase("plan", MigrationPhase::Succeeded).await;
     let status = planned.status.unwrap();
     assert_eq!(
@@ -47,7 +53,7 @@ async fn plans_first_and_then_applies_one_by_one() {
     );
     s.without_label(&["p1", "p2", "p3"]).await;
     assert_eq!(s.share("p1").await.unwrap().phase(), NodePhase::Planned);
-    assert!(s.share("p0").await.is_none(), "the control plane is left out");
+    assert!(s.share("p0").await.is_none(), "the control plane is skipped");
 
     s.edit("plan", json!({ "mode": "Apply" })).await;
     let done = s.until_phase("plan", MigrationPhase::Succeeded).await;
@@ -72,6 +78,80 @@ async fn plans_first_and_then_applies_one_by_one() {
         "the Node has its event too"
     );
     s.end(&["plan"]).await;
+}
+
+#[tokio::test]
+async fn control_planes_go_last_alone_and_through_their_gates() {
+    let s = Scenario::start(1).await;
+    for name in ["k1", "k2"] {
+        s.fleet.node(name, "k").await;
+    }
+    for name in ["k8", "k9"] {
+        let labels = json!({ "group": "k", "node-role.kubernetes.io/control-plane": "" });
+        s.fleet.node_with(name, labels).await;
+        s.fleet.etcd(name, true).await;
+    }
+    s.fleet.etcd("k9", false).await;
+    s.create("ordered", "k", json!({ "strategy": { "maxUnavailable": 4 } }))
+        .await;
+    let held = s
+        .until("ordered", "a gate", |m| {
+            message(m).contains("waits for etcd-k9 to be Ready")
+        })
+        .await;
+    let status = held.status.unwrap();
+    assert_eq!(
+        (status.nodes.succeeded, status.nodes.pending),
+        (2, 2),
+        "the workers go first"
+    );
+    assert_eq!(status.phase, MigrationPhase::Running);
+    assert!(s.share("k8").await.is_none());
+
+    s.fleet.script("k8", Script::Hang);
+    s.fleet.etcd("k9", true).await;
+    s.until("ordered", "draining", |m| message(m).contains("k8: Draining"))
+        .await;
+    assert!(s.share("k9").await.is_none(), "one at a time");
+
+    // Its etcd is reported under the old runtime until its kubelet says otherwise.
+    s.fleet.script("k8", Script::Succeed);
+    s.until("ordered", "the gate behind it", |m| {
+        message(m).contains("waits for etcd-k8 to be reported under containerd")
+    })
+    .await;
+    assert!(s.share("k9").await.is_none());
+    s.fleet.etcd("k8", true).await;
+    s.until_phase("ordered", MigrationPhase::Succeeded).await;
+    let reasons = s.reasons("ordered").await;
+    assert!(
+        reasons.iter().any(|reason| reason == "ControlPlaneNotReady"),
+        "{reasons:?}"
+    );
+    s.end(&["ordered"]).await;
+}
+
+#[tokio::test]
+async fn pods_stay_where_there_is_no_other_node() {
+    let s = Scenario::start(1).await;
+    s.fleet.node("n1", "n").await;
+    s.create("alone", "n", json!({})).await;
+    s.until_phase("alone", MigrationPhase::Succeeded).await;
+    let spec = s.share("n1").await.unwrap().spec;
+    assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::InPlace, true));
+
+    s.fleet.node("n2", "another").await;
+    s.fleet.node("n3", "n").await;
+    s.edit(
+        "alone",
+        json!({ "paused": false, "strategy": { "maxUnavailable": 2 } }),
+    )
+    .await;
+    s.until("alone", "both", |m| message(m) == "all 2 nodes are on the target")
+        .await;
+    let spec = s.share("n3").await.unwrap().spec;
+    assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::Evict, false));
+    s.end(&["alone"]).await;
 }
 
 #[tokio::test]
@@ -306,6 +386,7 @@ async fn the_accounts_may_do_nothing_else() {
             vec!["patch", "transship.dev", "nodemigrations", "status"],
         ),
         (CONTROLLER, vec!["list", "", "pods"]),
+        (AGENT, vec!["get", "", "configmaps"]),
     ] {
         assert!(!may(user, &arguments), "{user} may {arguments:?}");
     }

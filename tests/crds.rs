@@ -92,6 +92,9 @@ async fn the_api_server_and_the_controller_agree() {
         json!({ "strategy": { "maxUnavailable": 25 } }),
         json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
         json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1 } }),
+        json!({ "drain": { "mode": "InPlace" } }),
+        json!({ "strategy": { "controlPlane": "First" } }),
+        json!({ "target": { "runtime": "cri-dockerd" } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b"] }] } }),
     ];
@@ -112,6 +115,8 @@ async fn the_api_server_and_the_controller_agree() {
         json!({ "strategy": { "maxUnavailable": "5" } }),
         json!({ "strategy": { "maxUnavailable": "ten" } }),
         json!({ "strategy": { "maxFailures": 0 } }),
+        json!({ "strategy": { "controlPlane": "Never" } }),
+        json!({ "drain": { "mode": "Delete" } }),
         json!({ "drain": { "timeout": "soon" } }),
         json!({ "drain": { "timeout": "" } }),
         json!({ "drain": { "gracePeriod": -2 } }),

@@ -11,13 +11,18 @@ use crate::api::{CORDONED_ANNOTATION, PREVIOUS_SOCKET_ANNOTATION, request::Runti
 /// Where kubeadm up to 1.33 keeps the CRI socket of a node.
 const SOCKET_ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 
-/// Which runtime a node ended on.
+/// How an attempt ended for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The one that the migration goes to.
+    /// On the runtime that the migration goes to.
     Target(Runtime),
-    /// The one that it had before.
-    Source,
+    /// Back on the runtime that it had before.
+    Source {
+        /// The one that it was to go to.
+        target: Runtime,
+    },
+    /// Nothing was changed.
+    Untouched,
 }
 
 /// The scheme of a runtime in `containerRuntimeVersion` and in container ids.
@@ -66,11 +71,15 @@ pub fn settle(node: &Node, migration: &str, end: End) -> Option<Value> {
                 annotations[PREVIOUS_SOCKET_ANNOTATION] = socket.as_str().into();
             }
         }
-        (End::Source, _, Some(previous)) => {
+        // What an earlier migration kept is not this one's to restore.
+        (End::Source { target }, Some(socket), Some(previous))
+            if kubeadm_socket(target) == Some(socket.as_str()) =>
+        {
             annotations[SOCKET_ANNOTATION] = previous.as_str().into();
             annotations[PREVIOUS_SOCKET_ANNOTATION] = Value::Null;
         }
-        (End::Target(_), None, _) | (End::Source, _, None) => {}
+        // From 1.34 on kubeadm has no annotation, and one would count for more than its file.
+        (End::Target(_), None, _) | (End::Source { .. } | End::Untouched, ..) => {}
     }
     let ours = node
         .annotations()
@@ -85,11 +94,13 @@ pub fn settle(node: &Node, migration: &str, end: End) -> Option<Value> {
     changes.then(|| patch(node, annotations, ours.then_some(false)))
 }
 
-/// The value that kubeadm itself would write for a runtime of this version's targets.
+/// The value that kubeadm itself would write for a runtime of this version's targets. kubeadm before 1.24 takes it
+/// with the scheme too, and later ones insist on it.
 const fn kubeadm_socket(runtime: Runtime) -> Option<&'static str> {
     match runtime {
         Runtime::Containerd => Some("unix:///run/containerd/containerd.sock"),
-        Runtime::Dockershim | Runtime::CriDockerd | Runtime::CriO => None,
+        Runtime::CriDockerd => Some("unix:///var/run/cri-dockerd.sock"),
+        Runtime::Dockershim | Runtime::CriO => None,
     }
 }
 
@@ -147,7 +158,11 @@ mod tests {
     }
 
     const TARGET: End = End::Target(Runtime::Containerd);
+    const BACK: End = End::Source {
+        target: Runtime::Containerd,
+    };
     const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
+    const CRI_DOCKERD: &str = "unix:///var/run/cri-dockerd.sock";
 
     #[rstest]
     #[case::nothing_of_ours(true, json!({}), TARGET, None)]
@@ -167,12 +182,28 @@ mod tests {
     )]
     #[case::back(
         true, json!({ (SOCKET_ANNOTATION): CONTAINERD, (CORDONED_ANNOTATION): "m1",
-            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Source,
+            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), BACK,
         Some((json!({ (SOCKET_ANNOTATION): "/var/run/dockershim.sock",
             (PREVIOUS_SOCKET_ANNOTATION): null, (CORDONED_ANNOTATION): null }), true))
     )]
     #[case::back_before_the_annotation(
-        false, json!({ (SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Source, None
+        false, json!({ (SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), BACK, None
+    )]
+    #[case::cri_dockerd(
+        false, json!({ (SOCKET_ANNOTATION): CONTAINERD,
+            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Target(Runtime::CriDockerd),
+        Some((json!({ (SOCKET_ANNOTATION): CRI_DOCKERD, (PREVIOUS_SOCKET_ANNOTATION): CONTAINERD }), false))
+    )]
+    #[case::kubeadm_keeps_a_file(true, json!({}), End::Target(Runtime::CriDockerd), None)]
+    #[case::back_after_an_earlier_migration(
+        false, json!({ (SOCKET_ANNOTATION): CONTAINERD,
+            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }),
+        End::Source { target: Runtime::CriDockerd }, None
+    )]
+    #[case::untouched_after_an_earlier_migration(
+        true, json!({ (SOCKET_ANNOTATION): CONTAINERD, (CORDONED_ANNOTATION): "m1",
+            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Untouched,
+        Some((json!({ (CORDONED_ANNOTATION): null }), true))
     )]
     fn a_node_is_settled(
         #[case] unschedulable: bool,

@@ -108,6 +108,21 @@ pub struct Strategy {
     /// After this many nodes that failed or rolled back no further node is started, and the migration says why.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_failures: u32,
+    /// When control plane nodes are migrated. Each goes alone, whatever `maxUnavailable` says, and only while the API
+    /// server is ready and all control plane nodes, API servers and etcd members are Ready.
+    pub control_plane: ControlPlane,
+}
+
+/// When control plane nodes are migrated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum ControlPlane {
+    /// After all other chosen nodes have ended.
+    #[default]
+    Last,
+    /// Before any other.
+    First,
+    /// They are left out.
+    Skip,
 }
 
 impl Default for Strategy {
@@ -115,6 +130,7 @@ impl Default for Strategy {
         Self {
             max_unavailable: IntOrPercent::Int(1),
             max_failures: 1,
+            control_plane: ControlPlane::Last,
         }
     }
 }
@@ -302,7 +318,7 @@ pub struct NodeCounts {
     /// Stopped by a finding, untouched.
     #[schemars(range(max = 1_000_000))]
     pub blocked: u32,
-    /// Left out (control plane, opted out, owned by another migration).
+    /// Left out (opted out, control plane with `controlPlane: Skip`, owned by another migration).
     #[schemars(range(max = 1_000_000))]
     pub skipped: u32,
 }

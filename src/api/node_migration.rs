@@ -75,6 +75,10 @@ pub struct NodeMigrationSpec {
     /// How pods are moved away before the switch.
     #[serde(default)]
     pub drain: Drain,
+    /// No other node was Ready and open to pods when this was written, so `drain.mode` is `InPlace` although the
+    /// migration asks for another.
+    #[serde(default)]
+    pub no_other_node: bool,
     /// What happens to the images in the source's store.
     #[serde(default)]
     pub images: Images,

@@ -41,7 +41,7 @@ impl std::fmt::Display for Runtime {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
-    /// The runtime to move to. This version moves nodes to `containerd`.
+    /// The runtime to move to. This version moves nodes to `containerd` and `cri-dockerd`.
     pub runtime: Runtime,
     /// The version that must be found: a version (`1.6.20`) or a semver range (`>=1.6, <2`). Any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -129,6 +129,10 @@ pub enum DrainMode {
     /// Through the Eviction API, which honours PodDisruptionBudgets.
     #[default]
     Evict,
+    /// They do not: they end with the source and start again on the same node under the target, their volumes as
+    /// they were. Nothing is evicted, so no PodDisruptionBudget is asked. Chosen without being asked for where there
+    /// is no other node to go to.
+    InPlace,
 }
 
 /// What happens to images in the source's store.

@@ -22,7 +22,7 @@ pub struct Problem {
 
 const SELECTOR_EMPTY: &str = "name at least one label, so that nothing is touched by accident";
 const SELECTOR_WRONG: &str = "operators are In and NotIn (with values), Exists and DoesNotExist (without)";
-const RUNTIME: &str = "this version moves nodes to containerd";
+const RUNTIME: &str = "this version moves nodes to containerd and cri-dockerd";
 const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
 const MAX_FAILURES: &str = "allowed are numbers from 1 on";
 const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's own";
@@ -63,7 +63,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     );
     let runtime = spec.target.runtime;
     check(
-        runtime == Runtime::Containerd,
+        matches!(runtime, Runtime::Containerd | Runtime::CriDockerd),
         "spec.target.runtime",
         &runtime,
         RUNTIME,
@@ -130,7 +130,11 @@ pub fn cel() -> Vec<ValidationRule> {
             "spec.nodeSelector",
             SELECTOR_WRONG,
         ),
-        rule("self.spec.target.runtime == 'containerd'".into(), "spec.target.runtime", RUNTIME),
+        rule(
+            "self.spec.target.runtime in ['containerd', 'cri-dockerd']".into(),
+            "spec.target.runtime",
+            RUNTIME,
+        ),
         rule(format!("!({STARTED}) || self.spec.mode == 'Apply'"), "spec.mode", MODE_FIXED),
         rule(
             format!("!({STARTED}) || self.spec.nodeSelector == oldSelf.spec.nodeSelector"),

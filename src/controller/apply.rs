@@ -14,8 +14,9 @@ use super::observe::{self, World};
 use super::report::Happened;
 use super::rollout::Decision;
 use super::seen::Seen;
-use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus};
+use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus, Slot};
 use crate::api::node_migration::{Action, MigrationRef, NodeMigration, NodeMigrationSpec};
+use crate::api::request::DrainMode;
 use crate::api::{AGENT_LABEL, FINALIZER};
 
 /// What the agent's label is set to: the migration's name, cut to a valid label value.
@@ -77,7 +78,15 @@ pub(super) async fn apply(
         }
     }
     for (name, action) in &decision.writes {
-        write(&shares, migration, world, seen, name, *action).await?;
+        write(
+            &shares,
+            migration,
+            world,
+            seen,
+            (name.as_str(), *action),
+            &decision.slots,
+        )
+        .await?;
     }
     let nodes: Api<Node> = Api::all(client.clone());
     let value = label_value(migration);
@@ -97,8 +106,8 @@ async fn write(
     migration: &RuntimeMigration,
     world: &World,
     seen: &Seen,
-    name: &str,
-    action: Action,
+    (name, action): (&str, Action),
+    slots: &[Slot],
 ) -> Result<(), Error> {
     let before = observe::readable(&world.shares).find(|share| share.name_any() == name);
     let doing = || format!("writing NodeMigration {name}");
@@ -113,7 +122,7 @@ async fn write(
         }
         Some(before) => {
             let mut wanted = NodeMigration::clone(before);
-            wanted.spec = spec(migration, seen, name, action);
+            wanted.spec = spec(migration, seen, slots, name, action);
             wanted.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
             shares
                 .replace(name, &PostParams::default(), &wanted)
@@ -121,7 +130,7 @@ async fn write(
                 .during(doing)?;
         }
         None => {
-            let mut wanted = NodeMigration::new(name, spec(migration, seen, name, action));
+            let mut wanted = NodeMigration::new(name, spec(migration, seen, slots, name, action));
             wanted.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
             shares
                 .create(&PostParams::default(), &wanted)
@@ -132,8 +141,20 @@ async fn write(
     Ok(())
 }
 
-fn spec(migration: &RuntimeMigration, seen: &Seen, name: &str, action: Action) -> NodeMigrationSpec {
+/// `slots` are those that the decision leaves: who drains cannot take another's pods.
+fn spec(
+    migration: &RuntimeMigration,
+    seen: &Seen,
+    slots: &[Slot],
+    name: &str,
+    action: Action,
+) -> NodeMigrationSpec {
     let spec = &migration.spec;
+    let mut drain = spec.drain.clone();
+    let no_other_node = drain.mode == DrainMode::Evict && !seen.has_other_node(name, slots);
+    if no_other_node {
+        drain.mode = DrainMode::InPlace;
+    }
     NodeMigrationSpec {
         migration: MigrationRef {
             name: migration.name_any(),
@@ -147,7 +168,8 @@ fn spec(migration: &RuntimeMigration, seen: &Seen, name: &str, action: Action) -
             .unwrap_or_default(),
         action,
         target: spec.target.clone(),
-        drain: spec.drain.clone(),
+        drain,
+        no_other_node,
         images: spec.images.clone(),
         preflight: spec.preflight.clone(),
         rollback: spec.rollback.clone(),

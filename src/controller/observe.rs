@@ -8,11 +8,12 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 
-use super::seen::{LeftOut, NodeView, Seen, Share};
-use crate::api::migration::RuntimeMigration;
+use super::seen::{LeftOut, NodeView, OnTarget, Seen, Share};
+use crate::api::migration::{ControlPlane, RuntimeMigration};
 use crate::api::node_migration::NodeMigration;
 use crate::api::request::Runtime;
 use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, SKIP_ANNOTATION, validation};
+use crate::plan::version;
 
 const CONTROL_PLANE: [&str; 2] = [
     "node-role.kubernetes.io/control-plane",
@@ -49,7 +50,15 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
     let nodes: BTreeMap<String, NodeView> = world
         .nodes
         .iter()
-        .map(|node| (node.name_any(), view(node, chooses(node), spec.target.runtime)))
+        .map(|node| {
+            let view = view(
+                node,
+                chooses(node),
+                spec.target.runtime,
+                spec.strategy.control_plane,
+            );
+            (node.name_any(), view)
+        })
         .collect();
     let budgeted = Seen::budgeted(&nodes).count();
     Seen {
@@ -65,6 +74,8 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
             .collect(),
         max_unavailable: spec.strategy.max_unavailable.of(budgeted).unwrap_or(1),
         max_failures: spec.strategy.max_failures as usize,
+        control_plane: spec.strategy.control_plane,
+        gates: None,
         slots: status.active_nodes,
         shares: readable(&world.shares)
             .map(|s| (s.name_any(), share(s, &world.migrations)))
@@ -98,18 +109,16 @@ pub fn has_ended(migration: &RuntimeMigration) -> bool {
 }
 
 /// A node, as far as a decision needs it.
-pub fn view(node: &Node, selected: bool, target: Runtime) -> NodeView {
-    let status = node.status.as_ref();
-    let conditions = status.and_then(|s| s.conditions.as_deref()).unwrap_or_default();
-    let ready = conditions
-        .iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True");
+pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane) -> NodeView {
     let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
-    let version = status
-        .and_then(|s| s.node_info.as_ref())
-        .map_or("", |i| i.container_runtime_version.as_str());
+    let taints = node
+        .spec
+        .as_ref()
+        .and_then(|s| s.taints.as_deref())
+        .unwrap_or_default();
     let labels = node.labels();
-    let left_out = if CONTROL_PLANE.iter().any(|label| labels.contains_key(*label)) {
+    let control_plane = is_control_plane(node);
+    let left_out = if control_plane && strategy == ControlPlane::Skip {
         Some(LeftOut::ControlPlane)
     } else if node
         .annotations()
@@ -125,22 +134,59 @@ pub fn view(node: &Node, selected: bool, target: Runtime) -> NodeView {
     NodeView {
         uid: node.uid().unwrap_or_default(),
         selected,
+        control_plane,
         left_out,
-        ready,
+        ready: is_ready(node),
         cordoned,
         cordoned_by_others: cordoned && !node.annotations().contains_key(CORDONED_ANNOTATION),
-        on_target: runtime_of(version) == Some(target),
+        open: !cordoned && taints.iter().all(|taint| taint.effect == "PreferNoSchedule"),
+        on_target: on_target(node, target),
         label: labels.get(AGENT_LABEL).cloned(),
     }
 }
 
-/// The runtime that a Node shows in `status.nodeInfo.containerRuntimeVersion`. Docker does not say whose shim it is.
-fn runtime_of(version: &str) -> Option<Runtime> {
-    match version.split_once("://")?.0 {
-        "containerd" => Some(Runtime::Containerd),
-        "cri-o" => Some(Runtime::CriO),
-        _ => None,
+/// Whether a Node bears a label of a control plane.
+pub fn is_control_plane(node: &Node) -> bool {
+    let labels = node.labels();
+    CONTROL_PLANE.iter().any(|label| labels.contains_key(*label))
+}
+
+/// Whether a Node's condition `Ready` is true.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// What a Node shows as its `containerRuntimeVersion`; empty before its first heartbeat.
+pub fn runtime_version(node: &Node) -> &str {
+    let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
+    info.map_or("", |info| info.container_runtime_version.as_str())
+}
+
+/// Compares what a Node shows in `status.nodeInfo.containerRuntimeVersion` with the target. `docker://` is the same
+/// for dockershim and cri-dockerd, but from 1.24 on kubelets have no dockershim.
+fn on_target(node: &Node, target: Runtime) -> OnTarget {
+    let possible: &[Runtime] = match runtime_version(node).split_once("://") {
+        Some(("containerd", _)) => &[Runtime::Containerd],
+        Some(("cri-o", _)) => &[Runtime::CriO],
+        Some(("docker", _)) if without_dockershim(node) => &[Runtime::CriDockerd],
+        Some(("docker", _)) => &[Runtime::Dockershim, Runtime::CriDockerd],
+        _ => &[],
+    };
+    match possible.contains(&target) {
+        false => OnTarget::No,
+        true if possible.len() == 1 => OnTarget::Yes,
+        true => OnTarget::Perhaps,
     }
+}
+
+fn without_dockershim(node: &Node) -> bool {
+    let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
+    let version = info.and_then(|info| version::upstream(&info.kubelet_version));
+    version.is_some_and(|version| (version.major, version.minor) >= (1, 24))
 }
 
 fn share(share: &NodeMigration, migrations: &[Arc<DeserializeGuard<RuntimeMigration>>]) -> Share {

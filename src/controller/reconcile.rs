@@ -12,13 +12,15 @@ use kube::runtime::reflector::Store;
 
 use super::error::Error;
 use super::observe::World;
-use super::{Leader, apply, observe, report, rollout, seen, trouble, unreadable};
+use super::{Leader, apply, gates, observe, report, rollout, seen, trouble, unreadable};
 use crate::api::FINALIZER;
 use crate::api::migration::RuntimeMigration;
 use crate::api::node_migration::{NodeMigration, NodePhase};
 
 /// How soon an active migration is looked at again without any change.
 const ACTIVE: Duration = Duration::from_secs(15);
+/// How soon one is that waits for the control plane.
+const GATED: Duration = Duration::from_secs(5);
 /// How soon one that waits is.
 const IDLE: Duration = Duration::from_secs(300);
 /// How long an agent may take to begin before its pod is asked why.
@@ -122,7 +124,11 @@ pub(super) async fn reconcile(
         jiff::Timestamp::now(),
     );
     context.trouble(&mut seen).await;
-    let decision = rollout::decide(&seen);
+    let mut decision = rollout::decide(&seen);
+    if decision.asks_gates {
+        seen.gates = Some(gates::closed(client, &world.nodes).await);
+        decision = rollout::decide(&seen);
+    }
     let before = migration.status.clone().unwrap_or_default();
     // What has ended keeps its outcome: nodes that another migration took over since do not change it.
     let after = if seen.ended && !deleting && decision.slots == before.active_nodes {
@@ -153,7 +159,11 @@ pub(super) async fn reconcile(
         apply::finalizer(client, migration, false).await?;
         return Ok(Action::await_change());
     }
-    Ok(Action::requeue(if decision.slots.is_empty() {
+    // Nothing tells when a gate opens.
+    let gated = matches!(decision.hold, Some(rollout::Hold::Gates(_)));
+    Ok(Action::requeue(if gated {
+        GATED
+    } else if decision.slots.is_empty() {
         IDLE
     } else {
         ACTIVE

@@ -126,7 +126,7 @@ fn phase(
             return MigrationPhase::Pending;
         }
         Some(Hold::Paused | Hold::Brake(_)) => true,
-        Some(Hold::Invalid(_) | Hold::NoNodes | Hold::Budget(..)) | None => false,
+        Some(Hold::Invalid(_) | Hold::NoNodes | Hold::Budget(..) | Hold::Gates(_)) | None => false,
     };
     if held && nodes.pending > 0 {
         return MigrationPhase::Paused;
@@ -191,6 +191,10 @@ fn sentence(
                 list(names)
             ),
         ),
+        Some(Hold::Gates(closed)) => (
+            "ControlPlaneNotReady",
+            format!("nothing is started: waits {}", list(closed)),
+        ),
         Some(Hold::Paused | Hold::Brake(_)) | None => match phase {
             MigrationPhase::Succeeded if seen.mode == Mode::Plan => (
                 "Planned",
@@ -215,7 +219,7 @@ fn sentence(
                 let own: Vec<String> = decision
                     .waiting
                     .iter()
-                    .filter_map(|(name, reason)| reason.map(|reason| format!("{name}: {reason}")))
+                    .filter_map(|(name, reason)| Some(format!("{name}: {}", reason.as_ref()?)))
                     .collect();
                 let text = if decision.slots.is_empty() {
                     list(&own)
@@ -339,6 +343,7 @@ pub fn happened(
             Some(Hold::Paused) if after.phase == MigrationPhase::Paused => (EventType::Normal, "Paused"),
             Some(Hold::NoNodes) => (EventType::Warning, "NoNodes"),
             Some(Hold::Budget(..)) => (EventType::Normal, "NoBudget"),
+            Some(Hold::Gates(_)) => (EventType::Normal, "ControlPlaneNotReady"),
             Some(Hold::Deleting | Hold::Paused | Hold::Brake(_)) | None => match after.phase {
                 MigrationPhase::Succeeded => (EventType::Normal, "Complete"),
                 MigrationPhase::Degraded | MigrationPhase::Failed => (EventType::Warning, "Complete"),

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::seen::{NodeView, Seen, Share};
-use crate::api::migration::{Mode, Slot};
+use super::seen::{NodeView, OnTarget, Seen, Share};
+use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
 
 /// How many nodes compute their plan at a time. Nothing is changed on them; the number bounds pods and requests.
@@ -35,7 +35,9 @@ pub struct Decision {
     /// What each slot waits for, in the order of [`Decision::slots`].
     pub waits: Vec<String>,
     /// Nodes that could be started and are not, with the reason where it is the node's own.
-    pub waiting: Vec<(String, Option<&'static str>)>,
+    pub waiting: Vec<(String, Option<String>)>,
+    /// A node could be started if the gates of the control plane are open, and nobody has looked at them yet.
+    pub asks_gates: bool,
     /// How every selected node stands, by name.
     pub standing: Vec<(String, Standing)>,
 }
@@ -55,6 +57,8 @@ pub enum Hold {
     NoNodes,
     /// Nodes are unavailable already; their names, and the limit.
     Budget(Vec<String>, usize),
+    /// The control plane as a whole waits for this.
+    Gates(Vec<String>),
 }
 
 /// How a selected node stands.
@@ -90,8 +94,11 @@ pub fn decide(seen: &Seen) -> Decision {
         .collect();
 
     let mut order: Vec<(&String, &NodeView)> = seen.nodes.iter().filter(|(_, node)| node.selected).collect();
-    // The controller's own node goes last: its pod moves when that node is drained.
-    order.sort_by_key(|(name, _)| (Some(*name) == seen.own_node.as_ref(), *name));
+    // The controller's own node goes last among its kind: its pod moves when that node is drained.
+    order.sort_by_key(|(name, node)| {
+        let second = node.control_plane != (seen.control_plane == ControlPlane::First);
+        (second, Some(*name) == seen.own_node.as_ref(), *name)
+    });
     let standing: Vec<_> = order
         .iter()
         .map(|(name, node)| (*name, standing(seen, &decision, name, node)))
@@ -105,9 +112,13 @@ pub fn decide(seen: &Seen) -> Decision {
         };
         decision.standing.push((name.clone(), standing));
     }
-    if decision.hold.is_none() && !decision.waiting.is_empty() && seen.mode == Mode::Apply {
+    let idle = decision.slots.is_empty() && !decision.waiting.is_empty() && seen.mode == Mode::Apply;
+    if decision.hold.is_none() && idle {
         let unavailable = unavailable(seen, &decision);
-        if unavailable.len() >= seen.max_unavailable && decision.slots.is_empty() {
+        let closed = seen.gates.as_ref().filter(|closed| !closed.is_empty());
+        if let Some(closed) = closed {
+            decision.hold = Some(Hold::Gates(closed.clone()));
+        } else if unavailable.len() >= seen.max_unavailable {
             decision.hold = Some(Hold::Budget(
                 unavailable.into_iter().collect(),
                 seen.max_unavailable,
@@ -183,7 +194,7 @@ fn fate(seen: &Seen, slot: &Slot) -> Fate {
 fn doubt(share: &Share, node: &NodeView, slot: &Slot) -> Option<String> {
     if share.phase != NodePhase::Succeeded {
         None
-    } else if !node.on_target {
+    } else if node.on_target == OnTarget::No {
         Some("its agent says Succeeded, but the Node shows another runtime".to_owned())
     } else if !node.ready {
         Some("its agent says Succeeded, but the Node is not Ready".to_owned())
@@ -256,7 +267,7 @@ fn standing(seen: &Seen, decision: &Decision, name: &str, node: &NodeView) -> St
         ));
     }
     let Some(share) = seen.share(name) else {
-        return if node.on_target {
+        return if node.on_target == OnTarget::Yes {
             Standing::OnTarget
         } else {
             Standing::Pending
@@ -306,9 +317,14 @@ fn start(seen: &Seen, decision: &mut Decision, name: &str) -> bool {
     let why_not = if decision.hold.is_some() || seen.ended {
         Some(None)
     } else if !node.ready {
-        Some(Some("it is not Ready"))
+        Some(Some("it is not Ready".to_owned()))
     } else if seen.unreadable.contains_key(name) {
-        Some(Some("its NodeMigration cannot be read; correct or delete it"))
+        Some(Some(
+            "its NodeMigration cannot be read; correct or delete it".to_owned(),
+        ))
+    } else if let Some(turn) = turn(seen, decision, node).filter(|_| seen.mode == Mode::Apply) {
+        decision.asks_gates |= turn.is_none();
+        Some(turn)
     } else {
         let room = match seen.mode {
             Mode::Plan => decision.slots.len() < PLANNING,
@@ -333,6 +349,42 @@ fn start(seen: &Seen, decision: &mut Decision, name: &str) -> bool {
     );
     decision.starts.push(name.to_owned());
     true
+}
+
+/// Why it is not a node's turn yet, if it is not; without words when the gates have to be asked first. The nodes
+/// before it in the order have been decided about.
+fn turn(seen: &Seen, decision: &Decision, node: &NodeView) -> Option<Option<String>> {
+    let is_control_plane = |name: &str| seen.nodes.get(name).is_some_and(|node| node.control_plane);
+    let ended = |name: &str| Some(Some(format!("waits until {name} has ended")));
+    let slots = || decision.slots.iter().map(|slot| slot.name.as_str());
+    let active = if node.control_plane {
+        slots().next()
+    } else {
+        slots().find(|name| is_control_plane(name))
+    };
+    if let Some(active) = active {
+        return ended(active);
+    }
+    let mut waiting = decision.waiting.iter().map(|(name, _)| name.as_str());
+    let before = match seen.control_plane {
+        ControlPlane::Last if node.control_plane => waiting.find(|name| !is_control_plane(name)),
+        ControlPlane::First if !node.control_plane => waiting.find(|name| is_control_plane(name)),
+        ControlPlane::Last | ControlPlane::First | ControlPlane::Skip => None,
+    };
+    if let Some(before) = before {
+        return ended(before);
+    }
+    // What one control plane node has left behind is looked at before any other node is touched.
+    let moved = seen.nodes.iter().any(|(name, node)| {
+        let migrated = |share: &Share| share.action == Action::Migrate && share.phase.ended();
+        node.control_plane && seen.share(name).is_some_and(migrated)
+    });
+    match &seen.gates {
+        _ if !node.control_plane && !moved => None,
+        None => Some(None),
+        Some(closed) if closed.is_empty() => None,
+        Some(closed) => Some(Some(format!("waits {}", closed.join(", and ")))),
+    }
 }
 
 /// The nodes that are or may become unavailable, for any reason.

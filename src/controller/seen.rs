@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use crate::api::migration::{Mode, Slot};
+use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
 
 /// Everything that one decision knows.
@@ -28,6 +28,11 @@ pub struct Seen {
     pub max_unavailable: usize,
     /// After how many failures nothing more is started.
     pub max_failures: usize,
+    /// When control plane nodes have their turn.
+    pub control_plane: ControlPlane,
+    /// What the control plane as a whole still waits for, in sentences that follow "waits"; absent when it was not
+    /// asked.
+    pub gates: Option<Vec<String>>,
     /// The slots that the status holds.
     pub slots: Vec<Slot>,
     /// Every node, by name.
@@ -51,7 +56,9 @@ pub struct NodeView {
     pub uid: String,
     /// Whether the migration's selector chooses it.
     pub selected: bool,
-    /// Why it is left out whoever asks: a control plane, opted out, not Linux.
+    /// It bears the label of a control plane node.
+    pub control_plane: bool,
+    /// Why it is left out whatever else holds.
     pub left_out: Option<LeftOut>,
     /// Condition `Ready` is true.
     pub ready: bool,
@@ -59,16 +66,31 @@ pub struct NodeView {
     pub cordoned: bool,
     /// It is unschedulable, and not by an agent.
     pub cordoned_by_others: bool,
-    /// Its `containerRuntimeVersion` is one of the target.
-    pub on_target: bool,
+    /// It is schedulable and bears no taint that keeps ordinary pods away.
+    pub open: bool,
+    /// What its `containerRuntimeVersion` says about the target.
+    pub on_target: OnTarget,
     /// The value of the agent's label, if it bears one.
     pub label: Option<String>,
 }
 
-/// Why a node is left out whoever asks.
+/// Whether a node is on the target, as far as the Node tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum OnTarget {
+    /// It shows another runtime.
+    #[default]
+    No,
+    /// It shows Docker Engine, and its kubelet may have either shim. Only the node itself knows its endpoint: without
+    /// a share it is planned, and its agent says `AlreadyThere`; with one, the agent's word is believed.
+    Perhaps,
+    /// It shows the target.
+    Yes,
+}
+
+/// Why a node is left out whatever else holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LeftOut {
-    /// This version migrates workers.
+    /// `strategy.controlPlane` is `Skip`.
     ControlPlane,
     /// The annotation `transship.dev/skip` says so.
     OptedOut,
@@ -80,7 +102,7 @@ impl LeftOut {
     /// The reason in a sentence about one node.
     pub const fn reason(self) -> &'static str {
         match self {
-            Self::ControlPlane => "a control plane node (this version migrates workers)",
+            Self::ControlPlane => "a control plane node (strategy.controlPlane is Skip)",
             Self::OptedOut => "opted out by its annotation transship.dev/skip",
             Self::NotLinux => "not a Linux node",
         }
@@ -110,11 +132,19 @@ pub struct Share {
 
 impl Seen {
     /// The selected nodes that count for `maxUnavailable`, by name. Control planes are cordoned and tainted for
-    /// reasons of their own.
+    /// reasons of their own, and go one at a time anyway.
     pub fn budgeted(nodes: &BTreeMap<String, NodeView>) -> impl Iterator<Item = (&String, &NodeView)> {
         nodes
             .iter()
-            .filter(|(_, node)| node.selected && node.left_out != Some(LeftOut::ControlPlane))
+            .filter(|(_, node)| node.selected && !node.control_plane)
+    }
+
+    /// Whether the pods of a node could go to another one: Ready, open to them, and not about to be drained itself.
+    pub fn has_other_node(&self, name: &str, slots: &[Slot]) -> bool {
+        let busy = |other: &str| self.mode == Mode::Apply && slots.iter().any(|slot| slot.name == other);
+        self.nodes
+            .iter()
+            .any(|(other, node)| other != name && node.ready && node.open && !busy(other))
     }
 
     /// This migration's share for a node, if it means the node that is there now.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
@@ -65,6 +65,12 @@ impl Fleet {
         let node = serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels } })).unwrap();
         nodes.create(&PostParams::default(), &node).await.unwrap();
         self.status(name, "docker://20.10.24", true).await;
+        // The server taints a new node as not Ready; the controller manager would take that away.
+        let untainted = json!({ "spec": { "taints": null } });
+        nodes
+            .patch(name, &PatchParams::default(), &Patch::Merge(&untainted))
+            .await
+            .unwrap();
         self.scripts
             .lock()
             .unwrap()
@@ -83,6 +89,29 @@ impl Fleet {
         } });
         nodes
             .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// What the kubelet of a control plane node says of its etcd, which it runs under its present runtime.
+    pub async fn etcd(&self, node: &str, ready: bool) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), "kube-system");
+        let name = format!("etcd-{node}");
+        if pods.get_opt(&name).await.unwrap().is_none() {
+            let pod = serde_json::from_value(json!({
+                "metadata": { "name": name, "labels": { "component": "etcd" } },
+                "spec": { "nodeName": node, "containers": [{ "name": "etcd", "image": "etcd" }] },
+            }));
+            pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
+        }
+        let info = nodes.get(node).await.unwrap().status.unwrap().node_info.unwrap();
+        let (scheme, _) = info.container_runtime_version.split_once("://").unwrap();
+        let status = json!({ "status": {
+            "conditions": [{ "type": "Ready", "status": if ready { "True" } else { "False" } }],
+            "containerStatuses": [{ "name": "etcd", "image": "etcd", "imageID": "", "ready": ready, "restartCount": 0,
+                "containerID": format!("{scheme}://0") }] } });
+        pods.patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
     }
@@ -170,5 +199,9 @@ impl Fleet {
         for name in names {
             nodes.delete(&name, &DeleteParams::default()).await.unwrap();
         }
+        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), "kube-system");
+        pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default())
+            .await
+            .unwrap();
     }
 }

@@ -13,7 +13,10 @@ use crate::{
         node::{self, End},
         report,
     },
-    api::node_migration::{Action, BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
+    api::{
+        node_migration::{Action, BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
+        request::DrainMode,
+    },
     executor::{
         control::Order,
         progress::{Progress, State},
@@ -33,7 +36,10 @@ impl Attempt<'_> {
         self.describe(&mut status);
         match self.progress.state {
             State::Committed => self.settle(status, End::Target(self.run.plan.target.0)),
-            State::RolledBack => self.settle(status, End::Source),
+            State::RolledBack => {
+                let target = self.run.plan.target.0;
+                self.settle(status, End::Source { target })
+            }
             State::Broken => {
                 let error = self
                     .progress
@@ -53,7 +59,10 @@ impl Attempt<'_> {
                 self.watch(status, NodePhase::Switching, "the executor takes over")
             }
             State::Prepared if self.aborted() => self.abort(status),
-            State::Prepared => self.drain(status),
+            State::Prepared => match self.seen.migration.spec.drain.mode {
+                DrainMode::Evict => self.drain(status),
+                DrainMode::InPlace => self.stay(status),
+            },
             State::Switching => self.watch(status, NodePhase::Switching, "switches"),
             State::AwaitingCommit { .. } if self.run.commit => self.watch(
                 status,
@@ -137,6 +146,15 @@ impl Attempt<'_> {
     fn abort(&self, status: NodeMigrationStatus) -> Decision {
         let message = "the migration is being deleted; what was prepared is undone";
         self.then(status, NodePhase::RollingBack, message, Act::Order(Order::Abort))
+    }
+
+    /// The pods start again here. The node is not cordoned: a new pod has nowhere else to go either and would be
+    /// Pending, while one that is bound to this node meanwhile starts with the new kubelet; some clouds take a
+    /// cordoned node, here the only one, out of their load balancers; and where this node carries the API server,
+    /// nothing may be left for it to take back.
+    fn stay(&self, status: NodeMigrationStatus) -> Decision {
+        let message = "the pods stay; the executor takes over";
+        self.then(status, NodePhase::Switching, message, Act::Order(Order::Go))
     }
 
     fn drain(&self, mut status: NodeMigrationStatus) -> Decision {
@@ -225,7 +243,9 @@ impl Attempt<'_> {
         }
     }
 
-    /// What a commit still waits for.
+    /// What a commit still waits for. Between the shims of Docker Engine the Node and the container ids look the same
+    /// before and after; there the executor's own look at the kubelet's endpoint, and a container of this agent that
+    /// is younger than the new kubelet, are what proves the switch.
     fn missing(&self) -> Vec<String> {
         let target = self.run.plan.target.0;
         let scheme = node::scheme(target);
@@ -270,7 +290,7 @@ impl Attempt<'_> {
                 let message = "confirmed; the node is put back in order";
                 self.then(status, NodePhase::Uncordoning, message, Act::Patch(patch))
             }
-            (End::Source, Some(patch)) => {
+            (End::Source { .. } | End::Untouched, Some(patch)) => {
                 let message = "back on the source; the node is put back in order";
                 self.then(status, NodePhase::RollingBack, message, Act::Patch(patch))
             }
@@ -283,7 +303,7 @@ impl Attempt<'_> {
                 }
                 self.then(status, NodePhase::Succeeded, message, Act::Rest)
             }
-            (End::Source, None) => {
+            (End::Source { .. } | End::Untouched, None) => {
                 let why = self.why_back(&status);
                 if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() {
                     let message = format!("{why}. What was prepared is undone, the node serves");

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
+    api::request::DrainMode,
     executor::progress::{Progress, State},
     plan::{
         document::{FORMAT, PlannedStep, Section},
@@ -297,6 +298,62 @@ fn a_pod_that_is_ending_is_waited_for() {
     pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW - 3)));
     world.pods.push(pod);
     assert_eq!(world.decided(), (NodePhase::Draining, "wait"));
+}
+
+fn in_place(world: &mut World) {
+    let spec = &mut world.migration.spec;
+    (spec.drain.mode, spec.no_other_node) = (DrainMode::InPlace, true);
+}
+
+#[test]
+fn with_nowhere_to_go_nothing_is_cordoned_or_evicted() {
+    let mut world = World::new("Migrate", NodePhase::Preparing, Some(run(Some(State::Prepared))));
+    world.pods.push(web());
+    world.node = serde_json::from_value(json!({ "metadata": { "name": "w1", "uid": "n1" } })).unwrap();
+    in_place(&mut world);
+    assert_eq!(world.decided(), (NodePhase::Switching, "go"));
+    assert_eq!(world.decide().unwrap().status.drain, None);
+}
+
+#[rstest]
+#[case::stays(json!({}), &["NoOtherNode"])]
+#[case::never(json!({ "restartPolicy": "Never" }), &["PodsEndInPlace", "NoOtherNode"])]
+fn pods_that_stay_are_told_apart(#[case] more: serde_json::Value, #[case] expected: &[&str]) {
+    let mut world = World::new("Plan", NodePhase::Preflight, None);
+    in_place(&mut world);
+    world.planned = Some(planned(Verdict::Ready(Box::new(plan()))));
+    let mut pod = serde_json::to_value(web()).unwrap();
+    pod["spec"] = json!({ "containers": [] });
+    pod["spec"]
+        .as_object_mut()
+        .unwrap()
+        .extend(more.as_object().unwrap().clone());
+    world.pods.push(serde_json::from_value(pod).unwrap());
+    let findings = world.decide().unwrap().status.findings;
+    let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, expected);
+}
+
+/// The Node and the container ids say `docker://` before and after.
+#[rstest]
+#[case::fresh(NOW - 5, Act::Order(Order::Commit))]
+#[case::of_before(NOW - 20, Act::Wait)]
+fn between_dockers_shims_a_fresh_container_is_the_proof(#[case] started: i64, #[case] act: Act) {
+    let mut world = World::new("Migrate", NodePhase::Verifying, Some(run(Some(AWAITING))));
+    world.run.as_mut().unwrap().plan.target.0 = Runtime::CriDockerd;
+    let info = world.node.status.as_mut().unwrap().node_info.as_mut().unwrap();
+    info.container_runtime_version = "docker://20.10.24".to_owned();
+    let statuses = world.pods[0]
+        .status
+        .as_mut()
+        .unwrap()
+        .container_statuses
+        .as_mut()
+        .unwrap();
+    statuses[0].container_id = Some("docker://2".to_owned());
+    let running = statuses[0].state.as_mut().unwrap().running.as_mut().unwrap();
+    running.started_at.as_mut().unwrap().0 = at(started);
+    assert_eq!(world.decide().unwrap().act, act);
 }
 
 fn planned(verdict: Verdict) -> Planned {

@@ -1,5 +1,6 @@
 //! Decisions while the executor has not begun: preflight, and handing the plan over.
 
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::{Act, Decision, Seen, describe};
@@ -9,12 +10,15 @@ use crate::{
         node::{self, End},
         report,
     },
-    api::node_migration::{Action, NodeMigrationStatus, NodePhase},
+    api::{
+        node_migration::{Action, NodeMigrationStatus, NodePhase},
+        request::DrainMode,
+    },
     executor::control::Order,
     plan::{
         finding::{Finding, Severity},
         findings::{
-            drain::{PODS_BLOCK_DRAIN, PODS_TO_EVICT},
+            drain::{NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_TO_EVICT},
             soften,
         },
         planner::{Outcome, Verdict},
@@ -184,7 +188,7 @@ fn abort(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
             "the executor takes note",
             Act::Wait,
         ),
-        _ => match node::settle(seen.node, &seen.migration.spec.migration.uid, End::Source) {
+        _ => match node::settle(seen.node, &seen.migration.spec.migration.uid, End::Untouched) {
             Some(patch) => then(
                 seen,
                 status,
@@ -212,23 +216,80 @@ fn give_up(seen: &Seen<'_>, mut status: NodeMigrationStatus, why: &str) -> Decis
     then(seen, status, NodePhase::Blocked, message, act)
 }
 
-/// What a drain would mean for the pods that are on the node now.
+/// What the migration would mean for the pods that are on the node now.
 fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
-    const SHOWN: usize = 8;
     let spec = &seen.migration.spec;
-    let survey = Survey::new(seen.pods, &spec.drain, seen.own_pod.0);
-    let list = |names: Vec<String>| match names.len().checked_sub(SHOWN) {
+    match spec.drain.mode {
+        DrainMode::Evict => soften(about_drain(seen), &spec.preflight.allow),
+        DrainMode::InPlace => about_staying(seen),
+    }
+}
+
+/// The first few of a list, and how many more there are.
+fn list(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    match names.len().checked_sub(SHOWN) {
         Some(more) if more > 0 => format!("{}; and {more} more", names[..SHOWN].join("; ")),
         _ => names.join("; "),
-    };
+    }
+}
+
+fn name(pod: &Pod) -> String {
+    format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
+}
+
+/// What pods go through that end with the source and start again under the target.
+fn about_staying(seen: &Seen<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if seen.migration.spec.no_other_node {
+        findings.push(NO_OTHER_NODE.found(
+            "no other node is Ready and open to pods, so they stay: they end with the source and start again under \
+             the target. Nothing is evicted, no PodDisruptionBudget is asked, and the node is not cordoned",
+            "Nothing to do. To have the pods move away instead, add a node before the migration starts.",
+        ));
+    }
+    let lost: Vec<String> = seen
+        .pods
+        .iter()
+        .filter(|pod| !is_finished(pod) && never_restarts(pod))
+        .map(name)
+        .collect();
+    if !lost.is_empty() {
+        findings.push(PODS_END_IN_PLACE.found(
+            format!(
+                "{} pods have restartPolicy Never: they will be Failed and not start again: {}",
+                lost.len(),
+                list(&lost)
+            ),
+            "Wait until they have finished; a Job makes a new pod for its own, nobody does for one without a \
+             controller.",
+        ));
+    }
+    findings
+}
+
+fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+fn never_restarts(pod: &Pod) -> bool {
+    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
+    policy == Some("Never")
+}
+
+/// What a drain would do.
+fn about_drain(seen: &Seen<'_>) -> Vec<Finding> {
+    let survey = Survey::new(seen.pods, &seen.migration.spec.drain, seen.own_pod.0);
     let mut findings = Vec::new();
     if !survey.blocked.is_empty() {
-        let pods = survey
+        let pods: Vec<String> = survey
             .blocked
             .iter()
-            .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason));
+            .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason))
+            .collect();
         findings.push(PODS_BLOCK_DRAIN.found(
-            format!("{} pods would not be evicted: {}", survey.blocked.len(), list(pods.collect())),
+            format!("{} pods would not be evicted: {}", survey.blocked.len(), list(&pods)),
             format!(
                 "Set drain.deleteEmptyDirData or drain.force, delete the pods, or accept {}: the drain then waits \
                  for them.",
@@ -237,18 +298,11 @@ fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
         ));
     }
     if !survey.evict.is_empty() {
-        let pods = survey
-            .evict
-            .iter()
-            .map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any()));
+        let pods: Vec<String> = survey.evict.iter().map(|pod| name(pod)).collect();
         findings.push(PODS_TO_EVICT.found(
-            format!(
-                "{} pods would be evicted: {}",
-                survey.evict.len(),
-                list(pods.collect())
-            ),
+            format!("{} pods would be evicted: {}", survey.evict.len(), list(&pods)),
             "Nothing to do; their controllers start them elsewhere.",
         ));
     }
-    soften(findings, &spec.preflight.allow)
+    findings
 }

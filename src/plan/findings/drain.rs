@@ -1,4 +1,4 @@
-//! What a drain would mean for the node's pods. Who knows the pods, the agent, finds these.
+//! What the migration would mean for the node's pods. Who knows the pods, the agent, finds these.
 
 use super::Code;
 
@@ -10,5 +10,16 @@ pub const PODS_BLOCK_DRAIN: Code = Code::block_unless_allowed(
 /// The pods that a drain would evict.
 pub const PODS_TO_EVICT: Code = Code::info("PodsToEvict", "The pods that the drain will evict");
 
+/// There is nowhere to go.
+pub const NO_OTHER_NODE: Code = Code::info(
+    "NoOtherNode",
+    "No other node could take the pods: they are not evicted and start again on this one",
+);
+/// Pods that a switch without a drain ends for good.
+pub const PODS_END_IN_PLACE: Code = Code::warn(
+    "PodsEndInPlace",
+    "Pods that stay on the node (`drain.mode: InPlace`) have restartPolicy Never: they fail with the switch",
+);
+
 /// All codes of this module.
-pub const CODES: &[Code] = &[PODS_BLOCK_DRAIN, PODS_TO_EVICT];
+pub const CODES: &[Code] = &[PODS_BLOCK_DRAIN, PODS_TO_EVICT, NO_OTHER_NODE, PODS_END_IN_PLACE];
