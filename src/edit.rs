@@ -5,7 +5,7 @@
 //! - [`env_file`]: systemd environment files; [`flags`]: the command line words inside their values.
 //! - [`containerd_toml`]: containerd's `config.toml`.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files.
-//! - [`daemon_json`]: Docker's `daemon.json`, read only.
+//! - [`daemon_json`]: Docker's `daemon.json`, to which the cgroup driver is added.
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
 
 pub mod containerd_toml;

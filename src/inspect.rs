@@ -24,11 +24,12 @@ use crate::{
         files::Files,
     },
     plan::{
+        assembler::HOLD_DROP_IN,
         digest::Digest,
-        dockershim_to_containerd::{CRICTL, HOLD_DROP_IN},
         facts::{Facts, MaybeFile, TextFile},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
+        kubelet_endpoint::CRICTL,
     },
 };
 

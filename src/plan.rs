@@ -5,22 +5,25 @@
 //! - [`finding`]: one result of preflight; [`findings`]: the checks.
 //! - [`step`]: the eight primitives that the executor knows.
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people.
-//! - [`planner`]: the way in. [`kubelet_settings`] and [`kubelet_arguments`] know the kubelet, [`docker_settings`]
-//!   Docker, [`cargo`] which images are carried; [`dockershim_to_containerd`] is the first pair.
+//! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
+//!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
+//!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried.
 
+pub mod assembler;
 pub mod cargo;
 pub mod digest;
 pub mod docker_settings;
-pub mod dockershim_to_containerd;
 pub mod document;
 pub mod facts;
 pub mod finding;
 pub mod findings;
 pub mod host_path;
 pub mod kubelet_arguments;
+pub mod kubelet_endpoint;
 pub mod kubelet_settings;
 pub mod planner;
 pub mod reference;
+pub mod runtimes;
 pub mod step;
 pub mod version;
 pub mod words;

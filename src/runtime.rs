@@ -42,8 +42,8 @@ pub struct Health {
 pub struct KubeletHealth {
     /// `/healthz` answers `ok`.
     pub healthy: bool,
-    /// Value of the last `--container-runtime-endpoint` on its command line.
-    pub endpoint_flag: Option<String>,
+    /// The endpoint that its command line, else its configuration names; absent where nothing names one.
+    pub endpoint: Option<String>,
 }
 
 /// What `StopPods` ended.

@@ -199,7 +199,7 @@ fn the_files_of_a_plan_bring_the_kubelet_to_the_target() {
             settings.endpoint, "unix:///run/containerd/containerd.sock",
             "{name}"
         );
-        assert_eq!(settings.network_plugin, "", "{name}");
+        assert_eq!(settings.network.plugin, "", "{name}");
         assert!(
             settings
                 .runtime_cgroups
@@ -254,7 +254,15 @@ fn flags(facts: &mut Facts, new: &str) {
 }
 
 fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
-    let containers = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store.containers;
+    let containers = &mut facts
+        .docker
+        .as_mut()
+        .unwrap()
+        .engine
+        .as_mut()
+        .unwrap()
+        .store
+        .containers;
     let pod = mount.and_then(|_| containers[0].pod.clone());
     containers.push(Container {
         id: name.into(),
@@ -274,10 +282,9 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::stopped("KubeletNotRunning", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.clear())]
 #[case::version("KubeletConfigBroken", |f: &mut Facts| f.kubelet.as_mut().unwrap().version.clear())]
 #[case::kubelet_yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "a: [\n"))]
-#[case::control_plane("ControlPlaneNode", |f: &mut Facts| f.kubelet.as_mut().unwrap().static_pod_images.push("registry.k8s.io/pause:3.6".into()))]
 #[case::bound_kubelet("KubeletBoundToDocker", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
 #[case::log_links("LogLinksRemain", |f: &mut Facts| f.kubelet.as_mut().unwrap().version = "1.21.14".into())]
-#[case::cri_dockerd("UnsupportedPair", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock".into()]))]
+#[case::cri_dockerd("SourceNotAnswering", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock".into()]))]
 #[case::endpoint("UnknownEndpoint", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///x.sock".into()]))]
 #[case::engine("SourceNotAnswering", |f: &mut Facts| f.docker.as_mut().unwrap().engine = None)]
 #[case::no_containerd("TargetNotInstalled", |f: &mut Facts| f.containerd = None)]

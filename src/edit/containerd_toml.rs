@@ -21,6 +21,8 @@ pub struct Wanted {
     pub cni_conf_dir: String,
     /// containerd has `cni.bin_dirs` (2.1 and later), where a file of version 3 has neither key.
     pub bin_dirs: bool,
+    /// The newest version of the file that containerd reads: 2, from 2.0 on 3, from 2.3 on 4.
+    pub newest_version: i64,
 }
 
 /// A file that cannot be edited safely.
@@ -42,6 +44,14 @@ pub enum ContainerdTomlError {
     /// A version that came after this program.
     #[error("version {0} of the file is not known")]
     UnknownVersion(i64),
+    /// A version that came after the containerd that will read it.
+    #[error("version {found} of the file is newer than what this containerd reads ({newest})")]
+    TooNew {
+        /// The file's version.
+        found: i64,
+        /// The newest one that is read.
+        newest: i64,
+    },
     /// A name in `disabled_plugins` or `required_plugins` that stops containerd in a file of version 2.
     #[error("{list} names {plugin:?}, which is no plugin of version 2; write its full name")]
     ShortName {
@@ -89,12 +99,55 @@ pub fn root(text: &str) -> Result<Option<String>, ContainerdTomlError> {
     Ok(parse(text)?.get("root").and_then(Item::as_str).map(str::to_owned))
 }
 
+/// Where containerd looks for the pod network.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cni {
+    /// Directories with the plugins.
+    pub bin_dirs: Vec<String>,
+    /// Directory with the configuration.
+    pub conf_dir: Option<String>,
+}
+
+/// Where a configuration, best the effective one, says that the pod network is; nothing in a text that is no TOML.
+pub fn cni(text: &str) -> Cni {
+    let Ok(document) = parse(text) else {
+        return Cni::default();
+    };
+    let tables = [CRI_RUNTIME, CRI].map(|plugin| document.get("plugins")?.get(plugin)?.get("cni"));
+    let Some(table) = tables.into_iter().flatten().next() else {
+        return Cni::default();
+    };
+    let text = |key: &str| {
+        let found = table.get(key).and_then(Item::as_str);
+        found.filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let list = table
+        .get("bin_dirs")
+        .and_then(Item::as_array)
+        .into_iter()
+        .flatten();
+    let mut bin_dirs: Vec<String> = list.filter_map(Value::as_str).map(str::to_owned).collect();
+    if bin_dirs.is_empty() {
+        bin_dirs.extend(text("bin_dir"));
+    }
+    Cni {
+        bin_dirs,
+        conf_dir: text("conf_dir"),
+    }
+}
+
 /// The file as it must be; `None` for the text stands for a file that does not exist.
 pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTomlError> {
     let text = text.unwrap_or_default();
     let mut document = parse(text)?;
     let before = leaves(&document);
     let version = version(&mut document)?;
+    if version > wanted.newest_version {
+        return Err(ContainerdTomlError::TooNew {
+            found: version,
+            newest: wanted.newest_version,
+        });
+    }
     enable_cri(&mut document)?;
 
     let mut allowed = vec!["version".to_owned(), "disabled_plugins".to_owned()];
@@ -369,6 +422,7 @@ mod tests {
             cni_bin_dir: "/opt/cni/bin".into(),
             cni_conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: false,
+            newest_version: 3,
         }
     }
 
@@ -450,6 +504,18 @@ SystemdCgroup = true
     }
 
     #[test]
+    fn the_pod_network_is_read_in_all_names() {
+        let read = |text| {
+            let found = cni(text);
+            (found.bin_dirs.join(","), found.conf_dir)
+        };
+        assert_eq!(read(NEW), ("/opt/cni/bin".into(), Some("/etc/cni/net.d".into())));
+        let third = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/a', '/b']\nbin_dir = ''\n";
+        assert_eq!(read(third), ("/a,/b".into(), None));
+        assert_eq!(read("["), (String::new(), None));
+    }
+
+    #[test]
     fn refuses_what_it_does_not_understand() {
         let error = |text| edit(Some(text), &wanted()).unwrap_err();
         assert!(matches!(
@@ -461,6 +527,10 @@ SystemdCgroup = true
             ContainerdTomlError::VersionOne
         );
         assert_eq!(error("version = 9\n"), ContainerdTomlError::UnknownVersion(9));
+        assert_eq!(
+            error("version = 4\n"),
+            ContainerdTomlError::TooNew { found: 4, newest: 3 }
+        );
         assert!(matches!(
             error("version = 2\ndisabled_plugins = ['aufs']\n"),
             ContainerdTomlError::ShortName { .. }

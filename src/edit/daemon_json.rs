@@ -1,4 +1,4 @@
-//! Docker's `daemon.json`, read only.
+//! Docker's `daemon.json`: read, and the one setting added that a kubelet depends on.
 
 use serde_json::{Map, Value};
 
@@ -11,6 +11,12 @@ pub enum DaemonJsonError {
     /// JSON, but no object.
     #[error("the file holds no JSON object")]
     NoObject,
+    /// There are execution options already, whose merging is not ours.
+    #[error("the file has exec-opts; set native.cgroupdriver={0} among them")]
+    HasOptions(String),
+    /// The edited text does not read as it should.
+    #[error("after adding exec-opts the file would not read as meant; edit it by hand")]
+    NotAsMeant,
 }
 
 /// The settings by key. An empty file is an empty object, as for Docker.
@@ -24,9 +30,49 @@ pub fn parse(text: &str) -> Result<Map<String, Value>, DaemonJsonError> {
     }
 }
 
+/// The text with Docker's cgroup driver set: one line right after the first brace, all others as they are. `None`
+/// for the text stands for a file that does not exist.
+pub fn set_cgroup_driver(text: Option<&str>, driver: &str) -> Result<String, DaemonJsonError> {
+    let text = text.filter(|text| !text.trim().is_empty()).unwrap_or("{\n}\n");
+    let mut settings = parse(text)?;
+    if settings.contains_key(OPTIONS) {
+        return Err(DaemonJsonError::HasOptions(driver.to_owned()));
+    }
+    let options = Value::from(vec![format!("native.cgroupdriver={driver}")]);
+    let (head, rest) = text.split_once('{').ok_or(DaemonJsonError::NoObject)?;
+    let comma = if settings.is_empty() { "" } else { "," };
+    let newline = if rest.starts_with(['\n', '\r']) { "" } else { "\n" };
+    let edited = format!("{head}{{\n  \"{OPTIONS}\": {options}{comma}{newline}{rest}");
+    settings.insert(OPTIONS.to_owned(), options);
+    if parse(&edited)? == settings {
+        Ok(edited)
+    } else {
+        Err(DaemonJsonError::NotAsMeant)
+    }
+}
+
+const OPTIONS: &str = "exec-opts";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_driver_is_one_line_more() {
+        let set = |text| set_cgroup_driver(text, "systemd");
+        let line = "{\n  \"exec-opts\": [\"native.cgroupdriver=systemd\"]";
+        assert_eq!(set(None).unwrap(), format!("{line}\n}}\n"));
+        assert_eq!(
+            set(Some("{\n\t\"a\": {}\n}")).unwrap(),
+            format!("{line},\n\t\"a\": {{}}\n}}")
+        );
+        assert_eq!(set(Some("{\"a\": 1}")).unwrap(), format!("{line},\n\"a\": 1}}"));
+        assert_eq!(set(Some("{}")).unwrap(), format!("{line}\n}}"));
+        assert!(matches!(
+            set(Some("{\"exec-opts\": []}")),
+            Err(DaemonJsonError::HasOptions(_))
+        ));
+    }
 
     #[test]
     fn an_error_has_a_position() {

@@ -99,6 +99,10 @@ fn used<'a>(
 ) -> impl Iterator<Item = (Option<&'a Image>, String)> {
     store.containers.iter().filter_map(|container| {
         let pod = container.pod.as_ref()?;
+        // A CRI does not say which image a sandbox has; it is the sandbox image, which is carried anyway.
+        if container.image_id.is_empty() {
+            return None;
+        }
         let image = by_id.get(&*container.image_id).copied();
         Some((image, format!("{}/{}", pod.namespace, pod.name)))
     })

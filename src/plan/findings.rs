@@ -15,10 +15,11 @@ use serde_json::{Map, Value};
 
 use super::{
     cargo::Cargo,
-    facts::{Containerd, Docker, Engine, Facts, Kubelet},
+    facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet},
     finding::{Finding, Severity},
     kubelet_settings::Settings,
     planner::Request,
+    runtimes::{Source, SourcePart, Target, TargetPart, over_docker},
 };
 
 /// A kind of finding.
@@ -82,7 +83,7 @@ impl Code {
     }
 }
 
-/// Everything that the checks of a pair look at, once the pair is known to be one that can be planned.
+/// Everything that planners and checks of a pair look at, once the pair is known to be one that can be planned.
 #[derive(Clone, Debug)]
 pub struct View<'a> {
     /// What was found.
@@ -93,22 +94,59 @@ pub struct View<'a> {
     pub kubelet: &'a Kubelet,
     /// Its settings in effect.
     pub settings: &'a Settings,
-    /// Docker Engine, installed.
-    pub docker: &'a Docker,
-    /// Docker Engine, answering.
-    pub engine: &'a Engine,
-    /// `daemon.json`.
+    /// The runtime that is left.
+    pub source: Source<'a>,
+    /// The runtime that is gone to.
+    pub target: Target,
+    /// The two parts of the plan.
+    pub parts: (SourcePart, TargetPart),
+    /// Docker Engine, where it is installed.
+    pub docker: Option<&'a Docker>,
+    /// Docker Engine, where it answers.
+    pub engine: Option<&'a Engine>,
+    /// `daemon.json`; empty where there is none.
     pub daemon: &'a Map<String, Value>,
-    /// containerd, installed.
-    pub containerd: &'a Containerd,
+    /// containerd, where it is installed.
+    pub containerd: Option<&'a Containerd>,
+    /// cri-dockerd, where it is installed.
+    pub cri_dockerd: Option<&'a CriDockerd>,
     /// The images that are to be carried.
     pub cargo: &'a Cargo,
 }
+
+impl View<'_> {
+    /// Whether source and target have one and the same store, as all that stand on Docker Engine do.
+    pub fn shares_store(&self) -> bool {
+        self.source.images.socket == self.target.images.socket
+    }
+
+    /// Docker Engine as the source, whose pods are its containers.
+    pub fn docker_left(&self) -> Option<(&Docker, &Engine)> {
+        let left = over_docker(self.source.runtime) && !over_docker(self.target.runtime);
+        self.docker.zip(self.engine).filter(|_| left)
+    }
+
+    /// Whether Docker ends after the switch.
+    pub fn docker_ends(&self) -> bool {
+        self.docker_left().is_some() && !self.request.target.keep_source
+    }
+
+    /// The cgroup driver that the kubelet uses: from 1.31 on what the runtime says, else what is configured.
+    pub fn cgroup_driver(&self) -> &str {
+        let told = self.source.told_cgroup_driver;
+        told.filter(|_| self.settings.version.minor >= DRIVER_FROM_CRI_SINCE)
+            .unwrap_or(&self.settings.cgroup_driver)
+    }
+}
+
+/// Minor version of the first kubelet that takes the cgroup driver from the runtime, where it says one (KEP-4033).
+pub const DRIVER_FROM_CRI_SINCE: u64 = 31;
 
 /// All findings of a pair.
 pub fn all(view: &View<'_>) -> Vec<Finding> {
     [
         kubelet::check(view),
+        (view.parts.1.check)(view),
         runtimes::check(view),
         configuration::check(view),
         containers::check(view),

@@ -5,7 +5,7 @@ use semver::Version;
 use serde_json::Value;
 
 use super::{
-    facts::{Kubelet, TextFile},
+    facts::Kubelet,
     kubelet_arguments::{self, ArgumentsError},
     version,
 };
@@ -26,22 +26,57 @@ pub struct Settings {
     pub runtime: Option<Runtime>,
     /// The CRI endpoint in effect, with its scheme.
     pub endpoint: String,
-    /// `--container-runtime-endpoint` on its command line, as written there.
-    pub endpoint_flag: Option<String>,
-    /// `systemd` or `cgroupfs`.
+    /// The endpoint that its flags, else its configuration name, see [`named_endpoint`].
+    pub named_endpoint: Option<String>,
+    /// `systemd` or `cgroupfs`, as it is configured; from 1.31 on a runtime that answers `RuntimeConfig` wins.
     pub cgroup_driver: String,
     /// `--pod-infra-container-image`, or the one compiled in.
     pub sandbox_image: String,
-    /// `--network-plugin` of a kubelet with dockershim; empty when it is not set.
-    pub network_plugin: String,
-    /// Directory with the CNI configuration.
-    pub cni_conf_dir: String,
-    /// Directories with the CNI plugins.
-    pub cni_bin_dirs: Vec<String>,
-    /// libcni's cache.
-    pub cni_cache_dir: String,
+    /// How its dockershim is connected to the pod network.
+    pub network: PodNetwork,
     /// `--runtime-cgroups`.
     pub runtime_cgroups: Option<String>,
+}
+
+/// How a runtime is connected to the pod network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodNetwork {
+    /// `cni`, or `kubenet` or nothing under dockershim.
+    pub plugin: String,
+    /// Directory with the CNI configuration.
+    pub conf_dir: String,
+    /// Directories with the CNI plugins.
+    pub bin_dirs: Vec<String>,
+    /// libcni's cache.
+    pub cache_dir: String,
+    /// MTU that is given to the network (`--network-plugin-mtu`), where it is.
+    pub mtu: Option<String>,
+    /// How hairpin packets are let through (`--hairpin-mode`), where it is said.
+    pub hairpin_mode: Option<String>,
+}
+
+impl PodNetwork {
+    /// What these flags of a kubelet with dockershim, or of cri-dockerd, say: they have the same names.
+    pub fn of_flags(words: &[String]) -> Self {
+        let flag = |name: &str| {
+            flags::value(words, name)
+                .map(str::to_owned)
+                .filter(|value| !value.is_empty())
+        };
+        Self {
+            plugin: flag("network-plugin").unwrap_or_default(),
+            conf_dir: flag("cni-conf-dir").unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
+            bin_dirs: flag("cni-bin-dir")
+                .unwrap_or_else(|| "/opt/cni/bin".to_owned())
+                .split(',')
+                .map(|dir| dir.trim().to_owned())
+                .filter(|dir| !dir.is_empty())
+                .collect(),
+            cache_dir: flag("cni-cache-dir").unwrap_or_else(|| "/var/lib/cni/cache".to_owned()),
+            mtu: flag("network-plugin-mtu").filter(|mtu| mtu != "0"),
+            hairpin_mode: flag("hairpin-mode"),
+        }
+    }
 }
 
 /// Settings that cannot be read.
@@ -73,6 +108,7 @@ impl Settings {
             running => running.to_vec(),
         };
         let config = config(kubelet)?;
+        let named_endpoint = named_endpoint(&words, &config);
         let flag = |name: &str| {
             flags::value(&words, name)
                 .map(str::to_owned)
@@ -80,11 +116,11 @@ impl Settings {
         };
         let field = |name: &str| config.get(name).and_then(Value::as_str).map(str::to_owned);
         let dockershim = version.minor <= 23 && flag("container-runtime").is_none_or(|kind| kind == "docker");
-        let endpoint_flag = flag("container-runtime-endpoint");
-        let endpoint = endpoint_flag
-            .clone()
-            .or_else(|| field("containerRuntimeEndpoint").filter(|_| version.minor >= 27))
+        let endpoint = flag(ENDPOINT_FLAG)
+            .or_else(|| field(ENDPOINT_FIELD).filter(|name| version.minor >= 27 && !name.is_empty()))
             .unwrap_or_else(|| default_endpoint(&version).to_owned());
+        let mut network = PodNetwork::of_flags(&words);
+        network.hairpin_mode = network.hairpin_mode.or_else(|| field("hairpinMode"));
         Ok(Self {
             runtime: if dockershim {
                 Some(Runtime::Dockershim)
@@ -92,43 +128,51 @@ impl Settings {
                 runtime_at(&endpoint)
             },
             endpoint,
-            endpoint_flag,
+            named_endpoint,
             cgroup_driver: flag("cgroup-driver")
                 .or_else(|| field("cgroupDriver"))
                 .unwrap_or_else(|| "cgroupfs".to_owned()),
             sandbox_image: flag("pod-infra-container-image")
                 .unwrap_or_else(|| default_sandbox_image(&version).to_owned()),
-            network_plugin: flag("network-plugin").unwrap_or_default(),
-            cni_conf_dir: flag("cni-conf-dir").unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
-            cni_bin_dirs: flag("cni-bin-dir")
-                .unwrap_or_else(|| "/opt/cni/bin".to_owned())
-                .split(',')
-                .map(|dir| dir.trim().to_owned())
-                .filter(|dir| !dir.is_empty())
-                .collect(),
-            cni_cache_dir: flag("cni-cache-dir").unwrap_or_else(|| "/var/lib/cni/cache".to_owned()),
+            network,
             runtime_cgroups: flag("runtime-cgroups"),
             version,
         })
     }
 }
 
+/// The flag and the field (1.27 and later) that name the endpoint.
+pub const ENDPOINT_FLAG: &str = "container-runtime-endpoint";
+/// See [`ENDPOINT_FLAG`].
+pub const ENDPOINT_FIELD: &str = "containerRuntimeEndpoint";
+
+/// The endpoint that a kubelet with this command line and this merged configuration names, as written: its last
+/// flag, else its configuration; absent where nothing names one (dockershim, or the default of 1.27 and later).
+pub fn named_endpoint(words: &[String], config: &Value) -> Option<String> {
+    let flag = flags::value(words, ENDPOINT_FLAG);
+    let field = || config.get(ENDPOINT_FIELD).and_then(Value::as_str);
+    flag.filter(|flag| !flag.is_empty())
+        .or_else(|| field().filter(|field| !field.is_empty()))
+        .map(str::to_owned)
+}
+
 /// The file of `--config` with the drop-ins merged over it, as JSON merge patches.
 fn config(kubelet: &Kubelet) -> Result<Value, SettingsError> {
-    let parse = |file: &TextFile| {
-        yaml::parse(&file.text).map_err(|error| SettingsError::Config {
-            path: file.path.to_string(),
+    let files = kubelet.config.iter().chain(&kubelet.config_drop_ins);
+    let texts = files.map(|file| (file.path.as_str(), file.text.as_str()));
+    merged_config(texts)
+}
+
+/// Configuration files of a kubelet, each with its path, the later ones merged over the earlier ones as JSON merge
+/// patches.
+pub fn merged_config<'a>(files: impl Iterator<Item = (&'a str, &'a str)>) -> Result<Value, SettingsError> {
+    let mut merged = Value::Null;
+    for (path, text) in files {
+        let patch = yaml::parse(text).map_err(|error| SettingsError::Config {
+            path: path.to_owned(),
             error,
-        })
-    };
-    let mut merged = kubelet
-        .config
-        .as_ref()
-        .map(parse)
-        .transpose()?
-        .unwrap_or(Value::Null);
-    for drop_in in &kubelet.config_drop_ins {
-        merge(&mut merged, parse(drop_in)?);
+        })?;
+        merge(&mut merged, patch);
     }
     Ok(merged)
 }
@@ -196,7 +240,11 @@ fn default_sandbox_image(version: &Version) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{digest::Digest, facts::UnitFacts, host_path::HostPath};
+    use crate::plan::{
+        digest::Digest,
+        facts::{TextFile, UnitFacts},
+        host_path::HostPath,
+    };
 
     fn kubelet(version: &str, words: &[&str], config: &str, drop_in: &str) -> Kubelet {
         let file = |text: &str| TextFile {
@@ -246,6 +294,21 @@ mod tests {
             Some(Runtime::Containerd),
             "flags win"
         );
+    }
+
+    #[test]
+    fn the_named_endpoint_is_the_flag_else_the_configuration() {
+        let named = |words: &[&str], config| {
+            Settings::of(&kubelet("1.36.3", words, config, ""))
+                .unwrap()
+                .named_endpoint
+        };
+        let config = "containerRuntimeEndpoint: unix:///a\n";
+        assert_eq!(named(&[], ""), None);
+        assert_eq!(named(&[], "containerRuntimeEndpoint: \"\"\n"), None);
+        assert_eq!(named(&[], config).as_deref(), Some("unix:///a"));
+        let flag = ["--container-runtime-endpoint=unix:///b"];
+        assert_eq!(named(&flag, config).as_deref(), Some("unix:///b"));
     }
 
     #[test]

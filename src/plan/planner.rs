@@ -1,12 +1,15 @@
 //! Facts and a request in, findings and a plan out.
 
 use super::{
+    assembler,
     cargo::Cargo,
-    dockershim_to_containerd,
     document::Plan,
     facts::Facts,
     finding::{Finding, Severity},
-    findings::{self, View, configuration, kubelet, runtimes},
+    findings::{
+        self, View, configuration, kubelet,
+        runtimes::{self, Pair},
+    },
     kubelet_settings::Settings,
 };
 use crate::{
@@ -87,39 +90,42 @@ pub fn plan(facts: &Facts, request: &Request) -> Outcome {
 fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<Verdict, Finding> {
     let kubelet = kubelet::ground(facts)?;
     let settings = Settings::of(kubelet).map_err(|error| configuration::settings(&error))?;
-    let (docker, engine, containerd) = match runtimes::pair(facts, &settings, request)? {
-        runtimes::Pair::Same => {
+    let (source, target, parts) = match runtimes::pair(facts, &settings, request)? {
+        Pair::Same => {
             found.push(runtimes::already_there(&settings));
             return Ok(Verdict::AlreadyThere);
         }
-        runtimes::Pair::DockershimToContainerd {
-            docker,
-            engine,
-            containerd,
-        } => (docker, engine, containerd),
+        Pair::Move {
+            source,
+            target,
+            parts,
+        } => (*source, *target, parts),
     };
-    let daemon = docker
-        .daemon_json
-        .as_ref()
-        .map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
-    let daemon = daemon.map_err(|error| configuration::daemon_json(docker, &error))?;
+    let docker = facts.docker.as_ref();
+    let text = docker.and_then(|docker| docker.daemon_json.as_ref());
+    let daemon = text.map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
+    let daemon = daemon.map_err(|error| configuration::daemon_json(text, &error))?;
     let sandbox = request
         .target
         .sandbox_image
         .as_ref()
         .unwrap_or(&settings.sandbox_image);
-    let cargo = Cargo::of(&engine.store, kubelet, request, sandbox);
+    let cargo = Cargo::of(source.store, kubelet, request, sandbox);
     let view = View {
         facts,
         request,
         kubelet,
         settings: &settings,
+        source,
+        target,
+        parts,
         docker,
-        engine,
+        engine: docker.and_then(|docker| docker.engine.as_ref()),
         daemon: &daemon,
-        containerd,
+        containerd: facts.containerd.as_ref(),
+        cri_dockerd: facts.cri_dockerd.as_ref(),
         cargo: &cargo,
     };
     found.extend(findings::all(&view));
-    dockershim_to_containerd::plan(&view).map(|plan| Verdict::Ready(Box::new(plan)))
+    assembler::plan(&view).map(|plan| Verdict::Ready(Box::new(plan)))
 }

@@ -102,7 +102,8 @@ pub enum Restart {
 pub struct Endpoint {
     /// Which runtime.
     pub runtime: Runtime,
-    /// Its socket, without a scheme: containerd's or CRI-O's CRI socket, Docker Engine's for the dockershim.
+    /// Its socket, without a scheme: that of its CRI, Docker Engine's for the dockershim. Where images are meant,
+    /// that of its store, which is Docker Engine's for cri-dockerd too.
     pub socket: HostPath,
 }
 
@@ -169,18 +170,19 @@ pub struct AwaitStep {
     pub side: Side,
     /// The runtime that must answer and be ready.
     pub runtime: Endpoint,
-    /// The kubelet must be healthy and run with this endpoint too; absent to look at the runtime alone.
+    /// The kubelet must be healthy and use this endpoint too; absent to look at the runtime alone.
     pub kubelet: Option<KubeletWant>,
     /// Deadline in seconds.
     pub within_secs: u32,
 }
 
-/// How the kubelet shall have been started.
+/// Which runtime the kubelet shall use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletWant {
-    /// `--container-runtime-endpoint` on its command line, as written there; absent for none (dockershim).
-    pub endpoint_flag: Option<String>,
+    /// The endpoint that its command line, else its configuration name, as written there; absent where nothing
+    /// names one (dockershim, and containerd by default from 1.27 on).
+    pub endpoint: Option<String>,
 }
 
 /// In which direction an [`AwaitStep`] acts.

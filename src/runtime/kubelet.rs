@@ -1,4 +1,4 @@
-//! Asks the running kubelet how it is: its `/healthz`, and the flags that it was started with.
+//! Asks the running kubelet how it is: its `/healthz`, and the endpoint that its flags or its files name.
 
 use std::time::Duration;
 
@@ -10,7 +10,10 @@ use tokio::{
 };
 
 use super::{KubeletHealth, RuntimeError};
-use crate::{host::files::Files, plan::host_path::HostPath};
+use crate::{
+    host::files::Files,
+    plan::{host_path::HostPath, kubelet_settings},
+};
 
 /// How long the kubelet may take to answer.
 const WITHIN: Duration = Duration::from_secs(5);
@@ -26,18 +29,39 @@ struct Config {
 /// Asks the kubelet with this process id. One that runs no more, or does not answer, is not healthy.
 ///
 /// # Errors
-/// When `/proc` cannot be read.
+/// When `/proc` or the kubelet's configuration cannot be read.
 pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
     let flags = command_line(files, main_pid)?;
-    let endpoint_flag = flag(&flags, "container-runtime-endpoint").map(str::to_owned);
-    let config = flag(&flags, "config")
-        .and_then(|path| HostPath::new(path).ok())
-        .and_then(|path| files.read_text(&path).ok().flatten());
-    let healthy = !flags.is_empty() && answers(&flags, config.as_deref()).await;
+    let said = |error: &dyn std::fmt::Display| RuntimeError(format!("the kubelet's configuration: {error}"));
+    let configs = configs(files, &flags).map_err(|error| said(&error))?;
+    let texts = configs.iter().map(|(path, text)| (path.as_str(), text.as_str()));
+    let merged = kubelet_settings::merged_config(texts).map_err(|error| said(&error))?;
+    let main = flag(&flags, "config").and_then(|path| configs.iter().find(|(at, _)| at.as_str() == path));
+    let healthy = !flags.is_empty() && answers(&flags, main.map(|(_, text)| text.as_str())).await;
     Ok(KubeletHealth {
         healthy,
-        endpoint_flag,
+        endpoint: kubelet_settings::named_endpoint(&flags, &merged),
     })
+}
+
+/// The file of `--config` and those of `--config-dir`, in the order in which they are merged.
+fn configs(files: &Files, flags: &[String]) -> std::io::Result<Vec<(HostPath, String)>> {
+    let mut paths: Vec<HostPath> = flag(flags, "config")
+        .into_iter()
+        .filter_map(|path| HostPath::new(path).ok())
+        .collect();
+    if let Some(directory) = flag(flags, "config-dir").and_then(|path| HostPath::new(path).ok()) {
+        let names = files.list(&directory)?;
+        let drop_ins = names.iter().filter(|name| name.ends_with(".conf"));
+        paths.extend(drop_ins.filter_map(|name| HostPath::new(format!("{directory}/{name}")).ok()));
+    }
+    let mut texts = Vec::new();
+    for path in paths {
+        if let Some(text) = files.read_text(&path)? {
+            texts.push((path, text));
+        }
+    }
+    Ok(texts)
 }
 
 /// Whether a kubelet with these flags and the configuration in this text answers `ok`. One whose `/healthz` is
@@ -175,10 +199,33 @@ mod tests {
         );
         let health = health(&files, 7).await.unwrap();
         assert_eq!(
-            health.endpoint_flag.as_deref(),
+            health.endpoint.as_deref(),
             Some("unix:///run/containerd/containerd.sock")
         );
         assert!(health.healthy);
+    }
+
+    #[tokio::test]
+    async fn without_a_flag_the_configuration_and_its_drop_ins_name_the_endpoint() {
+        let config = "kind: KubeletConfiguration\nhealthzPort: 0\ncontainerRuntimeEndpoint: unix:///a\n";
+        let flags = [
+            "kubelet",
+            "--config=/etc/kubelet.yaml",
+            "--config-dir=/etc/kubelet.d",
+        ];
+        let (_root, files) = kubelet(&flags, config);
+        assert_eq!(
+            health(&files, 7).await.unwrap().endpoint.as_deref(),
+            Some("unix:///a")
+        );
+        let drop_in = HostPath::new("/etc/kubelet.d/10-runtime.conf").unwrap();
+        files
+            .write(&drop_in, b"containerRuntimeEndpoint: unix:///b\n", 0o644)
+            .unwrap();
+        assert_eq!(
+            health(&files, 7).await.unwrap().endpoint.as_deref(),
+            Some("unix:///b")
+        );
     }
 
     #[tokio::test]
@@ -190,7 +237,7 @@ mod tests {
             sick,
             KubeletHealth {
                 healthy: false,
-                endpoint_flag: None
+                endpoint: None
             }
         );
         assert!(!health(&files, 8).await.unwrap().healthy, "there is no process 8");

@@ -102,23 +102,23 @@ impl Case {
         }
     }
 
-    fn flag(&self, side: Side) -> Option<String> {
+    fn endpoint(&self, side: Side) -> Option<String> {
         steps(&self.plan).find_map(|step| match step {
             Step::Await(AwaitStep {
                 side: this,
                 kubelet: Some(want),
                 ..
-            }) if *this == side => want.endpoint_flag.clone(),
+            }) if *this == side => want.endpoint.clone(),
             _ => None,
         })
     }
 
-    pub fn source_flag(&self) -> Option<String> {
-        self.flag(Side::Source)
+    pub fn source_endpoint(&self) -> Option<String> {
+        self.endpoint(Side::Source)
     }
 
-    pub fn target_flag(&self) -> Option<String> {
-        self.flag(Side::Target)
+    pub fn target_endpoint(&self) -> Option<String> {
+        self.endpoint(Side::Target)
     }
 
     /// The last unit that the plan masks.
@@ -366,11 +366,11 @@ pub fn by_hand() -> Case {
             .map(str::to_owned)
             .to_vec(),
     });
-    let await_of = |side, runtime: &Endpoint, endpoint_flag: Option<Option<String>>| {
+    let await_of = |side, runtime: &Endpoint, endpoint: Option<Option<String>>| {
         Step::Await(AwaitStep {
             side,
             runtime: runtime.clone(),
-            kubelet: endpoint_flag.map(|endpoint_flag| KubeletWant { endpoint_flag }),
+            kubelet: endpoint.map(|endpoint| KubeletWant { endpoint }),
             within_secs: 10,
         })
     };

@@ -778,10 +778,10 @@ impl Runtimes for World {
         let target = self.kubelet_under_target(&state);
         Ok(KubeletHealth {
             healthy: !(target && self.fault == Fault::KubeletUnhealthy),
-            endpoint_flag: if target {
-                self.case.target_flag()
+            endpoint: if target {
+                self.case.target_endpoint()
             } else {
-                self.case.source_flag()
+                self.case.source_endpoint()
             },
         })
     }

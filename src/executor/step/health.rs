@@ -67,15 +67,15 @@ async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) 
     if !health.ready {
         return Err(format!("{name} {} says that it is not ready", health.version));
     }
-    let Some(KubeletWant { endpoint_flag }) = &step.kubelet else {
-        return Ok((0, 0));
-    };
     if !health.network_ready {
         return Err(format!(
             "{name} {} says that its pod network is not ready",
             health.version
         ));
     }
+    let Some(KubeletWant { endpoint }) = &step.kubelet else {
+        return Ok((0, 0));
+    };
     let unit = host
         .systemd
         .unit(KUBELET_UNIT)
@@ -92,12 +92,12 @@ async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) 
         .kubelet(unit.main_pid)
         .await
         .map_err(|error| error.to_string())?;
-    if kubelet.endpoint_flag != *endpoint_flag {
-        let word = |flag: &Option<String>| flag.clone().unwrap_or_else(|| "no endpoint".to_owned());
+    if kubelet.endpoint != *endpoint {
+        let word = |named: &Option<String>| named.clone().unwrap_or_else(|| "no endpoint".to_owned());
         return Err(format!(
-            "the kubelet was started with {}, not with {}",
-            word(&kubelet.endpoint_flag),
-            word(endpoint_flag)
+            "the kubelet's flags and configuration name {}, not {}",
+            word(&kubelet.endpoint),
+            word(endpoint)
         ));
     }
     if !kubelet.healthy {

@@ -2,9 +2,11 @@
 
 use super::{Code, View};
 use crate::{
+    api::request::Runtime,
     edit::containerd_toml,
     plan::{
-        facts::Docker, finding::Finding, kubelet_arguments::ArgumentsError, kubelet_settings::SettingsError,
+        facts::TextFile, finding::Finding, kubelet_arguments::ArgumentsError,
+        kubelet_settings::SettingsError, runtimes::docker,
     },
 };
 
@@ -72,11 +74,8 @@ pub fn arguments(error: &ArgumentsError) -> Finding {
 }
 
 /// The finding for a broken `daemon.json`.
-pub fn daemon_json(docker: &Docker, error: &dyn std::fmt::Display) -> Finding {
-    let path = docker
-        .daemon_json
-        .as_ref()
-        .map_or("/etc/docker/daemon.json", |file| file.path.as_str());
+pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Finding {
+    let path = file.map_or(docker::DAEMON_JSON, |file| file.path.as_str());
     DAEMON_JSON_BROKEN.found(
         format!("{path}: {error}"),
         "Correct it: Docker would not start again with it, so there would be no way back.",
@@ -86,7 +85,13 @@ pub fn daemon_json(docker: &Docker, error: &dyn std::fmt::Display) -> Finding {
 /// Checks of the files of a pair that can be planned.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let config = &view.containerd.config;
+    let Some(containerd) = view
+        .containerd
+        .filter(|_| view.target.runtime == Runtime::Containerd)
+    else {
+        return findings;
+    };
+    let config = &containerd.config;
     if let Some(file) = &config.file
         && let Ok(imports) = containerd_toml::imports(&file.text)
         && !imports.is_empty()
@@ -96,7 +101,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Look at these files: what they say about the CRI wins over config.toml.",
         ));
     }
-    if view.containerd.effective.is_none() {
+    if containerd.effective.is_none() {
         findings.push(CONTAINERD_DUMP_FAILED.found(
             format!("`containerd config dump` fails with {}", config.path),
             "Run it on the node and correct what it says; the node goes back if containerd does not start.",

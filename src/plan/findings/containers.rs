@@ -1,7 +1,10 @@
 //! What runs under Docker, and what depends on Docker itself.
 
 use super::{Code, View};
-use crate::plan::{facts::Container, finding::Finding};
+use crate::plan::{
+    facts::{Container, Docker, Engine},
+    finding::Finding,
+};
 
 /// Containers that Kubernetes does not know.
 pub const FOREIGN_CONTAINERS: Code = Code::block_unless_allowed(
@@ -50,11 +53,13 @@ pub const CODES: &[Code] = &[
     DEFAULT_RUNTIME,
 ];
 
-/// Checks of what runs under Docker.
+/// Checks of what runs under Docker, where it is left.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let engine = view.engine;
-    if !view.request.target.keep_source {
+    let Some((docker, engine)) = view.docker_left() else {
+        return findings;
+    };
+    if view.docker_ends() {
         let foreign: Vec<String> = engine
             .store
             .containers
@@ -68,7 +73,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 "Move them elsewhere, keep Docker for them with `target.keepSource: true`, or accept it with `preflight.allow: [ForeignContainers]`.",
             ));
         }
-        findings.extend(mounts(view));
+        findings.extend(mounts(docker, engine));
     }
     if engine.live_restore {
         findings.push(LIVE_RESTORE.found(
@@ -82,14 +87,11 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Let the log agent read /var/log/pods in the CRI's format.",
         ));
     }
-    let bound = [&view.docker.service, &view.docker.socket];
-    if bound.iter().any(|unit| {
-        unit.bound_to
-            .iter()
-            .any(|other| other == &view.containerd.service.name)
-    }) {
+    let bound = [&docker.service, &docker.socket];
+    let target = &view.target.unit;
+    if bound.iter().any(|unit| unit.bound_to.contains(target)) {
         findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
-            format!("docker.service requires or binds to {}", view.containerd.service.name),
+            format!("docker.service requires or binds to {target}"),
             "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, and plan again.",
         ));
     }
@@ -145,10 +147,10 @@ fn normal(path: &str) -> String {
     }
 }
 
-fn mounts(view: &View<'_>) -> Vec<Finding> {
+fn mounts(docker: &Docker, engine: &Engine) -> Vec<Finding> {
     let docker = [
-        normal(view.docker.endpoint.as_str()),
-        normal(view.engine.data_root.as_str()),
+        normal(docker.endpoint.as_str()),
+        normal(engine.data_root.as_str()),
     ];
     let pods = |wanted: Reach| -> Vec<String> {
         let nearest = |container: &Container| {
@@ -162,8 +164,7 @@ fn mounts(view: &View<'_>) -> Vec<Finding> {
                 .find(|reach| reaches.contains(reach))
                 .unwrap_or(Reach::Nothing)
         };
-        let mut pods: Vec<String> = view
-            .engine
+        let mut pods: Vec<String> = engine
             .store
             .containers
             .iter()

@@ -1,7 +1,7 @@
 //! Images: those without which the node could not come back, and those that lose a name on the way.
 
 use super::{Code, View};
-use crate::plan::finding::Finding;
+use crate::plan::{finding::Finding, runtimes::store_of};
 
 /// The sandbox image is not there.
 pub const SANDBOX_IMAGE_MISSING: Code = Code::block_unless_allowed(
@@ -35,11 +35,12 @@ pub const CODES: &[Code] = &[
 /// Checks of the images.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let cargo = view.cargo;
+    let (source, target) = (store_of(view.source.runtime), store_of(view.target.runtime));
     let mut findings = Vec::new();
     if cargo.missing.contains(&cargo.sandbox) {
         findings.push(SANDBOX_IMAGE_MISSING.found(
-            format!("the sandbox image {} is not in Docker's store", cargo.sandbox),
-            "Pull it with Docker on the node, set target.sandboxImage to one that is there, or allow the finding where containerd can pull it without credentials.",
+            format!("the sandbox image {} is not in {source}'s store", cargo.sandbox),
+            format!("Pull it with {source} on the node, set target.sandboxImage to one that is there, or allow the finding where {target} can pull it without credentials."),
         ));
     }
     let others: Vec<String> = cargo
@@ -50,9 +51,12 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         .collect();
     if !others.is_empty() {
         findings.push(REQUIRED_IMAGE_MISSING.found(
-            format!("not in Docker's store by name: {}", super::some(&others)),
-            "Pull them with Docker on the node by tag, or allow the finding where the node can pull them under containerd.",
+            format!("not in {source}'s store by name: {}", super::some(&others)),
+            format!("Pull them with {source} on the node by tag, or allow the finding where the node can pull them under {target}."),
         ));
+    }
+    if view.shares_store() {
+        return findings;
     }
     if !cargo.by_digest.is_empty() {
         findings.push(IMAGE_PINNED_BY_DIGEST.found(
@@ -61,7 +65,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 super::count(cargo.by_digest.len(), "image"),
                 super::some(&cargo.by_digest)
             ),
-            "They are pulled from their registries under containerd; make sure that the node can reach them.",
+            format!("They are pulled from their registries under {target}; make sure that the node can reach them."),
         ));
     }
     if !cargo.nameless.is_empty() {
@@ -70,7 +74,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 "images without a name are used by: {}",
                 super::some(&cargo.nameless)
             ),
-            "They are pulled from their registries under containerd.",
+            format!("They are pulled from their registries under {target}."),
         ));
     }
     findings

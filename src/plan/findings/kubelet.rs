@@ -20,9 +20,9 @@ pub const KUBELET_NOT_RUNNING: Code = Code::block(
     "The kubelet does not run, so its settings in effect are not known",
 );
 /// Static pods make it a control plane.
-pub const CONTROL_PLANE_NODE: Code = Code::block(
+pub const CONTROL_PLANE_NODE: Code = Code::info(
     "ControlPlaneNode",
-    "The node runs static pods; this version moves workers only",
+    "The node runs static pods, which end last and whose images are always carried; an API server among them is away until the kubelet has started it again",
 );
 /// The kubelet's unit stops with Docker's.
 pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
@@ -126,7 +126,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 "static pods run here, which makes this a control plane node: {}",
                 super::some(&kubelet.static_pod_images)
             ),
-            "Choose worker nodes only; control planes come in a later version.",
+            "Where this is the only API server, nothing answers between the kubelet's stop and its pods' start; kubeadm's files on the node are changed by the plan, and its annotation by the agent.",
         ));
     }
     if let Some(docker) = kubelet
@@ -134,14 +134,14 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         .bound_to
         .iter()
         .find(|unit| unit.starts_with("docker."))
-        && !view.request.target.keep_source
+        && view.docker_ends()
     {
         findings.push(KUBELET_BOUND_TO_DOCKER.found(
             format!("kubelet.service requires {docker}, which is stopped after the switch"),
             format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `target.keepSource`."),
         ));
     }
-    if view.settings.version.minor < 22 {
+    if view.settings.version.minor < 22 && view.docker_left().is_some() {
         findings.push(LOG_LINKS_REMAIN.found(
             format!(
                 "kubelet {} begins every pod's logs at 0.log again, where a link to Docker's file lies",

@@ -1,4 +1,4 @@
-//! The pod network: dockershim reads CNI configuration as containerd does, but has two modes without it.
+//! The pod network: dockershim reads CNI configuration as all others do, but has two modes without it.
 
 use serde_json::Value;
 
@@ -8,7 +8,7 @@ use crate::plan::finding::Finding;
 /// kubenet or Docker's own bridge.
 pub const NO_CNI: Code = Code::block(
     "NoCni",
-    "The kubelet uses kubenet or Docker's own bridge, which exist in dockershim alone; containerd needs CNI",
+    "The pods are on kubenet or Docker's own bridge; the target needs CNI",
 );
 /// There is no CNI configuration.
 pub const CNI_CONFIG_MISSING: Code = Code::block(
@@ -110,11 +110,12 @@ fn missing(view: &View<'_>, chain: &Chain, dir: &str) -> Vec<String> {
         .collect()
 }
 
-/// The directory that containerd is given: the first of the kubelet's that has every plugin.
+/// The directory that containerd is given: the first of the source's that has every plugin.
 pub fn bin_dir(view: &View<'_>) -> Option<String> {
     let chain = chain(view).ok().flatten()?;
-    view.settings
-        .cni_bin_dirs
+    view.source
+        .network
+        .bin_dirs
         .iter()
         .find(|dir| missing(view, &chain, dir).is_empty())
         .cloned()
@@ -127,12 +128,12 @@ pub fn rehearse_in_pod_network(view: &View<'_>) -> bool {
 
 /// Checks of the pod network.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let settings = view.settings;
-    if settings.network_plugin != "cni" {
-        let used = if settings.network_plugin.is_empty() {
+    let network = &view.source.network;
+    if network.plugin != "cni" {
+        let used = if network.plugin.is_empty() {
             "Docker's own bridge"
         } else {
-            &settings.network_plugin
+            &network.plugin
         };
         return vec![NO_CNI.found(
             format!("the kubelet's network plugin is {used}"),
@@ -145,7 +146,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         }
         Ok(None) => {
             return vec![CNI_CONFIG_MISSING.found(
-                format!("{} holds no configuration", settings.cni_conf_dir),
+                format!("{} holds no configuration", network.conf_dir),
                 "Install the cluster's network on this node first.",
             )];
         }
@@ -154,8 +155,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let types = &chain.types;
     if bin_dir(view).is_none() {
-        let dirs: Vec<String> = settings
-            .cni_bin_dirs
+        let dirs: Vec<String> = network
+            .bin_dirs
             .iter()
             .map(|dir| format!("{dir} lacks {}", super::some(&missing(view, &chain, dir))))
             .collect();

@@ -1,16 +1,14 @@
 //! The two runtimes: whether the pair can be planned, and whether the target fits the kubelet.
 
-use semver::Version;
-
 use super::{Code, View};
 use crate::{
-    api::request::{CgroupDriverChoice, Runtime},
-    edit::containerd_toml,
+    api::request::CgroupDriverChoice,
     plan::{
-        facts::{Containerd, Docker, Engine, Facts},
+        facts::{Facts, UnitFacts},
         finding::Finding,
         kubelet_settings::Settings,
         planner::Request,
+        runtimes::{Planner, Source, SourcePart, Target, TargetPart, store_of},
         version,
     },
 };
@@ -30,17 +28,17 @@ pub const UNSUPPORTED_PAIR: Code = Code::block(
     "UnsupportedPair",
     "This version does not move from this runtime to that one",
 );
-/// Docker Engine does not answer.
+/// The source does not answer.
 pub const SOURCE_NOT_ANSWERING: Code = Code::block(
     "SourceNotAnswering",
     "The source runtime does not answer, so its containers and images are not known",
 );
-/// containerd is not there.
+/// The target is not there.
 pub const TARGET_NOT_INSTALLED: Code =
     Code::block("TargetNotInstalled", "The target runtime is not installed");
-/// containerd.service is masked.
+/// The target's unit is masked.
 pub const TARGET_MASKED: Code = Code::block("TargetMasked", "The target's unit is masked");
-/// containerd cannot serve this kubelet.
+/// The target cannot serve this kubelet.
 pub const TARGET_VERSION_UNFIT: Code = Code::block(
     "TargetVersionUnfit",
     "The target's version cannot serve this kubelet",
@@ -76,18 +74,18 @@ pub const CODES: &[Code] = &[
 ];
 
 /// What is to be done between the runtime in use and the one that is asked for.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum Pair<'a> {
     /// Nothing: the node uses the target already.
     Same,
-    /// dockershim to containerd, both at hand.
-    DockershimToContainerd {
-        /// Docker Engine.
-        docker: &'a Docker,
-        /// The engine, answering.
-        engine: &'a Engine,
-        /// containerd.
-        containerd: &'a Containerd,
+    /// A move from one to the other, both at hand.
+    Move {
+        /// The runtime that is left.
+        source: Box<Source<'a>>,
+        /// The runtime that is gone to.
+        target: Box<Target>,
+        /// The two parts of its plan.
+        parts: (SourcePart, TargetPart),
     },
 }
 
@@ -100,42 +98,25 @@ pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Res
         )
     })?;
     let target = request.target.runtime;
-    if source == target {
-        return match facts
-            .containerd
-            .as_ref()
-            .filter(|_| target == Runtime::Containerd)
-        {
-            Some(containerd) => version_as_asked(&containerd.version, request).map_or(Ok(Pair::Same), Err),
-            None => Ok(Pair::Same),
-        };
-    }
-    if (source, target) != (Runtime::Dockershim, Runtime::Containerd) {
+    let parts = Planner::of(source)
+        .and_then(|planner| planner.source)
+        .zip(Planner::of(target).and_then(|planner| planner.target));
+    let Some((leave, arrive)) = parts else {
         return Err(UNSUPPORTED_PAIR.found(
             format!("the node uses {source}, and {target} is asked for"),
-            "This version moves from dockershim to containerd.",
+            "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
         ));
+    };
+    let found = (arrive.look)(facts, request);
+    if source == target {
+        // Whatever serves the kubelet is installed; where its unit is not the usual one, its version is not known.
+        let mismatch = found.ok().and_then(|found| version_as_asked(&found, request));
+        return mismatch.map_or(Ok(Pair::Same), Err);
     }
-    let engine = facts
-        .docker
-        .as_ref()
-        .and_then(|docker| docker.engine.as_ref().map(|engine| (docker, engine)));
-    let (docker, engine) = engine.ok_or_else(|| {
-        SOURCE_NOT_ANSWERING.found(
-            "Docker Engine does not answer, although the kubelet uses it",
-            "Look at `systemctl status docker`; a source that does not work cannot be rolled back to.",
-        )
-    })?;
-    let containerd = facts.containerd.as_ref().ok_or_else(|| {
-        TARGET_NOT_INSTALLED.found(
-            "containerd is not installed",
-            "Install containerd and its containerd.service on the node; it may run beside Docker.",
-        )
-    })?;
-    Ok(Pair::DockershimToContainerd {
-        docker,
-        engine,
-        containerd,
+    Ok(Pair::Move {
+        source: Box::new((leave.look)(facts, settings)?),
+        target: Box::new(found?),
+        parts: (leave, arrive),
     })
 }
 
@@ -147,60 +128,28 @@ pub fn already_there(settings: &Settings) -> Finding {
     )
 }
 
-/// Checks of the two runtimes.
+/// Checks of the two runtimes together; those of the target alone are its planner's.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let containerd = view.containerd;
-    let mut findings = Vec::new();
-    if containerd.service.load != "loaded" {
-        findings.push(TARGET_MASKED.found(
-            format!("containerd.service is {}", containerd.service.load),
-            "Unmask it (`systemctl unmask containerd`), or install its unit.",
-        ));
-    }
-    findings.extend(unfit(&containerd.version, &view.settings.version));
-    findings.extend(version_as_asked(&containerd.version, view.request));
-    let text = containerd
-        .config
-        .file
-        .as_ref()
-        .map_or("", |file| file.text.as_str());
-    if containerd_toml::disables_cri(text).unwrap_or(false) {
-        findings.push(CRI_DISABLED.found(
-            format!("{} disables the CRI plugin", containerd.config.path),
-            "The plan switches it on; Docker does not need it to be off.",
-        ));
-    }
-    findings.extend(cgroup_driver(view));
-    findings
+    version_as_asked(&view.target, view.request)
+        .into_iter()
+        .chain(cgroup_driver(view))
+        .collect()
 }
 
-/// CRI versions: kubelets up to 1.22 speak v1alpha2 alone, which containerd 2.0 removed; kubelets from 1.26 on
-/// speak v1 alone, which containerd has from 1.6.15 on in the form that they need. containerd before 1.5 is older
-/// than anything that was tested with a kubelet from 1.20 on.
-fn unfit(found: &str, kubelet: &Version) -> Option<Finding> {
-    let remedy = "Install a version that fits; docs of containerd: RELEASES.md, \"Kubernetes Support\".";
-    let Some(containerd) = version::upstream(found) else {
-        return Some(TARGET_VERSION_UNFIT.found(
-            format!("containerd's version {found:?} is not understood"),
-            remedy,
-        ));
-    };
-    let reason = if kubelet.minor <= 22 && containerd >= Version::new(2, 0, 0) {
-        "it needs the CRI v1alpha2, which containerd 2.0 removed; use 1.6 or 1.7"
-    } else if kubelet.minor >= 26 && containerd < Version::new(1, 6, 15) {
-        "it needs the CRI v1 of containerd 1.6.15 or later"
-    } else if containerd < Version::new(1, 5, 0) {
-        "it needs containerd 1.5 or later"
-    } else {
-        return None;
-    };
-    Some(TARGET_VERSION_UNFIT.found(
-        format!("containerd {found} cannot serve kubelet {kubelet}: {reason}"),
-        remedy,
-    ))
+/// The finding for a unit of the target that cannot be started.
+pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {
+    (unit.load != "loaded").then(|| {
+        TARGET_MASKED.found(
+            format!("{} is {}", unit.name, unit.load),
+            format!(
+                "Unmask it (`systemctl unmask {}`), or install its unit.",
+                unit.name
+            ),
+        )
+    })
 }
 
-fn version_as_asked(found: &str, request: &Request) -> Option<Finding> {
+fn version_as_asked(target: &Target, request: &Request) -> Option<Finding> {
     let wanted = request.target.version.as_ref()?;
     let requirement = match version::requirement(wanted) {
         Ok(requirement) => requirement,
@@ -211,46 +160,45 @@ fn version_as_asked(found: &str, request: &Request) -> Option<Finding> {
             ));
         }
     };
-    let fits = version::upstream(found).is_some_and(|version| requirement.matches(&version));
+    let fits = version::upstream(&target.version).is_some_and(|version| requirement.matches(&version));
     (!fits).then(|| {
         TARGET_VERSION_MISMATCH.found(
-            format!("containerd {found} is installed, and target.version asks for {wanted}"),
+            format!(
+                "{} {} is installed, and target.version asks for {wanted}",
+                target.runtime, target.version
+            ),
             "Install that version on the node, or change target.version.",
         )
     })
 }
 
 fn cgroup_driver(view: &View<'_>) -> Option<Finding> {
-    let kubelet = &view.settings.cgroup_driver;
+    let kubelet = view.cgroup_driver();
+    let configured = &view.settings.cgroup_driver;
     let asked = match view.request.target.cgroup_driver {
         CgroupDriverChoice::Auto => kubelet,
         CgroupDriverChoice::Systemd => "systemd",
         CgroupDriverChoice::Cgroupfs => "cgroupfs",
     };
-    let docker = &view.engine.cgroup_driver;
-    let message = if asked != kubelet {
-        format!("the kubelet uses {kubelet}, and target.cgroupDriver asks for {asked}")
-    } else if docker != kubelet {
-        format!("the kubelet uses {kubelet}, and Docker uses {docker}")
-    } else {
-        return None;
+    let tells = (view.parts.1.tells_cgroup_driver)(&view.target);
+    let message = match view.source.cgroup_driver {
+        _ if asked != kubelet => {
+            format!("the kubelet uses {kubelet}, and target.cgroupDriver asks for {asked}")
+        }
+        Some(source) if source != kubelet => {
+            format!(
+                "the kubelet uses {kubelet}, and {} uses {source}",
+                store_of(view.source.runtime)
+            )
+        }
+        _ if kubelet != configured && !tells => format!(
+            "the kubelet is configured for {configured} and uses {kubelet} because {} says so, which {} {} would not",
+            view.source.runtime, view.target.runtime, view.target.version
+        ),
+        _ => return None,
     };
     Some(CGROUP_DRIVER_MISMATCH.found(
         message,
         "Kubelet and runtime must use the same driver, and a driver cannot be changed under running pods: set target.cgroupDriver to Auto, or reinstall the node with the other driver.",
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cri_version_decides_what_fits() {
-        let fits = |containerd, kubelet| unfit(containerd, &version::upstream(kubelet).unwrap()).is_none();
-        assert!(fits("1.6.20~ds1", "1.23.17") && fits("2.1.0", "1.23.17"));
-        assert!(fits("1.7.28", "1.22.0") && !fits("2.0.0", "1.22.0"));
-        assert!(fits("1.6.15", "1.26.0") && !fits("1.6.8", "1.26.0"));
-        assert!(!fits("1.4.13", "1.21.0") && !fits("devel", "1.23.0"));
-    }
 }

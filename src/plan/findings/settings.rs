@@ -29,10 +29,14 @@ pub const CODES: &[Code] = &[
     DOCKER_SETTING_NOT_CARRIED,
 ];
 
-/// What becomes of every setting of Docker that is set, proxies and limits included.
+/// What becomes of every setting of Docker that is set, proxies and limits included, where Docker is left.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    docker_settings::settings(view.docker, view.daemon)
+    let settings = view
+        .docker_left()
+        .map(|(docker, _)| docker_settings::settings(docker, view.daemon));
+    settings
         .into_iter()
+        .flatten()
         .filter_map(|setting| {
             let name = format!("Docker's {}", setting.name);
             match setting.fate {

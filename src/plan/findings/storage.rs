@@ -2,10 +2,12 @@
 
 use super::{Code, View};
 use crate::{
+    api::request::Runtime,
     edit::containerd_toml,
     plan::{
-        facts::{Disk, Facts},
+        facts::{Disk, Engine, Facts},
         finding::Finding,
+        runtimes::over_docker,
     },
 };
 
@@ -38,21 +40,22 @@ const COPIES: u64 = 2;
 /// Bytes that stay free beside the images.
 const RESERVE: u64 = 512 << 20;
 
-/// Checks of the disks.
+/// Checks of the disks, where images are carried.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let engine = view.engine;
-    let overlay = matches!(&*engine.storage_driver, "overlay2" | "overlayfs");
-    if !overlay {
+    if view.shares_store() {
+        return findings;
+    }
+    let overlay = |engine: &Engine| matches!(&*engine.storage_driver, "overlay2" | "overlayfs");
+    let left = view.docker_left();
+    if let Some((_, engine)) = left.filter(|(_, engine)| !overlay(engine)) {
         findings.push(STORAGE_DRIVER.found(
             format!("Docker's storage driver is {}", engine.storage_driver),
             "Make sure that overlayfs works on the file system of /var/lib/containerd.",
         ));
     }
-    let config = view.containerd.config.file.as_ref();
-    let root = config.and_then(|file| containerd_toml::root(&file.text).ok().flatten());
-    let root = root.as_deref().unwrap_or("/var/lib/containerd");
-    let Some(disk) = disk(view.facts, root) else {
+    let root = root(view);
+    let Some(disk) = disk(view.facts, &root) else {
         return findings;
     };
     let needed = view.cargo.bytes.saturating_mul(COPIES);
@@ -76,15 +79,32 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Remove unused images first; the source's store keeps its images until the clean-up.",
         ));
     }
-    let docker = self::disk(view.facts, engine.data_root.as_str());
-    let proven = overlay && docker.is_some_and(|docker| docker.device == disk.device);
-    if disk.kind == "xfs" && !proven {
+    let proven = left.is_some_and(|(_, engine)| {
+        let docker = self::disk(view.facts, engine.data_root.as_str());
+        overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
+    });
+    if view.target.runtime == Runtime::Containerd && disk.kind == "xfs" && !proven {
         findings.push(XFS_FTYPE_UNKNOWN.found(
             format!("{root} lies on XFS"),
             "`xfs_info` must say ftype=1; the rehearsal fails otherwise.",
         ));
     }
     findings
+}
+
+/// The directory of the target's store.
+fn root(view: &View<'_>) -> String {
+    if over_docker(view.target.runtime) {
+        let given = view.daemon.get("data-root").and_then(serde_json::Value::as_str);
+        let engine = view.engine.map(|engine| engine.data_root.as_str());
+        return engine.or(given).unwrap_or("/var/lib/docker").to_owned();
+    }
+    let config = view
+        .containerd
+        .and_then(|containerd| containerd.config.file.as_ref());
+    config
+        .and_then(|file| containerd_toml::root(&file.text).ok().flatten())
+        .unwrap_or_else(|| "/var/lib/containerd".to_owned())
 }
 
 /// The disk below `path`: the one that was looked at for the nearest directory above it.

@@ -1,0 +1,173 @@
+//! Puts the part of a source and the part of a target together, in the order that matters (design, section 5). Read
+//! backwards a plan is a valid procedure too: the files of a unit stand between two steps for it, and the critical
+//! section opens with the look at the source that closes it on the way back.
+
+use super::{
+    digest::Digest,
+    document::{FORMAT, Plan, PlannedStep, Section},
+    facts::TextFile,
+    finding::Finding,
+    findings::{View, configuration, network},
+    host_path::HostPath,
+    kubelet_endpoint,
+    step::{
+        AwaitStep, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal, Side,
+        Step, StopPods,
+    },
+};
+
+/// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
+pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
+
+/// Longest grace period of a pod. The node has been drained: what is left are DaemonSets' pods and static pods, and
+/// the node must be back before the controller manager calls it lost (40 s).
+const GRACE_LIMIT_SECS: u32 = 20;
+const RUNTIME_WITHIN_SECS: u32 = 60;
+const KUBELET_WITHIN_SECS: u32 = 120;
+/// Where the API server comes back with the kubelet: etcd first, which a slow disk delays.
+const CONTROL_PLANE_WITHIN_SECS: u32 = 180;
+
+/// The plan, or why a file cannot be edited.
+pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
+    let steps = [
+        (Section::Prepare, prepare(view)?),
+        (Section::Switch, switch(view)?),
+        (Section::Settle, settle(view)?),
+    ];
+    let within = view.request.rollback.confirm_within.get().as_secs();
+    Ok(Plan {
+        format: FORMAT,
+        migration: view.request.migration.clone(),
+        node: view.facts.node.clone(),
+        machine_id: view.facts.machine_id.clone(),
+        source: (view.source.runtime, view.source.version.clone()),
+        target: (view.target.runtime, view.target.version.clone()),
+        confirm_within_secs: u32::try_from(within).unwrap_or(u32::MAX),
+        rollback_automatic: view.request.rollback.automatic,
+        findings: Vec::new(),
+        steps: steps
+            .into_iter()
+            .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
+            .collect(),
+    })
+}
+
+/// While the node serves: the target configured and started beside the source, the images, the rehearsal.
+fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let mut steps = view.target.install.clone();
+    steps.extend((view.parts.1.prepare)(view)?);
+    steps.push(await_target(view, None, RUNTIME_WITHIN_SECS));
+    steps.extend(images(view));
+    // Over one and the same engine the source's kubelet would see the sandbox, and end it.
+    if !view.shares_store() {
+        steps.push(Step::Rehearse(Rehearsal {
+            cri: view.target.cri.clone(),
+            cgroup_parent: match view.cgroup_driver() {
+                "systemd" => "transship.slice".to_owned(),
+                _ => "/transship".to_owned(),
+            },
+            pod_network: network::rehearse_in_pod_network(view),
+        }));
+    }
+    Ok(steps)
+}
+
+/// The critical section, with the last look at the images before it.
+fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let facts = view.facts;
+    let hold = path(HOLD_DROP_IN)?;
+    let within_secs = if view.kubelet.static_pod_images.is_empty() {
+        KUBELET_WITHIN_SECS
+    } else {
+        CONTROL_PLANE_WITHIN_SECS
+    };
+    let mut steps: Vec<Step> = file(&hold, facts.text_at(&hold), hold_text(), 0o644)
+        .into_iter()
+        .collect();
+    // What came into use since they were prepared; what is there already is left.
+    steps.extend(images(view));
+    steps.push(Step::Await(AwaitStep {
+        side: Side::Source,
+        runtime: view.source.cri.clone(),
+        kubelet: Some(KubeletWant {
+            endpoint: view.settings.named_endpoint.clone(),
+        }),
+        within_secs,
+    }));
+    steps.push(Step::Kubelet(KubeletStep { run: false }));
+    let network = &view.source.network;
+    steps.push(Step::StopPods(StopPods {
+        source: view.source.cri.clone(),
+        target: view.target.cri.clone(),
+        grace_limit_secs: GRACE_LIMIT_SECS,
+        cni_bin_dirs: network
+            .bin_dirs
+            .iter()
+            .map(|dir| path(dir))
+            .collect::<Result<_, _>>()?,
+        cni_cache_dir: path(&network.cache_dir)?,
+    }));
+    steps.extend(kubelet_endpoint::files(view)?);
+    steps.push(Step::Kubelet(KubeletStep { run: true }));
+    let endpoint = Some(kubelet_endpoint::url(&view.target));
+    steps.push(await_target(view, Some(KubeletWant { endpoint }), within_secs));
+    Ok(steps)
+}
+
+/// After the critical section: the source's units, and the hold.
+fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let mut steps = (view.parts.0.settle)(view);
+    steps.push(Step::File(FileStep {
+        path: path(HOLD_DROP_IN)?,
+        planned_from: Some(Digest::of(hold_text())),
+        want: None,
+    }));
+    Ok(steps)
+}
+
+fn hold_text() -> String {
+    format!(
+        "# Written by Transship for the time of a switch: only Transship starts the kubelet.\n[Unit]\nConditionPathExists=!{HOLD_FILE}\n"
+    )
+}
+
+fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: u32) -> Step {
+    Step::Await(AwaitStep {
+        side: Side::Target,
+        runtime: view.target.cri.clone(),
+        kubelet,
+        within_secs,
+    })
+}
+
+fn images(view: &View<'_>) -> Option<Step> {
+    let names = view.cargo.names.clone();
+    (!names.is_empty() && !view.shares_store()).then(|| {
+        Step::Images(ImagesStep {
+            from: view.source.images.clone(),
+            to: view.target.images.clone(),
+            names,
+        })
+    })
+}
+
+/// A step for a file whose text changes; a file that is as it must be needs none.
+pub(super) fn file(path: &HostPath, old: Option<&TextFile>, text: String, mode: u32) -> Option<Step> {
+    if old.is_some_and(|old| old.text == text) {
+        return None;
+    }
+    Some(Step::File(FileStep {
+        path: path.clone(),
+        planned_from: old.map(|old| old.digest.clone()),
+        want: Some(Contents { text, mode }),
+    }))
+}
+
+pub(super) fn path(text: &str) -> Result<HostPath, Finding> {
+    HostPath::new(text).map_err(|error| {
+        configuration::FLAGS_NOT_EDITABLE.found(
+            error.to_string(),
+            "Name the directory by its plain, absolute path.",
+        )
+    })
+}

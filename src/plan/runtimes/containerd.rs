@@ -1,0 +1,244 @@
+//! containerd with its own CRI plugin.
+
+use semver::Version;
+
+use super::{Planner, Source, SourcePart, Target, TargetPart, over_docker};
+use crate::{
+    api::request::Runtime,
+    edit::containerd_toml,
+    plan::{
+        assembler::file,
+        docker_settings,
+        facts::{Containerd, Facts},
+        finding::Finding,
+        findings::{
+            View,
+            configuration::CONTAINERD_CONFIG_BROKEN,
+            network,
+            runtimes::{self, CRI_DISABLED, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
+        },
+        kubelet_settings::{PodNetwork, Settings},
+        planner::Request,
+        step::{Boot, Endpoint, Restart, Step, UnitStep},
+        version,
+    },
+};
+
+/// The planner of containerd.
+pub const PLANNER: Planner = Planner {
+    runtime: Runtime::Containerd,
+    source: Some(SourcePart { look: source, settle }),
+    target: Some(TargetPart {
+        look: target,
+        prepare,
+        check,
+        tells_cgroup_driver: |target| version::upstream(&target.version) >= Some(Version::new(2, 0, 0)),
+    }),
+};
+
+const SERVICE: &str = "containerd.service";
+
+fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding> {
+    let answering = facts.containerd.as_ref().and_then(|containerd| {
+        let (cri, store) = (containerd.cri.as_ref()?, containerd.store.as_ref()?);
+        Some((containerd, cri, store))
+    });
+    let (containerd, cri, store) = answering.ok_or_else(|| {
+        SOURCE_NOT_ANSWERING.found(
+            "containerd's CRI does not answer, although the kubelet uses it",
+            "Look at `systemctl status containerd`; a source that does not work cannot be rolled back to.",
+        )
+    })?;
+    let cni = containerd.effective.as_deref().map(containerd_toml::cni);
+    let cni = cni.unwrap_or_default();
+    Ok(Source {
+        runtime: Runtime::Containerd,
+        version: cri.version.clone(),
+        cri: endpoint(containerd),
+        images: endpoint(containerd),
+        store,
+        network: PodNetwork {
+            plugin: "cni".to_owned(),
+            conf_dir: cni.conf_dir.unwrap_or_else(|| settings.network.conf_dir.clone()),
+            bin_dirs: if cni.bin_dirs.is_empty() {
+                settings.network.bin_dirs.clone()
+            } else {
+                cni.bin_dirs
+            },
+            ..settings.network.clone()
+        },
+        cgroup_driver: cri.cgroup_driver.as_deref(),
+        told_cgroup_driver: cri.cgroup_driver.as_deref(),
+        unit: SERVICE,
+    })
+}
+
+/// Nothing: Docker's engine runs on containerd, and its CRI harms nobody.
+fn settle(_: &View<'_>) -> Vec<Step> {
+    Vec::new()
+}
+
+fn target(facts: &Facts, _: &Request) -> Result<Target, Finding> {
+    let containerd = facts.containerd.as_ref().ok_or_else(|| {
+        TARGET_NOT_INSTALLED.found(
+            "containerd is not installed",
+            "Install containerd and its containerd.service on the node; it may run beside Docker.",
+        )
+    })?;
+    Ok(Target {
+        runtime: Runtime::Containerd,
+        version: containerd.version.clone(),
+        cri: endpoint(containerd),
+        images: endpoint(containerd),
+        unit: SERVICE.to_owned(),
+        program: None,
+        install: Vec::new(),
+    })
+}
+
+fn endpoint(containerd: &Containerd) -> Endpoint {
+    Endpoint {
+        runtime: Runtime::Containerd,
+        socket: containerd.endpoint.clone(),
+    }
+}
+
+/// containerd configured, and started beside Docker.
+fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let Some(containerd) = view.containerd else {
+        return Ok(Vec::new());
+    };
+    let unit = &containerd.service;
+    let mut files = Vec::new();
+    files.extend(file(
+        &containerd.config.path,
+        containerd.config.file.as_ref(),
+        config(view, containerd)?,
+        0o644,
+    ));
+    let docker = view.docker.filter(|_| over_docker(view.source.runtime));
+    if let Some(text) = docker.and_then(|docker| docker_settings::drop_in(docker, view.daemon, containerd)) {
+        // A proxy's password is for root alone.
+        let mode = if text.contains('@') { 0o600 } else { 0o644 };
+        files.extend(file(
+            &containerd.drop_in.path,
+            containerd.drop_in.file.as_ref(),
+            text,
+            mode,
+        ));
+    }
+    // One whose files are right but whose CRI does not answer was started before they were.
+    let restart = !files.is_empty() || containerd.cri.is_none();
+    let mut steps = Vec::new();
+    if restart {
+        steps.push(Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active: None,
+            boot: None,
+            restart: Restart::Backwards,
+            socket: None,
+        }));
+    }
+    steps.extend(files);
+    steps.push(Step::Unit(UnitStep {
+        unit: unit.name.clone(),
+        active: Some(true),
+        boot: Some(Boot::Enabled),
+        restart: if restart {
+            Restart::Forwards
+        } else {
+            Restart::Never
+        },
+        socket: None,
+    }));
+    Ok(steps)
+}
+
+/// Its configuration as it must be.
+fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
+    let version = version::upstream(&view.target.version);
+    let since = |major, minor| version >= Some(Version::new(major, minor, 0));
+    let wanted = containerd_toml::Wanted {
+        systemd_cgroup: view.cgroup_driver() == "systemd",
+        sandbox_image: view.cargo.sandbox.clone(),
+        // Always written: Debian's containerd looks in /usr/lib/cni by itself. Where no directory has all plugins
+        // there is a finding.
+        cni_bin_dir: network::bin_dir(view).unwrap_or_default(),
+        cni_conf_dir: view.source.network.conf_dir.clone(),
+        bin_dirs: since(2, 1),
+        newest_version: if since(2, 3) {
+            4
+        } else if since(2, 0) {
+            3
+        } else {
+            2
+        },
+    };
+    let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
+    containerd_toml::edit(old, &wanted).map_err(|error| {
+        CONTAINERD_CONFIG_BROKEN.found(
+            format!("{}: {error}", containerd.config.path),
+            "Correct the file, and plan again.",
+        )
+    })
+}
+
+fn check(view: &View<'_>) -> Vec<Finding> {
+    let Some(containerd) = view.containerd else {
+        return Vec::new();
+    };
+    let mut findings: Vec<Finding> = runtimes::not_loaded(&containerd.service).into_iter().collect();
+    findings.extend(unfit(&view.target.version, &view.settings.version));
+    let text = containerd
+        .config
+        .file
+        .as_ref()
+        .map_or("", |file| file.text.as_str());
+    if containerd_toml::disables_cri(text).unwrap_or(false) {
+        findings.push(CRI_DISABLED.found(
+            format!("{} disables the CRI plugin", containerd.config.path),
+            "The plan switches it on; Docker does not need it to be off.",
+        ));
+    }
+    findings
+}
+
+/// CRI versions: kubelets up to 1.22 speak v1alpha2 alone, which containerd 2.0 removed; kubelets from 1.26 on
+/// speak v1 alone, which containerd has from 1.6.15 on in the form that they need. containerd before 1.5 is older
+/// than anything that was tested with a kubelet from 1.20 on.
+fn unfit(found: &str, kubelet: &Version) -> Option<Finding> {
+    let remedy = "Install a version that fits; docs of containerd: RELEASES.md, \"Kubernetes Support\".";
+    let Some(containerd) = version::upstream(found) else {
+        return Some(runtimes::TARGET_VERSION_UNFIT.found(
+            format!("containerd's version {found:?} is not understood"),
+            remedy,
+        ));
+    };
+    let reason = if kubelet.minor <= 22 && containerd >= Version::new(2, 0, 0) {
+        "it needs the CRI v1alpha2, which containerd 2.0 removed; use 1.6 or 1.7"
+    } else if kubelet.minor >= 26 && containerd < Version::new(1, 6, 15) {
+        "it needs the CRI v1 of containerd 1.6.15 or later"
+    } else if containerd < Version::new(1, 5, 0) {
+        "it needs containerd 1.5 or later"
+    } else {
+        return None;
+    };
+    Some(runtimes::TARGET_VERSION_UNFIT.found(
+        format!("containerd {found} cannot serve kubelet {kubelet}: {reason}"),
+        remedy,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cri_version_decides_what_fits() {
+        let fits = |containerd, kubelet| unfit(containerd, &version::upstream(kubelet).unwrap()).is_none();
+        assert!(fits("1.6.20~ds1", "1.23.17") && fits("2.1.0", "1.23.17"));
+        assert!(fits("1.7.28", "1.22.0") && !fits("2.0.0", "1.22.0"));
+        assert!(fits("1.6.15", "1.26.0") && !fits("1.6.8", "1.26.0"));
+        assert!(!fits("1.4.13", "1.21.0") && !fits("devel", "1.23.0"));
+    }
+}
