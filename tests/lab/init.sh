@@ -1,9 +1,16 @@
 #!/bin/bash
-# init.sh NODE ROOT: the first process of a node, in namespaces of its own but
-# still on the root of this host. It lays out the node's mounts, changes over
-# to the node's root and becomes its systemd.
+# init.sh NODE ROOT CGROUP…: the first process of a node, in namespaces of its
+# own but still on the root of this host. It enters the node's cgroups, lays out
+# its mounts, changes over to its root and becomes its systemd.
 set -euo pipefail
 node=$1 root=$2
+
+# It alone: in cgroup v2 nobody else may be in a group that systemd divides. The
+# root of a new cgroup namespace is where the process is that asks for it.
+if (($# > 2)); then
+    for group in "${@:3}"; do echo 0 >"$group/cgroup.procs"; done
+    exec unshare --cgroup bash "$0" "$node" "$root"
+fi
 
 mount --make-rprivate /
 mount --bind "$root" "$root"

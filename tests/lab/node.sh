@@ -23,12 +23,13 @@ cgroup_mounts() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $2 }' /proc/sel
 # Whether this host has nothing but the unified hierarchy of cgroup v2.
 is_unified() { [[ $(stat -f -c %T /sys/fs/cgroup) == cgroup2fs ]]; }
 
-# Moves the calling process into the node's cgroups.
-enter_cgroups() {
+# Makes the node's cgroups and prints them.
+make_cgroups() {
     local hierarchy group file
     while read -r hierarchy; do
         group=$hierarchy/$CGROUP/$1
         mkdir -p "$group"
+        echo "$group"
         if is_unified; then
             delegate "$hierarchy"
             delegate "$hierarchy/$CGROUP"
@@ -40,7 +41,6 @@ enter_cgroups() {
                 cat "$hierarchy/$file" >"$group/$file"
             done
         fi
-        echo "$BASHPID" >"$group/cgroup.procs"
     done < <(cgroup_mounts)
 }
 
@@ -62,7 +62,7 @@ drop_cgroups() {
 }
 
 boot() {
-    local node=$1 home launcher
+    local node=$1 home launcher groups
     is_running "$node" && return 0
     home=$(home_of "$node")
     [[ -f $home/root/.transship-lab-node ]] || die "$node has no root yet: lab up"
@@ -70,11 +70,12 @@ boot() {
     make_bridge
     make_node_network "$node"
     drop_cgroups "$node"
+    groups=$(make_cgroups "$node")
+    mapfile -t groups <<<"$groups"
     (
         exec 9>&- </dev/null >"$home/console.log" 2>&1
-        enter_cgroups "$node"
-        exec setsid nsenter --net="$(netns "$node")" unshare --mount --pid --uts --ipc --cgroup \
-            --fork --kill-child bash "$LAB/init.sh" "$node" "$home/root"
+        exec setsid nsenter --net="$(netns "$node")" unshare --mount --pid --uts --ipc \
+            --fork --kill-child bash "$LAB/init.sh" "$node" "$home/root" "${groups[@]}"
     ) &
     launcher=$!
     if ! wait_for 10 "$node to start" first_child "$launcher" "$home/pid" ||

@@ -71,7 +71,7 @@ use_go() {
     local go
     go=$("$1")
     export PATH=${go%/go}:$PATH GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0
-    export GOFLAGS='-mod=mod -buildvcs=false'
+    export GOFLAGS='-mod=mod -buildvcs=false -trimpath'
 }
 
 debian_go() { echo "/usr/lib/go-$DEBIAN_GO/bin/go"; }
@@ -128,7 +128,7 @@ build_kubernetes() {
         -X "k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES")"
         -X "k8s.io/component-base/version.gitTreeState=clean"
         -X "k8s.io/client-go/pkg/version.gitVersion=v$KUBERNETES")
-    go build -trimpath -ldflags "-s -w ${version[*]}" -o ../ ./cmd/kubelet ./cmd/kubeadm \
+    go build -ldflags "-s -w ${version[*]}" -o ../ ./cmd/kubelet ./cmd/kubeadm \
         ./cmd/kubectl ./cmd/kube-apiserver ./cmd/kube-controller-manager \
         ./cmd/kube-scheduler ./cmd/kube-proxy
     cd ..
@@ -174,12 +174,12 @@ build_etcd_module() {
     go mod init transship.dev/lab/etcd
     go get "go.etcd.io/etcd/server/v3@v$ETCD"
     go mod tidy
-    go build -trimpath -ldflags '-s -w' -o etcd .
+    go build -ldflags '-s -w' -o etcd .
 }
 
 build_helm() {
     use_go modern_go
-    GOBIN=$PWD go install -trimpath \
+    GOBIN=$PWD go install \
         -ldflags "-s -w -X helm.sh/helm/v3/internal/version.version=v$HELM" \
         "helm.sh/helm/v3/cmd/helm@v$HELM"
 }
@@ -226,7 +226,7 @@ archive_part() {
 build_containerd() {
     local archive=containerd-$CONTAINERD-linux-amd64.tar.gz package=github.com/containerd/containerd/v2
     use_go modern_go
-    GOBIN=$PWD/bin go install -trimpath -ldflags "-s -w -X $package/version.Version=v$CONTAINERD" \
+    GOBIN=$PWD/bin go install -ldflags "-s -w -X $package/version.Version=v$CONTAINERD" \
         "$package/cmd/"{containerd,containerd-shim-runc-v2,ctr}"@v$CONTAINERD"
     pack "$archive" bin
 }
@@ -243,7 +243,7 @@ build_cri_dockerd() {
         cd source
         gofmt -l cmd/cri-dockerd | (! grep .)
         go vet ./cmd/cri-dockerd
-        go build -trimpath -ldflags "-s -w -X main.version=$CRI_DOCKERD" -o ../cri-dockerd/ ./cmd/cri-dockerd
+        go build -ldflags "-s -w -X main.version=$CRI_DOCKERD" -o ../cri-dockerd/ ./cmd/cri-dockerd
         cd ..
         rm -rf source
     fi
