@@ -19,7 +19,7 @@ pub mod transfer;
 
 use std::collections::BTreeSet;
 
-use crate::plan::step::{Endpoint, Rehearsal, StopPods};
+use crate::plan::step::{ClearPods, Endpoint, Rehearsal, StopPods};
 
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
 #[derive(Debug, thiserror::Error)]
@@ -46,12 +46,12 @@ pub struct KubeletHealth {
     pub endpoint: Option<String>,
 }
 
-/// What `StopPods` ended.
+/// What `StopPods` ended and `ClearPods` removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stopped {
     /// Containers that ended on SIGTERM or had ended before.
     pub ended: u32,
-    /// Containers that had to be killed after their grace period.
+    /// Containers that were killed: after their grace period, or because they ignore their stop signal.
     pub killed: u32,
     /// Sandboxes that were removed.
     pub sandboxes: u32,
@@ -73,8 +73,11 @@ pub trait Runtimes {
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
     /// Removes what a rehearsal that was interrupted left.
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
-    /// Ends the pods of `of`, which is one of the two runtimes of `what`, with their CNI state.
+    /// Ends the pods of `of`, which is one of the two runtimes of `what`: the containers of the source, the pods of
+    /// the target with their CNI state.
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError>;
+    /// Removes all that is left of the source's pods, with their CNI state.
+    async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
     /// Asks a runtime how it is.
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
     /// Asks the kubelet with this process id how it is.

@@ -39,6 +39,8 @@ struct Host {
     units: BTreeMap<String, Unit>,
     /// Whose pods run.
     pods: Option<Runtime>,
+    /// The source has sandboxes of pods.
+    sandboxes: bool,
 }
 
 /// What undo needs, saved before a step is applied.
@@ -96,6 +98,7 @@ impl Host {
             files,
             units,
             pods: Some(Runtime::Dockershim),
+            sandboxes: true,
         }
     }
 
@@ -156,6 +159,15 @@ impl Host {
             }
             Step::Rehearse(rehearsal) => assert!(self.serves(rehearsal.cri.runtime)),
             Step::StopPods(stop) => self.end_pods(stop.source.runtime),
+            Step::ClearPods(clear) => {
+                assert!(
+                    self.serves(clear.source.runtime),
+                    "{} can be asked",
+                    clear.source.runtime
+                );
+                assert_ne!(self.pods, Some(clear.source.runtime), "its containers have ended");
+                self.sandboxes = false;
+            }
             Step::Kubelet(kubelet) if kubelet.run => self.start_kubelet(walk),
             Step::Kubelet(_) => self.stop(KUBELET_UNIT),
             Step::Await(wait) if wait.side == Side::Target => {
@@ -241,7 +253,7 @@ impl Host {
                 );
                 assert_eq!(self.pods, Some(wait.runtime.runtime));
             }
-            (Step::Await(_), _) => {}
+            (Step::Await(_) | Step::ClearPods(_), _) => {}
             (step, saved) => panic!("{step:?} with {saved:?}"),
         }
     }
@@ -272,6 +284,7 @@ impl Host {
         assert!(self.pods.is_none_or(|pods| pods == runtime), "no pod runs twice");
         self.start(KUBELET_UNIT);
         self.pods = Some(runtime);
+        self.sandboxes |= runtime == Runtime::Dockershim;
     }
 }
 
@@ -352,6 +365,7 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
         .iter()
         .for_each(|planned| end.apply(&planned.does, &walk));
     assert_eq!(end.pods, Some(Runtime::Containerd), "{name}");
+    assert!(!end.sandboxes, "{name}: nothing is left of the source's pods");
     assert_eq!(end.active(DOCKER), request.target.keep_source, "{name}");
     assert_eq!(end.units[CONTAINERD].boot, "enabled", "{name}");
     assert!(
@@ -450,11 +464,13 @@ fn the_walk_notices_a_wrong_plan() {
     let unit = |name: &'static str| at(&|step| matches!(step, Step::Unit(unit) if unit.unit == name));
     let stop_kubelet = at(&|step| matches!(step, Step::Kubelet(kubelet) if !kubelet.run));
     let stop_pods = at(&|step| matches!(step, Step::StopPods(_)));
+    let clear_pods = at(&|step| matches!(step, Step::ClearPods(_)));
     let flags = at(&|step| matches!(step, Step::File(file) if file.path.as_str().ends_with("flags.env")));
     let mut wrong: Vec<(&str, Plan)> = Vec::new();
     for (what, missing) in [
         ("nothing restarts containerd on the way back", unit(CONTAINERD)),
         ("pods run twice", stop_pods),
+        ("sandboxes of ended pods are left", clear_pods),
         ("the kubelet runs while its pods are ended", stop_kubelet),
         ("the kubelet starts with its old flags", flags),
     ] {

@@ -20,7 +20,7 @@ use transship::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{Endpoint, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, Rehearsal, StopPods},
     },
     runtime::{Runtimes, Stopped, hosted::HostRuntimes},
 };
@@ -46,6 +46,14 @@ fn docker_endpoint() -> Endpoint {
     Endpoint {
         runtime: Runtime::Dockershim,
         socket: path("/var/run/docker.sock"),
+    }
+}
+
+/// cri-dockerd, of which the CRI is played by the same program.
+fn cri_dockerd_endpoint() -> Endpoint {
+    Endpoint {
+        runtime: Runtime::CriDockerd,
+        socket: path("/run/containerd/containerd.sock"),
     }
 }
 
@@ -121,15 +129,25 @@ impl Host {
         Files::new(self.root.path()).list(&path(name)).unwrap()
     }
 
-    async fn stop_pods(&self, of: &Endpoint) -> Stopped {
-        let what = StopPods {
-            source: docker_endpoint(),
-            target: containerd_endpoint(),
-            grace_limit_secs: 20,
-            cni_bin_dirs: vec![path("/usr/libexec/cni"), path("/opt/cni/bin")],
+    /// What the step does forwards.
+    async fn stop_pods(&self, source: Endpoint, target: Endpoint) -> Stopped {
+        let what = stop_pods(source, target);
+        self.runtimes.stop_pods(&what.source, &what).await.unwrap()
+    }
+
+    /// What the step does on the way back.
+    async fn stop_pods_of_target(&self, source: Endpoint, target: Endpoint) -> Stopped {
+        let what = stop_pods(source, target);
+        self.runtimes.stop_pods(&what.target, &what).await.unwrap()
+    }
+
+    async fn clear_pods(&self, source: Endpoint) -> Stopped {
+        let what = ClearPods {
+            source,
+            cni_bin_dirs: bin_dirs(),
             cni_cache_dir: path("/var/lib/cni/cache"),
         };
-        self.runtimes.stop_pods(of, &what).await.unwrap()
+        self.runtimes.clear_pods(&what).await.unwrap()
     }
 
     async fn carry(&self, name: &str) -> Result<u64, String> {
@@ -138,6 +156,20 @@ impl Host {
             .carry_image(&docker_endpoint(), &containerd_endpoint(), name)
             .await;
         carried.map_err(|error| error.to_string())
+    }
+}
+
+fn bin_dirs() -> Vec<HostPath> {
+    vec![path("/usr/libexec/cni"), path("/opt/cni/bin")]
+}
+
+fn stop_pods(source: Endpoint, target: Endpoint) -> StopPods {
+    StopPods {
+        source,
+        target,
+        grace_limit_secs: 20,
+        cni_bin_dirs: bin_dirs(),
+        cni_cache_dir: path("/var/lib/cni/cache"),
     }
 }
 
@@ -246,10 +278,11 @@ async fn what_goes_wrong_with_an_image_is_said() {
 }
 
 #[tokio::test]
-async fn pods_of_the_dockershim_end_with_their_network() {
+async fn containers_of_the_dockershim_end_and_the_rest_is_cleared_later() {
     let host = Host::with_pods();
-    let stopped = host.stop_pods(&docker_endpoint()).await;
-    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (2, 0, 2));
+    let stopped = host.stop_pods(docker_endpoint(), containerd_endpoint()).await;
+    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (2, 0, 1));
+    // The pod with a port of the node goes at once, with its rules.
     assert_eq!(
         host.read("log"),
         "stop within 20 server host-port-r6c4k\n\
@@ -257,13 +290,31 @@ async fn pods_of_the_dockershim_end_with_their_network() {
          portmap DEL eth0 netns=/proc/4647/ns/net\n\
          bridge DEL eth0 netns=/proc/4647/ns/net\n\
          remove POD host-port-r6c4k\n\
-         stop within 20 kube-proxy kube-proxy-wrrlc\n\
-         remove kube-proxy kube-proxy-wrrlc\n\
-         remove POD kube-proxy-wrrlc\n"
+         stop within 20 kube-proxy kube-proxy-wrrlc\n"
+    );
+    let again = host.stop_pods(docker_endpoint(), containerd_endpoint()).await;
+    assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
+
+    fs::remove_file(host.root.path().join("log")).unwrap();
+    let cleared = host.clear_pods(docker_endpoint()).await;
+    assert_eq!((cleared.ended, cleared.killed, cleared.sandboxes), (0, 0, 1));
+    assert_eq!(
+        host.read("log"),
+        "remove kube-proxy kube-proxy-wrrlc\nremove POD kube-proxy-wrrlc\n"
     );
     let left: Vec<Value> = host.engine.containers.lock().unwrap().clone();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0]["Id"], "plain");
+    assert_eq!(host.list("/var/lib/cni/cache/results"), Vec::<String>::new());
+    let again = host.clear_pods(docker_endpoint()).await;
+    assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
+}
+
+#[tokio::test]
+async fn clearing_takes_all_pods_off_their_network() {
+    let host = Host::with_pods();
+    let cleared = host.clear_pods(docker_endpoint()).await;
+    assert_eq!(cleared.sandboxes, 2);
     assert_eq!(host.list("/var/lib/cni/cache/results"), Vec::<String>::new());
     // The stub frees no lease, so ours is found, freed and reported; nobody else's is touched.
     assert_eq!(
@@ -271,19 +322,16 @@ async fn pods_of_the_dockershim_end_with_their_network() {
         ["10.124.2.9", "last_reserved_ip.0"]
     );
     assert!(
-        stopped.left.iter().any(|text| text.contains("10.124.2.7")),
+        cleared.left.iter().any(|text| text.contains("10.124.2.7")),
         "{:?}",
-        stopped.left
+        cleared.left
     );
-
-    let again = host.stop_pods(&docker_endpoint()).await;
-    assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
 }
 
 #[tokio::test]
 async fn plugins_get_what_libcni_would_give_them() {
     let host = Host::with_pods();
-    host.stop_pods(&docker_endpoint()).await;
+    host.stop_pods(docker_endpoint(), containerd_endpoint()).await;
     let portmap: Value = serde_json::from_str(&host.read("opt/cni/bin/portmap.stdin")).unwrap();
     assert_eq!(portmap["runtimeConfig"]["portMappings"][0]["hostPort"], 8888);
     assert_eq!(
@@ -316,7 +364,7 @@ async fn plugins_get_what_libcni_would_give_them() {
 async fn a_network_that_cannot_be_left_is_reported_and_tried_again() {
     let host = Host::with_pods();
     host.write("opt/cni/bin/broken", "");
-    let stopped = host.stop_pods(&docker_endpoint()).await;
+    let stopped = host.stop_pods(docker_endpoint(), cri_dockerd_endpoint()).await;
     assert_eq!(stopped.sandboxes, 2, "the pods end all the same");
     assert!(
         stopped.left.iter().any(|text| text.contains("no such bridge")),
@@ -331,7 +379,7 @@ async fn a_network_that_cannot_be_left_is_reported_and_tried_again() {
     // Now the sandbox is gone, and with it its namespace.
     fs::remove_file(host.root.path().join("opt/cni/bin/broken")).unwrap();
     fs::remove_file(host.root.path().join("log")).unwrap();
-    let again = host.stop_pods(&docker_endpoint()).await;
+    let again = host.clear_pods(docker_endpoint()).await;
     assert_eq!(again, Stopped::default());
     assert_eq!(
         host.read("log"),
@@ -341,13 +389,73 @@ async fn a_network_that_cannot_be_left_is_reported_and_tried_again() {
 }
 
 #[tokio::test]
-async fn pods_of_cri_dockerd_are_left_alone() {
+async fn beside_cri_dockerd_the_pods_of_the_dockershim_end_wholly_and_alone() {
     let host = Host::with_pods();
     host.write(&format!("var/lib/cri-dockerd/sandbox/{SANDBOX}"), "{}");
-    let stopped = host.stop_pods(&docker_endpoint()).await;
-    assert_eq!(stopped.sandboxes, 1);
-    assert!(!host.read("log").contains("host-port"), "{}", host.read("log"));
+    let stopped = host.stop_pods(docker_endpoint(), cri_dockerd_endpoint()).await;
+    assert_eq!((stopped.ended, stopped.sandboxes), (1, 1));
+    assert_eq!(
+        host.read("log"),
+        "stop within 20 kube-proxy kube-proxy-wrrlc\n\
+         remove kube-proxy kube-proxy-wrrlc\n\
+         remove POD kube-proxy-wrrlc\n"
+    );
     assert_eq!(host.list("/var/lib/cni/cache/results").len(), 2);
+}
+
+/// A container that ignores its stop signal, in a real process of this machine.
+#[tokio::test]
+async fn a_process_is_signalled_without_the_engine() {
+    for (program, wanted) in [
+        ("trap 'exit 0' TERM; while :; do sleep 0.05; done", (1, 0)),
+        ("while :; do sleep 0.05; done", (0, 1)),
+    ] {
+        let host = Host::with_pods();
+        let id = host.engine.containers.lock().unwrap()[2]["Id"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let mut process = std::process::Command::new("sh")
+            .args(["-c", program])
+            .spawn()
+            .unwrap();
+        // The shell sets its trap.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        let real = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+        let caught = real.lines().find(|line| line.starts_with("SigCgt")).unwrap();
+        let proc = format!("proc/{}", process.id());
+        // To the kernel it is no first process, which would ignore SIGTERM.
+        host.write(
+            &format!("{proc}/status"),
+            &format!(
+                "State:\tS (sleeping)\nNSpid:\t{}\t1\nSigBlk:\t0\n{caught}\n",
+                process.id()
+            ),
+        );
+        host.write(
+            &format!("{proc}/cgroup"),
+            &format!("0::/kubepods.slice/docker-{id}.scope\n"),
+        );
+        let gone = host.root.path().join(proc);
+        let reaper = std::thread::spawn(move || {
+            let status = process.wait().unwrap();
+            fs::remove_dir_all(gone).unwrap();
+            status
+        });
+        let stopped = host.stop_pods(docker_endpoint(), containerd_endpoint()).await;
+        let status = reaper.join().unwrap();
+        assert_eq!(
+            (stopped.ended, stopped.killed),
+            (wanted.0 + 1, wanted.1),
+            "{program}"
+        );
+        assert_eq!(status.success(), wanted.1 == 0, "{program}: {status}");
+        assert!(
+            !host.read("log").contains("stop within 20 kube-proxy"),
+            "{}",
+            host.read("log")
+        );
+    }
 }
 
 fn sandbox(id: &str, namespace: &str, name: &str) -> PodSandbox {
@@ -378,23 +486,30 @@ fn container(id: &str, sandbox: &str, grace: &str) -> Container {
     }
 }
 
+/// Three pods behind the CRI: etcd, a network agent, and an ordinary one.
+fn with_pods_behind_the_cri() -> Host {
+    let host = Host::new(|_| {});
+    let mut world = host.containerd.world.lock().unwrap();
+    world.sandboxes = vec![
+        (sandbox("s1", "kube-system", "etcd-cp1"), NamespaceMode::Node),
+        (sandbox("s2", "kube-system", "kube-proxy-x"), NamespaceMode::Node),
+        (sandbox("s3", "lab", "web"), NamespaceMode::Pod),
+    ];
+    world.containers = vec![
+        container("c1", "s1", "30"),
+        container("c2", "s2", "1"),
+        container("c3", "s3", "5"),
+    ];
+    drop(world);
+    host
+}
+
 #[tokio::test]
 async fn pods_behind_a_cri_end_agents_and_control_plane_last() {
-    let host = Host::new(|_| {});
-    {
-        let mut world = host.containerd.world.lock().unwrap();
-        world.sandboxes = vec![
-            (sandbox("s1", "kube-system", "etcd-cp1"), NamespaceMode::Node),
-            (sandbox("s2", "kube-system", "kube-proxy-x"), NamespaceMode::Node),
-            (sandbox("s3", "lab", "web"), NamespaceMode::Pod),
-        ];
-        world.containers = vec![
-            container("c1", "s1", "30"),
-            container("c2", "s2", "1"),
-            container("c3", "s3", "5"),
-        ];
-    }
-    let stopped = host.stop_pods(&containerd_endpoint()).await;
+    let host = with_pods_behind_the_cri();
+    let stopped = host
+        .stop_pods_of_target(docker_endpoint(), containerd_endpoint())
+        .await;
     assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (3, 0, 3));
     let world = host.containerd.world.lock().unwrap();
     let wanted = [("c3", "s3", 5), ("c2", "s2", 1), ("c1", "s1", 20)];
@@ -407,6 +522,58 @@ async fn pods_behind_a_cri_end_agents_and_control_plane_last() {
         ]
     });
     assert_eq!(world.log, wanted.collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn pods_behind_a_cri_keep_their_sandboxes_until_they_are_cleared() {
+    let host = with_pods_behind_the_cri();
+    "s3".clone_into(&mut host.containerd.world.lock().unwrap().host_port);
+    let stopped = host
+        .stop_pods(containerd_endpoint(), cri_dockerd_endpoint())
+        .await;
+    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (3, 0, 1));
+    let log = || std::mem::take(&mut host.containerd.world.lock().unwrap().log);
+    assert_eq!(
+        log(),
+        [
+            "stop c3 within 5",
+            "remove c3",
+            "stop sandbox s3",
+            "remove sandbox s3",
+            "stop c2 within 1",
+            "stop c1 within 20"
+        ],
+        "the one with a port of the node goes at once"
+    );
+    let cleared = host.clear_pods(containerd_endpoint()).await;
+    assert_eq!((cleared.ended, cleared.killed, cleared.sandboxes), (0, 0, 2));
+    assert_eq!(
+        log(),
+        [
+            "remove c2",
+            "stop sandbox s2",
+            "remove sandbox s2",
+            "remove c1",
+            "stop sandbox s1",
+            "remove sandbox s1"
+        ]
+    );
+}
+
+#[tokio::test]
+async fn beside_the_dockershim_the_pods_of_cri_dockerd_end_alone() {
+    let host = with_pods_behind_the_cri();
+    host.write("var/lib/dockershim/sandbox/s1", "{}");
+    // Both have a checkpoint of this one: it was handed over.
+    host.write("var/lib/dockershim/sandbox/s2", "{}");
+    host.write("var/lib/cri-dockerd/sandbox/s2", "{}");
+    let stopped = host
+        .stop_pods_of_target(docker_endpoint(), cri_dockerd_endpoint())
+        .await;
+    assert_eq!((stopped.ended, stopped.sandboxes), (2, 2));
+    let world = host.containerd.world.lock().unwrap();
+    let left: Vec<&str> = world.sandboxes.iter().map(|(one, _)| one.id.as_str()).collect();
+    assert_eq!(left, ["s1"]);
 }
 
 fn rehearsal() -> Rehearsal {

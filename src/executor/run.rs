@@ -331,7 +331,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             Step::StopPods(_) => !records
                 .iter()
                 .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),
-            Step::File(_) | Step::Unit(_) | Step::Kubelet(_) | Step::Await(_) => false,
+            Step::File(_) | Step::Unit(_) | Step::ClearPods(_) | Step::Kubelet(_) | Step::Await(_) => false,
         }
     }
 

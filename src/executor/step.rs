@@ -121,7 +121,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Unit(step) => unit::save(self.systemd, &step.unit).await,
             Step::Kubelet(_) => unit::save(self.systemd, KUBELET_UNIT).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
-            Step::Rehearse(_) | Step::StopPods(_) | Step::Await(_) => Ok(Saved::Nothing),
+            Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
         }
     }
 
@@ -135,6 +135,11 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::StopPods(step) => {
                 let stopped = self.runtimes.stop_pods(&step.source, step).await?;
                 tracing::info!(?stopped, runtime = %step.source.runtime, "ended the pods");
+                Ok(())
+            }
+            Step::ClearPods(step) => {
+                let cleared = self.runtimes.clear_pods(step).await?;
+                tracing::info!(?cleared, runtime = %step.source.runtime, "removed what was left of the pods");
                 Ok(())
             }
             Step::Kubelet(step) if step.run => {
@@ -174,7 +179,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Await(step), Saved::Nothing) if step.side == Side::Source => {
                 health::wait(self, step).await
             }
-            (Step::Await(_), Saved::Nothing) => Ok(()),
+            (Step::ClearPods(_) | Step::Await(_), Saved::Nothing) => Ok(()),
             _ => Err(StepError::Mismatch),
         }
     }

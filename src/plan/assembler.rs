@@ -11,8 +11,8 @@ use super::{
     host_path::HostPath,
     kubelet_endpoint,
     step::{
-        AwaitStep, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal, Side,
-        Step, StopPods,
+        AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal,
+        Side, Step, StopPods,
     },
 };
 
@@ -95,17 +95,12 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         within_secs,
     }));
     steps.push(Step::Kubelet(KubeletStep { run: false }));
-    let network = &view.source.network;
     steps.push(Step::StopPods(StopPods {
         source: view.source.cri.clone(),
         target: view.target.cri.clone(),
         grace_limit_secs: GRACE_LIMIT_SECS,
-        cni_bin_dirs: network
-            .bin_dirs
-            .iter()
-            .map(|dir| path(dir))
-            .collect::<Result<_, _>>()?,
-        cni_cache_dir: path(&network.cache_dir)?,
+        cni_bin_dirs: cni_bin_dirs(view)?,
+        cni_cache_dir: path(&view.source.network.cache_dir)?,
     }));
     steps.extend(kubelet_endpoint::files(view)?);
     steps.push(Step::Kubelet(KubeletStep { run: true }));
@@ -114,15 +109,29 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
-/// After the critical section: the source's units, and the hold.
+/// After the critical section: what is left of the source's pods, its units, and the hold.
 fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let mut steps = (view.parts.0.settle)(view);
+    let mut steps = Vec::new();
+    // Over one and the same engine all of the source's pods went before the target took them for its own.
+    if !view.shares_store() {
+        steps.push(Step::ClearPods(ClearPods {
+            source: view.source.cri.clone(),
+            cni_bin_dirs: cni_bin_dirs(view)?,
+            cni_cache_dir: path(&view.source.network.cache_dir)?,
+        }));
+    }
+    steps.extend((view.parts.0.settle)(view));
     steps.push(Step::File(FileStep {
         path: path(HOLD_DROP_IN)?,
         planned_from: Some(Digest::of(hold_text())),
         want: None,
     }));
     Ok(steps)
+}
+
+fn cni_bin_dirs(view: &View<'_>) -> Result<Vec<HostPath>, Finding> {
+    let dirs = &view.source.network.bin_dirs;
+    dirs.iter().map(|dir| path(dir)).collect()
 }
 
 fn hold_text() -> String {

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{digest::Digest, host_path::HostPath};
+use super::{digest::Digest, host_path::HostPath, runtimes::over_docker};
 use crate::api::request::Runtime;
 
 /// One change to the host.
@@ -20,8 +20,10 @@ pub enum Step {
     Images(ImagesStep),
     /// Run a sandbox over the target's CRI and remove it. Undo: remove it.
     Rehearse(Rehearsal),
-    /// End the pods of one runtime. Undo: end the pods of the other one.
+    /// End the containers of one runtime's pods. Undo: end the pods of the other one.
     StopPods(StopPods),
+    /// Remove what [`Step::StopPods`] left of the source's pods. Undo: nothing.
+    ClearPods(ClearPods),
     /// Stop or start the kubelet. Undo: the other.
     Kubelet(KubeletStep),
     /// Wait until a side is healthy. It acts in one direction only.
@@ -131,8 +133,10 @@ pub struct Rehearsal {
     pub pod_network: bool,
 }
 
-/// End the pods of one runtime: SIGTERM, their grace period up to a limit, SIGKILL; then their sandboxes with
-/// their CNI state. Never other containers.
+/// End the containers of one runtime's pods: their stop signal, their grace period up to a limit, SIGKILL; and take
+/// those pods off the network that hold ports of the node, whose rules would shadow those of the next pod there. The
+/// rest is [`ClearPods`]'s. Backwards, the pods of the target end with their sandboxes and all of their network.
+/// Never other containers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct StopPods {
@@ -142,6 +146,33 @@ pub struct StopPods {
     pub target: Endpoint,
     /// Longest grace period in seconds; a pod's own may be shorter.
     pub grace_limit_secs: u32,
+    /// Directories with CNI plugins, for the CNI DEL of sandboxes whose server is gone.
+    pub cni_bin_dirs: Vec<HostPath>,
+    /// libcni's cache of the source (`/var/lib/cni/cache` for dockershim).
+    pub cni_cache_dir: HostPath,
+}
+
+impl StopPods {
+    /// Whether both runtimes serve pods from one Docker Engine. Each takes every sandbox in it for its own, so those
+    /// of the source end with their containers, before the kubelet starts under the target, and there is nothing left
+    /// for [`ClearPods`].
+    pub const fn share_an_engine(&self) -> bool {
+        over_docker(self.source.runtime) && over_docker(self.target.runtime)
+    }
+}
+
+/// Remove the sandboxes and the ended containers of the source's pods, with their network state (CNI DEL).
+///
+/// It comes after the kubelet's start under the target, because nothing of the new pods depends on it: a sandbox
+/// without containers only sleeps; the address of a pod stays leased until its CNI DEL, so nobody is given it twice;
+/// the masquerade chains of a pod are named after its sandbox; and what holds ports of the node is gone already. A kubelet
+/// that goes back to the source before or in the middle of it finds ready sandboxes without containers, which it
+/// uses again, or none, and makes new ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClearPods {
+    /// Whose pods are removed.
+    pub source: Endpoint,
     /// Directories with CNI plugins, for the CNI DEL of sandboxes whose server is gone.
     pub cni_bin_dirs: Vec<HostPath>,
     /// libcni's cache of the source (`/var/lib/cni/cache` for dockershim).

@@ -68,8 +68,12 @@ pub fn sentence(step: &Step) -> String {
             if rehearsal.pod_network { "pod" } else { "host's" }
         ),
         Step::StopPods(stop) => format!(
-            "End the pods of {} with their network state (SIGTERM, at most {} s); on the way back those of {}",
+            "End the pods of {} (SIGTERM, at most {} s); on the way back those of {}",
             stop.source.runtime, stop.grace_limit_secs, stop.target.runtime
+        ),
+        Step::ClearPods(clear) => format!(
+            "Remove what is left of the pods of {}, with their network state",
+            clear.source.runtime
         ),
         Step::Kubelet(kubelet) if kubelet.run => {
             "Start the kubelet; from here on the switch must be confirmed".to_owned()

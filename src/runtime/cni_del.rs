@@ -44,6 +44,19 @@ pub struct Attachment {
     file: Option<HostPath>,
 }
 
+impl Attachment {
+    /// Whether ports of the node were to lead to it.
+    pub fn has_host_ports(&self) -> bool {
+        let ports = self
+            .capability_args
+            .as_ref()
+            .and_then(|args| args.get("portMappings"));
+        ports
+            .and_then(Value::as_array)
+            .is_some_and(|ports| !ports.is_empty())
+    }
+}
+
 /// A plugin that is called, and what it gets on its standard input.
 #[derive(Debug)]
 struct Call {

@@ -6,8 +6,8 @@ use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
     CgroupDriver, Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
-    RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest,
-    StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    PodSandboxStatusResponse, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tokio::{net::UnixStream, time::timeout};
@@ -122,16 +122,31 @@ impl Cri {
     /// # Errors
     /// When it does not answer in time.
     pub async fn sandbox(&self, id: &str) -> Result<Option<PodSandboxStatus>, RuntimeError> {
+        let answer = self.sandbox_status(id, false).await?;
+        Ok(answer.and_then(|answer| answer.status))
+    }
+
+    /// The same with what the runtime tells of it beyond the CRI.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn describe_sandbox(&self, id: &str) -> Result<Option<PodSandboxStatusResponse>, RuntimeError> {
+        self.sandbox_status(id, true).await
+    }
+
+    async fn sandbox_status(
+        &self,
+        id: &str,
+        verbose: bool,
+    ) -> Result<Option<PodSandboxStatusResponse>, RuntimeError> {
         let mut client = self.runtime.clone();
         let request = PodSandboxStatusRequest {
             pod_sandbox_id: id.to_owned(),
-            verbose: false,
+            verbose,
         };
         let verb = format!("PodSandboxStatus {id}");
-        let answer = self
-            .ask_found(&verb, QUESTION, client.pod_sandbox_status(request))
-            .await?;
-        Ok(answer.and_then(|answer| answer.status))
+        self.ask_found(&verb, QUESTION, client.pod_sandbox_status(request))
+            .await
     }
 
     /// All containers, running or not.

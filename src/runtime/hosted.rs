@@ -1,6 +1,6 @@
 //! The runtimes of this host: [`Runtimes`] by the real clients.
 
-use std::{collections::BTreeSet, ffi::OsString, path::PathBuf};
+use std::{collections::BTreeSet, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{
     Health, KubeletHealth, RuntimeError, Runtimes, Stopped,
@@ -8,7 +8,7 @@ use super::{
     cri::Cri,
     docker::Engine,
     kubelet,
-    pods::{dockershim, over_cri},
+    pods::{Ending, Extent, dockershim, over_cri},
     reference, rehearsal, transfer,
 };
 use crate::{
@@ -16,9 +16,12 @@ use crate::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{Endpoint, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, Rehearsal, StopPods},
     },
 };
+
+/// How long `ClearPods` tries again to take a sandbox off its network: agents start again under the target.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The runtimes of this host.
 #[derive(Clone, Debug)]
@@ -73,6 +76,32 @@ impl HostRuntimes {
                 to.runtime, to.socket
             ))),
         }
+    }
+}
+
+impl HostRuntimes {
+    async fn end_pods(
+        &self,
+        of: &Endpoint,
+        cache: &HostPath,
+        bin_dirs: &[HostPath],
+        how: Ending,
+    ) -> Result<Stopped, RuntimeError> {
+        let stopped = match self.connect(of).await? {
+            Connected::Docker(engine) => {
+                let network = Network {
+                    files: &self.files,
+                    cache,
+                    bin_dirs,
+                };
+                dockershim::end_pods(&engine, network, how).await
+            }
+            Connected::Cri(cri) => over_cri::end_pods(&cri, &self.files, of.runtime, how).await,
+        }?;
+        for left in &stopped.left {
+            tracing::warn!(runtime = of.runtime.name(), "{left}");
+        }
+        Ok(stopped)
     }
 }
 
@@ -132,21 +161,37 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
-        let stopped = match self.connect(of).await? {
-            Connected::Docker(engine) => {
-                let network = Network {
-                    files: &self.files,
-                    cache: &what.cni_cache_dir,
-                    bin_dirs: &what.cni_bin_dirs,
-                };
-                dockershim::end_pods(&engine, network, what.grace_limit_secs).await
-            }
-            Connected::Cri(cri) => over_cri::end_pods(&cri, what.grace_limit_secs).await,
-        }?;
-        for left in &stopped.left {
-            tracing::warn!(runtime = of.runtime.name(), "{left}");
-        }
-        Ok(stopped)
+        let shared = what.share_an_engine();
+        let (extent, other) = if *of == what.source {
+            let extent = if shared {
+                Extent::Everything
+            } else {
+                Extent::Containers
+            };
+            (extent, what.target.runtime)
+        } else {
+            (Extent::Everything, what.source.runtime)
+        };
+        let how = Ending {
+            extent,
+            limit_secs: what.grace_limit_secs,
+            beside: shared.then_some(other),
+            patience: Duration::ZERO,
+        };
+        self.end_pods(of, &what.cni_cache_dir, &what.cni_bin_dirs, how)
+            .await
+    }
+
+    async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
+        let how = Ending {
+            extent: Extent::Everything,
+            // They have had their time.
+            limit_secs: 0,
+            beside: None,
+            patience: PATIENCE,
+        };
+        self.end_pods(&what.source, &what.cni_cache_dir, &what.cni_bin_dirs, how)
+            .await
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {

@@ -1,20 +1,31 @@
 //! Ends the pods of one runtime: every container gets its stop signal, its grace period up to a limit, and SIGKILL;
-//! then its sandbox leaves the network and is removed. What the pods are, and how they end, is a [`Server`]'s to say:
+//! then its sandbox leaves the network and is removed, at once or, as far as nothing waits for it, later ([`Extent`]).
+//! What the pods are, and how they end, is a [`Server`]'s to say:
 //!
 //! - [`dockershim`]: pods in Docker Engine, of which the server, a part of the kubelet, has stopped already.
 //! - [`over_cri`]: pods behind a CRI, which has its own way to end them.
+//! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
+//! - [`process`]: the processes of containers, signalled without the runtime.
 //!
 //! preStop hooks are the kubelet's; it is stopped, and pods that were drained have had theirs.
 
+pub mod checkpoint;
 pub mod dockershim;
 pub mod over_cri;
+pub mod process;
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt as _, stream};
+use nix::sys::signal::Signal;
+use process::{First, Processes};
 use tokio::time::sleep;
 
 use super::{RuntimeError, Stopped};
+use crate::api::request::Runtime;
 
 /// Annotation of the kubelet on each container: its pod's grace period in seconds (`kuberuntime/labels.go`).
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
@@ -24,6 +35,32 @@ const AT_ONCE: usize = 128;
 const GONE_WITHIN: Duration = Duration::from_secs(15);
 /// How often it is looked for.
 const POLL: Duration = Duration::from_millis(100);
+/// Between two tries to take a sandbox off its network.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+
+/// How much of the pods goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All containers end, and sandboxes with ports of the node are removed with their containers. The others stay,
+    /// with what is known of their containers.
+    Containers,
+    /// Containers and sandboxes end and are removed.
+    Everything,
+}
+
+/// What of the pods goes, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// How much of them.
+    pub extent: Extent,
+    /// Longest grace period in seconds.
+    pub limit_secs: u32,
+    /// Another server with pods in the same engine, which are left alone.
+    pub beside: Option<Runtime>,
+    /// How long a sandbox that cannot leave its network is tried again: plugins may need an agent that starts again
+    /// itself.
+    pub patience: Duration,
+}
 
 /// When a pod ends, relative to the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,6 +94,8 @@ pub struct Pod {
     pub name: String,
     /// When it ends.
     pub wave: Wave,
+    /// Ports of the node lead to it, or nobody knows.
+    pub host_ports: bool,
     /// Its containers.
     pub containers: Vec<Container>,
 }
@@ -68,6 +107,8 @@ pub struct Container {
     pub id: String,
     /// Whether it runs.
     pub running: bool,
+    /// Whether it is frozen: it does not see a signal before the runtime has thawed it.
+    pub frozen: bool,
     /// Seconds between its stop signal and SIGKILL.
     pub grace_secs: u32,
 }
@@ -77,8 +118,10 @@ pub struct Container {
 pub trait Server {
     /// All its pods, running or not, and no others.
     async fn pods(&self) -> Result<Vec<Pod>, RuntimeError>;
-    /// Ends a container.
-    async fn stop_container(&self, container: &Container) -> Result<(), RuntimeError>;
+    /// The signal that ends a container; nothing where it is not known or has no name here.
+    async fn stop_signal(&self, container: &Container) -> Result<Option<Signal>, RuntimeError>;
+    /// Ends a container by its stop signal, and by SIGKILL after so many seconds.
+    async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError>;
     /// Removes a container.
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError>;
     /// Takes a sandbox off the network and removes it; says what of its network is left.
@@ -91,73 +134,160 @@ fn grace(own: Option<&String>, limit_secs: u32) -> u32 {
         .map_or(limit_secs, |own: u32| own.min(limit_secs))
 }
 
-/// Ends and removes all pods of a server, wave by wave. May be called again after a crash in the middle.
+/// Ends the pods of a server, wave by wave, until nothing is left to end: a container may have been about to start
+/// when they were first listed. May be called again after a crash in the middle.
 ///
 /// # Errors
-/// When a pod is still there at the end, with the first cause.
-pub async fn end_all(server: &impl Server) -> Result<Stopped, RuntimeError> {
-    let pods = server.pods().await?;
-    let (mut stopped, mut causes) = (Stopped::default(), Vec::new());
-    for wave in [Wave::Ordinary, Wave::HostNetwork, Wave::ControlPlane] {
-        let these = pods.iter().filter(|pod| pod.wave == wave);
-        let mut ends = stream::iter(these.map(|pod| end(server, pod))).buffer_unordered(AT_ONCE);
-        while let Some((part, failed)) = ends.next().await {
-            stopped.ended += part.ended;
-            stopped.killed += part.killed;
-            stopped.sandboxes += part.sandboxes;
-            stopped.left.extend(part.left);
-            causes.extend(failed);
-        }
-    }
-    let until = Instant::now() + GONE_WITHIN;
+/// When something is still there at the end, with the first cause.
+pub async fn end_all(
+    server: &impl Server,
+    processes: Processes<'_>,
+    extent: Extent,
+) -> Result<Stopped, RuntimeError> {
+    let mut done = Done::default();
+    let mut until = None;
     loop {
-        let left = server.pods().await?;
+        let mut left = server.pods().await?;
+        left.retain(|pod| match extent {
+            Extent::Everything => true,
+            Extent::Containers => pod.host_ports || pod.containers.iter().any(|one| done.has_to_end(one)),
+        });
         if left.is_empty() {
-            return Ok(stopped);
+            return Ok(done.stopped);
         }
-        if Instant::now() >= until || !causes.is_empty() {
-            let names: Vec<&str> = left.iter().map(|pod| pod.name.as_str()).collect();
-            let cause = causes
-                .first()
-                .map_or("the runtime gave no reason", |error: &RuntimeError| &error.0);
-            return Err(RuntimeError(format!(
-                "these pods could not be ended: {}: {cause}",
-                names.join(", ")
-            )));
+        if let Some(until) = until {
+            if Instant::now() >= until || !done.failed.is_empty() {
+                return Err(done.without(&left));
+            }
+            sleep(POLL).await;
         }
-        sleep(POLL).await;
+        for wave in [Wave::Ordinary, Wave::HostNetwork, Wave::ControlPlane] {
+            let these: Vec<&Pod> = left.iter().filter(|pod| pod.wave == wave).collect();
+            let running = these.iter().flat_map(|pod| &pod.containers);
+            let running = running
+                .filter(|one| done.has_to_end(one))
+                .map(|one| one.id.as_str());
+            let firsts = processes.first_of(&running.collect());
+            let before = &done;
+            let ends = these
+                .iter()
+                .map(|pod| end(server, processes, &firsts, pod, extent, before));
+            let parts: Vec<Done> = stream::iter(ends).buffer_unordered(AT_ONCE).collect().await;
+            parts.into_iter().for_each(|part| done.add(part));
+        }
+        until.get_or_insert(Instant::now() + GONE_WITHIN);
+    }
+}
+
+/// What was done so far.
+#[derive(Debug, Default)]
+struct Done {
+    stopped: Stopped,
+    /// Containers that ended; the runtime may not have noticed yet.
+    ended: BTreeSet<String>,
+    failed: Vec<RuntimeError>,
+}
+
+impl Done {
+    fn has_to_end(&self, container: &Container) -> bool {
+        container.running && !self.ended.contains(&container.id)
+    }
+
+    fn add(&mut self, part: Self) {
+        self.stopped.ended += part.stopped.ended;
+        self.stopped.killed += part.stopped.killed;
+        self.stopped.sandboxes += part.stopped.sandboxes;
+        self.stopped.left.extend(part.stopped.left);
+        self.ended.extend(part.ended);
+        self.failed.extend(part.failed);
+    }
+
+    fn without(&self, left: &[Pod]) -> RuntimeError {
+        let names: Vec<&str> = left.iter().map(|pod| pod.name.as_str()).collect();
+        let cause = self.failed.first();
+        let cause = cause.map_or("the runtime gave no reason", |error| &error.0);
+        RuntimeError(format!(
+            "these pods could not be ended: {}: {cause}",
+            names.join(", ")
+        ))
     }
 }
 
 /// Ends one pod; goes on after a failure, as far as there is something to do.
-async fn end(server: &impl Server, pod: &Pod) -> (Stopped, Vec<RuntimeError>) {
-    let (mut stopped, mut failed) = (Stopped::default(), Vec::new());
+async fn end(
+    server: &impl Server,
+    processes: Processes<'_>,
+    firsts: &BTreeMap<String, First>,
+    pod: &Pod,
+    extent: Extent,
+    before: &Done,
+) -> Done {
+    let mut done = Done::default();
+    let removes = extent == Extent::Everything || pod.host_ports;
     let mut containers = stream::iter(pod.containers.iter().map(|container| async move {
-        let began = Instant::now();
-        let ended = if container.running {
-            server.stop_container(container).await
+        let ended = if before.has_to_end(container) {
+            let killed = end_container(server, processes, firsts.get(&container.id), container).await;
+            killed.map(Some)
+        } else {
+            Ok(None)
+        };
+        // Removing kills what could not be stopped.
+        let removed = if removes {
+            server.remove_container(container).await
         } else {
             Ok(())
         };
-        // Removing kills what could not be stopped.
-        let removed = server.remove_container(container).await;
-        let all_its_time = began.elapsed() >= Duration::from_secs(container.grace_secs.into());
-        (container.running && all_its_time, ended.and(removed))
+        (container, ended, removed)
     }))
     .buffer_unordered(AT_ONCE);
-    while let Some((killed, removed)) = containers.next().await {
-        match killed {
-            true => stopped.killed += 1,
-            false => stopped.ended += 1,
+    while let Some((container, ended, removed)) = containers.next().await {
+        match ended {
+            Ok(Some(killed)) => {
+                done.ended.insert(container.id.clone());
+                match killed {
+                    true => done.stopped.killed += 1,
+                    false => done.stopped.ended += 1,
+                }
+            }
+            Ok(None) => {}
+            Err(error) => done.failed.push(error),
         }
-        failed.extend(removed.err());
+        done.failed.extend(removed.err());
     }
-    match server.remove_sandbox(pod).await {
-        Ok(left) => {
-            stopped.sandboxes += 1;
-            stopped.left.extend(left);
+    if removes {
+        match server.remove_sandbox(pod).await {
+            Ok(left) => {
+                done.stopped.sandboxes += 1;
+                done.stopped.left.extend(left);
+            }
+            Err(error) => done.failed.push(error),
         }
-        Err(error) => failed.push(error),
     }
-    (stopped, failed)
+    done
+}
+
+/// Ends a container, by signals to its first process where there is one and its stop signal is known, else by the
+/// runtime. Answers whether it was killed.
+async fn end_container(
+    server: &impl Server,
+    processes: Processes<'_>,
+    first: Option<&First>,
+    container: &Container,
+) -> Result<bool, RuntimeError> {
+    let grace = Duration::from_secs(container.grace_secs.into());
+    let first = first.filter(|_| !container.frozen);
+    let signal = match first {
+        Some(_) => server.stop_signal(container).await?,
+        None => None,
+    };
+    if let (Some(first), Some(signal)) = (first, signal) {
+        let ended = processes.end(first, signal, grace).await;
+        return ended.map_err(|error| RuntimeError(error.to_string()));
+    }
+    if first.is_some_and(|first| first.is_deaf(None)) {
+        return server.stop_container(&container.id, 0).await.map(|()| true);
+    }
+    let began = Instant::now();
+    server.stop_container(&container.id, container.grace_secs).await?;
+    Ok(began.elapsed() >= grace)
 }

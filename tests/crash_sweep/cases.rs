@@ -15,8 +15,8 @@ use transship::{
         host_path::HostPath,
         planner::{self, Request},
         step::{
-            AwaitStep, Boot, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT, KubeletStep,
-            KubeletWant, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
+            AwaitStep, Boot, ClearPods, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT,
+            KubeletStep, KubeletWant, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
         },
     },
 };
@@ -426,6 +426,11 @@ pub fn by_hand() -> Case {
         await_of(Side::Target, &containerd, Some(Some(flag.clone()))),
     ];
     let settle = [
+        Step::ClearPods(ClearPods {
+            source: docker.clone(),
+            cni_bin_dirs: vec![path("/opt/cni/bin")],
+            cni_cache_dir: path("/var/lib/cni/cache"),
+        }),
         unit(
             "docker.service",
             Some(false),

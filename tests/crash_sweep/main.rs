@@ -190,6 +190,14 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
         [runtime],
         "{schedule}: pods"
     );
+    // A target that does not answer keeps what it has; that is journalled.
+    if world.fault != Fault::TargetDies {
+        assert_eq!(
+            state.sandboxes.iter().copied().collect::<Vec<_>>(),
+            [runtime],
+            "{schedule}: sandboxes"
+        );
+    }
     for (name, expected) in units {
         let unit = &state.units[&name];
         assert_eq!((unit.active, unit.boot.clone()), expected, "{schedule}: {name}");
@@ -358,6 +366,7 @@ fn every_fault_ends_rolled_back() {
         Fault::CarryFails,
         Fault::RehearsalFails,
         Fault::StopPodsFails,
+        Fault::ClearPodsFails,
         Fault::KubeletUnhealthy,
         Fault::KubeletCrashes,
         Fault::StopFails,

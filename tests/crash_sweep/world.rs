@@ -21,7 +21,7 @@ use transship::{
     },
     plan::{
         host_path::HostPath,
-        step::{Endpoint, HOLD_FILE, KUBELET_UNIT, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, HOLD_FILE, KUBELET_UNIT, Rehearsal, StopPods},
     },
     runtime::{Health, KubeletHealth, RuntimeError, Runtimes, Stopped},
 };
@@ -43,6 +43,8 @@ pub enum Fault {
     RehearsalFails,
     /// The pods of the source end, but the runtime reports a failure.
     StopPodsFails,
+    /// What is left of the source's pods goes, but the runtime reports a failure.
+    ClearPodsFails,
     /// The kubelet starts under the target and never becomes healthy.
     KubeletUnhealthy,
     /// The kubelet dies and is restarted again and again under the target.
@@ -78,8 +80,10 @@ pub struct State {
     /// Unit files as systemd last read them.
     pub loaded: Arc<Bytes>,
     pub images: BTreeMap<Runtime, BTreeSet<String>>,
-    /// Runtimes that have pods.
+    /// Runtimes with containers of pods that run.
     pub pods: BTreeSet<Runtime>,
+    /// Runtimes with sandboxes of pods.
+    pub sandboxes: BTreeSet<Runtime>,
     pub rehearsing: bool,
     /// What must never happen, and did.
     pub violations: Vec<String>,
@@ -193,6 +197,7 @@ impl World {
                 .images
                 .insert(case.target(), case.images.iter().take(1).cloned().collect());
             state.pods.insert(case.source());
+            state.sandboxes.insert(case.source());
         }
         world.read_units(&mut world.state());
         // Again, now that systemd knows the files.
@@ -450,6 +455,7 @@ impl World {
         let unit = self.case.unit_of(under);
         if state.units.get(unit).is_none_or(|unit| unit.active) {
             state.pods.insert(under);
+            state.sandboxes.insert(under);
         }
     }
 
@@ -745,6 +751,9 @@ impl Runtimes for World {
                     .push("pods were ended beside a running kubelet".to_owned());
             }
             state.pods.remove(&of.runtime);
+            if of.runtime == self.case.target() {
+                state.sandboxes.remove(&of.runtime);
+            }
             if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
                 state.target_dead = true;
                 let unit = state.units.get_mut(&self.case.target_unit).unwrap();
@@ -754,6 +763,26 @@ impl Runtimes for World {
         moment().await;
         if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
             return Err(RuntimeError("a container does not end".to_owned()));
+        }
+        self.asked()?;
+        Ok(Stopped::default())
+    }
+
+    async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
+        self.answers(&what.source)?;
+        self.effect();
+        {
+            let mut state = self.state();
+            if state.pods.contains(&what.source.runtime) {
+                state
+                    .violations
+                    .push("pods that run were taken away from their kubelet".to_owned());
+            }
+            state.sandboxes.remove(&what.source.runtime);
+        }
+        moment().await;
+        if self.fault == Fault::ClearPodsFails {
+            return Err(RuntimeError("a sandbox does not leave its network".to_owned()));
         }
         self.asked()?;
         Ok(Stopped::default())

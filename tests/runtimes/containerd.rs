@@ -11,6 +11,7 @@ use k8s_cri::v1::{
     runtime_service_server::{RuntimeService, RuntimeServiceServer},
     *,
 };
+use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::{Request, Response, Status, transport::Server};
 
@@ -20,6 +21,8 @@ type Answer<T> = Result<Response<T>, Status>;
 pub(crate) struct World {
     pub(crate) sandboxes: Vec<(PodSandbox, NamespaceMode)>,
     pub(crate) containers: Vec<Container>,
+    /// The sandbox with a port of the node.
+    pub(crate) host_port: String,
     /// What a new sandbox is at once.
     pub(crate) new_state: NewSandbox,
     pub(crate) network_ready: bool,
@@ -155,15 +158,18 @@ runtime_service! {
             &self,
             request: Request<PodSandboxStatusRequest>,
         ) -> Answer<PodSandboxStatusResponse> {
-            let id = request.into_inner().pod_sandbox_id;
+            let PodSandboxStatusRequest { pod_sandbox_id: id, verbose } = request.into_inner();
             let world = self.world.lock().unwrap();
             let Some((one, mode)) = world.sandboxes.iter().find(|(one, _)| one.id == id) else {
                 return Err(Status::not_found(id));
             };
             let options = Some(NamespaceOption { network: (*mode).into(), ..Default::default() });
             let linux = Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options }) });
-            let status = Some(PodSandboxStatus { id, state: one.state, linux, ..Default::default() });
-            Ok(Response::new(PodSandboxStatusResponse { status, ..Default::default() }))
+            let status = Some(PodSandboxStatus { id: id.clone(), state: one.state, linux, ..Default::default() });
+            let port = if world.host_port == one.id { 8888 } else { 0 };
+            let config = json!({"config": {"port_mappings": [{"container_port": 8080, "host_port": port}]}});
+            let info = verbose.then(|| ("info".to_owned(), config.to_string()));
+            Ok(Response::new(PodSandboxStatusResponse { status, info: info.into_iter().collect(), ..Default::default() }))
         }
 
         async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
@@ -190,7 +196,10 @@ runtime_service! {
 
         async fn stop_container(&self, request: Request<StopContainerRequest>) -> Answer<StopContainerResponse> {
             let request = request.into_inner();
-            self.world.lock().unwrap().log.push(format!("stop {} within {}", request.container_id, request.timeout));
+            let mut world = self.world.lock().unwrap();
+            world.log.push(format!("stop {} within {}", request.container_id, request.timeout));
+            let stopped = world.containers.iter_mut().find(|one| one.id == request.container_id);
+            stopped.unwrap().set_state(ContainerState::ContainerExited);
             Ok(Response::new(Default::default()))
         }
 

@@ -170,6 +170,9 @@ async fn stop(
         return unknown();
     }
     engine.write_down(&format!("stop within {}", parameter(query, "t").unwrap()), &id);
+    let mut containers = engine.containers.lock().unwrap();
+    let stopped = containers.iter_mut().find(|one| one["Id"] == id.as_str());
+    stopped.unwrap()["State"] = json!("exited");
     StatusCode::NO_CONTENT.into_response()
 }
 

@@ -4,11 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use tokio::sync::Semaphore;
+use nix::sys::signal::Signal;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep},
+};
 
-use super::{Container, GRACE, Pod, Server, Wave, end_all, grace};
+use super::{
+    Container, Ending, Extent, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace,
+    process::{self, Processes},
+};
 use crate::{
-    plan::host_path::HostPath,
+    api::request::Runtime,
     runtime::{
         RuntimeError, Stopped,
         cni_del::{Attachment, Network},
@@ -21,38 +28,42 @@ use crate::{
 const KIND: &str = "io.kubernetes.docker.type";
 /// Label on a container: the id of its sandbox.
 const SANDBOX: &str = "io.kubernetes.sandbox.id";
-/// Where cri-dockerd keeps a file for each of its sandboxes, which bear the same labels.
-const CRI_DOCKERD: &str = "/var/lib/cri-dockerd/sandbox";
-/// Where the dockershim keeps a file for each of its sandboxes.
-const DOCKERSHIM: &str = "/var/lib/dockershim/sandbox";
 /// libcni's default cache. Other runtimes share it; the kubelet's own default is another one.
 const SHARED_CACHE: &str = "/var/lib/cni";
 /// How many CNI plugins run at the same time; most of them wait for the lock of iptables.
 const PLUGINS_AT_ONCE: usize = 8;
 
-/// Ends all pods of the dockershim, and takes off the network what an interrupted call or a dead engine left of
-/// earlier ones.
+/// Ends the pods of the dockershim, and, when everything goes, takes off the network what an interrupted call or a
+/// dead engine left of earlier ones.
 ///
 /// # Errors
 /// As [`end_all`].
 pub async fn end_pods(
     engine: &Engine,
     network: Network<'_>,
-    limit_secs: u32,
+    ending: Ending,
 ) -> Result<Stopped, RuntimeError> {
     let (attachments, wrong) = network.attachments();
+    let foreign = match ending.beside {
+        Some(other) => checkpoint::foreign(network.files, Runtime::Dockershim, other)?,
+        None => BTreeSet::new(),
+    };
     let server = Dockershim {
         engine,
         network,
-        limit_secs,
+        limit_secs: ending.limit_secs,
         attachments,
+        foreign,
         plugins: Semaphore::new(PLUGINS_AT_ONCE),
+        until: Instant::now() + ending.patience,
     };
-    let mut stopped = end_all(&server).await?;
-    stopped.left.extend(wrong);
-    stopped.left.extend(server.detach_the_lost().await?);
-    let gone: Vec<String> = server.attachments.into_keys().collect();
-    stopped.left.extend(network.free_leases(&gone));
+    let mut stopped = end_all(&server, Processes(network.files), ending.extent).await?;
+    if ending.extent == Extent::Everything {
+        stopped.left.extend(wrong);
+        stopped.left.extend(server.detach_the_lost().await?);
+        let gone: Vec<String> = server.attachments.into_keys().collect();
+        stopped.left.extend(network.free_leases(&gone));
+    }
     Ok(stopped)
 }
 
@@ -62,20 +73,35 @@ struct Dockershim<'a> {
     network: Network<'a>,
     limit_secs: u32,
     attachments: BTreeMap<String, Vec<Attachment>>,
+    /// Sandboxes of another server.
+    foreign: BTreeSet<String>,
     plugins: Semaphore,
+    /// Until when plugins are tried again.
+    until: Instant,
 }
 
 impl Server for Dockershim<'_> {
     async fn pods(&self) -> Result<Vec<Pod>, RuntimeError> {
-        let foreign = self.names(CRI_DOCKERD)?;
-        Ok(pods(self.engine.containers(&[KIND]).await?, self.limit_secs)
-            .into_iter()
-            .filter(|pod| !foreign.contains(&pod.sandbox))
-            .collect())
+        let mut pods = pods(self.engine.containers(&[KIND]).await?, self.limit_secs);
+        pods.retain(|pod| !self.foreign.contains(&pod.sandbox));
+        for pod in &mut pods {
+            let attachments = self.attachments.get(&pod.sandbox);
+            pod.host_ports = attachments.is_some_and(|all| all.iter().any(Attachment::has_host_ports));
+        }
+        Ok(pods)
     }
 
-    async fn stop_container(&self, container: &Container) -> Result<(), RuntimeError> {
-        self.engine.stop(&container.id, container.grace_secs).await
+    async fn stop_signal(&self, container: &Container) -> Result<Option<Signal>, RuntimeError> {
+        let described = self.engine.container(&container.id).await?;
+        let named = described
+            .and_then(|container| container.config)
+            .and_then(|config| config.stop_signal)
+            .filter(|name| !name.is_empty());
+        Ok(named.map_or(Some(Signal::SIGTERM), |name| process::signal(&name)))
+    }
+
+    async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
+        self.engine.stop(id, grace_secs).await
     }
 
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
@@ -109,10 +135,21 @@ impl Dockershim<'_> {
     async fn detach(&self, attachments: &[Attachment], netns: &str) -> Vec<String> {
         let mut left = Vec::new();
         for attachment in attachments {
-            let _permit = self.plugins.acquire().await;
-            left.extend(self.network.detach(attachment, netns).await.err());
+            left.extend(self.detach_one(attachment, netns).await.err());
         }
         left
+    }
+
+    async fn detach_one(&self, attachment: &Attachment, netns: &str) -> Result<(), String> {
+        loop {
+            let permit = self.plugins.acquire().await;
+            let detached = self.network.detach(attachment, netns).await;
+            drop(permit);
+            if detached.is_ok() || Instant::now() + TRY_AGAIN >= self.until {
+                return detached;
+            }
+            sleep(TRY_AGAIN).await;
+        }
     }
 
     /// DEL for cached attachments of sandboxes that the engine does not know (any more), without a namespace.
@@ -124,7 +161,9 @@ impl Dockershim<'_> {
             .into_iter()
             .filter_map(|container| container.id)
             .collect();
-        let (mine, foreign) = (self.names(DOCKERSHIM)?, self.names(CRI_DOCKERD)?);
+        let files = self.network.files;
+        let mine = checkpoint::sandboxes(files, Runtime::Dockershim)?;
+        let foreign = checkpoint::foreign(files, Runtime::Dockershim, Runtime::CriDockerd)?;
         let shared = self.network.cache.as_str() == SHARED_CACHE;
         let mut left = Vec::new();
         for (id, attachments) in self.network.attachments().0 {
@@ -134,16 +173,6 @@ impl Dockershim<'_> {
             }
         }
         Ok(left)
-    }
-
-    fn names(&self, directory: &str) -> Result<BTreeSet<String>, RuntimeError> {
-        let directory = HostPath::new(directory).map_err(|error| RuntimeError(error.to_string()))?;
-        let names = self
-            .network
-            .files
-            .list(&directory)
-            .map_err(|error| RuntimeError(error.to_string()))?;
-        Ok(names.into_iter().collect())
     }
 }
 
@@ -164,6 +193,7 @@ fn pods(containers: Vec<ContainerSummary>, limit_secs: u32) -> Vec<Pod> {
             sandbox,
             name: format!("{namespace}/{name}"),
             wave: Wave::Ordinary,
+            host_ports: false,
             containers: Vec::new(),
         });
         if is_sandbox {
@@ -180,6 +210,7 @@ fn pods(containers: Vec<ContainerSummary>, limit_secs: u32) -> Vec<Pod> {
                             | ContainerSummaryStateEnum::RESTARTING
                     )
                 ),
+                frozen: container.state == Some(ContainerSummaryStateEnum::PAUSED),
                 // The dockershim stores annotations as labels with this prefix.
                 grace_secs: grace(labels.get(&format!("annotation.{GRACE}")), limit_secs),
             });

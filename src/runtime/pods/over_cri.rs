@@ -1,24 +1,63 @@
 //! Pods behind a CRI, which takes them off the network itself. It works with the kubelet stopped, too.
+//!
+//! cri-dockerd's pods end here as well, not by Docker's API and libcni's cache as the dockershim's do: it is there to be
+//! asked, in both directions, until its unit ends, and what it knows of a sandbox's network it knows best.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_cri::v1::{ContainerState, NamespaceMode, PodSandboxStatus};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use k8s_cri::v1::{ContainerState, NamespaceMode, PodSandbox, PodSandboxStatusResponse};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
-use super::{Container, GRACE, Pod, Server, Wave, end_all, grace};
-use crate::runtime::{RuntimeError, Stopped, cri::Cri};
+use super::{
+    Container, Ending, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace, process::Processes,
+};
+use crate::{
+    api::request::Runtime,
+    host::files::Files,
+    runtime::{RuntimeError, Stopped, cri::Cri},
+};
 
-/// Ends all pods behind a CRI.
+/// How many questions wait for an answer at the same time.
+const QUESTIONS_AT_ONCE: usize = 16;
+
+/// Ends the pods behind a CRI.
 ///
 /// # Errors
 /// As [`end_all`].
-pub async fn end_pods(cri: &Cri, limit_secs: u32) -> Result<Stopped, RuntimeError> {
-    end_all(&OverCri { cri, limit_secs }).await
+pub async fn end_pods(
+    cri: &Cri,
+    files: &Files,
+    runtime: Runtime,
+    ending: Ending,
+) -> Result<Stopped, RuntimeError> {
+    let foreign = match ending.beside {
+        Some(other) => checkpoint::foreign(files, runtime, other)?,
+        None => BTreeSet::new(),
+    };
+    let server = OverCri {
+        cri,
+        files,
+        runtime,
+        limit_secs: ending.limit_secs,
+        foreign,
+        until: Instant::now() + ending.patience,
+    };
+    end_all(&server, Processes(files), ending.extent).await
 }
 
 #[derive(Debug)]
 struct OverCri<'a> {
     cri: &'a Cri,
+    files: &'a Files,
+    runtime: Runtime,
     limit_secs: u32,
+    /// Sandboxes of another server.
+    foreign: BTreeSet<String>,
+    /// Until when sandboxes are tried again.
+    until: Instant,
 }
 
 impl Server for OverCri<'_> {
@@ -31,30 +70,30 @@ impl Server for OverCri<'_> {
             of_sandbox.push(Container {
                 id: container.id,
                 running,
+                // The CRI knows no frozen containers; its server thaws those that it ends.
+                frozen: false,
                 grace_secs,
             });
         }
-        let mut pods = Vec::new();
-        for sandbox in self.cri.sandboxes().await? {
-            let host_network = self
-                .cri
-                .sandbox(&sandbox.id)
-                .await?
-                .as_ref()
-                .is_some_and(in_host_network);
-            let metadata = sandbox.metadata.unwrap_or_default();
-            pods.push(Pod {
-                wave: Wave::of(host_network, &metadata.namespace, &metadata.name),
-                name: format!("{}/{}", metadata.namespace, metadata.name),
-                containers: containers.remove(&sandbox.id).unwrap_or_default(),
-                sandbox: sandbox.id,
-            });
+        let sandboxes = self.cri.sandboxes().await?.into_iter();
+        let mine = sandboxes.filter(|sandbox| !self.foreign.contains(&sandbox.id));
+        let mut pods: Vec<Pod> = stream::iter(mine.map(|sandbox| self.pod(sandbox)))
+            .buffered(QUESTIONS_AT_ONCE)
+            .try_collect()
+            .await?;
+        for pod in &mut pods {
+            pod.containers = containers.remove(&pod.sandbox).unwrap_or_default();
         }
         Ok(pods)
     }
 
-    async fn stop_container(&self, container: &Container) -> Result<(), RuntimeError> {
-        self.cri.stop_container(&container.id, container.grace_secs).await
+    async fn stop_signal(&self, _: &Container) -> Result<Option<Signal>, RuntimeError> {
+        // It stands in the image; the CRI does not tell.
+        Ok(None)
+    }
+
+    async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
+        self.cri.stop_container(id, grace_secs).await
     }
 
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
@@ -62,14 +101,56 @@ impl Server for OverCri<'_> {
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
-        self.cri.stop_sandbox(&pod.sandbox).await?;
+        loop {
+            match self.cri.stop_sandbox(&pod.sandbox).await {
+                Ok(()) => break,
+                Err(error) if Instant::now() + TRY_AGAIN >= self.until => return Err(error),
+                Err(_) => sleep(TRY_AGAIN).await,
+            }
+        }
         self.cri.remove_sandbox(&pod.sandbox).await?;
         Ok(Vec::new())
     }
 }
 
-fn in_host_network(status: &PodSandboxStatus) -> bool {
-    let namespaces = status.linux.as_ref().and_then(|linux| linux.namespaces.as_ref());
+impl OverCri<'_> {
+    /// The pod of a sandbox, without its containers.
+    async fn pod(&self, sandbox: PodSandbox) -> Result<Pod, RuntimeError> {
+        let described = self.cri.describe_sandbox(&sandbox.id).await?;
+        let metadata = sandbox.metadata.unwrap_or_default();
+        let host_network = described.as_ref().is_some_and(in_host_network);
+        let host_ports = !host_network && {
+            let told = described.as_ref().and_then(has_host_ports);
+            told.or_else(|| checkpoint::has_host_ports(self.files, self.runtime, &sandbox.id))
+                .unwrap_or(true)
+        };
+        Ok(Pod {
+            wave: Wave::of(host_network, &metadata.namespace, &metadata.name),
+            name: format!("{}/{}", metadata.namespace, metadata.name),
+            host_ports,
+            containers: Vec::new(),
+            sandbox: sandbox.id,
+        })
+    }
+}
+
+fn in_host_network(described: &PodSandboxStatusResponse) -> bool {
+    let linux = described.status.as_ref().and_then(|status| status.linux.as_ref());
+    let namespaces = linux.and_then(|linux| linux.namespaces.as_ref());
     let options = namespaces.and_then(|namespaces| namespaces.options.as_ref());
     options.is_some_and(|options| options.network() == NamespaceMode::Node)
+}
+
+/// Whether ports of the node lead to a sandbox, by the configuration that it was made from, which containerd tells;
+/// nothing where the runtime does not.
+fn has_host_ports(described: &PodSandboxStatusResponse) -> Option<bool> {
+    let info: Value = serde_json::from_str(described.info.get("info")?).ok()?;
+    let ports = info.get("config")?.get("port_mappings").and_then(Value::as_array);
+    // All ports of a pod are there; those without one of the node have none or 0.
+    let leads = |port: &Value| {
+        port.get("host_port")
+            .and_then(Value::as_u64)
+            .is_some_and(|port| port > 0)
+    };
+    Some(ports.is_some_and(|ports| ports.iter().any(leads)))
 }

@@ -1,0 +1,306 @@
+//! The processes of containers, as the kernel knows them: who is the first one in a container, what a signal does to
+//! it, and whether it has ended. A signal from here costs no request to the runtime, which learns of the end of a
+//! container from its shim, as it does when a container ends by itself, and does its own bookkeeping afterwards.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+    str::FromStr as _,
+    time::{Duration, Instant},
+};
+
+use nix::{
+    errno::Errno,
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::time::sleep;
+
+use crate::{host::files::Files, plan::host_path::HostPath};
+
+/// How often it is looked whether a process has ended.
+const POLL: Duration = Duration::from_millis(10);
+/// How long the kernel may take to end a process that was killed; one in an uninterruptible wait takes longer.
+const KILLED_WITHIN: Duration = Duration::from_secs(15);
+/// Characters of a container's id.
+const ID: usize = 64;
+
+/// What the kernel says of a process (`/proc/PID/status`), as far as signals are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// How many PID namespaces it is in, the one of this file's reader included.
+    depth: usize,
+    /// Its id in the innermost one.
+    innermost: u32,
+    /// Its signals with a handler (`SigCgt`), the lowest bit for signal 1.
+    catches: u64,
+    /// Its signals that wait until it lets them in (`SigBlk`).
+    blocks: u64,
+    /// It has ended, and its parent has not looked yet. A first process ends after all others of its namespace.
+    ended: bool,
+}
+
+impl Status {
+    /// Reads the text of `/proc/PID/status`; nothing when a line is missing (kernels before 4.1 have no `NSpid`).
+    pub fn parse(text: &str) -> Option<Self> {
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
+                .map(str::trim)
+        };
+        let mask = |name| u64::from_str_radix(field(name)?, 16).ok();
+        let ids = field("NSpid")?;
+        Some(Self {
+            depth: ids.split_whitespace().count(),
+            innermost: ids.split_whitespace().next_back()?.parse().ok()?,
+            catches: mask("SigCgt")?,
+            blocks: mask("SigBlk")?,
+            ended: field("State")?.starts_with(['Z', 'X']),
+        })
+    }
+
+    /// Whether it is the first process of a PID namespace below that of the reader.
+    const fn is_first(&self) -> bool {
+        self.depth > 1 && self.innermost == 1
+    }
+
+    /// Whether the kernel throws this signal away: to the first process of a PID namespace goes only what it has a
+    /// handler for, or what it blocks and may still want (`kernel/signal.c`, `sig_task_ignored`). Without a signal:
+    /// whether that is so for each one that an image may have chosen to end its containers.
+    pub const fn is_deaf(&self, to: Option<Signal>) -> bool {
+        let signals = match to {
+            Some(signal) => 1 << (signal as u32 - 1),
+            None => stop_signals(),
+        };
+        self.is_first() && (self.catches | self.blocks) & signals == 0
+    }
+}
+
+/// All signals but those by which the kernel tells a process of something (a child, a terminal, a timer, a pipe, a
+/// mistake) and those that cannot be caught. Images choose among the rest, real-time signals included.
+const fn stop_signals() -> u64 {
+    use Signal::*;
+    let told = [
+        SIGILL, SIGTRAP, SIGABRT, SIGBUS, SIGFPE, SIGKILL, SIGSEGV, SIGPIPE, SIGALRM, SIGCHLD, SIGSTOP,
+        SIGTSTP, SIGTTIN, SIGTTOU, SIGURG, SIGXCPU, SIGXFSZ, SIGVTALRM, SIGPROF, SIGIO, SIGSYS,
+    ];
+    let (mut signals, mut next) = (u64::MAX, 0);
+    while next < told.len() {
+        signals &= !(1 << (told[next] as u32 - 1));
+        next += 1;
+    }
+    signals
+}
+
+/// A stop signal as images name it: `SIGQUIT`, `QUIT` or `3`; nothing for those without a name here (real-time ones).
+pub fn signal(name: &str) -> Option<Signal> {
+    match name.parse::<i32>() {
+        Ok(number) => Signal::try_from(number).ok(),
+        Err(_) if name.starts_with("SIG") => Signal::from_str(name).ok(),
+        Err(_) => Signal::from_str(&format!("SIG{name}")).ok(),
+    }
+}
+
+/// The first process of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct First {
+    /// The container's id, which stands in the path of its cgroup.
+    container: String,
+    pid: u32,
+    status: Status,
+}
+
+impl First {
+    /// See [`Status::is_deaf`].
+    pub const fn is_deaf(&self, to: Option<Signal>) -> bool {
+        self.status.is_deaf(to)
+    }
+}
+
+/// The processes of a host, in `/proc` below its files.
+#[derive(Clone, Copy, Debug)]
+pub struct Processes<'a>(pub &'a Files);
+
+impl Processes<'_> {
+    /// The first processes of these containers, by container. One that shares the PID namespace of its pod or of the
+    /// host has none.
+    pub fn first_of(&self, containers: &BTreeSet<&str>) -> BTreeMap<String, First> {
+        let mut found = BTreeMap::<String, First>::new();
+        let pids = HostPath::new("/proc").map(|proc| self.0.list(&proc).unwrap_or_default());
+        for pid in pids
+            .unwrap_or_default()
+            .iter()
+            .filter_map(|name| name.parse().ok())
+        {
+            let cgroup = self.read(pid, "cgroup").unwrap_or_default();
+            let Some(container) = ids(&cgroup).find(|id| containers.contains(id)) else {
+                continue;
+            };
+            let Some(status) = self.status(pid).filter(Status::is_first) else {
+                continue;
+            };
+            // A container may make containers of its own, whose cgroups lie below its own: they are deeper.
+            if found
+                .get(container)
+                .is_none_or(|other| status.depth < other.status.depth)
+            {
+                let container = container.to_owned();
+                found.insert(
+                    container.clone(),
+                    First {
+                        container,
+                        pid,
+                        status,
+                    },
+                );
+            }
+        }
+        found
+    }
+
+    /// Ends a process: by `signal`, and by SIGKILL when it ignores that or its time is over. With it end all
+    /// processes of its PID namespace. Answers whether it was killed.
+    ///
+    /// # Errors
+    /// When it still runs.
+    pub async fn end(&self, first: &First, signal: Signal, grace: Duration) -> io::Result<bool> {
+        if !first.is_deaf(Some(signal)) {
+            self.send(first, signal)?;
+            if self.gone(first, grace).await {
+                return Ok(false);
+            }
+        }
+        self.send(first, Signal::SIGKILL)?;
+        if self.gone(first, KILLED_WITHIN).await {
+            return Ok(true);
+        }
+        Err(io::Error::other(format!(
+            "process {} of container {} does not end, {} s after SIGKILL",
+            first.pid,
+            first.container,
+            KILLED_WITHIN.as_secs()
+        )))
+    }
+
+    fn send(&self, first: &First, signal: Signal) -> io::Result<()> {
+        // The id may be another process's by now.
+        if !self.runs(first) {
+            return Ok(());
+        }
+        match kill(Pid::from_raw(first.pid.cast_signed()), signal) {
+            Ok(()) | Err(Errno::ESRCH) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn gone(&self, first: &First, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        while self.runs(first) {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(POLL).await;
+        }
+        true
+    }
+
+    fn runs(&self, first: &First) -> bool {
+        let cgroup = self.read(first.pid, "cgroup").unwrap_or_default();
+        ids(&cgroup).any(|id| id == first.container)
+            && self.status(first.pid).is_some_and(|status| !status.ended)
+    }
+
+    fn status(&self, pid: u32) -> Option<Status> {
+        Status::parse(&self.read(pid, "status")?)
+    }
+
+    /// A file of a process; nothing when the process is gone.
+    fn read(&self, pid: u32, name: &str) -> Option<String> {
+        let path = HostPath::new(format!("/proc/{pid}/{name}")).ok()?;
+        self.0.read_text(&path).ok().flatten()
+    }
+}
+
+/// The ids of containers in the text of `/proc/PID/cgroup`: `docker-ID.scope`, `cri-containerd-ID.scope`,
+/// `…:cri-containerd:ID`, `…/ID`.
+fn ids(cgroup: &str) -> impl Iterator<Item = &str> {
+    cgroup
+        .split(|c: char| !c.is_ascii_hexdigit())
+        .filter(|word| word.len() == ID)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ids: &str, catches: &str, blocks: &str) -> Option<Status> {
+        Status::parse(&format!(
+            "Name:\tsleep\nState:\tS (sleeping)\nPid:\t4711\nNSpid:\t{ids}\nSigPnd:\t0000000000000000\n\
+             SigBlk:\t{blocks}\nSigIgn:\t0000000000001000\nSigCgt:\t{catches}\n"
+        ))
+    }
+
+    #[test]
+    fn a_first_process_is_deaf_to_what_it_neither_catches_nor_blocks() {
+        let (none, child, term, all) = ("0", "0000000000010000", "0000000000004000", "fffffffe7fbfeff");
+        for (ids, catches, blocks, term_lost, all_lost) in [
+            ("4711 1", none, none, true, true),
+            // A shell waits for its children.
+            ("4711 1", child, none, true, true),
+            ("4711 1", term, none, false, false),
+            ("4711 1", none, term, false, false),
+            // SIGQUIT alone, and SIGRTMIN+3 alone.
+            ("4711 1", "4", none, true, false),
+            ("4711 1", "0000001000000000", none, true, false),
+            ("4711 1", all, none, false, false),
+            // With the lab between: three namespaces.
+            ("4711 812 1", none, none, true, true),
+            // Not the first process of its namespace, or of no namespace of its own.
+            ("4711 7", none, none, false, false),
+            ("4711", none, none, false, false),
+            ("1", none, none, false, false),
+        ] {
+            let status = status(ids, catches, blocks).unwrap();
+            let lost = (status.is_deaf(Some(Signal::SIGTERM)), status.is_deaf(None));
+            assert_eq!(lost, (term_lost, all_lost), "{ids} {catches} {blocks}");
+        }
+    }
+
+    #[test]
+    fn a_status_without_namespaces_says_nothing() {
+        assert_eq!(
+            Status::parse("State:\tS (sleeping)\nSigBlk:\t0\nSigCgt:\t0\n"),
+            None
+        );
+        let ended = Status::parse("State:\tZ (zombie)\nNSpid:\t9 1\nSigBlk:\t0\nSigCgt:\t0\n");
+        assert!(ended.unwrap().ended);
+    }
+
+    #[test]
+    fn stop_signals_have_names_and_numbers() {
+        for (name, wanted) in [
+            ("SIGTERM", Some(Signal::SIGTERM)),
+            ("QUIT", Some(Signal::SIGQUIT)),
+            ("3", Some(Signal::SIGQUIT)),
+            ("SIGRTMIN+3", None),
+            ("37", None),
+        ] {
+            assert_eq!(signal(name), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn ids_stand_in_the_paths_of_cgroups() {
+        let id = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+        for path in [
+            format!("0::/kubepods.slice/kubepods-pod1_2.slice/docker-{id}.scope"),
+            format!(
+                "11:pids:/kubepods/besteffort/pod1-2/{id}\n1:name=systemd:/kubepods/besteffort/pod1-2/{id}"
+            ),
+            format!("0::/system.slice/kubepods-pod1.slice:cri-containerd:{id}"),
+        ] {
+            assert!(ids(&path).any(|found| found == id), "{path}");
+        }
+        assert_eq!(ids("0::/system.slice/docker.service").next(), None);
+    }
+}
