@@ -4,7 +4,7 @@
 //! - `units`: units as systemd describes them.
 //! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
 //! - `cri`: what a CRI says of itself and holds.
-//! - `network`, `disks`, `system`: CNI, file systems, and the rest.
+//! - `network`, `disks`, `prerequisites`, `system`: CNI, file systems, the kernel, and the rest.
 
 mod containerd;
 mod cri;
@@ -13,6 +13,7 @@ mod disks;
 mod docker;
 mod kubelet;
 mod network;
+mod prerequisites;
 mod system;
 mod units;
 
@@ -76,6 +77,7 @@ pub async fn inspect(host: &Host) -> Facts {
     );
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
+    let prerequisites = prerequisites::inspect(files, notes);
     let paths = [CRICTL, HOLD_DROP_IN, DROP_IN];
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.0);
@@ -94,6 +96,7 @@ pub async fn inspect(host: &Host) -> Facts {
         containerd,
         cri_dockerd,
         cni,
+        prerequisites: Some(prerequisites),
         files,
         disks,
         unreadable: notes.0.take(),

@@ -12,7 +12,7 @@ use transship::{
     api::request::{CgroupDriverChoice, Runtime, Transfer},
     plan::{
         digest::Digest,
-        facts::{Container, Facts, Layout, MaybeFile, TextFile},
+        facts::{Container, Facts, Layout, MaybeFile, Prerequisites, TextFile},
         finding::Severity,
         host_path::HostPath,
         kubelet_arguments,
@@ -280,6 +280,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::unknown("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Unknown)]
 #[case::no_kubelet("NoKubelet", |f: &mut Facts| f.kubelet = None)]
 #[case::stopped("KubeletNotRunning", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.clear())]
+#[case::flag_of_1_23("KubeletFlagUnknown", |f: &mut Facts| { let k = f.kubelet.as_mut().unwrap(); k.command_line.clear(); k.version = "1.24.17".into(); })]
 #[case::version("KubeletConfigBroken", |f: &mut Facts| f.kubelet.as_mut().unwrap().version.clear())]
 #[case::kubelet_yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "a: [\n"))]
 #[case::bound_kubelet("KubeletBoundToDocker", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
@@ -310,6 +311,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::no_loopback("CniPluginMissing", |f: &mut Facts| f.cni.bin_dirs[0].1.retain(|name| name != "loopback"))]
 #[case::full("DiskSpace", |f: &mut Facts| f.disks[1].free = 100 << 20)]
 #[case::unreadable("Unreadable", |f: &mut Facts| f.unreadable.push("/etc/docker/daemon.json: permission denied".into()))]
+#[case::cni_version("CniVersionMissing", |f: &mut Facts| { text(&mut f.cni.configs[0], r#"{"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}, {"type": "portmap"}]}"#); f.containerd.as_mut().unwrap().version = "1.6.2".into(); })]
 fn a_bad_host_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Facts)) {
     let mut facts = fixtures::named(LAB);
     assert!(blocking(&facts, &fixtures::request()).is_empty());
@@ -328,6 +330,40 @@ fn a_bad_request_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Request))
     let mut request = fixtures::request();
     spoil(&mut request);
     assert_eq!(blocking(&fixtures::named(LAB), &request), [code]);
+}
+
+/// What a host is told beside what blocks.
+#[rstest]
+#[case::competing("CniConfigsCompete", |f: &mut Facts| { let mut other = f.cni.configs[0].clone(); other.path = HostPath::new("/etc/cni/net.d/87-podman-bridge.conflist").unwrap(); f.cni.configs.push(other); })]
+#[case::no_overlay("OverlayMissing", |f: &mut Facts| f.prerequisites = Some(Prerequisites { overlay: false, ..good() }))]
+#[case::no_forward("IpForwardOff", |f: &mut Facts| f.prerequisites = Some(Prerequisites { ip_forward: false, ..good() }))]
+#[case::no_filter("BridgeFilterOff", |f: &mut Facts| f.prerequisites = Some(Prerequisites { bridge_nf_call_iptables: Some(false), ..good() }))]
+#[case::docker_alone("SetByDockerAlone", |f: &mut Facts| f.prerequisites = Some(Prerequisites { at_boot: BTreeSet::new(), ..good() }))]
+#[case::swap("SwapOn", |f: &mut Facts| f.prerequisites = Some(Prerequisites { swap: true, ..good() }))]
+#[case::cgroup_v1("CgroupV1", |f: &mut Facts| { f.cgroup_version = 1; f.containerd.as_mut().unwrap().version = "2.2.1".into(); })]
+#[case::flag_ends("KubeletFlagEnds", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--dynamic-config-dir=/x".into()))]
+fn a_host_is_told(#[case] code: &str, #[case] change: fn(&mut Facts)) {
+    let codes = |facts: &Facts| -> Vec<String> {
+        let findings = plan(facts, &fixtures::request()).findings;
+        findings.into_iter().map(|finding| finding.code).collect()
+    };
+    let mut facts = fixtures::named(LAB);
+    facts.prerequisites = Some(good());
+    assert!(!codes(&facts).contains(&code.to_owned()));
+    change(&mut facts);
+    assert!(codes(&facts).contains(&code.to_owned()), "{:?}", codes(&facts));
+}
+
+fn good() -> Prerequisites {
+    Prerequisites {
+        overlay: true,
+        ip_forward: true,
+        bridge_nf_call_iptables: Some(true),
+        swap: false,
+        at_boot: ["net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "br_netfilter"]
+            .map(str::to_owned)
+            .into(),
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! What was found on a node: pure data, including the text of every file that may be edited. `inspect` collects
 //! it; planners and findings are computed from it alone.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, host_path::HostPath};
@@ -36,6 +38,9 @@ pub struct Facts {
     pub cri_dockerd: Option<CriDockerd>,
     /// CNI configuration and plugins.
     pub cni: Cni,
+    /// What pods need of the kernel; absent in facts that were captured without it.
+    #[serde(default)]
+    pub prerequisites: Option<Prerequisites>,
     /// Files of other tools that name a runtime's socket, and drop-ins that Transship would write; each with its
     /// text, or absent where there is no such file: `/etc/crictl.yaml`, the kubelet's hold drop-in.
     pub files: Vec<MaybeFile>,
@@ -311,6 +316,22 @@ pub struct Cni {
     pub configs: Vec<TextFile>,
     /// Directories with plugins, with the names of the files in each.
     pub bin_dirs: Vec<(HostPath, Vec<String>)>,
+}
+
+/// What pods need of the kernel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Prerequisites {
+    /// The kernel lists the overlay file system.
+    pub overlay: bool,
+    /// `net.ipv4.ip_forward` is on.
+    pub ip_forward: bool,
+    /// `net.bridge.bridge-nf-call-iptables`; absent while `br_netfilter` is not loaded.
+    pub bridge_nf_call_iptables: Option<bool>,
+    /// There is swap.
+    pub swap: bool,
+    /// Settings that files of sysctl.d(5) switch on at boot, and modules that files of modules-load.d(5) load.
+    pub at_boot: BTreeSet<String>,
 }
 
 /// A file system below a store.

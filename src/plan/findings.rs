@@ -7,6 +7,7 @@ pub mod drain;
 pub mod images;
 pub mod kubelet;
 pub mod network;
+pub mod prerequisites;
 pub mod runtimes;
 pub mod settings;
 pub mod storage;
@@ -152,6 +153,7 @@ pub fn all(view: &View<'_>) -> Vec<Finding> {
         containers::check(view),
         images::check(view),
         network::check(view),
+        prerequisites::check(view),
         storage::check(view),
         settings::check(view),
     ]
@@ -173,6 +175,7 @@ pub fn all_codes() -> Vec<Code> {
         containers::CODES,
         images::CODES,
         network::CODES,
+        prerequisites::CODES,
         storage::CODES,
         settings::CODES,
         drain::CODES,
@@ -272,6 +275,7 @@ mod tests {
             include_str!("findings/containers.rs"),
             include_str!("findings/images.rs"),
             include_str!("findings/network.rs"),
+            include_str!("findings/prerequisites.rs"),
             include_str!("findings/storage.rs"),
             include_str!("findings/settings.rs"),
             include_str!("findings/drain.rs"),

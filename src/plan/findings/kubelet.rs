@@ -1,10 +1,14 @@
 //! The kubelet: how it is installed, whether it runs, what it depends on.
 
 use super::{Code, View};
-use crate::plan::{
-    facts::{Facts, Kubelet, Layout},
-    finding::Finding,
-    kubelet_arguments,
+use crate::{
+    api::request::Runtime,
+    edit::flags,
+    plan::{
+        facts::{Facts, Kubelet, Layout},
+        finding::Finding,
+        kubelet_arguments, version,
+    },
 };
 
 /// The kubelet is managed by something that rewrites its files.
@@ -39,6 +43,21 @@ pub const KUBELET_ARGUMENTS_DIFFER: Code = Code::warn(
     "KubeletArgumentsDiffer",
     "The kubelet runs with other flags than its files would give it now",
 );
+/// A flag keeps the kubelet from starting.
+pub const KUBELET_FLAG_UNKNOWN: Code = Code::block(
+    "KubeletFlagUnknown",
+    "The kubelet's files give it a flag that its version does not know; it would not start with them",
+);
+/// A flag that later kubelets do not know.
+pub const KUBELET_FLAG_ENDS: Code = Code::warn(
+    "KubeletFlagEnds",
+    "The kubelet keeps a flag with which a later version will not start",
+);
+/// `kubectl exec` fails.
+pub const EXEC_FAILS: Code = Code::warn(
+    "ExecFails",
+    "`kubectl exec` and `attach` fail with cri-dockerd on kubelets from 1.36 on, which want its streaming address to have a scheme",
+);
 /// The agent cannot see the kubeconfig.
 pub const KUBECONFIG_ELSEWHERE: Code = Code::warn(
     "KubeconfigElsewhere",
@@ -59,9 +78,42 @@ pub const CODES: &[Code] = &[
     KUBELET_BOUND_TO_DOCKER,
     LOG_LINKS_REMAIN,
     KUBELET_ARGUMENTS_DIFFER,
+    KUBELET_FLAG_UNKNOWN,
+    KUBELET_FLAG_ENDS,
+    EXEC_FAILS,
     KUBECONFIG_ELSEWHERE,
     UNREADABLE,
 ];
+
+/// Flags about runtimes that kubelets have lost, with the minor version of the first one that does not know it
+/// (`cmd/kubelet/app/options` of each version). A kubelet does not start with a flag that it does not know.
+const LOST_FLAGS: [(&str, u64); 21] = [
+    ("redirect-container-streaming", 22),
+    ("network-plugin", 24),
+    ("network-plugin-mtu", 24),
+    ("cni-conf-dir", 24),
+    ("cni-bin-dir", 24),
+    ("cni-cache-dir", 24),
+    ("docker-endpoint", 24),
+    ("image-pull-progress-deadline", 24),
+    ("experimental-dockershim-root-directory", 24),
+    ("non-masquerade-cidr", 24),
+    ("dynamic-config-dir", 24),
+    ("docker", 24),
+    ("docker-root", 24),
+    ("docker-env-metadata-whitelist", 24),
+    ("docker-only", 24),
+    ("docker-tls", 24),
+    ("docker-tls-ca", 24),
+    ("container-runtime", 27),
+    ("keep-terminated-pod-volumes", 31),
+    ("register-schedulable", 34),
+    ("pod-infra-container-image", 35),
+];
+/// Flags that `kubeadm upgrade` itself takes out of its file in time.
+const KUBEADMS: [&str; 2] = ["container-runtime", "pod-infra-container-image"];
+/// Minor version of the first kubelet with `ExtendWebSocketsToKubelet` on by default.
+const WEBSOCKETS_SINCE: u64 = 36;
 
 /// What stops every plan: a layout that is not ours to change, or no running kubelet. The kubelet is returned
 /// when there is one whose settings can be read.
@@ -79,6 +131,9 @@ pub fn ground(facts: &Facts) -> Result<&Kubelet, Finding> {
         )
     })?;
     if kubelet.command_line.is_empty() {
+        if let Some(unknown) = unknown_flags(kubelet) {
+            return Err(unknown);
+        }
         return Err(KUBELET_NOT_RUNNING.found(
             format!("kubelet.service is {}", if kubelet.unit.active.is_empty() { "not there" } else { &kubelet.unit.active }),
             "Start it and look at `journalctl -u kubelet`; a node that does not serve now could not be brought back either.",
@@ -151,6 +206,13 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings.extend(arguments(kubelet));
+    findings.extend(flags_that_end(view));
+    if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor >= WEBSOCKETS_SINCE {
+        findings.push(EXEC_FAILS.found(
+            format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
+            "Switch the kubelet's feature gate ExtendWebSocketsToKubelet off, or set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false where kubectl runs.",
+        ));
+    }
     let mounted = kubelet.kubeconfig.as_ref().is_some_and(|path| {
         ["/etc/kubernetes/", "/var/lib/kubelet/"]
             .iter()
@@ -169,6 +231,42 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24.
+fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
+    let minor = version::upstream(&kubelet.version)?.minor;
+    let words = kubelet_arguments::compose(&kubelet.unit).ok()?;
+    let unknown: Vec<String> = LOST_FLAGS
+        .iter()
+        .filter(|(name, lost)| *lost <= minor && flags::value(&words, name).is_some())
+        .map(|(name, lost)| format!("--{name} (gone since 1.{lost})"))
+        .collect();
+    (!unknown.is_empty()).then(|| {
+        KUBELET_FLAG_UNKNOWN.found(
+            format!("kubelet {} does not know {}", kubelet.version, super::some(&unknown)),
+            "Remove it from the kubelet's flags (kubeadm-flags.env, /etc/default/kubelet, /etc/sysconfig/kubelet, the unit), and start the kubelet.",
+        )
+    })
+}
+
+/// Flags of this kubelet that it keeps, and that end with a later one.
+fn flags_that_end(view: &View<'_>) -> Option<Finding> {
+    let minor = view.settings.version.minor;
+    let kubeadm = view.facts.layout == Layout::Kubeadm;
+    let leaves_dockershim = view.source.runtime == Runtime::Dockershim;
+    let stays = |name: &str, lost: u64| {
+        // What only dockershim knew goes with it.
+        !(leaves_dockershim && lost == 24 && name != "dynamic-config-dir")
+            && !(kubeadm && KUBEADMS.contains(&name))
+    };
+    let (name, lost) = LOST_FLAGS.into_iter().find(|(name, lost)| {
+        *lost > minor && stays(name, *lost) && flags::value(&view.kubelet.command_line, name).is_some()
+    })?;
+    Some(KUBELET_FLAG_ENDS.found(
+        format!("--{name} is not known to kubelets from 1.{lost} on"),
+        format!("Remove it before the upgrade to 1.{lost}."),
+    ))
 }
 
 /// Flags of the process that its files would not give it now, and the other way round.

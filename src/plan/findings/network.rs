@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{Code, View};
-use crate::plan::finding::Finding;
+use crate::{
+    api::request::Runtime,
+    plan::{finding::Finding, version},
+};
 
 /// kubenet or Docker's own bridge.
 pub const NO_CNI: Code = Code::block(
@@ -19,6 +22,16 @@ pub const CNI_CONFIG_MISSING: Code = Code::block(
 pub const CNI_CONFIG_BROKEN: Code = Code::block(
     "CniConfigBroken",
     "The CNI configuration that comes first cannot be read",
+);
+/// Another configuration could win.
+pub const CNI_CONFIGS_COMPETE: Code = Code::warn(
+    "CniConfigsCompete",
+    "There are several CNI configurations; runtimes take the first in the order of their names",
+);
+/// containerd 1.6.0 to 1.6.3 refuse a configuration without a version.
+pub const CNI_VERSION_MISSING: Code = Code::block(
+    "CniVersionMissing",
+    "The CNI configuration names no `cniVersion`, which the target's version refuses",
 );
 /// A plugin is not there.
 pub const CNI_PLUGIN_MISSING: Code = Code::block(
@@ -41,6 +54,8 @@ pub const CODES: &[Code] = &[
     NO_CNI,
     CNI_CONFIG_MISSING,
     CNI_CONFIG_BROKEN,
+    CNI_CONFIGS_COMPETE,
+    CNI_VERSION_MISSING,
     CNI_PLUGIN_MISSING,
     PORTMAP_MISSING,
     REHEARSAL_ON_HOST_NETWORK,
@@ -63,6 +78,8 @@ const STANDALONE: [&str; 11] = [
 
 /// The plugins of the chain that is used: the first configuration in lexical order.
 struct Chain {
+    /// Whether it says for which version of CNI it is written.
+    versioned: bool,
     /// Types in order.
     types: Vec<String>,
     /// Types of the plugins that give the addresses.
@@ -75,6 +92,10 @@ fn chain(view: &View<'_>) -> Result<Option<Chain>, String> {
     };
     let config: Value =
         serde_json::from_str(&file.text).map_err(|error| format!("{}: {error}", file.path))?;
+    let versioned = config
+        .get("cniVersion")
+        .and_then(Value::as_str)
+        .is_some_and(|version| !version.is_empty());
     let plugins = match config.get("plugins").and_then(Value::as_array) {
         Some(plugins) => plugins.clone(),
         None => vec![config],
@@ -85,6 +106,7 @@ fn chain(view: &View<'_>) -> Result<Option<Chain>, String> {
         .filter(|types| !types.is_empty())
         .ok_or_else(|| format!("{}: there is no plugin, or one has no type", file.path))?;
     Ok(Some(Chain {
+        versioned,
         types,
         ipam: plugins
             .iter()
@@ -126,6 +148,34 @@ pub fn rehearse_in_pod_network(view: &View<'_>) -> bool {
     matches!(chain(view), Ok(Some(chain)) if chain.types.iter().all(|kind| STANDALONE.contains(&&**kind)))
 }
 
+/// Configurations of other tools (podman's, CRI-O's and containerd's bridges) that lie beside the one in use.
+fn competing(view: &View<'_>) -> Vec<Finding> {
+    let names: Vec<String> = view
+        .facts
+        .cni
+        .configs
+        .iter()
+        .map(|file| file.path.to_string())
+        .collect();
+    let Some((used, others)) = names.split_first().filter(|(_, others)| !others.is_empty()) else {
+        return Vec::new();
+    };
+    vec![CNI_CONFIGS_COMPETE.found(
+        format!(
+            "{used} is used; {} would be, if it came first or alone",
+            super::some(others)
+        ),
+        "Make sure that the first one is the cluster's network, and remove what other tools left there.",
+    )]
+}
+
+/// See "troubleshooting CNI plugin-related errors" on kubernetes.io.
+fn refuses_no_version(view: &View<'_>) -> bool {
+    let refusing = semver::Version::new(1, 6, 0)..semver::Version::new(1, 6, 4);
+    view.target.runtime == Runtime::Containerd
+        && version::upstream(&view.target.version).is_some_and(|version| refusing.contains(&version))
+}
+
 /// Checks of the pod network.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let network = &view.source.network;
@@ -152,7 +202,16 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         }
         Ok(Some(chain)) => chain,
     };
-    let mut findings = Vec::new();
+    let mut findings = competing(view);
+    if !chain.versioned && refuses_no_version(view) {
+        findings.push(CNI_VERSION_MISSING.found(
+            format!(
+                "the first file in {} has no cniVersion, and containerd is {}",
+                network.conf_dir, view.target.version
+            ),
+            "Add `\"cniVersion\": \"0.3.1\"` to it, or use containerd 1.6.4 or later.",
+        ));
+    }
     let types = &chain.types;
     if bin_dir(view).is_none() {
         let dirs: Vec<String> = network
