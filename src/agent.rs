@@ -5,6 +5,7 @@
 //!   Node, never the agent's memory: the pod dies in the middle of every switch.
 //! - [`report`]: how the status of the `NodeMigration` is kept (pure).
 //! - [`node`]: what is written to the Node: the cordon, kubeadm's annotation (pure).
+//! - [`cluster`]: what kubeadm remembers and what the server forbids; findings of the preflight.
 //! - [`drain`]: which pods leave the node, and how they are asked to.
 //! - [`identity`]: clients: the node's own for everything on its Node and pods, the service account's for its
 //!   `NodeMigration` alone.
@@ -12,6 +13,7 @@
 //! - [`shell`]: looks, decides, writes the status, acts; over and over.
 //! - [`service`]: `transship agent`.
 
+mod cluster;
 pub mod drain;
 pub mod host;
 pub mod identity;

@@ -10,11 +10,12 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use api_server::{ADMIN, ApiServer, api_server, kubelet};
+use api_server::{ADMIN, ApiServer, RESTRICTED, Release, api_server, kubelet};
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt as _};
+use rstest::rstest;
 use serde_json::{Value, json};
 use transship::agent::drain::evict::{Answer, EvictionVersion, evict};
 use transship::agent::identity::{IdentityError, NodeIdentity};
@@ -31,8 +32,8 @@ struct World {
 }
 
 impl World {
-    async fn new(node: &'static str, namespace: &str) -> Self {
-        let server = api_server().await;
+    async fn new(release: Release, node: &'static str, namespace: &str) -> Self {
+        let server = api_server(release).await;
         let admin = server.client(ADMIN).await;
         let object = serde_json::from_value(json!({ "metadata": { "name": namespace } })).unwrap();
         Api::<Namespace>::all(admin.clone())
@@ -109,9 +110,10 @@ impl World {
     }
 }
 
+#[rstest]
 #[tokio::test]
-async fn an_exhausted_budget_is_named_at_once() {
-    let mut world = World::new("w1", "budget").await;
+async fn an_exhausted_budget_is_named_at_once(#[values(Release::Old, Release::New)] release: Release) {
+    let mut world = World::new(release, "w1", "budget").await;
     let pod = world.running_pod("web").await;
     world.budget("web-budget", "web", 0).await;
 
@@ -130,9 +132,12 @@ async fn an_exhausted_budget_is_named_at_once() {
     assert!(world.is_ending("web").await);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_budget_that_nobody_has_looked_at_is_named_too() {
-    let mut world = World::new("w2", "unobserved").await;
+async fn a_budget_that_nobody_has_looked_at_is_named_too(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let mut world = World::new(release, "w2", "unobserved").await;
     let pod = world.running_pod("web").await;
     world.budget("new-budget", "web", 0).await;
     world.allow("new-budget", 0, Some(0)).await;
@@ -146,9 +151,10 @@ async fn a_budget_that_nobody_has_looked_at_is_named_too() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn what_the_server_refuses_for_ever_is_said() {
-    let mut world = World::new("w3", "refused").await;
+async fn what_the_server_refuses_for_ever_is_said(#[values(Release::Old, Release::New)] release: Release) {
+    let mut world = World::new(release, "w3", "refused").await;
     let pod = world.running_pod("web").await;
     world.budget("one", "web", 1).await;
     world.budget("two", "web", 1).await;
@@ -172,9 +178,10 @@ async fn what_the_server_refuses_for_ever_is_said() {
     );
 }
 
+#[rstest]
 #[tokio::test]
-async fn exactly_the_pod_that_was_meant_is_evicted() {
-    let mut world = World::new("w4", "exactly").await;
+async fn exactly_the_pod_that_was_meant_is_evicted(#[values(Release::Old, Release::New)] release: Release) {
+    let mut world = World::new(release, "w4", "exactly").await;
     let old = world.running_pod("web").await;
     world
         .pods()
@@ -213,9 +220,10 @@ async fn exactly_the_pod_that_was_meant_is_evicted() {
     assert!(world.is_ending("older").await);
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_node_sees_and_evicts_its_own_pods_alone() {
-    let mut world = World::new("w5", "own").await;
+async fn a_node_sees_and_evicts_its_own_pods_alone(#[values(Release::Old, Release::New)] release: Release) {
+    let mut world = World::new(release, "w5", "own").await;
     let mine = world.running_pod("mine").await;
     for exactly in [true, false] {
         let pods = world.identity.pods(exactly).await.unwrap();
@@ -313,7 +321,7 @@ async fn a_certificate_that_the_kubelet_rotates_is_read_again() {
     certificate(directory.path(), "ca.crt", "good.pem");
     certificate(directory.path(), "other.crt", "bad.pem");
     let flag = format!("--client-ca-file={}", directory.path().join("ca.crt").display());
-    let server = ApiServer::start(&[&flag]).await;
+    let server = ApiServer::start(Release::New, &[RESTRICTED, &flag]).await;
     let admin: Api<Node> = Api::all(server.client(ADMIN).await);
     let node = serde_json::from_value(json!({ "metadata": { "name": "w1" } })).unwrap();
     admin.create(&PostParams::default(), &node).await.unwrap();

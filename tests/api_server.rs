@@ -3,15 +3,19 @@
 #[path = "support/api_server.rs"]
 mod api_server;
 
-use api_server::{ADMIN, api_server, kubelet};
+use api_server::{ADMIN, Release, api_server, kubelet};
 use k8s_openapi::api::core::v1::Node;
 use kube::Api;
 use kube::api::PostParams;
+use rstest::rstest;
 use serde_json::json;
 
+#[rstest]
 #[tokio::test]
-async fn a_kubelet_may_change_its_own_node_and_no_other() {
-    let server = api_server().await;
+async fn a_kubelet_may_change_its_own_node_and_no_other(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let server = api_server(release).await;
     let admin: Api<Node> = Api::all(server.client(ADMIN).await);
     for name in ["w1", "w2"] {
         let node = serde_json::from_value(json!({ "metadata": { "name": name } })).unwrap();

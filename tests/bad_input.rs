@@ -12,7 +12,7 @@ mod scenario;
 
 use std::time::{Duration, Instant};
 
-use api_server::{AGENT, api_server};
+use api_server::{AGENT, Release};
 use fleet::Script;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
@@ -27,8 +27,8 @@ const NO_MOMENT: &str = "9999-12-31T23:59:59Z";
 
 #[tokio::test]
 async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
-    let s = Scenario::start(1).await;
-    let server = api_server().await;
+    let s = Scenario::start(Release::Old, 1).await;
+    let server = s.server;
     s.fleet.node("bad1", "bad").await;
     let percent = "spec.strategy.maxUnavailable in body should match '^([1-9][0-9]?|100)%$'";
     for (change, expected) in [
@@ -74,8 +74,8 @@ async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
 
 #[tokio::test]
 async fn the_controller_says_what_this_server_cannot_refuse() {
-    let s = Scenario::start(1).await;
-    let server = api_server().await;
+    let s = Scenario::start(Release::Old, 1).await;
+    let server = s.server;
     s.fleet.node("bad2", "bad").await;
     for (name, change, expected) in [
         (
@@ -87,11 +87,6 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
             "cri-o",
             json!({ "target": { "runtime": "cri-o" } }),
             "spec.target.runtime is cri-o; this version moves nodes to containerd",
-        ),
-        (
-            "cri-dockerd",
-            json!({ "target": { "runtime": "cri-dockerd" } }),
-            "spec.target.runtime is cri-dockerd; this version moves nodes to containerd",
         ),
     ] {
         server.kubectl(&["create", "-f", "-"], &object(name, "bad", &change).to_string());
@@ -107,12 +102,12 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
     }
     assert!(!s.node("bad2").await.labels().contains_key(AGENT_LABEL));
     assert!(s.share("bad2").await.is_none());
-    s.end(&["empty", "cri-o", "cri-dockerd"]).await;
+    s.end(&["empty", "cri-o"]).await;
 }
 
 #[tokio::test]
 async fn a_forged_report_that_cannot_be_read_holds_one_node_and_stops_nothing_else() {
-    let mut s = Scenario::start(1).await;
+    let mut s = Scenario::start(Release::Old, 1).await;
     for (node, group) in [("f1", "f"), ("g1", "g"), ("h1", "h")] {
         s.fleet.node(node, group).await;
     }
@@ -121,7 +116,7 @@ async fn a_forged_report_that_cannot_be_read_holds_one_node_and_stops_nothing_el
     s.until("forged", "draining", |m| message(m).contains("Draining"))
         .await;
 
-    let agent: Api<NodeMigration> = Api::all(api_server().await.client(AGENT).await);
+    let agent: Api<NodeMigration> = Api::all(s.server.client(AGENT).await);
     let forge = async |status: Value| {
         let patch = json!({ "status": status });
         let guarded: Api<DynamicObject> = Api::all_with(
@@ -160,7 +155,7 @@ async fn a_forged_report_that_cannot_be_read_holds_one_node_and_stops_nothing_el
 
 #[tokio::test]
 async fn a_migration_that_cannot_be_read_says_so_and_stops_no_other() {
-    let mut s = Scenario::start(1).await;
+    let mut s = Scenario::start(Release::Old, 1).await;
     for (node, group) in [("i1", "i"), ("j1", "j")] {
         s.fleet.node(node, group).await;
     }
@@ -189,12 +184,7 @@ async fn a_migration_that_cannot_be_read_says_so_and_stops_no_other() {
         assert!(Instant::now() < deadline, "it does not say so: {status}");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert!(
-        s.reasons("strange")
-            .await
-            .iter()
-            .any(|reason| reason == "Unreadable")
-    );
+    s.until_told("strange", "Unreadable").await;
     s.controller().await;
     s.create("plain", "j", json!({})).await;
     s.until_phase("plain", MigrationPhase::Succeeded).await;

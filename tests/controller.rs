@@ -10,22 +10,25 @@ mod fleet;
 #[path = "support/scenario.rs"]
 mod scenario;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use api_server::{AGENT, CONTROLLER, api_server};
+use api_server::{AGENT, CONTROLLER, Release};
 use fleet::Script;
-use kube::ResourceExt as _;
-use kube::api::DeleteParams;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client, ResourceExt as _};
+use rstest::rstest;
 use scenario::{Scenario, message};
 use serde_json::json;
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
-use transship::api::node_migration::NodePhase;
+use transship::api::node_migration::{NodeMigration, NodePhase};
 use transship::api::request::DrainMode;
 use transship::api::{AGENT_LABEL, FINALIZER};
 
+#[rstest]
 #[tokio::test]
-async fn plans_first_and_then_applies_one_by_one() {
-    let s = Scenario::start(1).await;
+async fn plans_first_and_then_applies_one_by_one(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
     for name in ["p1", "p2", "p3"] {
         s.fleet.node(name, "p").await;
     }
@@ -80,9 +83,12 @@ async fn plans_first_and_then_applies_one_by_one() {
     s.end(&["plan"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn control_planes_go_last_alone_and_through_their_gates() {
-    let s = Scenario::start(1).await;
+async fn control_planes_go_last_alone_and_through_their_gates(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
     for name in ["k1", "k2"] {
         s.fleet.node(name, "k").await;
     }
@@ -131,9 +137,10 @@ async fn control_planes_go_last_alone_and_through_their_gates() {
     s.end(&["ordered"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn pods_stay_where_there_is_no_other_node() {
-    let s = Scenario::start(1).await;
+async fn pods_stay_where_there_is_no_other_node(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
     s.fleet.node("n1", "n").await;
     s.create("alone", "n", json!({})).await;
     s.until_phase("alone", MigrationPhase::Succeeded).await;
@@ -154,9 +161,10 @@ async fn pods_stay_where_there_is_no_other_node() {
     s.end(&["alone"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn the_brake_stops_and_an_edit_tries_again() {
-    let s = Scenario::start(1).await;
+async fn the_brake_stops_and_an_edit_tries_again(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
     for name in ["b1", "b2", "b3"] {
         s.fleet.node(name, "b").await;
     }
@@ -180,9 +188,12 @@ async fn the_brake_stops_and_an_edit_tries_again() {
     s.end(&["brake"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other() {
-    let s = Scenario::start(1).await;
+async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
     for name in ["m1", "m2", "m3"] {
         s.fleet.node(name, "m").await;
     }
@@ -217,9 +228,12 @@ async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other() {
     s.end(&["middle"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent() {
-    let s = Scenario::start(1).await;
+async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
     s.fleet.node("d1", "d").await;
     s.fleet.script("d1", Script::Hang);
     s.create("deleted", "d", json!({})).await;
@@ -252,29 +266,27 @@ async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent
     s.end(&[]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn why_nothing_happens_is_always_said() {
-    let s = Scenario::start(1).await;
+async fn why_nothing_happens_is_always_said(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
     s.fleet.node("q1", "q").await;
     s.fleet.node("q2", "q").await;
-    // The schema of this server cannot refuse these; the controller does.
-    s.create("invalid", "q", json!({ "nodeSelector": {} })).await;
-    let invalid = s
-        .until("invalid", "a reason", |m| {
-            message(m).contains("spec.nodeSelector is empty")
-        })
-        .await;
-    let conditions = invalid.status.unwrap().conditions;
-    assert!(
-        conditions
-            .iter()
-            .any(|c| c.type_ == "Progressing" && c.status == "False" && c.reason == "InvalidSpec")
-    );
-    assert!(
-        conditions
-            .iter()
-            .any(|c| c.type_ == "Degraded" && c.status == "True")
-    );
+    if release == Release::Old {
+        // The schema of this server cannot refuse this; the controller does.
+        s.create("invalid", "q", json!({ "nodeSelector": {} })).await;
+        let invalid = s
+            .until("invalid", "a reason", |m| {
+                message(m).contains("spec.nodeSelector is empty")
+            })
+            .await;
+        let conditions = invalid.status.unwrap().conditions;
+        let has = |kind: &str, status: &str, reason: &str| {
+            let fits = |c: &&Condition| (&*c.type_, &*c.status, &*c.reason) == (kind, status, reason);
+            conditions.iter().any(|c| fits(&c))
+        };
+        assert!(has("Progressing", "False", "InvalidSpec") && has("Degraded", "True", "InvalidSpec"));
+    }
 
     s.create("nobody", "nobody", json!({})).await;
     s.until("nobody", "a reason", |m| message(m).contains("chooses no node"))
@@ -303,17 +315,29 @@ async fn why_nothing_happens_is_always_said() {
     s.until_phase("paused", MigrationPhase::Succeeded).await;
 
     let changed = json!({ "target": { "runtime": "containerd", "keepSource": true } });
-    s.edit("paused", changed).await;
-    s.until("paused", "a reason", |m| {
-        message(m).contains("spec.target is another than before")
-    })
-    .await;
+    match release {
+        Release::Old => {
+            s.edit("paused", changed).await;
+            s.until("paused", "a reason", |m| {
+                message(m).contains("spec.target is another than before")
+            })
+            .await;
+        }
+        Release::New => {
+            let refused = s.try_edit("paused", changed).await.unwrap_err().to_string();
+            assert!(
+                refused.contains("spec.target: it cannot change once a node was started"),
+                "{refused}"
+            );
+        }
+    }
     s.end(&["invalid", "nobody", "paused"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn two_controllers_at_once_keep_the_budget() {
-    let s = Scenario::start(2).await;
+async fn two_controllers_at_once_keep_the_budget(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 2).await;
     for number in 0..8 {
         s.fleet.node(&format!("t{number}"), "t").await;
     }
@@ -324,9 +348,12 @@ async fn two_controllers_at_once_keep_the_budget() {
     s.end(&["two"]).await;
 }
 
+#[rstest]
 #[tokio::test]
-async fn a_second_migration_leaves_the_nodes_of_an_active_one() {
-    let s = Scenario::start(1).await;
+async fn a_second_migration_leaves_the_nodes_of_an_active_one(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
     s.fleet.node("o1", "o").await;
     s.fleet.script("o1", Script::Hang);
     s.create("first", "o", json!({})).await;
@@ -351,10 +378,60 @@ async fn a_second_migration_leaves_the_nodes_of_an_active_one() {
     s.end(&["second"]).await;
 }
 
+/// The chart's admission policy: the token of the agent's pod says on which node it is.
 #[tokio::test]
-async fn the_accounts_may_do_nothing_else() {
-    let s = Scenario::start(0).await;
-    let server = api_server().await;
+async fn an_agent_reports_on_its_own_node_alone() {
+    let s = Scenario::start(Release::New, 0).await;
+    let shares: Api<NodeMigration> = Api::all(s.admin.clone());
+    for name in ["v1", "v2"] {
+        s.fleet.node(name, "v").await;
+        let uid = s.node(name).await.uid();
+        let share = json!({ "metadata": { "name": name }, "spec": { "nodeUid": uid, "action": "Plan",
+            "migration": { "name": "m", "uid": "m", "generation": 1 }, "target": { "runtime": "containerd" } } });
+        shares
+            .create(&PostParams::default(), &serde_json::from_value(share).unwrap())
+            .await
+            .unwrap();
+    }
+    let report = async |client: Client, name: &str| {
+        let patch = json!({ "apiVersion": "transship.dev/v1alpha1", "kind": "NodeMigration",
+            "status": { "message": "hello", "phase": "Failed" } });
+        Api::<NodeMigration>::all(client)
+            .patch_status(name, &PatchParams::apply("test").force(), &Patch::Apply(&patch))
+            .await
+            .map_err(|error| error.to_string())
+    };
+    // The server takes a moment to learn of a policy.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let refused = loop {
+        match report(s.fleet.agent("v1"), "v2").await {
+            Err(refused) => break refused,
+            Ok(_) => assert!(Instant::now() < deadline, "v1's agent may write v2's status"),
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(
+        refused.contains("an agent may report on its own node only"),
+        "{refused}"
+    );
+    assert_eq!(report(s.fleet.agent("v1"), "v1").await.unwrap().name_any(), "v1");
+    assert_eq!(report(s.fleet.agent("v2"), "v2").await.unwrap().name_any(), "v2");
+    // A token that is bound to no pod says nothing of a node.
+    let unbound = report(s.server.client(AGENT).await, "v1").await.unwrap_err();
+    assert!(
+        unbound.contains("an agent may report on its own node only"),
+        "{unbound}"
+    );
+    // It binds agents, and nobody else.
+    report(s.admin.clone(), "v1").await.unwrap();
+    s.end(&[]).await;
+}
+
+#[rstest]
+#[tokio::test]
+async fn the_accounts_may_do_nothing_else(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 0).await;
+    let server = s.server;
     let may = |user: &str, arguments: &[&str]| {
         let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {
             "user": user, "groups": ["system:serviceaccounts", "system:authenticated"],

@@ -5,12 +5,13 @@
 #[path = "support/api_server.rs"]
 mod api_server;
 
-use api_server::{ADMIN, ApiServer};
+use api_server::{ADMIN, ApiServer, Release, api_server};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::Api;
-use kube::api::PostParams;
+use kube::api::{Patch, PatchParams, PostParams};
+use rstest::rstest;
 use serde_json::{Value, json};
 use transship::api::crd::{self, Cel};
 use transship::api::migration::RuntimeMigration;
@@ -60,10 +61,13 @@ fn migration(change: &Value) -> Value {
     })
 }
 
-/// 1.23 evaluates rules in CEL behind its gate, but does not know `oldSelf` yet: those are left out here.
+/// 1.23 evaluates rules in CEL behind its gate, but does not know `oldSelf` yet: those are left out there.
+#[rstest]
+#[case(Release::Old, &["--feature-gates=CustomResourceValidationExpressions=true"])]
+#[case(Release::New, &[])]
 #[tokio::test]
-async fn the_api_server_and_the_controller_agree() {
-    let server = ApiServer::start(&["--feature-gates=CustomResourceValidationExpressions=true"]).await;
+async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[case] flags: &[&str]) {
+    let server = ApiServer::start(release, flags).await;
     let client = server.client(ADMIN).await;
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     let [mut definition, _] = crd::all(Cel::With);
@@ -75,7 +79,7 @@ async fn the_api_server_and_the_controller_agree() {
         .as_mut()
         .unwrap();
     let rules = schema.x_kubernetes_validations.as_mut().unwrap();
-    rules.retain(|rule| !rule.rule.contains("oldSelf"));
+    rules.retain(|rule| release == Release::New || !rule.rule.contains("oldSelf"));
     assert!(!rules.is_empty());
     definitions
         .create(&PostParams::default(), &definition)
@@ -138,6 +142,65 @@ async fn the_api_server_and_the_controller_agree() {
         assert_eq!(answer.is_ok(), accepted, "API server, {change}: {answer:?}");
         assert_eq!(by_controller, accepted, "controller, {change}");
     }
+}
+
+/// What `oldSelf` guards, on a server that knows it: the same that the controller says on older ones.
+#[tokio::test]
+async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
+    let client = api_server(Release::New).await.client(ADMIN).await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for definition in crd::all(Cel::With) {
+        definitions
+            .create(&PostParams::default(), &definition)
+            .await
+            .unwrap();
+    }
+    let objects: Api<kube::core::DynamicObject> =
+        Api::all_with(client, &kube::core::ApiResource::erase::<RuntimeMigration>(&()));
+    wait_until_served(&objects).await;
+    let mut object = migration(&json!({ "mode": "Plan" }));
+    object["metadata"] = json!({ "name": "m" });
+    let created = objects
+        .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
+        .await;
+    created.unwrap();
+    let edit = async |spec: &Value| {
+        let patch = json!({ "spec": spec });
+        objects
+            .patch("m", &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .map_err(|error| error.to_string())
+    };
+    edit(&json!({ "mode": "Apply", "target": { "keepSource": true } }))
+        .await
+        .unwrap();
+    let started = json!({ "status": { "started": {
+        "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
+        "target": { "runtime": "containerd", "keepSource": true } } } });
+    objects
+        .patch_status("m", &PatchParams::default(), &Patch::Merge(&started))
+        .await
+        .unwrap();
+
+    for (change, expected) in [
+        (
+            json!({ "mode": "Plan" }),
+            "spec.mode: it cannot go back once a node was started",
+        ),
+        (
+            json!({ "nodeSelector": { "matchLabels": { "more": "" } } }),
+            "spec.nodeSelector: it cannot change once a node was started",
+        ),
+        (
+            json!({ "target": { "runtime": "cri-dockerd" } }),
+            "spec.target: it cannot change once a node was started",
+        ),
+    ] {
+        let refused = edit(&change).await.unwrap_err();
+        assert!(refused.contains(expected), "{change}: {refused}");
+    }
+    let free = json!({ "paused": true, "strategy": { "maxUnavailable": 3, "controlPlane": "First" } });
+    edit(&free).await.unwrap();
 }
 
 async fn wait_until_served(objects: &Api<kube::core::DynamicObject>) {

@@ -6,7 +6,7 @@ pub mod pod;
 use crate::{
     api::node_migration::NodeMigrationSpec,
     executor::{control::Order, progress::Progress},
-    plan::{digest::Digest, document::Plan, planner::Outcome},
+    plan::{digest::Digest, document::Plan, findings::kubeadm, planner::Outcome},
 };
 
 /// A request to the host that failed, in a sentence that names the object and the cause.
@@ -23,6 +23,8 @@ pub struct Planned {
     pub words: Vec<String>,
     /// What would change in every file; no secrets.
     pub diff: String,
+    /// The node as kubeadm's memory has to fit it, where kubeadm made it.
+    pub kubeadm: Option<kubeadm::Node>,
 }
 
 /// One attempt at a migration, as its control directory and systemd show it.

@@ -7,13 +7,13 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{
     Api, Client, Config,
     api::{ListParams, Patch, PatchParams, VersionMatch},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::drain::evict::{Answer, EvictionVersion, evict};
 use crate::api::request::Drain;
@@ -45,6 +45,12 @@ pub enum IdentityError {
 }
 
 impl IdentityError {
+    /// Whether the object is not there, or not for this identity to read.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Api { error, .. }
+            if matches!(&**error, kube::Error::Api(status) if matches!(status.code, 403 | 404)))
+    }
+
     /// Whether the API server is away or busy, which is waited for and never a failure.
     pub fn is_absence(&self) -> bool {
         match self {
@@ -181,6 +187,42 @@ impl NodeIdentity {
             .await
             .map_err(failed("list the pods of the node"));
         self.judge(result.map(|list| list.items))
+    }
+
+    /// A ConfigMap of `kube-system`; kubeadm lets nodes read its own.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn config_map(&mut self, name: &str) -> Result<ConfigMap, IdentityError> {
+        let (client, _) = self.client().await?;
+        Api::namespaced(client, "kube-system")
+            .get(name)
+            .await
+            .map_err(failed("read a ConfigMap of kubeadm"))
+    }
+
+    /// Whether the server keeps the node from what NodeRestriction forbids. It is tried, and nothing is changed: a
+    /// label of the reserved kind on the own Node, as a dry run.
+    ///
+    /// # Errors
+    /// See [`IdentityError`].
+    pub async fn is_restricted(&mut self) -> Result<bool, IdentityError> {
+        let (client, _) = self.client().await?;
+        let parameters = PatchParams {
+            dry_run: true,
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let label =
+            json!({ "metadata": { "labels": { "node-restriction.kubernetes.io/transship": "probe" } } });
+        let tried = Api::<Node>::all(client)
+            .patch(&self.node, &parameters, &Patch::Merge(label))
+            .await;
+        match tried {
+            Ok(_) => Ok(false),
+            Err(kube::Error::Api(status)) if status.code == 403 => Ok(true),
+            Err(error) => Err(failed("try what NodeRestriction forbids")(error)),
+        }
     }
 
     /// Asks for the eviction of a pod.

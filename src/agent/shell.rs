@@ -12,6 +12,7 @@ use kube::{
 use serde_json::json;
 
 use super::{
+    cluster,
     drain::{Survey, evict::Answer},
     host::{Host, HostError, Planned, Run},
     identity::{self, FIELD_MANAGER, IdentityError, NodeIdentity},
@@ -22,6 +23,7 @@ use crate::{
     api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
     executor::progress::State,
     metrics::Metrics,
+    plan::planner::Verdict,
 };
 
 /// Time until the next look while something goes on.
@@ -260,7 +262,11 @@ impl<H: Host> Agent<H> {
             Act::Wait => return Ok(SOON),
             Act::Plan => {
                 let images = images_to_come_back(&look.pods, migration, &self.me.namespace);
-                let planned = self.host.plan(run, &migration.spec, images).await?;
+                let mut planned = self.host.plan(run, &migration.spec, images).await?;
+                if planned.outcome.verdict != Verdict::AlreadyThere {
+                    let more = cluster::findings(&mut self.node, planned.kubeadm.as_ref()).await?;
+                    planned.outcome.findings.extend(more);
+                }
                 self.planned = Some((planned_for, planned));
             }
             Act::Install(plan) => {

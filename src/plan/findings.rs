@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod containers;
 pub mod drain;
 pub mod images;
+pub mod kubeadm;
 pub mod kubelet;
 pub mod network;
 pub mod prerequisites;
@@ -179,6 +180,7 @@ pub fn all_codes() -> Vec<Code> {
         storage::CODES,
         settings::CODES,
         drain::CODES,
+        kubeadm::CODES,
         &[ALLOWED_CODE_UNKNOWN],
     ]
     .concat()
@@ -279,6 +281,7 @@ mod tests {
             include_str!("findings/storage.rs"),
             include_str!("findings/settings.rs"),
             include_str!("findings/drain.rs"),
+            include_str!("findings/kubeadm.rs"),
             include_str!("findings.rs"),
         ];
         let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");

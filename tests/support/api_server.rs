@@ -1,4 +1,5 @@
-//! A real kube-apiserver with its etcd, one for each test binary: `#[path = "support/api_server.rs"] mod api_server;`.
+//! A real kube-apiserver with its etcd, one of each release for a test binary:
+//! `#[path = "support/api_server.rs"] mod api_server;`.
 //!
 //! The binaries come from the lab's cache. There is no controller manager, no scheduler and no kubelet: a test plays
 //! them. Identities are static tokens, and authorization is the real `Node,RBAC` with `NodeRestriction`, so what the
@@ -24,7 +25,35 @@ use kube::config::{
     AuthInfo, Cluster, Context, KubeConfigOptions, Kubeconfig, NamedAuthInfo, NamedCluster, NamedContext,
 };
 use kube::{Client, Config};
+use serde_json::json;
 use tokio::sync::OnceCell;
+
+/// A release of Kubernetes whose parts the lab builds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Release {
+    /// 1.23.17: no rules in CEL, no admission policies, tokens that do not name their node.
+    Old,
+    /// 1.36.3: all of these.
+    New,
+}
+
+impl Release {
+    /// Kubernetes and the etcd that serves it.
+    const fn parts(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Old => ("kubernetes-1.23.17", "etcd-bookworm"),
+            Self::New => ("kubernetes-1.36.3", "etcd-3.6.16"),
+        }
+    }
+
+    /// The plain manifest for a server of this release.
+    pub const fn manifest(self) -> &'static str {
+        match self {
+            Self::Old => concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install-1.22.yaml"),
+            Self::New => concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install.yaml"),
+        }
+    }
+}
 
 /// The namespace that the chart is installed into.
 pub const NAMESPACE: &str = "transship";
@@ -35,7 +64,7 @@ pub const CONTROLLER: &str = "system:serviceaccount:transship:transship-controll
 /// The service account of the chart's agent.
 pub const AGENT: &str = "system:serviceaccount:transship:transship-agent";
 
-/// The identity of the kubelet of a node (`w1` to `w5`).
+/// The identity of the kubelet of a node (`w1` to `w6`).
 pub fn kubelet(node: &str) -> String {
     format!("system:node:{node}")
 }
@@ -43,19 +72,26 @@ pub fn kubelet(node: &str) -> String {
 /// A running API server.
 #[derive(Debug)]
 pub struct ApiServer {
+    release: Release,
     url: String,
 }
 
-static SERVER: OnceCell<ApiServer> = OnceCell::const_new();
+static SERVERS: [OnceCell<ApiServer>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
 
-/// The API server of this test binary; the first caller starts it.
-pub async fn api_server() -> &'static ApiServer {
-    SERVER.get_or_init(|| ApiServer::start(&[])).await
+/// The API server of this release in this test binary; the first caller starts it.
+pub async fn api_server(release: Release) -> &'static ApiServer {
+    SERVERS[release as usize]
+        .get_or_init(|| ApiServer::start(release, &[RESTRICTED]))
+        .await
 }
 
+/// Confines a kubelet to its own node, as kubeadm does.
+pub const RESTRICTED: &str = "--enable-admission-plugins=NodeRestriction";
+
 impl ApiServer {
-    /// Starts an API server with more flags than the usual ones and waits until it is ready.
-    pub async fn start(flags: &[&str]) -> Self {
+    /// Starts an API server with more flags than those that all have, and waits until it is ready.
+    pub async fn start(release: Release, flags: &[&str]) -> Self {
+        let (kubernetes, etcd) = release.parts();
         let directory = directory();
         let (etcd_port, etcd_peer, port) = (free_port(), free_port(), free_port());
         fs::write(directory.join("tokens.csv"), tokens()).unwrap();
@@ -72,8 +108,9 @@ impl ApiServer {
         );
 
         let etcd_url = format!("http://127.0.0.1:{etcd_port}");
-        let mut etcd = Command::new(part("etcd-bookworm", "etcd"));
-        etcd.arg("--data-dir")
+        let mut store = Command::new(part(etcd, "etcd"));
+        store
+            .arg("--data-dir")
             .arg(directory.join("etcd"))
             .args([
                 "--listen-client-urls",
@@ -82,9 +119,9 @@ impl ApiServer {
                 &etcd_url,
             ])
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{etcd_peer}"));
-        spawn(etcd, &directory.join("etcd.log"));
+        spawn(store, &directory.join("etcd.log"));
 
-        let mut server = Command::new(part("kubernetes-1.23.17", "kube-apiserver"));
+        let mut server = Command::new(part(kubernetes, "kube-apiserver"));
         server
             .arg(format!("--etcd-servers={etcd_url}"))
             .args(["--bind-address=127.0.0.1", &format!("--secure-port={port}")])
@@ -93,10 +130,7 @@ impl ApiServer {
                 "--token-auth-file={}",
                 directory.join("tokens.csv").display()
             ))
-            .args([
-                "--authorization-mode=Node,RBAC",
-                "--enable-admission-plugins=NodeRestriction",
-            ])
+            .arg("--authorization-mode=Node,RBAC")
             // Without a controller manager no service account exists that a pod could be given.
             .arg("--disable-admission-plugins=ServiceAccount")
             .args([
@@ -109,6 +143,7 @@ impl ApiServer {
         spawn(server, &directory.join("kube-apiserver.log"));
 
         let started = Self {
+            release,
             url: format!("https://127.0.0.1:{port}"),
         };
         started.wait_until_ready(&directory).await;
@@ -134,8 +169,31 @@ impl ApiServer {
 
     /// A client that speaks as one of the identities.
     pub async fn client(&self, user: &str) -> Client {
+        self.client_with(&token(user)).await
+    }
+
+    /// A client that speaks as a new pod of the agent's DaemonSet on this node, with the token that a kubelet would
+    /// have given to it.
+    pub async fn agent_on(&self, node: &str) -> Client {
+        let (_, account) = AGENT.rsplit_once(':').unwrap();
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": format!("agent-of-{node}"), "namespace": NAMESPACE },
+            "spec": { "nodeName": node, "serviceAccountName": account, "hostNetwork": true,
+                "containers": [{ "name": "agent", "image": "transship" }] } });
+        self.kubectl(&["create", "-f", "-"], &pod.to_string());
+        let request = json!({ "apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": { "audiences": [], "boundObjectRef": { "apiVersion": "v1", "kind": "Pod",
+                "name": format!("agent-of-{node}") } } });
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
+        let answer = self.kubectl(&["create", "--raw", &path, "-f", "-"], &request.to_string());
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        self.client_with(answer["status"]["token"].as_str().unwrap())
+            .await
+    }
+
+    async fn client_with(&self, token: &str) -> Client {
         let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(self.kubeconfig(user), &options)
+        let config = Config::from_custom_kubeconfig(self.kubeconfig_with(token), &options)
             .await
             .unwrap();
         Client::try_from(config).unwrap()
@@ -143,6 +201,10 @@ impl ApiServer {
 
     /// A kubeconfig for one of the identities.
     pub fn kubeconfig(&self, user: &str) -> Kubeconfig {
+        self.kubeconfig_with(&token(user))
+    }
+
+    fn kubeconfig_with(&self, token: &str) -> Kubeconfig {
         let named = || "test".to_owned();
         Kubeconfig {
             clusters: vec![NamedCluster {
@@ -157,7 +219,7 @@ impl ApiServer {
             auth_infos: vec![NamedAuthInfo {
                 name: named(),
                 auth_info: Some(AuthInfo {
-                    token: Some(token(user).into()),
+                    token: Some(token.to_owned().into()),
                     ..AuthInfo::default()
                 }),
                 ..NamedAuthInfo::default()
@@ -184,7 +246,7 @@ impl ApiServer {
 
     /// The same; its error is what kubectl says when it fails.
     pub fn try_kubectl(&self, arguments: &[&str], input: &str) -> Result<String, String> {
-        let mut child = Command::new(part("kubernetes-1.23.17", "kubectl"))
+        let mut child = Command::new(part(self.release.parts().0, "kubectl"))
             .args([
                 "--server",
                 &self.url,
@@ -292,7 +354,7 @@ fn token(user: &str) -> String {
 
 fn tokens() -> String {
     let accounts = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
-    let nodes = (1..=5).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
+    let nodes = (1..=6).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
     [
         (ADMIN.to_owned(), "system:masters".to_owned()),
         (CONTROLLER.to_owned(), accounts.clone()),

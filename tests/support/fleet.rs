@@ -1,5 +1,5 @@
 //! Nodes that exist in the API alone, and an agent that plays its part on them from a script: it writes statuses with
-//! the agent's own service account, one phase at a time, and changes the Node as a kubelet would.
+//! the token of the agent's pod there, one phase at a time, and changes the Node as a kubelet would.
 
 #![allow(dead_code, unreachable_pub, reason = "every test binary uses its own part")]
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::api_server::{ApiServer, NAMESPACE};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
@@ -39,16 +40,18 @@ pub enum Script {
 #[derive(Clone)]
 pub struct Fleet {
     admin: Client,
-    agent: Client,
+    server: &'static ApiServer,
+    agents: Arc<Mutex<BTreeMap<String, Client>>>,
     scripts: Arc<Mutex<BTreeMap<String, Script>>>,
     most: Arc<AtomicUsize>,
 }
 
 impl Fleet {
-    pub fn new(admin: Client, agent: Client) -> Self {
+    pub fn new(admin: Client, server: &'static ApiServer) -> Self {
         Self {
             admin,
-            agent,
+            server,
+            agents: Arc::default(),
             scripts: Arc::default(),
             most: Arc::default(),
         }
@@ -71,6 +74,8 @@ impl Fleet {
             .patch(name, &PatchParams::default(), &Patch::Merge(&untainted))
             .await
             .unwrap();
+        let agent = self.server.agent_on(name).await;
+        self.agents.lock().unwrap().insert(name.to_owned(), agent);
         self.scripts
             .lock()
             .unwrap()
@@ -116,6 +121,11 @@ impl Fleet {
             .unwrap();
     }
 
+    /// The identity of the agent's pod on a node.
+    pub fn agent(&self, node: &str) -> Client {
+        self.agents.lock().unwrap()[node].clone()
+    }
+
     pub fn script(&self, name: &str, script: Script) {
         self.scripts.lock().unwrap().insert(name.to_owned(), script);
     }
@@ -129,8 +139,7 @@ impl Fleet {
     pub async fn play(self) {
         loop {
             tokio::time::sleep(Duration::from_millis(60)).await;
-            let shares: Api<NodeMigration> = Api::all(self.agent.clone());
-            let guarded: Api<DeserializeGuard<NodeMigration>> = Api::all(self.agent.clone());
+            let guarded: Api<DeserializeGuard<NodeMigration>> = Api::all(self.admin.clone());
             let Ok(all) = guarded.list(&ListParams::default()).await else {
                 continue;
             };
@@ -141,12 +150,12 @@ impl Fleet {
                 .count();
             self.most.fetch_max(under_way, Ordering::Relaxed);
             for share in all {
-                self.step(&shares, &share).await;
+                self.step(&share).await;
             }
         }
     }
 
-    async fn step(&self, shares: &Api<NodeMigration>, share: &NodeMigration) {
+    async fn step(&self, share: &NodeMigration) {
         let name = share.name_any();
         let Some(script) = self.scripts.lock().unwrap().get(&name).copied() else {
             return;
@@ -186,7 +195,7 @@ impl Fleet {
             "nodeUid": of.node_uid, "phase": next, "message": format!("the script says {}", next.name()),
             "findings": [], "stepsDone": 0, "times": [], "conditions": [],
         } });
-        shares
+        Api::<NodeMigration>::all(self.agent(&name))
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
@@ -199,9 +208,11 @@ impl Fleet {
         for name in names {
             nodes.delete(&name, &DeleteParams::default()).await.unwrap();
         }
-        let pods: Api<Pod> = Api::namespaced(self.admin.clone(), "kube-system");
-        pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default())
-            .await
-            .unwrap();
+        for namespace in ["kube-system", NAMESPACE] {
+            let pods: Api<Pod> = Api::namespaced(self.admin.clone(), namespace);
+            pods.delete_collection(&DeleteParams::default().grace_period(0), &ListParams::default())
+                .await
+                .unwrap();
+        }
     }
 }

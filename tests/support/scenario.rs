@@ -6,7 +6,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::api_server::{ADMIN, AGENT, ApiServer, CONTROLLER, NAMESPACE, api_server};
+use crate::api_server::{ADMIN, ApiServer, CONTROLLER, NAMESPACE, Release, api_server};
 use crate::fleet::Fleet;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
@@ -22,27 +22,27 @@ use transship::controller::Leader;
 use transship::metrics::Metrics;
 
 /// One scenario at a time: controllers see the whole cluster.
-static TURN: Mutex<()> = Mutex::const_new(());
-static INSTALLED: OnceCell<()> = OnceCell::const_new();
+static TURNS: [Mutex<()>; 2] = [Mutex::const_new(()), Mutex::const_new(())];
+static INSTALLED: [OnceCell<()>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
 
 /// Controllers, the nodes that they see, and the agents there.
 pub struct Scenario {
     pub fleet: Fleet,
     pub migrations: Api<RuntimeMigration>,
     pub admin: Client,
+    pub server: &'static ApiServer,
     tasks: JoinSet<()>,
     _turn: MutexGuard<'static, ()>,
 }
 
 impl Scenario {
     /// Installs what the chart installs, and starts agents and `controllers` controllers.
-    pub async fn start(controllers: usize) -> Self {
-        let turn = TURN.lock().await;
-        let server: &ApiServer = api_server().await;
-        INSTALLED
+    pub async fn start(release: Release, controllers: usize) -> Self {
+        let turn = TURNS[release as usize].lock().await;
+        let server = api_server(release).await;
+        INSTALLED[release as usize]
             .get_or_init(|| async {
-                let manifest = concat!(env!("CARGO_MANIFEST_DIR"), "/manifests/install-1.22.yaml");
-                server.kubectl(&["apply", "-f", manifest], "");
+                server.kubectl(&["apply", "-f", release.manifest()], "");
                 server.kubectl(
                     &[
                         "wait",
@@ -56,13 +56,14 @@ impl Scenario {
             })
             .await;
         let admin = server.client(ADMIN).await;
-        let fleet = Fleet::new(admin.clone(), server.client(AGENT).await);
+        let fleet = Fleet::new(admin.clone(), server);
         let mut tasks = JoinSet::new();
         tasks.spawn(fleet.clone().play());
         let mut started = Self {
             fleet,
             migrations: Api::all(admin.clone()),
             admin,
+            server,
             tasks,
             _turn: turn,
         };
@@ -75,7 +76,7 @@ impl Scenario {
     /// Starts one more controller.
     pub async fn controller(&mut self) {
         let leader = Leader {
-            client: api_server().await.client(CONTROLLER).await,
+            client: self.server.client(CONTROLLER).await,
             namespace: NAMESPACE.to_owned(),
             identity: format!("controller-{}", self.tasks.len()),
             own_node: None,
@@ -95,11 +96,14 @@ impl Scenario {
     }
 
     pub async fn edit(&self, name: &str, spec: Value) {
+        self.try_edit(name, spec).await.unwrap();
+    }
+
+    pub async fn try_edit(&self, name: &str, spec: Value) -> kube::Result<RuntimeMigration> {
         let patch = json!({ "spec": spec });
         self.migrations
             .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await
-            .unwrap();
     }
 
     /// Waits until the migration is as the closure says, and returns it.
@@ -173,6 +177,15 @@ impl Scenario {
             .filter(|event| of(event))
             .filter_map(|event| event.reason.clone())
             .collect()
+    }
+
+    /// Waits for an event: it is written after the status.
+    pub async fn until_told(&self, regarding: &str, reason: &str) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !self.reasons(regarding).await.iter().any(|told| told == reason) {
+            assert!(Instant::now() < deadline, "{regarding} has no event {reason}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Removes what the scenario made; there is no garbage collector here.

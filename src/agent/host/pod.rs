@@ -21,6 +21,7 @@ use crate::{
     plan::{
         digest::Digest,
         document::Plan,
+        findings::kubeadm,
         host_path::{HostPath, NotAHostPath},
         planner::{self, Request},
         words,
@@ -162,6 +163,7 @@ impl Host for PodHost {
         Ok(Planned {
             words: plan.map(Plan::words).unwrap_or_default(),
             diff: plan.map(|plan| words::diff(plan, &facts)).unwrap_or_default(),
+            kubeadm: kubeadm::Node::of(&facts, spec.target.runtime),
             outcome,
         })
     }

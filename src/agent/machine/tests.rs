@@ -7,11 +7,7 @@ use super::*;
 use crate::{
     api::request::DrainMode,
     executor::progress::{Progress, State},
-    plan::{
-        document::{FORMAT, PlannedStep, Section},
-        planner::{Outcome, Verdict},
-        step::{KubeletStep, Step},
-    },
+    plan::planner::{Outcome, Verdict},
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -21,22 +17,7 @@ fn at(second: i64) -> Timestamp {
 }
 
 fn plan() -> Plan {
-    let step = |section, run| PlannedStep {
-        section,
-        does: Step::Kubelet(KubeletStep { run }),
-    };
-    Plan {
-        format: FORMAT,
-        migration: "m1-1".to_owned(),
-        node: "w1".to_owned(),
-        machine_id: "0".repeat(32),
-        source: (Runtime::Dockershim, "20.10.24".to_owned()),
-        target: (Runtime::Containerd, "1.6.20".to_owned()),
-        confirm_within_secs: 300,
-        rollback_automatic: true,
-        findings: Vec::new(),
-        steps: vec![step(Section::Switch, false), step(Section::Switch, true)],
-    }
+    serde_json::from_str(include_str!("../../../tests/support/plan.json")).unwrap()
 }
 
 fn progress(state: State) -> Progress {
@@ -364,6 +345,7 @@ fn planned(verdict: Verdict) -> Planned {
         },
         words: Vec::new(),
         diff: String::new(),
+        kubeadm: None,
     }
 }
 
