@@ -1,7 +1,9 @@
-//! The host: files under a root prefix, systemd over D-Bus, subprocesses. Only this module and `inspect` and
+//! The host: files under a root prefix, systemd over D-Bus, subprocesses, archives from elsewhere. Only this module and `inspect` and
 //! `executor` above it touch the machine.
 
+pub mod archive;
 pub mod bus;
 pub mod command;
+pub mod fetch;
 pub mod files;
 pub mod systemd;

@@ -7,7 +7,8 @@
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people.
 //! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
 //!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
-//!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried.
+//!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried,
+//!   [`install`] where the target's files come from.
 
 pub mod assembler;
 pub mod cargo;
@@ -18,6 +19,7 @@ pub mod facts;
 pub mod finding;
 pub mod findings;
 pub mod host_path;
+pub mod install;
 pub mod kubelet_arguments;
 pub mod kubelet_endpoint;
 pub mod kubelet_settings;

@@ -5,6 +5,7 @@
 //! - [`reference`](mod@reference), [`transfer`]: names of images; carrying an image from one store to another.
 //! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
+//! - [`program`]: asking a runtime's program which version it is.
 //! - [`kubelet`]: asking the kubelet how it is.
 
 pub mod cni_del;
@@ -13,13 +14,17 @@ pub mod docker;
 pub mod hosted;
 pub mod kubelet;
 pub mod pods;
+pub mod program;
 pub use crate::plan::reference;
 pub mod rehearsal;
 pub mod transfer;
 
 use std::collections::BTreeSet;
 
-use crate::plan::step::{ClearPods, Endpoint, Rehearsal, StopPods};
+use crate::plan::{
+    host_path::HostPath,
+    step::{ClearPods, Endpoint, Rehearsal, StopPods},
+};
 
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
 #[derive(Debug, thiserror::Error)]
@@ -80,6 +85,8 @@ pub trait Runtimes {
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
     /// Asks a runtime how it is.
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
+    /// What a runtime's daemon prints when it is run with `--version`.
+    async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError>;
     /// Asks the kubelet with this process id how it is.
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError>;
 }

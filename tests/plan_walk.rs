@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod fixtures;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use transship::{
     api::request::Runtime,
@@ -14,8 +14,9 @@ use transship::{
         digest::Digest,
         document::Plan,
         facts::{Facts, TextFile},
+        host_path::HostPath,
         planner::{Request, plan},
-        step::{Boot, FileStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
+        step::{Boot, FileStep, InstallStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
     },
 };
 
@@ -41,6 +42,8 @@ struct Host {
     pods: Option<Runtime>,
     /// The source has sandboxes of pods.
     sandboxes: bool,
+    /// Directories that archives were unpacked into.
+    unpacked: BTreeSet<HostPath>,
 }
 
 /// What undo needs, saved before a step is applied.
@@ -99,6 +102,7 @@ impl Host {
             units,
             pods: Some(Runtime::Dockershim),
             sandboxes: true,
+            unpacked: BTreeSet::new(),
         }
     }
 
@@ -153,6 +157,9 @@ impl Host {
         match step {
             Step::File(file) => self.apply_file(file),
             Step::Unit(unit) => self.apply_unit(unit),
+            Step::Install(InstallStep::Archive(archive)) => {
+                assert!(self.unpacked.insert(archive.dir.clone()), "unpacked once");
+            }
             Step::Images(images) => {
                 assert!(self.serves(images.from.runtime) && self.serves(images.to.runtime));
                 assert!(!images.names.is_empty());
@@ -240,6 +247,8 @@ impl Host {
                     self.restart(&step.unit);
                 }
             }
+            // A step that was begun and not applied is undone, too.
+            (Step::Install(InstallStep::Archive(archive)), _) => drop(self.unpacked.remove(&archive.dir)),
             (Step::Images(images), _) => assert!(self.serves(images.to.runtime), "images can be removed"),
             (Step::Rehearse(rehearsal), _) => assert!(self.serves(rehearsal.cri.runtime)),
             (Step::StopPods(stop), _) => self.end_pods(stop.target.runtime),

@@ -32,6 +32,10 @@ pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
                 // The server estimates what a rule may cost from the longest list.
                 expressions.max_items = Some(100);
             }
+            if let Some(source) = field(schema, &["spec", "target", "source"]) {
+                // A default that the server wrote down would stand beside the member that a later `kubectl apply` adds.
+                source.default = None;
+            }
             if cel == Cel::With {
                 schema.x_kubernetes_validations = Some(validation::cel());
             }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::plan::findings;
+use crate::plan::{findings, host_path::HostPath};
 
 /// A container runtime as the kubelet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -62,17 +62,17 @@ pub struct Target {
 
 /// Where the target runtime's files come from; exactly one member is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Source {
+#[serde(rename_all = "camelCase")]
+pub enum Source {
     /// Use the runtime that is already installed on the node.
-    pub preinstalled: Preinstalled,
+    Preinstalled(Preinstalled),
+    /// Unpack an archive as its project releases it, beside what is installed.
+    Archive(ArchiveSource),
 }
 
 impl Default for Source {
     fn default() -> Self {
-        Self {
-            preinstalled: Preinstalled {},
-        }
+        Self::Preinstalled(Preinstalled {})
     }
 }
 
@@ -80,6 +80,46 @@ impl Default for Source {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Preinstalled {}
+
+/// An archive in the layout that its project releases: `containerd-2.4.2-linux-amd64.tar.gz` with
+/// `bin/containerd`, `cri-dockerd-0.4.3.amd64.tgz` with `cri-dockerd/cri-dockerd`. Its version is
+/// `target.version` where that is a whole one, else it is read from the file's name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveSource {
+    /// Where the node fetches it: an `https://` URL, or `file://` with an absolute path on every node.
+    #[schemars(length(max = 2048), regex(pattern = URL))]
+    pub url: String,
+    /// SHA-256 of the archive, 64 hex digits. Nothing of an archive with another digest is unpacked.
+    #[schemars(regex(pattern = SHA256))]
+    pub sha256: String,
+}
+
+/// What the API server accepts as the URL of an archive.
+const URL: &str = "^(https://[^/\\s]+/\\S+|file:///\\S+)$";
+/// What the API server accepts as a SHA-256.
+const SHA256: &str = "^[0-9A-Fa-f]{64}$";
+
+impl ArchiveSource {
+    /// Whether the URL is one that can be fetched.
+    pub fn has_valid_url(&self) -> bool {
+        let url = &self.url;
+        let https = url.strip_prefix("https://").is_some_and(|rest| {
+            rest.split_once('/')
+                .is_some_and(|(host, path)| !host.is_empty() && !path.is_empty())
+        });
+        let file = url
+            .strip_prefix("file://")
+            .is_some_and(|path| HostPath::new(path).is_ok());
+        url.len() <= 2048 && (https || file) && !url.contains(char::is_whitespace)
+    }
+
+    /// The last part of the URL's path: the name that upstream gave to the file.
+    pub fn file_name(&self) -> &str {
+        let path = self.url.split(['?', '#']).next().unwrap_or_default();
+        path.rsplit('/').next().unwrap_or_default()
+    }
+}
 
 /// Which cgroup driver the target runtime shall use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

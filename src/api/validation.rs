@@ -5,8 +5,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
-use super::request::Runtime;
-use crate::plan::findings;
+use super::request::{Runtime, Source};
+use crate::plan::{digest::Digest, findings, version};
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +23,10 @@ pub struct Problem {
 const SELECTOR_EMPTY: &str = "name at least one label, so that nothing is touched by accident";
 const SELECTOR_WRONG: &str = "operators are In and NotIn (with values), Exists and DoesNotExist (without)";
 const RUNTIME: &str = "this version moves nodes to containerd and cri-dockerd";
+const VERSION: &str =
+    "allowed are a version (1.7.28), the beginning of one (1.7) and a semver range (>=1.6, <2)";
+const URL: &str = "allowed are https://<host>/<path> and file:// with an absolute path";
+const SHA256: &str = "allowed are the 64 hex digits of the archive's SHA-256";
 const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
 const MAX_FAILURES: &str = "allowed are numbers from 1 on";
 const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's own";
@@ -68,6 +72,20 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
         &runtime,
         RUNTIME,
     );
+    if let Some(wanted) = &spec.target.version {
+        let understood = version::requirement(wanted).is_ok();
+        check(understood, "spec.target.version", wanted, VERSION);
+    }
+    match &spec.target.source {
+        Source::Preinstalled(_) => {}
+        Source::Archive(archive) => {
+            let field = "spec.target.source.archive.url";
+            check(archive.has_valid_url(), field, &archive.url, URL);
+            let field = "spec.target.source.archive.sha256";
+            let known = Digest::from_hex(&archive.sha256).is_some();
+            check(known, field, &archive.sha256, SHA256);
+        }
+    }
     let most = &spec.strategy.max_unavailable;
     check(
         most.of(1).is_some(),
@@ -171,6 +189,25 @@ mod tests {
         "spec.nodeSelector is {\"matchExpressions\""
     )]
     #[case::runtime(json!({ "target": { "runtime": "cri-o" } }), "spec.target.runtime is cri-o; this version")]
+    #[case::version(
+        json!({ "target": { "runtime": "containerd", "version": "newest" } }),
+        "spec.target.version is newest; allowed are"
+    )]
+    #[case::url(
+        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+            "url": "http://mirror/containerd.tar.gz", "sha256": "0".repeat(64) } } } }),
+        "spec.target.source.archive.url is http://mirror/containerd.tar.gz; allowed are https"
+    )]
+    #[case::relative_file(
+        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+            "url": "file://containerd.tar.gz", "sha256": "0".repeat(64) } } } }),
+        "spec.target.source.archive.url is file://containerd.tar.gz; allowed are https"
+    )]
+    #[case::sha256(
+        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+            "url": "file:///srv/containerd.tar.gz", "sha256": "sha256:12" } } } }),
+        "spec.target.source.archive.sha256 is sha256:12; allowed are the 64"
+    )]
     #[case::zero(json!({ "strategy": { "maxUnavailable": 0 } }), "spec.strategy.maxUnavailable is 0; allowed")]
     #[case::percent(json!({ "strategy": { "maxUnavailable": "0%" } }), "spec.strategy.maxUnavailable is 0%")]
     #[case::much(json!({ "strategy": { "maxUnavailable": "101%" } }), "spec.strategy.maxUnavailable is 101%")]
@@ -186,6 +223,18 @@ mod tests {
         let problems = validate(&spec(change), None);
         assert_eq!(problems.len(), 1, "{problems:?}");
         assert!(problems[0].to_string().starts_with(expected), "{}", problems[0]);
+    }
+
+    #[test]
+    fn exactly_one_source_is_named() {
+        let source = |source: serde_json::Value| {
+            let target = json!({ "runtime": "containerd", "source": source });
+            serde_json::from_value::<crate::api::request::Target>(target).is_ok()
+        };
+        let archive = json!({ "url": "file:///srv/a.tgz", "sha256": "0".repeat(64) });
+        assert!(source(json!({ "preinstalled": {} })) && source(json!({ "archive": archive })));
+        assert!(!source(json!({})) && !source(json!({ "preinstalled": {}, "archive": archive })));
+        assert!(!source(json!({ "archive": { "url": "file:///srv/a.tgz" } })));
     }
 
     #[test]

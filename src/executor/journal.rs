@@ -121,6 +121,13 @@ pub enum Saved {
         /// Its `UnitFileState`.
         boot: String,
     },
+    /// An archive's directory.
+    Archive {
+        /// It was there, whole.
+        existed: bool,
+        /// Directories above it that did not exist, the outermost first.
+        missing_dirs: Vec<HostPath>,
+    },
     /// Images.
     Images {
         /// Those of the step's names that the target's store already had.

@@ -20,7 +20,7 @@ use crate::{
         digest::Digest,
         document::Plan,
         host_path::HostPath,
-        step::{AwaitStep, Side, Step},
+        step::{AwaitStep, InstallStep, Side, Step},
     },
     runtime::Runtimes,
 };
@@ -311,8 +311,8 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         Ok(Some(error))
     }
 
-    /// Whether the node serves as before even if `does` cannot be taken back. Images and a rehearsal's sandbox
-    /// only take space in a store that nothing uses. A target that was never seen healthy with a kubelet on it has
+    /// Whether the node serves as before even if `does` cannot be taken back. Images, a rehearsal's sandbox and an
+    /// unpacked archive only take space where nothing uses them. A target that was never seen healthy with a kubelet on it has
     /// no pods, and that it cannot even be reached must not keep the source from coming back; one that was may
     /// still run copies of what the source would start.
     fn may_be_left(&self, does: &Step, records: &[Record]) -> bool {
@@ -327,7 +327,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             )
         };
         match does {
-            Step::Images(_) | Step::Rehearse(_) => true,
+            Step::Install(InstallStep::Archive(_)) | Step::Images(_) | Step::Rehearse(_) => true,
             Step::StopPods(_) => !records
                 .iter()
                 .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),

@@ -4,10 +4,13 @@
 mod file;
 mod health;
 mod images;
+mod install;
 mod kubelet;
 mod unit;
 
 use std::io;
+
+pub use install::InstallError;
 
 use super::journal::Saved;
 use crate::{
@@ -50,6 +53,9 @@ pub enum StepError {
         /// Why.
         error: RuntimeError,
     },
+    /// Files could not be brought onto the host.
+    #[error(transparent)]
+    Install(InstallError),
     /// A unit was started and did not stay.
     #[error("{unit} does not stay active: {seen}; see `journalctl -u {unit}`")]
     Unstable {
@@ -120,6 +126,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::File(step) => file::save(self.files, step),
             Step::Unit(step) => unit::save(self.systemd, &step.unit).await,
             Step::Kubelet(_) => unit::save(self.systemd, KUBELET_UNIT).await,
+            Step::Install(step) => install::save(self.files, step),
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
         }
@@ -130,6 +137,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         match step {
             Step::File(step) => file::apply(self.files, step),
             Step::Unit(step) => unit::apply(self.systemd, step).await,
+            Step::Install(step) => install::apply(self.files, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
             Step::Rehearse(rehearsal) => Ok(self.runtimes.rehearse(rehearsal).await?),
             Step::StopPods(step) => {
@@ -161,6 +169,13 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Unit(step), Saved::Unit { active, boot }) => {
                 unit::undo(self.files, self.systemd, step, *active, boot).await
             }
+            (
+                Step::Install(step),
+                Saved::Archive {
+                    existed,
+                    missing_dirs,
+                },
+            ) => install::undo(self.files, step, *existed, missing_dirs),
             (Step::Images(step), Saved::Images { present }) => {
                 images::undo(self.runtimes, step, present).await
             }

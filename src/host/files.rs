@@ -5,6 +5,9 @@
 //! was writing, and the next write or removal of that file takes it away.
 
 mod change;
+mod tree;
+
+pub use tree::{NewFile, PIECE};
 
 use std::{
     collections::BTreeMap,

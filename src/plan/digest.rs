@@ -11,11 +11,23 @@ pub struct Digest(String);
 impl Digest {
     /// The digest of `bytes`.
     pub fn of(bytes: impl AsRef<[u8]>) -> Self {
-        let hex: String = Sha256::digest(bytes.as_ref())
+        Self::of_seen(Sha256::new_with_prefix(bytes))
+    }
+
+    /// The digest of what `hasher` has seen.
+    pub fn of_seen(hasher: Sha256) -> Self {
+        let hex: String = hasher
+            .finalize()
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
         Self(format!("sha256:{hex}"))
+    }
+
+    /// The digest with these 64 hex digits, in either case.
+    pub fn from_hex(hex: &str) -> Option<Self> {
+        let plain = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_hexdigit());
+        plain.then(|| Self(format!("sha256:{}", hex.to_ascii_lowercase())))
     }
 
     /// The digest as text, with its `sha256:`.

@@ -199,13 +199,8 @@ fn fate(name: &str) -> Fate {
 }
 
 /// Docker's proxies as `NAME=value`: those of `daemon.json` (23.0 and later) win over the unit's environment.
-fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
-    let mut found = Vec::new();
-    for name in PROXIES {
-        if let Some(value) = variable(&docker.service, name).filter(|value| !value.is_empty()) {
-            found.push((name, value));
-        }
-    }
+pub(super) fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
+    let mut found = proxies_in(&docker.service);
     let given = daemon.get("proxies").and_then(Value::as_object);
     for (key, name) in [
         ("http-proxy", "HTTP_PROXY"),
@@ -220,6 +215,22 @@ fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
     found
         .iter()
         .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+/// The proxies of a unit's environment as `NAME=value`.
+pub(super) fn proxies_of(unit: &UnitFacts) -> Vec<String> {
+    proxies_in(unit)
+        .iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
+}
+
+fn proxies_in(unit: &UnitFacts) -> Vec<(&'static str, String)> {
+    let value = |name| variable(unit, name).filter(|value| !value.is_empty());
+    PROXIES
+        .into_iter()
+        .filter_map(|name| Some((name, value(name)?)))
         .collect()
 }
 

@@ -5,6 +5,7 @@ pub mod configuration;
 pub mod containers;
 pub mod drain;
 pub mod images;
+pub mod install;
 pub mod kubeadm;
 pub mod kubelet;
 pub mod network;
@@ -172,6 +173,7 @@ pub fn all_codes() -> Vec<Code> {
     [
         kubelet::CODES,
         runtimes::CODES,
+        install::CODES,
         configuration::CODES,
         containers::CODES,
         images::CODES,
@@ -273,6 +275,7 @@ mod tests {
         let sources = [
             include_str!("findings/kubelet.rs"),
             include_str!("findings/runtimes.rs"),
+            include_str!("findings/install.rs"),
             include_str!("findings/configuration.rs"),
             include_str!("findings/containers.rs"),
             include_str!("findings/images.rs"),

@@ -16,6 +16,9 @@ pub enum Step {
     File(FileStep),
     /// Change a systemd unit. Undo: its old state.
     Unit(UnitStep),
+    /// Bring a runtime's files onto the host, beside what is there. Undo: remove what was added, nothing else,
+    /// without the network.
+    Install(InstallStep),
     /// Bring images into the target's store. Undo: remove those that it brought.
     Images(ImagesStep),
     /// Run a sandbox over the target's CRI and remove it. Undo: remove it.
@@ -96,6 +99,33 @@ pub enum Restart {
     Forwards,
     /// When the step is undone and the unit was running before.
     Backwards,
+}
+
+/// Bring a runtime's files onto the host. Nothing that runs changes: the steps after it point a unit to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "from", rename_all = "camelCase")]
+pub enum InstallStep {
+    /// Unpack an archive.
+    Archive(Archive),
+}
+
+/// Unpack an archive whose digest is known into a directory of its own, wholly or not at all.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Archive {
+    /// Where it is fetched: `https://…`, or `file://` with an absolute path.
+    pub url: String,
+    /// The proxy for `https://`, as Docker's unit or the runtime's names it; it may hold a password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proxy: Option<String>,
+    /// Digest of the archive's bytes.
+    pub sha256: Digest,
+    /// The directory that is made.
+    pub dir: HostPath,
+    /// The daemon in `dir`: it must be there, run on this machine and say `version`.
+    pub program: HostPath,
+    /// The version that `program --version` must say, without `v` (`2.4.2`).
+    pub version: String,
 }
 
 /// Where a runtime is reached.

@@ -18,6 +18,13 @@ pub fn upstream(text: &str) -> Option<Version> {
     Some(Version::new(major, minor, patch))
 }
 
+/// A whole version (`2.4.2`, `v2.5.0-rc.1`), without its `v`; nothing for a part of one or a range.
+pub fn exact(text: &str) -> Option<&str> {
+    let plain = text.trim();
+    let plain = plain.strip_prefix('v').unwrap_or(plain);
+    Version::parse(plain).is_ok().then_some(plain)
+}
+
 /// What `target.version` asks for: a whole version is meant exactly, a part of one (`1.7`) as all that begin with
 /// it, anything else as a semver range.
 pub fn requirement(text: &str) -> Result<VersionReq, semver::Error> {
@@ -47,6 +54,18 @@ mod tests {
         }
         assert_eq!(upstream("devel"), None);
         assert_eq!(upstream(""), None);
+    }
+
+    #[test]
+    fn a_part_of_a_version_is_not_a_whole_one() {
+        assert_eq!(exact("v2.4.2"), Some("2.4.2"));
+        assert_eq!(exact("2.5.0-rc.1"), Some("2.5.0-rc.1"));
+        assert!(
+            [">=2.4.2", "2.4", "", "newest", "2.4.2/..", "vv2.4.2"]
+                .map(exact)
+                .iter()
+                .all(Option::is_none)
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     document::{Plan, Section},
     facts::Facts,
     host_path::HostPath,
-    step::{AwaitStep, Boot, FileStep, Restart, Side, Step, UnitStep},
+    step::{AwaitStep, Boot, FileStep, InstallStep, Restart, Side, Step, UnitStep},
 };
 
 /// Longest diff in bytes; what is longer is cut with a note.
@@ -53,6 +53,13 @@ pub fn sentence(step: &Step) -> String {
     match step {
         Step::File(file) => file_sentence(file),
         Step::Unit(unit) => unit_sentence(unit),
+        Step::Install(InstallStep::Archive(archive)) => format!(
+            "Fetch {} ({}), verify it and unpack it into {}; it must say {}",
+            public(&archive.url),
+            archive.sha256.short(),
+            archive.dir,
+            archive.version
+        ),
         Step::Images(images) => {
             let count = images.names.len();
             format!(
@@ -194,6 +201,11 @@ pub fn redact(text: &str) -> String {
 
 const REDACTED: &str = "[redacted]";
 
+/// A URL as anybody may read it: without user and password, and without the query, which often signs a request.
+pub fn public(url: &str) -> String {
+    redact_urls(url.split(['?', '#']).next().unwrap_or_default())
+}
+
 /// `scheme://user:password@host` without user and password.
 fn redact_urls(line: &str) -> String {
     let mut done = String::new();
@@ -266,6 +278,15 @@ mod tests {
         ] {
             assert_eq!(redact(text), wanted);
         }
+    }
+
+    #[test]
+    fn a_url_is_shown_without_what_signs_it() {
+        assert_eq!(
+            public("https://me:pw@mirror/a.tgz?X-Signature=abc#x"),
+            "https://[redacted]@mirror/a.tgz"
+        );
+        assert_eq!(public("file:///srv/a.tgz"), "file:///srv/a.tgz");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use super::{
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, dockershim, over_cri},
-    reference, rehearsal, transfer,
+    program, reference, rehearsal, transfer,
 };
 use crate::{
     api::request::Runtime,
@@ -211,6 +211,11 @@ impl Runtimes for HostRuntimes {
                 }
             }
         })
+    }
+
+    async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
+        let real = self.files.real(program);
+        program::version(&real.map_err(|error| RuntimeError(error.to_string()))?).await
     }
 
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {

@@ -34,6 +34,8 @@ pub struct Case {
     /// All that the plan carries.
     pub images: Vec<String>,
     pub target_unit: String,
+    /// All that the plan unpacks.
+    pub unpacked: Vec<(HostPath, u32, Vec<u8>)>,
 }
 
 /// Files with their bytes; nothing for one that is not there.
@@ -79,6 +81,7 @@ impl Case {
             units,
             images,
             target_unit,
+            unpacked: Vec::new(),
         }
     }
 

@@ -59,6 +59,8 @@ pub struct Disk {
     image: Image,
     /// The number of a file by its inode.
     numbers: HashMap<u64, u64>,
+    /// Where a directory was last seen, by its inode.
+    seen: HashMap<u64, String>,
     next: u64,
     /// Where the last changes were.
     recent: VecDeque<PathBuf>,
@@ -178,6 +180,7 @@ impl Disk {
             root: root.to_path_buf(),
             image: Image::default(),
             numbers: HashMap::new(),
+            seen: HashMap::new(),
             next: 0,
             recent: VecDeque::new(),
         };
@@ -230,6 +233,7 @@ impl Disk {
             fs::remove_dir_all(entry.unwrap().path()).unwrap();
         }
         self.numbers.clear();
+        self.seen.clear();
         for (directory, names) in &image.names {
             let real = self.root.join(&**directory);
             for (name, entry) in names.iter() {
@@ -237,6 +241,8 @@ impl Disk {
                 let mode = match entry {
                     Entry::Directory(mode) => {
                         fs::create_dir(&at).unwrap();
+                        let inode = fs::metadata(&at).unwrap().ino();
+                        self.seen.insert(inode, join(directory, name));
                         *mode
                     }
                     Entry::File(number) => {
@@ -273,6 +279,10 @@ impl Disk {
             let mode = meta.permissions().mode();
             if meta.is_dir() {
                 let path = join(directory, &name);
+                let before = self.seen.insert(meta.ino(), path.clone());
+                if let Some(before) = before.filter(|before| *before != path) {
+                    self.moved(&before, &path);
+                }
                 if !self.image.names.contains_key(path.as_str()) {
                     self.look(&path);
                 }
@@ -307,6 +317,25 @@ impl Disk {
             .collect();
         gone.iter().for_each(|path| self.forget(path));
         self.image.names.insert(directory.into(), Arc::new(names));
+    }
+
+    /// A directory was renamed: what was durable in it still is, once its own new name is. An inode that serves again
+    /// for another directory is none that was renamed.
+    fn moved(&mut self, from: &str, to: &str) {
+        if self.root.join(from).exists() || self.image.names.contains_key(to) {
+            return;
+        }
+        let below = |path: &str| {
+            let rest = path.strip_prefix(from)?;
+            (rest.is_empty() || rest.starts_with('/')).then(|| format!("{to}{rest}"))
+        };
+        let synced: Vec<_> = self
+            .image
+            .synced_names
+            .iter()
+            .filter_map(|(path, names)| Some((Arc::from(below(path)?), names.clone())))
+            .collect();
+        self.image.synced_names.extend(synced);
     }
 
     fn forget(&mut self, directory: &str) {

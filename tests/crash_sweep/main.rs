@@ -21,6 +21,7 @@
     reason = "a test"
 )]
 
+mod archive;
 mod cases;
 mod disk;
 mod world;
@@ -130,6 +131,9 @@ fn begin(case: &Arc<Case>, fault: Fault) -> Arc<World> {
 /// What the node is after the plan: every file as planned, all others untouched.
 fn planned(case: &Case, before: &Tree) -> Tree {
     let mut tree = before.clone();
+    for (path, mode, bytes) in &case.unpacked {
+        tree.insert(path.relative().into(), (0o100_000 | mode, Some(bytes.clone())));
+    }
     for step in &case.plan.steps {
         if let transship::plan::step::Step::File(step) = &step.does {
             let at = std::path::PathBuf::from(step.path.relative());

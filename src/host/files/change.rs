@@ -15,7 +15,7 @@ use crate::plan::host_path::HostPath;
 const DIRECTORY_MODE: u32 = 0o755;
 
 /// The name under which a file is written before it is renamed: hidden, so that no `conf.d` reads it.
-fn temporary(real: &Path) -> PathBuf {
+pub(super) fn temporary(real: &Path) -> PathBuf {
     let mut name = OsStr::new(".").to_os_string();
     name.push(real.file_name().unwrap_or_default());
     name.push(".transship");
@@ -214,13 +214,13 @@ impl Files {
     }
 
     /// Makes bytes and attributes of the open file at `real` durable.
-    fn sync_file(&self, file: &File, real: &Path) -> io::Result<()> {
+    pub(super) fn sync_file(&self, file: &File, real: &Path) -> io::Result<()> {
         self.effect(Effect::SyncFile(real))?;
         file.sync_all()
     }
 
     /// Makes the directory entry of `real` durable.
-    fn sync_parent(&self, real: &Path) -> io::Result<()> {
+    pub(super) fn sync_parent(&self, real: &Path) -> io::Result<()> {
         let Some(parent) = real.parent() else {
             return Ok(());
         };

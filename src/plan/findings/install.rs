@@ -1,0 +1,39 @@
+//! Where the target's files come from: what keeps a source from being planned.
+
+use super::Code;
+
+/// Neither URL nor digest.
+pub const SOURCE_NOT_UNDERSTOOD: Code = Code::block(
+    "SourceNotUnderstood",
+    "`target.source` names no URL or no SHA-256 that can be used",
+);
+/// Which version?
+pub const ARCHIVE_VERSION_UNKNOWN: Code = Code::block(
+    "ArchiveVersionUnknown",
+    "Neither `target.version` nor the archive's name says which version it is",
+);
+/// Two versions.
+pub const ARCHIVE_VERSION_MISMATCH: Code = Code::block(
+    "ArchiveVersionMismatch",
+    "The archive's name says another version than `target.version`",
+);
+/// For other machines.
+pub const ARCHIVE_ARCHITECTURE: Code = Code::block(
+    "ArchiveArchitecture",
+    "The archive's name says that it is for another architecture than the node's",
+);
+
+/// Not by this planner.
+pub const UNSUPPORTED_SOURCE: Code = Code::block(
+    "UnsupportedSource",
+    "This version does not plan this pair with this `target.source`",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    SOURCE_NOT_UNDERSTOOD,
+    ARCHIVE_VERSION_UNKNOWN,
+    ARCHIVE_VERSION_MISMATCH,
+    ARCHIVE_ARCHITECTURE,
+    UNSUPPORTED_SOURCE,
+];

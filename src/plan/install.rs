@@ -1,0 +1,366 @@
+//! Where the target runtime's files come from: what `target.source` means on one node.
+//!
+//! A planner asks [`delivery`] first. With a [`Delivery`] it puts its [`Delivery::step`] at the head of `Prepare`,
+//! before the runtime's files and units, and writes the unit's drop-in (or, where there is no unit, a whole one in
+//! `/etc/systemd/system`) with `ExecStart=` naming [`Delivery::program`] and [`Delivery::path_variable`], so that the
+//! new daemon finds the new shim and the old daemon never does. [`Delivery::version`] is what the checks of
+//! versions look at in place of the installed one. Without one the runtime is that of the facts.
+
+use super::{
+    digest::Digest,
+    docker_settings,
+    facts::Facts,
+    finding::Finding,
+    findings::install::{
+        ARCHIVE_ARCHITECTURE, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN, SOURCE_NOT_UNDERSTOOD,
+    },
+    host_path::{HostPath, NotAHostPath},
+    step::{Archive, InstallStep, Step},
+    version,
+    words::public,
+};
+use crate::{
+    api::request::{ArchiveSource, Runtime, Source, Target},
+    edit::daemon_json,
+};
+
+/// Where archives are unpacked, each into a directory of its own.
+pub const ARCHIVES: &str = "/opt/transship";
+
+/// Where systemd looks for a service's programs when nothing is said (`systemd-path search-binaries-default`).
+const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// A runtime that the plan brings along.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivery {
+    /// The step that brings it.
+    pub step: Step,
+    /// The daemon, for `ExecStart=`.
+    pub program: HostPath,
+    /// The directory of the daemon and its companions (shim, `ctr`).
+    pub bin_dir: HostPath,
+    /// containerd's own client; absent for other runtimes.
+    pub ctr: Option<HostPath>,
+    /// Its version, without `v`.
+    pub version: String,
+}
+
+impl Delivery {
+    /// The assignment for the unit's `Environment=`: the directory before those that systemd searches by itself.
+    pub fn path_variable(&self) -> String {
+        format!("PATH={}:{SEARCHED}", self.bin_dir)
+    }
+}
+
+/// What the plan brings along; nothing where the runtime is installed already.
+pub fn delivery(target: &Target, facts: &Facts) -> Result<Option<Delivery>, Finding> {
+    match &target.source {
+        Source::Preinstalled(_) => Ok(None),
+        Source::Archive(source) => archive(target, source, facts).map(Some),
+    }
+}
+
+fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Delivery, Finding> {
+    let named = Named::read(target.runtime, source.file_name());
+    let wrong = |what: String| {
+        SOURCE_NOT_UNDERSTOOD.found(
+            what,
+            "Write an https:// URL or file:// with an absolute path, and the 64 hex digits of the archive's SHA-256.",
+        )
+    };
+    if !source.has_valid_url() {
+        return Err(wrong(format!("the archive's URL is {:?}", public(&source.url))));
+    }
+    let sha256 = Digest::from_hex(&source.sha256)
+        .ok_or_else(|| wrong(format!("the archive's SHA-256 is {:?}", source.sha256)))?;
+    let version = version_of(target, source, named.as_ref())?;
+    if let Some(arch) = named
+        .and_then(|named| named.arch)
+        .filter(|arch| *arch != facts.arch)
+    {
+        return Err(ARCHIVE_ARCHITECTURE.found(
+            format!("{} is for {arch}, and this node is {}", source.file_name(), facts.arch),
+            "Migrate the nodes of each architecture with a RuntimeMigration of their own (kubernetes.io/arch).",
+        ));
+    }
+    let place = Place::of(target.runtime, &version, &sha256).map_err(|error| wrong(error.to_string()))?;
+    let (bin_dir, program, ctr) = (place.bin_dir, place.program, place.ctr);
+    Ok(Delivery {
+        step: Step::Install(InstallStep::Archive(Archive {
+            url: source.url.clone(),
+            proxy: proxy(source, facts),
+            sha256,
+            dir: place.dir,
+            program: program.clone(),
+            version: version.clone(),
+        })),
+        program,
+        bin_dir,
+        ctr,
+        version,
+    })
+}
+
+/// The version of the archive: the one that is asked for, if that is a whole one, else the one in its name.
+fn version_of(target: &Target, source: &ArchiveSource, named: Option<&Named<'_>>) -> Result<String, Finding> {
+    let asked = target.version.as_deref().and_then(version::exact);
+    let named = named.map(|named| named.version);
+    match (asked, named) {
+        (Some(asked), Some(named)) if asked != named => Err(ARCHIVE_VERSION_MISMATCH.found(
+            format!(
+                "target.version asks for {asked}, and the archive is {}",
+                source.file_name()
+            ),
+            "Name the archive of that version, or change target.version.",
+        )),
+        (Some(version), _) | (None, Some(version)) => Ok(version.to_owned()),
+        (None, None) => Err(ARCHIVE_VERSION_UNKNOWN.found(
+            format!(
+                "the name {:?} does not say which version of {} it is",
+                source.file_name(),
+                target.runtime
+            ),
+            "Set target.version to the whole version (2.4.2), or name the archive as its project does.",
+        )),
+    }
+}
+
+/// What upstream's name of an archive says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Named<'a> {
+    version: &'a str,
+    /// Architecture in Go's words.
+    arch: Option<&'a str>,
+}
+
+impl<'a> Named<'a> {
+    /// `containerd[-static]-2.4.2-linux-amd64.tar.gz`, `cri-dockerd-0.4.3.amd64.tgz`.
+    fn read(runtime: Runtime, file: &'a str) -> Option<Self> {
+        let stem = file
+            .strip_suffix(".tar.gz")
+            .or_else(|| file.strip_suffix(".tgz"))?;
+        let (version, arch) = match runtime {
+            Runtime::Containerd => {
+                let stem = stem.strip_prefix("containerd-")?;
+                stem.strip_prefix("static-")
+                    .unwrap_or(stem)
+                    .split_once("-linux-")?
+            }
+            Runtime::CriDockerd => stem.strip_prefix("cri-dockerd-")?.rsplit_once('.')?,
+            Runtime::Dockershim | Runtime::CriO => return None,
+        };
+        Some(Self {
+            version: version::exact(version)?,
+            arch: Some(arch),
+        })
+    }
+}
+
+/// Where an archive's files come to lie.
+struct Place {
+    dir: HostPath,
+    bin_dir: HostPath,
+    program: HostPath,
+    ctr: Option<HostPath>,
+}
+
+impl Place {
+    /// In the layout of upstream's archives.
+    fn of(runtime: Runtime, version: &str, sha256: &Digest) -> Result<Self, NotAHostPath> {
+        let dir = HostPath::new(format!("{ARCHIVES}/{runtime}-{version}-{}", sha256.short()))?;
+        let (bin, program) = match runtime {
+            Runtime::CriDockerd => ("cri-dockerd", "cri-dockerd"),
+            Runtime::Containerd | Runtime::Dockershim | Runtime::CriO => ("bin", runtime.name()),
+        };
+        let bin_dir = dir.join(bin)?;
+        Ok(Self {
+            program: bin_dir.join(program)?,
+            ctr: match runtime {
+                Runtime::Containerd => Some(bin_dir.join("ctr")?),
+                Runtime::Dockershim | Runtime::CriDockerd | Runtime::CriO => None,
+            },
+            dir,
+            bin_dir,
+        })
+    }
+}
+
+/// The proxy that the node's runtime uses for this URL: the node is set up to fetch through it. Docker's where
+/// Docker is installed, else containerd's.
+fn proxy(source: &ArchiveSource, facts: &Facts) -> Option<String> {
+    let host = source.url.strip_prefix("https://")?.split('/').next()?;
+    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+    let assignments = match (&facts.docker, &facts.containerd) {
+        (Some(docker), _) => {
+            let text = docker.daemon_json.as_ref().map_or("{}", |file| &*file.text);
+            // One that cannot be read has a finding of its own.
+            docker_settings::proxies(docker, &daemon_json::parse(text).unwrap_or_default())
+        }
+        (None, Some(containerd)) => docker_settings::proxies_of(&containerd.service),
+        (None, None) => Vec::new(),
+    };
+    let value = |wanted: &str| {
+        let found = assignments.iter().filter_map(|pair| pair.split_once('='));
+        found
+            .filter(|(name, _)| name.eq_ignore_ascii_case(wanted))
+            .map(|(_, value)| value)
+            .next()
+    };
+    let spared = value("no_proxy").is_some_and(|list| spares(list, host));
+    value("https_proxy").filter(|_| !spared).map(str::to_owned)
+}
+
+/// Whether a `NO_PROXY` list names this host (with or without its port): itself, a domain above it, or all.
+fn spares(list: &str, host: &str) -> bool {
+    let name = host.split(':').next().unwrap_or(host);
+    list.split(',').map(str::trim).any(|entry| {
+        let domain = entry.trim_start_matches('.');
+        entry == "*"
+            || entry == host
+            || !domain.is_empty()
+                && name
+                    .strip_suffix(domain)
+                    .is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    const HEX: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
+
+    fn target(runtime: Runtime, version: Option<&str>, url: &str) -> Target {
+        let mut target = serde_json::json!({
+            "runtime": runtime,
+            "source": { "archive": { "url": url, "sha256": HEX.to_uppercase() } },
+        });
+        if let Some(version) = version {
+            target["version"] = version.into();
+        }
+        serde_json::from_value(target).unwrap()
+    }
+
+    fn facts() -> Facts {
+        serde_json::from_str(include_str!(
+            "../../tests/hosts/debian12-kubeadm-1.23-dockershim/facts.json"
+        ))
+        .unwrap()
+    }
+
+    #[rstest]
+    #[case::containerd(
+        Runtime::Containerd,
+        None,
+        "containerd-2.4.2-linux-amd64.tar.gz",
+        "2.4.2",
+        "bin/containerd"
+    )]
+    #[case::statically(
+        Runtime::Containerd,
+        None,
+        "containerd-static-1.7.28-linux-amd64.tar.gz",
+        "1.7.28",
+        "bin/containerd"
+    )]
+    #[case::cri_dockerd(
+        Runtime::CriDockerd,
+        None,
+        "cri-dockerd-0.4.3.amd64.tgz",
+        "0.4.3",
+        "cri-dockerd/cri-dockerd"
+    )]
+    #[case::a_range_chooses_nothing(
+        Runtime::Containerd,
+        Some(">=2"),
+        "containerd-2.4.2-linux-amd64.tar.gz",
+        "2.4.2",
+        "bin/containerd"
+    )]
+    #[case::said(Runtime::Containerd, Some("v2.4.2"), "blob", "2.4.2", "bin/containerd")]
+    #[case::candidate(
+        Runtime::Containerd,
+        None,
+        "containerd-2.5.0-rc.1-linux-amd64.tar.gz",
+        "2.5.0-rc.1",
+        "bin/containerd"
+    )]
+    fn upstream_names_say_the_version(
+        #[case] runtime: Runtime,
+        #[case] asked: Option<&str>,
+        #[case] file: &str,
+        #[case] version: &str,
+        #[case] program: &str,
+    ) {
+        let target = target(runtime, asked, &format!("https://mirror/x/{file}?sig=1/2"));
+        let found = delivery(&target, &facts()).unwrap().unwrap();
+        let dir = format!("/opt/transship/{runtime}-{version}-001122334455");
+        assert_eq!(found.version, version);
+        assert_eq!(found.program.as_str(), format!("{dir}/{program}"));
+        let Step::Install(InstallStep::Archive(step)) = found.step else {
+            panic!("{:?}", found.step)
+        };
+        assert_eq!(step.dir.as_str(), dir);
+        assert_eq!(step.sha256, Digest::from_hex(HEX).unwrap());
+    }
+
+    #[rstest]
+    #[case::nameless(None, "file:///srv/blob.tgz", "ArchiveVersionUnknown")]
+    #[case::part(Some("2.4"), "file:///srv/containerd.tar.gz", "ArchiveVersionUnknown")]
+    #[case::another(
+        Some("2.4.1"),
+        "file:///srv/containerd-2.4.2-linux-amd64.tar.gz",
+        "ArchiveVersionMismatch"
+    )]
+    #[case::foreign(
+        None,
+        "file:///srv/containerd-2.4.2-linux-arm64.tar.gz",
+        "ArchiveArchitecture"
+    )]
+    #[case::another_runtime(None, "file:///srv/cri-dockerd-0.4.3.amd64.tgz", "ArchiveVersionUnknown")]
+    #[case::plain(Some("2.4.2"), "http://mirror/containerd.tgz", "SourceNotUnderstood")]
+    #[case::relative(Some("2.4.2"), "file://srv/../containerd.tgz", "SourceNotUnderstood")]
+    fn an_archive_that_cannot_be_planned_blocks(
+        #[case] asked: Option<&str>,
+        #[case] url: &str,
+        #[case] code: &str,
+    ) {
+        let found = delivery(&target(Runtime::Containerd, asked, url), &facts()).unwrap_err();
+        assert_eq!(found.code, code, "{}", found.message);
+    }
+
+    #[test]
+    fn the_proxy_is_that_of_the_runtime() {
+        let mut facts = facts();
+        let url = "https://github.com/containerd/containerd-2.4.2-linux-amd64.tar.gz";
+        let of = |facts: &Facts| {
+            let found = delivery(&target(Runtime::Containerd, None, url), facts).unwrap();
+            match found.unwrap().step {
+                Step::Install(InstallStep::Archive(step)) => step.proxy,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(of(&facts), None);
+        let docker = &mut facts.docker.as_mut().unwrap().service;
+        docker.environment = vec!["HTTPS_PROXY=http://me:pw@proxy:3128".into()];
+        assert_eq!(of(&facts).unwrap(), "http://me:pw@proxy:3128");
+        let docker = &mut facts.docker.as_mut().unwrap().service;
+        docker.environment.push("NO_PROXY=10.0.0.0/8,.github.com".into());
+        assert_eq!(of(&facts), None);
+    }
+
+    #[test]
+    fn no_proxy_names_hosts_and_domains() {
+        for (list, host, spared) in [
+            ("a.example,b.example", "b.example:8443", true),
+            (".example", "b.example", true),
+            ("example", "b.example", true),
+            ("ample", "b.example", false),
+            ("*", "b", true),
+            ("", "b", false),
+        ] {
+            assert_eq!(spares(list, host), spared, "{list} {host}");
+        }
+    }
+}

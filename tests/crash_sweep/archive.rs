@@ -1,0 +1,152 @@
+//! A plan that brings containerd along in an archive, swept as the others are: whatever the schedule, the directory is
+//! there wholly or not at all, and nothing else is left of it.
+
+#[path = "../support/archive.rs"]
+mod build;
+
+use std::sync::Arc;
+
+use build::{Tar, containerd_says, program};
+use transship::{
+    executor::{decide::End, run::Outcome},
+    plan::{
+        digest::Digest,
+        document::{PlannedStep, Section},
+        host_path::HostPath,
+        step::{Archive, InstallStep, Step},
+    },
+};
+
+use crate::{
+    Others, Sweep, begin,
+    cases::{self, Case},
+    check, live_on,
+    world::Fault,
+};
+
+const DIR: &str = "/opt/transship/containerd-2.4.2-0123456789ab";
+const PACKED: &str = "/srv/archive.tar.gz";
+
+fn path(text: &str) -> HostPath {
+    HostPath::new(text).unwrap()
+}
+
+/// The host and the plan by hand, with an archive at the head of it and without what the archive has nothing to do
+/// with: it is swept the more densely.
+fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
+    let mut case = cases::by_hand();
+    let program_at = path(&format!("{DIR}/bin/containerd"));
+    case.name = name.to_owned();
+    case.unpacked = vec![
+        (
+            path(&format!("{DIR}/bin/containerd-shim-runc-v2")),
+            0o755,
+            b"the shim".to_vec(),
+        ),
+        (program_at.clone(), 0o755, program(&containerd_says("2.4.2"))),
+    ];
+    case.files.push((path(PACKED), 0o644, packed));
+    let step = Step::Install(InstallStep::Archive(Archive {
+        url: format!("file://{PACKED}"),
+        proxy: None,
+        sha256,
+        dir: path(DIR),
+        program: program_at,
+        version: "2.4.2".to_owned(),
+    }));
+    case.plan.steps.retain(|planned| match &planned.does {
+        Step::File(file) => ["-hold.conf", "flags.env"]
+            .iter()
+            .any(|end| file.path.as_str().ends_with(end)),
+        Step::Unit(unit) => unit.unit == case.target_unit && unit.active.is_some(),
+        Step::Images(_) | Step::Rehearse(_) => false,
+        _ => true,
+    });
+    case.images.clear();
+    case.plan.steps.insert(
+        0,
+        PlannedStep {
+            section: Section::Prepare,
+            does: step,
+        },
+    );
+    case.digest = case.plan.digest();
+    Arc::new(case)
+}
+
+fn sound() -> Arc<Case> {
+    let packed = Tar::containerd("2.4.2").packed();
+    let digest = Digest::of(&packed);
+    case("from an archive", packed, digest)
+}
+
+/// Archives of which each is refused at another point: before it is read, while it is looked through, and after it
+/// was unpacked.
+fn bad() -> [Arc<Case>; 3] {
+    let packed = || Tar::containerd("2.4.2").packed();
+    let out = Tar::containerd("2.4.2").file("../../x", 0o644, b"x").packed();
+    let older = Tar::containerd("2.4.1").packed();
+    let digests = (Digest::of(&out), Digest::of(&older));
+    [
+        case("another archive", packed(), Digest::of("another")),
+        case("an archive that leads out", out, digests.0),
+        case("an older archive", older, digests.1),
+    ]
+}
+
+fn sweep(case: &Arc<Case>, fault: Fault, others: Others, again: Option<usize>) -> Sweep<'_> {
+    Sweep {
+        case,
+        fault,
+        others,
+        again,
+    }
+}
+
+#[test]
+fn every_crash_with_an_archive_ends_migrated() {
+    let case = sound();
+    let schedules = sweep(&case, Fault::Nothing, Others::Commit, Some(50)).ends(End::Committed);
+    assert!(schedules > 150, "{schedules}");
+}
+
+#[test]
+fn every_crash_with_an_archive_and_without_a_commit_ends_rolled_back() {
+    let case = sound();
+    let schedules = sweep(&case, Fault::Nothing, Others::Nobody, Some(50)).ends(End::RolledBack);
+    assert!(schedules > 150, "{schedules}");
+}
+
+/// The way back begins right after the archive was unpacked.
+#[test]
+fn an_abort_behind_the_archive_ends_rolled_back() {
+    let case = sound();
+    for steps in [0, 1] {
+        assert!(sweep(&case, Fault::Nothing, Others::Abort(steps), Some(20)).ends(End::RolledBack) > 20);
+    }
+}
+
+#[test]
+fn every_crash_with_a_bad_archive_ends_rolled_back() {
+    for case in &bad() {
+        let schedules = sweep(case, Fault::Nothing, Others::Commit, Some(20)).ends(End::RolledBack);
+        assert!(schedules > 20, "{schedules}");
+    }
+}
+
+/// As for the plan without an archive; here all effects of fetching and unpacking are among those that find it full.
+#[test]
+fn a_disk_that_fills_while_unpacking_ends_in_one_of_the_two() {
+    let case = sound();
+    let mut rolled_back = 0;
+    for from in 14..80 {
+        let world = begin(&case, Fault::DiskFull(from));
+        let before = world.tree();
+        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
+            panic!("broken when full from {from}")
+        };
+        check(&world, &before, end, &format!("full from {from}"));
+        rolled_back += usize::from(end == End::RolledBack);
+    }
+    assert!(rolled_back > 30, "{rolled_back}");
+}
