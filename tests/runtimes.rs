@@ -8,7 +8,12 @@ mod containerd;
 #[path = "runtimes/docker.rs"]
 mod docker;
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
+};
 
 use containerd::{Containerd, NewSandbox};
 use docker::{Archive, CHUNK, Engine};
@@ -170,6 +175,7 @@ fn stop_pods(source: Endpoint, target: Endpoint) -> StopPods {
         grace_limit_secs: 20,
         cni_bin_dirs: bin_dirs(),
         cni_cache_dir: path("/var/lib/cni/cache"),
+        engine: Some(docker_endpoint().socket),
     }
 }
 
@@ -403,58 +409,90 @@ async fn beside_cri_dockerd_the_pods_of_the_dockershim_end_wholly_and_alone() {
     assert_eq!(host.list("/var/lib/cni/cache/results").len(), 2);
 }
 
-/// A container that ignores its stop signal, in a real process of this machine.
+/// A process of this machine in the place of a container's first one. It is taken out of the host's `/proc` when it
+/// has ended. To the kernel it is no first process, which would ignore SIGTERM without a handler.
+fn first_process(host: &Host, container: &str, program: &str) -> std::thread::JoinHandle<ExitStatus> {
+    let mut process = Command::new("sh").args(["-c", program]).spawn().unwrap();
+    let status = || fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
+    let catches = || {
+        let status = status();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        u64::from_str_radix(line.unwrap(), 16).unwrap()
+    };
+    let term = 1 << 14;
+    let until = Instant::now() + Duration::from_secs(30);
+    while program.contains("TERM") && catches() & term == 0 {
+        assert!(Instant::now() < until, "the shell sets its trap");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let proc = format!("proc/{}", process.id());
+    let text = format!(
+        "State:\tS (sleeping)\nNSpid:\t{}\t1\nSigBlk:\t0\nSigCgt:\t{:016x}\n",
+        process.id(),
+        catches()
+    );
+    host.write(&format!("{proc}/status"), &text);
+    let text = format!("0::/kubepods.slice/docker-{container}.scope\n");
+    host.write(&format!("{proc}/cgroup"), &text);
+    let gone = host.root.path().join(proc);
+    std::thread::spawn(move || {
+        let status = process.wait().unwrap();
+        fs::remove_dir_all(gone).unwrap();
+        status
+    })
+}
+
+/// One that ends on its stop signal, and one to which the kernel would not give it.
+const PROGRAMS: [(&str, bool); 2] = [
+    ("trap 'exit 0' TERM; while :; do sleep 0.05; done", false),
+    ("while :; do sleep 0.05; done", true),
+];
+
 #[tokio::test]
 async fn a_process_is_signalled_without_the_engine() {
-    for (program, wanted) in [
-        ("trap 'exit 0' TERM; while :; do sleep 0.05; done", (1, 0)),
-        ("while :; do sleep 0.05; done", (0, 1)),
-    ] {
+    for (program, killed) in PROGRAMS {
         let host = Host::with_pods();
-        let id = host.engine.containers.lock().unwrap()[2]["Id"]
-            .as_str()
-            .unwrap()
-            .to_owned();
-        let mut process = std::process::Command::new("sh")
-            .args(["-c", program])
-            .spawn()
-            .unwrap();
-        // The shell sets its trap.
-        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
-        let real = fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-        let caught = real.lines().find(|line| line.starts_with("SigCgt")).unwrap();
-        let proc = format!("proc/{}", process.id());
-        // To the kernel it is no first process, which would ignore SIGTERM.
-        host.write(
-            &format!("{proc}/status"),
-            &format!(
-                "State:\tS (sleeping)\nNSpid:\t{}\t1\nSigBlk:\t0\n{caught}\n",
-                process.id()
-            ),
-        );
-        host.write(
-            &format!("{proc}/cgroup"),
-            &format!("0::/kubepods.slice/docker-{id}.scope\n"),
-        );
-        let gone = host.root.path().join(proc);
-        let reaper = std::thread::spawn(move || {
-            let status = process.wait().unwrap();
-            fs::remove_dir_all(gone).unwrap();
-            status
-        });
+        let id = host.engine.containers.lock().unwrap()[2]["Id"].clone();
+        let process = first_process(&host, id.as_str().unwrap(), program);
         let stopped = host.stop_pods(docker_endpoint(), containerd_endpoint()).await;
-        let status = reaper.join().unwrap();
+        assert_eq!(stopped.killed, u32::from(killed), "{program}");
+        assert_eq!(stopped.ended + stopped.killed, 2, "{program}");
+        assert_eq!(process.join().unwrap().success(), !killed, "{program}");
+        let log = host.read("log");
+        assert!(!log.contains("stop within 20 kube-proxy"), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_behind_cri_dockerd_is_signalled_with_the_signal_that_the_engine_knows() {
+    for (program, killed) in PROGRAMS {
+        let host = Host::with_pods();
+        let id = host.engine.containers.lock().unwrap()[2]["Id"].clone();
+        let id = id.as_str().unwrap();
+        {
+            let mut world = host.containerd.world.lock().unwrap();
+            world.sandboxes = vec![(sandbox("s1", "lab", "web"), NamespaceMode::Pod)];
+            world.containers = vec![container(id, "s1", "20")];
+        }
+        let process = first_process(&host, id, program);
+        let what = stop_pods(cri_dockerd_endpoint(), containerd_endpoint());
+        let stopped = host.runtimes.stop_pods(&what.source, &what);
+        // Nobody tells this CRI that the process has ended, as a shim would.
+        let ends = async {
+            while !process.is_finished() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            let mut world = host.containerd.world.lock().unwrap();
+            world.containers[0].set_state(ContainerState::ContainerExited);
+        };
+        let (stopped, ()) = tokio::join!(stopped, ends);
+        let stopped = stopped.unwrap();
         assert_eq!(
             (stopped.ended, stopped.killed),
-            (wanted.0 + 1, wanted.1),
-            "{program}"
+            (u32::from(!killed), u32::from(killed))
         );
-        assert_eq!(status.success(), wanted.1 == 0, "{program}: {status}");
-        assert!(
-            !host.read("log").contains("stop within 20 kube-proxy"),
-            "{}",
-            host.read("log")
-        );
+        assert_eq!(process.join().unwrap().success(), !killed, "{program}");
+        assert_eq!(host.containerd.world.lock().unwrap().log, [] as [String; 0]);
     }
 }
 

@@ -49,7 +49,7 @@ pub struct Orders {
 
 /// The next move.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next<'a> {
+pub enum Next {
     /// Save what undo needs, then apply the step.
     Begin(usize),
     /// Apply the step, which was begun, once more.
@@ -61,7 +61,7 @@ pub enum Next<'a> {
     /// Turn back, for this reason.
     Revert(String),
     /// Take the step back.
-    Undo(usize, &'a Saved),
+    Undo(usize, Saved),
     /// Write down how it ended.
     Conclude(End),
     /// Nothing: it is over.
@@ -100,7 +100,7 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
 }
 
 /// Decides the next move.
-pub fn next<'a>(standing: &Standing<'a>, plan: &Plan, orders: Orders) -> Next<'a> {
+pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
     match standing.end {
         Some(End::Committed) if orders.undo => return Next::Revert("asked for after the commit".to_owned()),
         Some(end) => return Next::Over(end),
@@ -109,7 +109,7 @@ pub fn next<'a>(standing: &Standing<'a>, plan: &Plan, orders: Orders) -> Next<'a
     let last = standing.begun.last_key_value();
     if standing.backwards {
         return last.map_or(Next::Conclude(End::RolledBack), |(step, saved)| {
-            Next::Undo(*step, saved)
+            Next::Undo(*step, (*saved).clone())
         });
     }
     if orders.abort || orders.undo {

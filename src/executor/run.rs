@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     control::{self, ControlError, Dir, Order},
     decide::{self, End, Next, Orders},
-    journal::{self, Event, Journal, JournalError, Record},
+    journal::{self, Event, Journal, JournalError, Saved},
     step::{Host, Notes, StepError},
     unit::{self, UnitError},
 };
@@ -188,8 +188,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     async fn to_the_end(&self) -> Result<Outcome, RunError> {
         loop {
             let orders = self.orders()?;
-            let records: Vec<Record> = self.journal.borrow().records().to_vec();
-            match decide::next(&decide::fold(&records, &self.plan), &self.plan, orders) {
+            match self.next(orders) {
                 Next::Begin(step) => match self.host.save(&self.plan.steps[step].does).await {
                     Ok(saved) => {
                         self.note(Event::Started { step, saved })?;
@@ -205,7 +204,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                     self.note(Event::Reverting { why })?;
                 }
                 Next::Undo(step, saved) => {
-                    if let Some(broken) = self.undo(step, saved, &records).await? {
+                    if let Some(broken) = self.undo(step, &saved).await? {
                         return Ok(Outcome::Broken(broken));
                     }
                 }
@@ -219,6 +218,11 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 }
             }
         }
+    }
+
+    fn next(&self, orders: Orders) -> Next {
+        let journal = self.journal.borrow();
+        decide::next(&decide::fold(journal.records(), &self.plan), &self.plan, orders)
     }
 
     fn orders(&self) -> Result<Orders, ControlError> {
@@ -265,12 +269,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     }
 
     /// Takes a step back, with some tries; answers what is broken if it cannot be.
-    async fn undo(
-        &self,
-        step: usize,
-        saved: &journal::Saved,
-        records: &[Record],
-    ) -> Result<Option<String>, RunError> {
+    async fn undo(&self, step: usize, saved: &Saved) -> Result<Option<String>, RunError> {
         let does = &self.plan.steps[step].does;
         tracing::info!(step, "taking back");
         let mut pauses = UNDO_PAUSES.into_iter();
@@ -292,7 +291,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 }
             }
         };
-        if self.may_be_left(does, records) {
+        if self.may_be_left(does) {
             self.note(Event::Undone {
                 step,
                 left: Some(error.to_string()),
@@ -315,7 +314,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     /// unpacked archive only take space where nothing uses them. A target that was never seen healthy with a kubelet on it has
     /// no pods, and that it cannot even be reached must not keep the source from coming back; one that was may
     /// still run copies of what the source would start.
-    fn may_be_left(&self, does: &Step, records: &[Record]) -> bool {
+    fn may_be_left(&self, does: &Step) -> bool {
         let kubelet_on_target = |step: &usize| {
             matches!(
                 &self.plan.steps[*step].does,
@@ -328,7 +327,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         };
         match does {
             Step::Install(InstallStep::Archive(_)) | Step::Images(_) | Step::Rehearse(_) => true,
-            Step::StopPods(_) => !records
+            Step::StopPods(_) => !self
+                .journal
+                .borrow()
+                .records()
                 .iter()
                 .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),
             Step::File(_) | Step::Unit(_) | Step::ClearPods(_) | Step::Kubelet(_) | Step::Await(_) => false,
@@ -363,10 +365,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                     left_millis: millis(deadline - ticked),
                 })?;
             }
-            let orders = self.orders()?;
-            let journal = self.journal.borrow();
-            let next = decide::next(&decide::fold(journal.records(), &self.plan), &self.plan, orders);
-            if !matches!(next, Next::Wait | Next::Resume(_)) {
+            if !matches!(self.next(self.orders()?), Next::Wait | Next::Resume(_)) {
                 return Ok(None);
             }
         }

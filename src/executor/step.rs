@@ -120,12 +120,16 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         health::wait(self, step).await
     }
 
-    /// All that the undo of `step` needs; changes nothing.
+    /// All that the undo of `step` needs; changes nothing on the host.
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {
             Step::File(step) => file::save(self.files, step),
             Step::Unit(step) => unit::save(self.systemd, &step.unit).await,
-            Step::Kubelet(_) => unit::save(self.systemd, KUBELET_UNIT).await,
+            Step::Kubelet(_) => {
+                // systemd reads changed files now, while the kubelet still serves.
+                unit::current(self.systemd, KUBELET_UNIT).await?;
+                unit::save(self.systemd, KUBELET_UNIT).await
+            }
             Step::Install(step) => install::save(self.files, step),
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),

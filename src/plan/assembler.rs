@@ -10,6 +10,7 @@ use super::{
     findings::{View, configuration, network},
     host_path::HostPath,
     kubelet_endpoint,
+    runtimes::over_docker,
     step::{
         AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal,
         Side, Step, StopPods,
@@ -101,6 +102,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         grace_limit_secs: GRACE_LIMIT_SECS,
         cni_bin_dirs: cni_bin_dirs(view)?,
         cni_cache_dir: path(&view.source.network.cache_dir)?,
+        engine: over_docker(view.source.runtime).then(|| view.source.images.socket.clone()),
     }));
     steps.extend(kubelet_endpoint::files(view)?);
     steps.push(Step::Kubelet(KubeletStep { run: true }));

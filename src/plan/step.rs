@@ -180,6 +180,9 @@ pub struct StopPods {
     pub cni_bin_dirs: Vec<HostPath>,
     /// libcni's cache of the source (`/var/lib/cni/cache` for dockershim).
     pub cni_cache_dir: HostPath,
+    /// Docker Engine's socket where the source stands on it: it knows the stop signals of its containers, which
+    /// cri-dockerd does not tell.
+    pub engine: Option<HostPath>,
 }
 
 impl StopPods {

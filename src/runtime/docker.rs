@@ -98,6 +98,18 @@ impl Engine {
         .await
     }
 
+    /// The name of the signal that a container ends on (`SIGTERM`, `QUIT`, `3`), its image's own where it has one.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn stop_signal(&self, id: &str) -> Result<String, RuntimeError> {
+        let config = self.container(id).await?.and_then(|container| container.config);
+        let named = config.and_then(|config| config.stop_signal);
+        Ok(named
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "SIGTERM".to_owned()))
+    }
+
     /// Its images that have a name.
     ///
     /// # Errors

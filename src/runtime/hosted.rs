@@ -83,6 +83,7 @@ impl HostRuntimes {
     async fn end_pods(
         &self,
         of: &Endpoint,
+        engine: Option<&HostPath>,
         cache: &HostPath,
         bin_dirs: &[HostPath],
         how: Ending,
@@ -96,7 +97,13 @@ impl HostRuntimes {
                 };
                 dockershim::end_pods(&engine, network, how).await
             }
-            Connected::Cri(cri) => over_cri::end_pods(&cri, &self.files, of.runtime, how).await,
+            Connected::Cri(cri) => {
+                let engine = match engine {
+                    Some(socket) => Some(Engine::connect(&self.socket(socket)?).await?),
+                    None => None,
+                };
+                over_cri::end_pods(&cri, engine.as_ref(), &self.files, of.runtime, how).await
+            }
         }?;
         for left in &stopped.left {
             tracing::warn!(runtime = of.runtime.name(), "{left}");
@@ -162,23 +169,21 @@ impl Runtimes for HostRuntimes {
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
         let shared = what.share_an_engine();
-        let (extent, other) = if *of == what.source {
-            let extent = if shared {
-                Extent::Everything
-            } else {
-                Extent::Containers
-            };
-            (extent, what.target.runtime)
+        let forwards = *of == what.source;
+        let other = if forwards { &what.target } else { &what.source };
+        let extent = if forwards && !shared {
+            Extent::Containers
         } else {
-            (Extent::Everything, what.source.runtime)
+            Extent::Everything
         };
         let how = Ending {
             extent,
             limit_secs: what.grace_limit_secs,
-            beside: shared.then_some(other),
+            beside: shared.then_some(other.runtime),
             patience: Duration::ZERO,
         };
-        self.end_pods(of, &what.cni_cache_dir, &what.cni_bin_dirs, how)
+        let engine = what.engine.as_ref().filter(|_| forwards);
+        self.end_pods(of, engine, &what.cni_cache_dir, &what.cni_bin_dirs, how)
             .await
     }
 
@@ -190,7 +195,7 @@ impl Runtimes for HostRuntimes {
             beside: None,
             patience: PATIENCE,
         };
-        self.end_pods(&what.source, &what.cni_cache_dir, &what.cni_bin_dirs, how)
+        self.end_pods(&what.source, None, &what.cni_cache_dir, &what.cni_bin_dirs, how)
             .await
     }
 

@@ -410,6 +410,7 @@ pub fn by_hand() -> Case {
             grace_limit_secs: 5,
             cni_bin_dirs: vec![path("/opt/cni/bin")],
             cni_cache_dir: path("/var/lib/cni/cache"),
+            engine: Some(docker.socket.clone()),
         }),
         file(
             files[2].0,

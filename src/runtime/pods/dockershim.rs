@@ -92,12 +92,7 @@ impl Server for Dockershim<'_> {
     }
 
     async fn stop_signal(&self, container: &Container) -> Result<Option<Signal>, RuntimeError> {
-        let described = self.engine.container(&container.id).await?;
-        let named = described
-            .and_then(|container| container.config)
-            .and_then(|config| config.stop_signal)
-            .filter(|name| !name.is_empty());
-        Ok(named.map_or(Some(Signal::SIGTERM), |name| process::signal(&name)))
+        Ok(process::signal(&self.engine.stop_signal(&container.id).await?))
     }
 
     async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {

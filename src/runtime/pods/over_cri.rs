@@ -1,7 +1,8 @@
 //! Pods behind a CRI, which takes them off the network itself. It works with the kubelet stopped, too.
 //!
 //! cri-dockerd's pods end here as well, not by Docker's API and libcni's cache as the dockershim's do: it is there to be
-//! asked, in both directions, until its unit ends, and what it knows of a sandbox's network it knows best.
+//! asked, in both directions, until its unit ends, and what it knows of a sandbox's network it knows best. Docker is
+//! asked for what the CRI does not tell, the stop signals, so that the containers can be signalled without either.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,23 +13,25 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep};
 
 use super::{
-    Container, Ending, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace, process::Processes,
+    Container, Ending, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace,
+    process::{self, Processes},
 };
 use crate::{
     api::request::Runtime,
     host::files::Files,
-    runtime::{RuntimeError, Stopped, cri::Cri},
+    runtime::{RuntimeError, Stopped, cri::Cri, docker::Engine},
 };
 
 /// How many questions wait for an answer at the same time.
 const QUESTIONS_AT_ONCE: usize = 16;
 
-/// Ends the pods behind a CRI.
+/// Ends the pods behind the CRI of a runtime; `engine` is the Docker Engine that it stands on.
 ///
 /// # Errors
 /// As [`end_all`].
 pub async fn end_pods(
     cri: &Cri,
+    engine: Option<&Engine>,
     files: &Files,
     runtime: Runtime,
     ending: Ending,
@@ -39,6 +42,7 @@ pub async fn end_pods(
     };
     let server = OverCri {
         cri,
+        engine,
         files,
         runtime,
         limit_secs: ending.limit_secs,
@@ -51,6 +55,7 @@ pub async fn end_pods(
 #[derive(Debug)]
 struct OverCri<'a> {
     cri: &'a Cri,
+    engine: Option<&'a Engine>,
     files: &'a Files,
     runtime: Runtime,
     limit_secs: u32,
@@ -87,9 +92,12 @@ impl Server for OverCri<'_> {
         Ok(pods)
     }
 
-    async fn stop_signal(&self, _: &Container) -> Result<Option<Signal>, RuntimeError> {
-        // It stands in the image; the CRI does not tell.
-        Ok(None)
+    async fn stop_signal(&self, container: &Container) -> Result<Option<Signal>, RuntimeError> {
+        match self.engine {
+            Some(engine) => Ok(process::signal(&engine.stop_signal(&container.id).await?)),
+            // It stands in the image, and the runtime knows it.
+            None => Ok(None),
+        }
     }
 
     async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
