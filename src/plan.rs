@@ -7,7 +7,7 @@
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people.
 //! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
 //!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
-//!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried,
+//!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried, [`sharing`] whether they are copied,
 //!   [`install`] where the target's files come from.
 
 pub mod assembler;
@@ -26,6 +26,7 @@ pub mod kubelet_settings;
 pub mod planner;
 pub mod reference;
 pub mod runtimes;
+pub mod sharing;
 pub mod step;
 pub mod version;
 pub mod words;

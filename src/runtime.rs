@@ -1,7 +1,7 @@
 //! Container runtimes: what a step asks of them ([`Runtimes`]), and the clients that do it.
 //!
 //! - [`hosted`]: all of it, for the runtimes of this host.
-//! - [`docker`], [`cri`]: clients of Docker Engine and of a CRI.
+//! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd beside its CRI.
 //! - [`reference`](mod@reference), [`transfer`]: names of images; carrying an image from one store to another.
 //! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
@@ -9,10 +9,14 @@
 //! - [`kubelet`]: asking the kubelet how it is.
 
 pub mod cni_del;
+pub mod containerd;
 pub mod cri;
 pub mod docker;
+mod grpc;
 pub mod hosted;
 pub mod kubelet;
+mod link;
+mod overlay2;
 pub mod pods;
 pub mod program;
 pub use crate::plan::reference;
@@ -21,9 +25,11 @@ pub mod transfer;
 
 use std::collections::BTreeSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::{
     host_path::HostPath,
-    step::{ClearPods, Endpoint, Rehearsal, StopPods},
+    step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
 };
 
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
@@ -64,16 +70,52 @@ pub struct Stopped {
     pub left: Vec<String>,
 }
 
+/// An image that is in another store now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Carried {
+    /// Bytes of its layers, as far as they were not there.
+    pub bytes: u64,
+    /// How it came there.
+    pub means: Means,
+}
+
+/// How an image came into a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Means {
+    /// It was there under another name.
+    Named,
+    /// Its layers are shared with the store that it came from.
+    Linked,
+    /// Its archive was streamed.
+    Streamed {
+        /// Why it could not be linked, when it should have been.
+        instead: Option<String>,
+    },
+}
+
+impl std::fmt::Display for Means {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Named => f.write_str("there under another name"),
+            Self::Linked => f.write_str("linked"),
+            Self::Streamed { instead: None } => f.write_str("streamed"),
+            Self::Streamed { instead: Some(why) } => write!(f, "streamed, not linked: {why}"),
+        }
+    }
+}
+
 /// What a step asks of the runtimes of a host. Implemented by the real clients and, in
 /// tests, by a state machine. Every verb has a deadline and is idempotent.
 #[allow(async_fn_in_trait, reason = "used on one thread, by static dispatch")]
 pub trait Runtimes {
     /// Names of all images in a store, as full references.
     async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError>;
-    /// Streams an image from one store to another under the same name; returns the bytes that went through.
-    async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError>;
-    /// Removes a name from a store; a name that is not there is removed.
-    async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError>;
+    /// Brings an image from one store into another under the same name.
+    async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError>;
+    /// Removes names from a store, and what a carry that was interrupted left; a name that is not there is removed.
+    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError>;
     /// Runs a sandbox and removes it, with whatever an earlier rehearsal left.
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
     /// Removes what a rehearsal that was interrupted left.

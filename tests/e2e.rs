@@ -35,6 +35,11 @@ fn d_one_node_and_a_shell() -> io::Result<()> {
 }
 
 #[test]
-fn e_nothing_of_the_lab_is_left() -> io::Result<()> {
+fn e_an_image_lies_in_two_stores_and_once_on_the_disk() -> io::Result<()> {
+    scenario("images")
+}
+
+#[test]
+fn f_nothing_of_the_lab_is_left() -> io::Result<()> {
     scenario("nothing-left")
 }

@@ -360,9 +360,13 @@ fn good() -> Prerequisites {
         ip_forward: true,
         bridge_nf_call_iptables: Some(true),
         swap: false,
-        at_boot: ["net.ipv4.ip_forward", "net.bridge.bridge-nf-call-iptables", "br_netfilter"]
-            .map(str::to_owned)
-            .into(),
+        at_boot: [
+            "net.ipv4.ip_forward",
+            "net.bridge.bridge-nf-call-iptables",
+            "br_netfilter",
+        ]
+        .map(str::to_owned)
+        .into(),
     }
 }
 

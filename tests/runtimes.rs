@@ -5,6 +5,8 @@
 
 #[path = "runtimes/containerd.rs"]
 mod containerd;
+#[path = "runtimes/containerd_api.rs"]
+mod containerd_api;
 #[path = "runtimes/docker.rs"]
 mod docker;
 
@@ -25,9 +27,9 @@ use transship::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, ImagesStep, Layers, Rehearsal, StopPods},
     },
-    runtime::{Runtimes, Stopped, hosted::HostRuntimes},
+    runtime::{Carried, Means, Runtimes, Stopped, hosted::HostRuntimes},
 };
 
 const APP: &str = "docker.io/library/app:1";
@@ -69,6 +71,17 @@ fn containerd_endpoint() -> Endpoint {
     }
 }
 
+/// A step of which only the stores and the means matter here.
+fn into_containerd(layers: Layers) -> ImagesStep {
+    ImagesStep {
+        from: docker_endpoint(),
+        to: containerd_endpoint(),
+        names: Vec::new(),
+        layers,
+        ctr: Some(path("/bin/ctr")),
+    }
+}
+
 impl Host {
     fn new(set: impl FnOnce(&mut Engine)) -> Self {
         // On the file system of the sources: programs are linked, not copied. One that is just written cannot be
@@ -86,7 +99,7 @@ impl Host {
         engine.serve(&at("var/run/docker.sock"));
         let containerd = Containerd::new(root.path());
         containerd.serve(&at("run/containerd/containerd.sock"));
-        let runtimes = HostRuntimes::new(Files::new(root.path())).with_ctr(at("bin/ctr"));
+        let runtimes = HostRuntimes::new(Files::new(root.path()));
         Self {
             root,
             engine,
@@ -155,12 +168,18 @@ impl Host {
         self.runtimes.clear_pods(&what).await.unwrap()
     }
 
-    async fn carry(&self, name: &str) -> Result<u64, String> {
-        let carried = self
-            .runtimes
-            .carry_image(&docker_endpoint(), &containerd_endpoint(), name)
-            .await;
+    async fn carry(&self, name: &str) -> Result<Carried, String> {
+        let why = "they are not on one file system".to_owned();
+        let step = into_containerd(Layers::Streamed { why });
+        let carried = self.runtimes.carry_image(&step, name).await;
         carried.map_err(|error| error.to_string())
+    }
+
+    async fn remove(&self, store: &Endpoint, name: &str) {
+        self.runtimes
+            .remove_images(store, &[name.to_owned()])
+            .await
+            .unwrap();
     }
 }
 
@@ -193,7 +212,9 @@ async fn an_image_is_streamed_and_can_be_removed_again() {
         engine.image_id = APP_ID.to_owned();
         engine.archive = archive_of(&format!("{APP} {APP_ID}"), 320);
     });
-    let bytes = host.carry("app:1").await.unwrap();
+    let carried = host.carry("app:1").await.unwrap();
+    assert_eq!(carried.means, Means::Streamed { instead: None });
+    let bytes = carried.bytes;
     assert_eq!(bytes as usize, APP.len() + APP_ID.len() + 2 + 320 * CHUNK);
     assert_eq!(
         fs::metadata(host.root.path().join("images.archive"))
@@ -204,10 +225,7 @@ async fn an_image_is_streamed_and_can_be_removed_again() {
     let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
     assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP]);
     for _ in 0..2 {
-        host.runtimes
-            .remove_image(&containerd_endpoint(), APP)
-            .await
-            .unwrap();
+        host.remove(&containerd_endpoint(), APP).await;
         assert_eq!(
             host.containerd.records(),
             [],
@@ -224,10 +242,7 @@ async fn a_name_that_was_there_before_stays() {
     });
     host.write("images", &format!("docker.io/library/other:1 {APP_ID}\n"));
     host.carry(APP).await.unwrap();
-    host.runtimes
-        .remove_image(&containerd_endpoint(), APP)
-        .await
-        .unwrap();
+    host.remove(&containerd_endpoint(), APP).await;
     let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
     assert_eq!(
         names.into_iter().collect::<Vec<_>>(),
@@ -256,11 +271,85 @@ async fn an_image_that_is_pinned_by_digest_keeps_that_name() {
 }
 
 #[tokio::test]
+async fn another_name_of_an_image_costs_nothing() {
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("{APP} {APP_ID}"), 1);
+    });
+    host.carry(APP).await.unwrap();
+    let pinned = "docker.io/library/app@sha256:bbbb";
+    let carried = host.carry(pinned).await.unwrap();
+    assert_eq!((carried.bytes, carried.means), (0, Means::Named));
+    assert!(
+        host.containerd
+            .records()
+            .contains(&(pinned.to_owned(), APP_ID.to_owned()))
+    );
+}
+
+#[tokio::test]
+async fn an_image_that_cannot_be_linked_is_streamed_and_the_reason_is_kept() {
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("{APP} {APP_ID}"), 1);
+    });
+    let data_root = path("/var/lib/docker");
+    let step = into_containerd(Layers::Linked { data_root });
+    let carried = host.runtimes.carry_image(&step, APP).await.unwrap();
+    let Means::Streamed { instead: Some(why) } = carried.means else {
+        panic!("{carried:?}");
+    };
+    assert!(why.contains("/var/lib/docker/image/overlay2/imagedb"), "{why}");
+    host.remove(&containerd_endpoint(), APP).await;
+    let log = host.containerd.world.lock().unwrap().log.clone();
+    assert_eq!(
+        log,
+        ["end lease transship"],
+        "what an interrupted link left goes too"
+    );
+}
+
+#[tokio::test]
+async fn an_image_goes_into_docker_and_only_its_name_goes_again() {
+    let host = Host::new(|_| {});
+    host.write("images", &format!("{APP} {APP_ID}\n"));
+    let other = ("docker.io/library/other:1".to_owned(), APP_ID.to_owned());
+    host.engine.loaded.lock().unwrap().push(other.clone());
+    let step = ImagesStep {
+        from: containerd_endpoint(),
+        to: Endpoint {
+            runtime: Runtime::CriDockerd,
+            ..docker_endpoint()
+        },
+        ..into_containerd(Layers::Streamed { why: String::new() })
+    };
+    let carried = host.runtimes.carry_image(&step, APP).await.unwrap();
+    assert_eq!(
+        (carried.bytes, carried.means),
+        (300_000, Means::Streamed { instead: None })
+    );
+    let names = host.runtimes.image_names(&step.to).await.unwrap();
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP, &other.0]);
+    for _ in 0..2 {
+        host.remove(&step.to, APP).await;
+        assert_eq!(*host.engine.loaded.lock().unwrap(), [other.clone()]);
+    }
+    host.write("images", &format!("{APP} sha256:discarded\n"));
+    let error = host
+        .runtimes
+        .carry_image(&step, APP)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains(APP) && error.contains("content digest"), "{error}");
+}
+
+#[tokio::test]
 async fn what_goes_wrong_with_an_image_is_said() {
     let other_id = format!("{APP} sha256:cccc");
     let good = format!("{APP} {APP_ID}");
     for (id, archive, wanted) in [
-        ("", archive_of(&good, 0), "No such image"),
+        ("", archive_of(&good, 0), "has no image"),
         (APP_ID, archive_of("refused", 0), "invalid tar header"),
         (
             APP_ID,

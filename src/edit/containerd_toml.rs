@@ -79,6 +79,7 @@ pub enum ContainerdTomlError {
 const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
+const OVERLAYFS: &str = "io.containerd.snapshotter.v1.overlayfs";
 const RUNC: &str = "io.containerd.runc.v2";
 
 /// Whether the file keeps containerd from serving the CRI.
@@ -134,6 +135,31 @@ pub fn cni(text: &str) -> Cni {
         bin_dirs,
         conf_dir: text("conf_dir"),
     }
+}
+
+/// Where the snapshots of containers are kept, as far as the file says it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshots {
+    /// The snapshotter that the CRI uses; by itself it is `overlayfs`.
+    pub snapshotter: Option<String>,
+    /// The directory of `overlayfs`, or of all stores.
+    pub directory: Option<String>,
+}
+
+/// Where the snapshots of containers are kept.
+pub fn snapshots(text: &str) -> Result<Snapshots, ContainerdTomlError> {
+    let document = parse(text)?;
+    let plugin = |path: &[&str]| {
+        let plugins = document.get("plugins")?;
+        let found = path.iter().try_fold(plugins, |item, key| item.get(key))?;
+        found.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
+    };
+    let root = document.get("root").and_then(Item::as_str).map(str::to_owned);
+    Ok(Snapshots {
+        snapshotter: plugin(&[CRI, "containerd", "snapshotter"])
+            .or_else(|| plugin(&[CRI_IMAGES, "snapshotter"])),
+        directory: plugin(&[OVERLAYFS, "root_path"]).or(root),
+    })
 }
 
 /// The file as it must be; `None` for the text stands for a file that does not exist.
@@ -441,6 +467,22 @@ runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = true
 "#;
+
+    #[test]
+    fn the_snapshotter_is_where_each_version_has_it() {
+        let of = |text: &str| {
+            let found = snapshots(text).unwrap();
+            (found.snapshotter, found.directory)
+        };
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(of(""), (None, None));
+        let old = "root = '/data'\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n\
+            [plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = ''\n";
+        assert_eq!(of(old), (some("native"), some("/data")));
+        let new = "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n\
+            [plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = '/fast'\n";
+        assert_eq!(of(new), (some("overlayfs"), some("/fast")));
+    }
 
     #[test]
     fn no_file_becomes_a_small_one() {

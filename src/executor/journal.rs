@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     host::files::{Attributes, Bytes, Files},
     plan::{digest::Digest, host_path::HostPath},
+    runtime::Carried,
 };
 
 /// Version of the lines' form; an executor refuses any other.
@@ -50,8 +51,8 @@ pub enum Event {
         step: usize,
         /// Its full reference.
         image: String,
-        /// Bytes that went through.
-        bytes: u64,
+        /// How, and how much of it.
+        carried: Carried,
     },
     /// A step has its effect.
     Done {

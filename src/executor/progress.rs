@@ -111,7 +111,7 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                     progress.kubelet_stopped = Some(*at);
                 }
             }
-            Event::Carried { bytes, .. } => progress.image_bytes += bytes,
+            Event::Carried { carried, .. } => progress.image_bytes += carried.bytes,
             Event::Done { step } => {
                 progress.current = None;
                 progress.steps_done = step + 1;

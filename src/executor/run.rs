@@ -22,7 +22,7 @@ use crate::{
         host_path::HostPath,
         step::{AwaitStep, InstallStep, Side, Step},
     },
-    runtime::Runtimes,
+    runtime::{Carried, Runtimes},
 };
 
 /// How often order files are looked at.
@@ -396,11 +396,11 @@ struct StepNotes<'a, 'b, S, R> {
 }
 
 impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
-    fn carried(&self, image: &str, bytes: u64) -> io::Result<()> {
+    fn carried(&self, image: &str, carried: Carried) -> io::Result<()> {
         self.run.note(Event::Carried {
             step: self.step,
             image: image.to_owned(),
-            bytes,
+            carried,
         })
     }
 

@@ -22,7 +22,7 @@ use crate::{
         host_path::HostPath,
         step::{AwaitStep, KUBELET_UNIT, Side, Step},
     },
-    runtime::{RuntimeError, Runtimes},
+    runtime::{Carried, RuntimeError, Runtimes},
 };
 
 /// A step that could not be applied or taken back.
@@ -106,7 +106,7 @@ pub struct Host<'a, S, R> {
 /// What applying a step tells on the way, for the journal.
 pub(super) trait Notes {
     /// An image went through.
-    fn carried(&self, image: &str, bytes: u64) -> io::Result<()>;
+    fn carried(&self, image: &str, carried: Carried) -> io::Result<()>;
     /// The kubelet was started under the target.
     fn armed(&self) -> io::Result<()>;
 }

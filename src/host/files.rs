@@ -5,6 +5,7 @@
 //! was writing, and the next write or removal of that file takes it away.
 
 mod change;
+mod layer;
 mod tree;
 
 pub use tree::{NewFile, PIECE};

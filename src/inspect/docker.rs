@@ -60,6 +60,11 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
         storage_driver: info.driver.unwrap_or_default(),
         data_root: HostPath::new(data_root)
             .map_err(|error| RuntimeError(format!("Docker's data root: {error}")))?,
+        user_namespaces: info
+            .security_options
+            .unwrap_or_default()
+            .iter()
+            .any(|option| option.contains("name=userns")),
         live_restore: info.live_restore_enabled.unwrap_or_default(),
         default_runtime: info.default_runtime.unwrap_or_default(),
         logging_driver: info.logging_driver.unwrap_or_default(),

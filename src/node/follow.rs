@@ -159,7 +159,13 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
     let word = |step: &usize| words.get(*step).cloned().unwrap_or_default();
     Some(match &record.event {
         Event::Started { step, .. } => format!("[{:>2}/{all}] {}", step + 1, word(step)),
-        Event::Carried { image, bytes, .. } => format!("        {image}, {} MB", bytes / 1_000_000),
+        Event::Carried { image, carried, .. } => {
+            format!(
+                "        {image}, {} MB, {}",
+                carried.bytes / 1_000_000,
+                carried.means
+            )
+        }
         Event::Failed { step, error } => format!("FAILED  {}: {error}", word(step)),
         Event::Reverting { why } => format!("going back: {why}"),
         Event::Undone { step, left } => {

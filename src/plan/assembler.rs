@@ -11,6 +11,7 @@ use super::{
     host_path::HostPath,
     kubelet_endpoint,
     runtimes::over_docker,
+    sharing,
     step::{
         AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal,
         Side, Step, StopPods,
@@ -158,6 +159,8 @@ fn images(view: &View<'_>) -> Option<Step> {
             from: view.source.images.clone(),
             to: view.target.images.clone(),
             names,
+            layers: sharing::layers(view),
+            ctr: sharing::ctr(view),
         })
     })
 }

@@ -7,20 +7,20 @@ use super::{
     planner::Request,
     reference::full,
 };
-use crate::api::request::Transfer;
+use crate::api::request::{Runtime, Transfer};
 
 /// The images of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cargo {
     /// The sandbox image, as a full reference.
     pub sandbox: String,
-    /// Names that are carried, the sandbox image first, the others in order.
+    /// Names that are carried, tags and digests, the sandbox image first, the others in order.
     pub names: Vec<String>,
     /// Bytes of their images in the source's store.
     pub bytes: u64,
     /// Images without which the node could not come back, that the source does not have by that name.
     pub missing: Vec<String>,
-    /// Images in use that have a digest for a name, and no tag.
+    /// Images in use that have a digest for a name, and no tag, where the target cannot be given such a name.
     pub by_digest: Vec<String>,
     /// Pods whose image has no name at all.
     pub nameless: Vec<String>,
@@ -29,10 +29,16 @@ pub struct Cargo {
 impl Cargo {
     /// What `request` wants carried out of the source's `store`. `sandbox` is the target's sandbox image.
     pub fn of(store: &Store, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
+        // Docker Engine gives nobody a name with a digest but what it pulls itself.
+        let digests = request.target.runtime == Runtime::Containerd;
+        let names_of = |image: &Image| -> Vec<String> {
+            let digests = image.digests.iter().filter(|_| digests);
+            image.names.iter().chain(digests).map(|name| full(name)).collect()
+        };
         let by_name: BTreeMap<String, &Image> = store
             .images
             .iter()
-            .flat_map(|image| image.names.iter().map(move |name| (full(name), image)))
+            .flat_map(|image| names_of(image).into_iter().map(move |name| (name, image)))
             .collect();
         let by_id: BTreeMap<&str, &Image> = store
             .images
@@ -59,9 +65,7 @@ impl Cargo {
         if request.images.transfer != Transfer::None {
             for (image, pod) in used(store, &by_id) {
                 match image {
-                    Some(Image { names: tags, .. }) if !tags.is_empty() => {
-                        names.extend(tags.iter().map(|name| full(name)));
-                    }
+                    Some(image) if !names_of(image).is_empty() => names.extend(names_of(image)),
                     Some(Image { digests, .. }) if !digests.is_empty() => {
                         cargo.by_digest.extend(digests.clone())
                     }

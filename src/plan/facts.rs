@@ -180,6 +180,9 @@ pub struct Engine {
     pub storage_driver: String,
     /// Data root (`/var/lib/docker`).
     pub data_root: HostPath,
+    /// The owners of files in its store are shifted (`userns-remap`).
+    #[serde(default)]
+    pub user_namespaces: bool,
     /// Containers survive a stop of the engine.
     pub live_restore: bool,
     /// Its default runtime (`runc`).

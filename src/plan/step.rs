@@ -147,8 +147,29 @@ pub struct ImagesStep {
     pub from: Endpoint,
     /// The store that shall have them.
     pub to: Endpoint,
-    /// Full references (`docker.io/library/nginx:1.25`, `registry.k8s.io/pause:3.6`).
+    /// Full references (`docker.io/library/nginx:1.25`, `registry.k8s.io/pause:3.6`), tags and digests.
     pub names: Vec<String>,
+    /// How the layers come there.
+    pub layers: Layers,
+    /// containerd's `ctr`, for what is streamed; where it is not there, the one in `PATH` serves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctr: Option<HostPath>,
+}
+
+/// How the layers of images come into the target's store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Layers {
+    /// The two stores share the files: nothing is copied. An image of which that is not possible is streamed.
+    Linked {
+        /// Docker's data root.
+        data_root: HostPath,
+    },
+    /// As the archive that one store makes and the other reads.
+    Streamed {
+        /// Why they are not linked, in words that follow "because".
+        why: String,
+    },
 }
 
 /// A sandbox that is run over a CRI, outside the kubelet's cgroups, and removed.

@@ -9,7 +9,7 @@ use super::{
     document::{Plan, Section},
     facts::Facts,
     host_path::HostPath,
-    step::{AwaitStep, Boot, FileStep, InstallStep, Restart, Side, Step, UnitStep},
+    step::{AwaitStep, Boot, FileStep, InstallStep, Layers, Restart, Side, Step, UnitStep},
 };
 
 /// Longest diff in bytes; what is longer is cut with a note.
@@ -62,8 +62,12 @@ pub fn sentence(step: &Step) -> String {
         ),
         Step::Images(images) => {
             let count = images.names.len();
+            let how = match &images.layers {
+                Layers::Linked { .. } => "linking their layers, without a copy".to_owned(),
+                Layers::Streamed { why } => format!("streamed, because {why}"),
+            };
             format!(
-                "Carry {count} image{} from {} to {}; those that are there already are left",
+                "Carry {count} image{} from {} to {} ({how}); those that are there already are left",
                 if count == 1 { "" } else { "s" },
                 images.from.runtime,
                 images.to.runtime

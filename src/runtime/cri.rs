@@ -2,7 +2,6 @@
 
 use std::{path::Path, path::PathBuf, time::Duration};
 
-use hyper_util::rt::TokioIo;
 use k8s_cri::v1::{
     CgroupDriver, Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
     ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
@@ -10,10 +9,10 @@ use k8s_cri::v1::{
     RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
     image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
-use tokio::{net::UnixStream, time::timeout};
+use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
 
-use super::RuntimeError;
+use super::{RuntimeError, grpc};
 
 /// How long a question may take.
 const QUESTION: Duration = Duration::from_secs(10);
@@ -53,18 +52,9 @@ impl Cri {
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
-        let path = socket.to_path_buf();
-        let connector = tower::service_fn(move |_| {
-            let path = path.clone();
-            async move { UnixStream::connect(path).await.map(TokioIo::new) }
-        });
-        // The host of this address becomes `:authority`, which must not be empty.
-        let endpoint = tonic::transport::Endpoint::from_static("http://localhost").connect_timeout(QUESTION);
-        let say = |cause: String| RuntimeError(format!("no CRI answers at {}: {cause}", socket.display()));
-        let channel = match timeout(QUESTION, endpoint.connect_with_connector(connector)).await {
-            Ok(connected) => connected.map_err(|error| say(chain(&error)))?,
-            Err(_) => return Err(say(format!("no answer within {} s", QUESTION.as_secs()))),
-        };
+        let channel = grpc::connect(socket)
+            .await
+            .map_err(|cause| RuntimeError(format!("no CRI answers at {}: {cause}", socket.display())))?;
         Ok(Self {
             socket: socket.to_path_buf(),
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST),
@@ -320,15 +310,4 @@ impl Cri {
             Err(_) => Err(say(format!("no answer within {} s", within.as_secs()))),
         }
     }
-}
-
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

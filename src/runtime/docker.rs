@@ -1,15 +1,19 @@
 //! Docker Engine over its unix socket: what inspection, image transfer and the end of pods need of it.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, io, path::Path, time::Duration};
 
 use bollard::{
     API_DEFAULT_VERSION, Docker,
     errors::Error,
-    models::{ContainerInspectResponse, ContainerSummary, ImageSummary, SystemInfo, SystemVersion},
+    models::{
+        ContainerInspectResponse, ContainerSummary, ImageInspect, ImageSummary, SystemInfo, SystemVersion,
+    },
     query_parameters::{
-        ListContainersOptions, ListImagesOptions, RemoveContainerOptions, StopContainerOptions,
+        ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions,
+        RemoveImageOptions, StopContainerOptions,
     },
 };
+use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
@@ -123,19 +127,73 @@ impl Engine {
             .await
     }
 
-    /// The id of an image: the digest of its configuration.
+    /// An image, or nothing when there is none of that name.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn image(&self, name: &str) -> Result<Option<ImageInspect>, RuntimeError> {
+        let verb = format!("describe image {name}");
+        self.ask(&verb, WITHIN, async {
+            unless(NOT_FOUND, self.client.inspect_image(name).await)
+        })
+        .await
+    }
+
+    /// The id of an image: the digest of its configuration, or, on containerd's image store, of its manifest.
     ///
     /// # Errors
     /// When there is no such image, or no answer in time.
     pub async fn image_id(&self, name: &str) -> Result<String, RuntimeError> {
-        let verb = format!("describe image {name}");
-        let image = self.ask(&verb, WITHIN, self.client.inspect_image(name)).await?;
-        image.id.ok_or_else(|| {
-            RuntimeError(format!(
-                "Docker Engine at {}: image {name} has no id",
-                self.socket
-            ))
-        })
+        let image = self.image(name).await?;
+        image
+            .and_then(|image| image.id)
+            .ok_or_else(|| RuntimeError(format!("Docker Engine at {} has no image {name}", self.socket)))
+    }
+
+    /// Takes images from an archive as the engine makes it (`docker load`), with the names in it.
+    ///
+    /// # Errors
+    /// When it did not take all of it in time.
+    pub async fn load(
+        &self,
+        archive: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+        within: Duration,
+    ) -> Result<(), RuntimeError> {
+        // The client's own time-out covers the whole archive.
+        let client = self.client.clone().with_timeout(within);
+        let options = ImportImageOptions {
+            quiet: true,
+            ..Default::default()
+        };
+        let loading = async {
+            let mut answers = std::pin::pin!(client.import_image_stream(options, archive, None));
+            while let Some(answer) = answers.next().await {
+                answer?;
+            }
+            Ok(())
+        };
+        self.ask("load an image", within, loading).await
+    }
+
+    /// Removes a name, and the image when that was the last one. One that is not there is removed.
+    ///
+    /// # Errors
+    /// When it is still there: a container runs on it.
+    pub async fn remove_name(&self, name: &str) -> Result<(), RuntimeError> {
+        // By force: containers that have ended do not need it.
+        let options = RemoveImageOptions {
+            force: true,
+            ..Default::default()
+        };
+        let removing = async {
+            unless(
+                NOT_FOUND,
+                self.client.remove_image(name, Some(options), None).await,
+            )
+        };
+        self.ask(&format!("remove image {name}"), WITHIN, removing)
+            .await
+            .map(drop)
     }
 
     /// The archive of an image as the engine makes it, chunk by chunk (`docker save`).

@@ -3,8 +3,9 @@
 use std::{collections::BTreeSet, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{
-    Health, KubeletHealth, RuntimeError, Runtimes, Stopped,
+    Carried, Health, KubeletHealth, RuntimeError, Runtimes, Stopped,
     cni_del::Network,
+    containerd::Containerd,
     cri::Cri,
     docker::Engine,
     kubelet,
@@ -16,7 +17,7 @@ use crate::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
     },
 };
 
@@ -27,7 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub struct HostRuntimes {
     files: Files,
-    ctr: OsString,
 }
 
 /// One of the runtimes, connected.
@@ -36,20 +36,17 @@ enum Connected {
     Cri(Cri),
 }
 
-impl HostRuntimes {
-    /// The runtimes whose sockets and files are `files`; containerd's `ctr` is found in `PATH`.
-    pub fn new(files: Files) -> Self {
-        Self {
-            files,
-            ctr: "ctr".into(),
-        }
-    }
+/// Who keeps the images of a runtime, connected.
+enum Store {
+    Docker(Engine),
+    Containerd(transfer::Store),
+    Other(Cri),
+}
 
-    /// The same, with another `ctr`.
-    #[must_use]
-    pub fn with_ctr(mut self, ctr: impl Into<OsString>) -> Self {
-        self.ctr = ctr.into();
-        self
+impl HostRuntimes {
+    /// The runtimes whose sockets and files are `files`.
+    pub const fn new(files: Files) -> Self {
+        Self { files }
     }
 
     fn socket(&self, socket: &HostPath) -> Result<PathBuf, RuntimeError> {
@@ -66,6 +63,28 @@ impl HostRuntimes {
                 Cri::connect(&socket).await.map(Connected::Cri)
             }
         }
+    }
+
+    /// Who keeps the images of a runtime: for cri-dockerd, as for the dockershim, that is the engine.
+    async fn store(&self, of: &Endpoint, ctr: Option<&HostPath>) -> Result<Store, RuntimeError> {
+        let socket = self.socket(&of.socket)?;
+        Ok(match of.runtime {
+            Runtime::Dockershim | Runtime::CriDockerd => Store::Docker(Engine::connect(&socket).await?),
+            Runtime::CriO => Store::Other(Cri::connect(&socket).await?),
+            Runtime::Containerd => Store::Containerd(transfer::Store {
+                cri: Cri::connect(&socket).await?,
+                api: Containerd::connect(&socket).await?,
+                ctr: self.ctr(ctr)?,
+            }),
+        })
+    }
+
+    /// containerd's client: the one that is named, or, where that is not there, the one in `PATH`.
+    fn ctr(&self, named: Option<&HostPath>) -> Result<OsString, RuntimeError> {
+        let real = named.map(|ctr| self.socket(ctr)).transpose()?;
+        Ok(real
+            .filter(|ctr| ctr.exists())
+            .map_or_else(|| "ctr".into(), OsString::from))
     }
 
     async fn cri(&self, to: &Endpoint) -> Result<Cri, RuntimeError> {
@@ -114,15 +133,15 @@ impl HostRuntimes {
 
 impl Runtimes for HostRuntimes {
     async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError> {
-        let names: Vec<(Vec<String>, Vec<String>)> = match self.connect(store).await? {
-            Connected::Docker(engine) => {
+        let names: Vec<(Vec<String>, Vec<String>)> = match self.store(store, None).await? {
+            Store::Docker(engine) => {
                 let images = engine.images().await?;
                 images
                     .into_iter()
                     .map(|image| (image.repo_tags, image.repo_digests))
                     .collect()
             }
-            Connected::Cri(cri) => {
+            Store::Containerd(transfer::Store { cri, .. }) | Store::Other(cri) => {
                 let images = cri.images().await?;
                 images
                     .into_iter()
@@ -136,25 +155,38 @@ impl Runtimes for HostRuntimes {
             .collect())
     }
 
-    async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError> {
-        match (self.connect(from).await?, self.connect(to).await?) {
-            (Connected::Docker(engine), Connected::Cri(cri)) if to.runtime == Runtime::Containerd => {
-                transfer::carry(&engine, &cri, &self.ctr, &reference::full(name)).await
+    async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
+        let ctr = step.ctr.as_ref();
+        let name = reference::full(name);
+        match (
+            self.store(&step.from, ctr).await?,
+            self.store(&step.to, ctr).await?,
+        ) {
+            (Store::Docker(engine), Store::Containerd(containerd)) => {
+                transfer::into_containerd(&self.files, &engine, &containerd, &step.layers, &name).await
+            }
+            (Store::Containerd(containerd), Store::Docker(engine)) => {
+                transfer::into_docker(&containerd, &engine, &name).await
             }
             _ => Err(RuntimeError(format!(
                 "images cannot be carried from {} to {}",
-                from.runtime, to.runtime
+                step.from.runtime, step.to.runtime
             ))),
         }
     }
 
-    async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError> {
-        match store.runtime {
-            Runtime::Containerd => {
-                transfer::remove(&self.cri(store).await?, &self.ctr, &reference::full(name)).await
+    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError> {
+        match self.store(store, None).await? {
+            Store::Containerd(containerd) => transfer::remove(&containerd, names).await,
+            Store::Docker(engine) => {
+                for name in names {
+                    engine.remove_name(name).await?;
+                }
+                Ok(())
             }
-            other => Err(RuntimeError(format!(
-                "images are never removed from the store of {other}"
+            Store::Other(_) => Err(RuntimeError(format!(
+                "images are never removed from the store of {}",
+                store.runtime
             ))),
         }
     }

@@ -1,38 +1,99 @@
-//! Carries an image from Docker Engine into containerd: the engine's archive is streamed into the standard input of
-//! `ctr images import`; nothing is staged on disk or held in memory. containerd's own answer is the proof: under
-//! the same name its CRI must know an image of the same id, which in both is the digest of the configuration.
+//! Carries an image between Docker Engine and containerd: linked where it can be, otherwise the archive that one
+//! makes is streamed into the other; nothing is staged on disk or held in memory. The answer of the store that got
+//! it is the proof: under the same name it must know an image of the same id, which in both is the digest of the
+//! configuration.
 
-use std::{ffi::OsStr, io, path::Path, process::ExitStatus, process::Stdio, time::Duration};
+use std::{ffi::OsString, io, process::ExitStatus, process::Stdio, time::Duration};
 
-use futures::{Stream, StreamExt as _};
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _, stream};
 use tokio::{
-    io::AsyncWriteExt as _,
-    process::{Child, ChildStdin, Command},
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, ChildStdin, ChildStdout, Command},
     time::{sleep, timeout},
 };
 
-use super::{RuntimeError, cri::Cri, docker::Engine};
-use crate::host::command::{bounded, command, run};
+use super::{Carried, Means, RuntimeError, containerd::Containerd, cri::Cri, docker::Engine, link::link};
+use crate::{
+    host::{
+        command::{bounded, command},
+        files::Files,
+    },
+    plan::step::Layers,
+};
 
 /// How long the stream may stand still. The engine packs a layer before it sends the first byte of it.
 const STALLED: Duration = Duration::from_secs(300);
-/// How long containerd may take to unpack the layers after the last byte.
+/// How long the store that gets an image may take to unpack the layers after the last byte.
 const UNPACK: Duration = Duration::from_secs(900);
-/// How long removing a name may take, garbage collection included.
-const REMOVE: Duration = Duration::from_secs(120);
-/// How long containerd's CRI may take to learn of a change that `ctr` made: it follows containerd's events.
+/// How long containerd's CRI may take to learn of a change of the store: it follows containerd's events.
 const NOTICED: Duration = Duration::from_secs(5);
 /// How often it is asked meanwhile.
-const POLL: Duration = Duration::from_millis(50);
+const POLL: Duration = Duration::from_millis(20);
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 16;
 
-/// Carries the image of this name (a full reference), and returns how many bytes went through.
+/// containerd, by its CRI, its own API, and its client `ctr`, which knows the archives of images.
+#[derive(Clone, Debug)]
+pub struct Store {
+    /// Its CRI.
+    pub cri: Cri,
+    /// Its own API.
+    pub api: Containerd,
+    /// `ctr`.
+    pub ctr: OsString,
+}
+
+/// Carries the image of this name (a full reference) from Docker Engine into containerd.
 ///
 /// # Errors
 /// When containerd's CRI does not know it afterwards under this name and with the engine's image id; the cause
-/// that `ctr` or the engine gave.
-pub async fn carry(from: &Engine, to: &Cri, ctr: &OsStr, name: &str) -> Result<u64, RuntimeError> {
+/// that was given.
+pub async fn into_containerd(
+    files: &Files,
+    from: &Engine,
+    to: &Store,
+    layers: &Layers,
+    name: &str,
+) -> Result<Carried, RuntimeError> {
     let wanted = from.image_id(name).await?;
-    let mut import = ctr_images(ctr, to.socket());
+    // The CRI plugin keeps every image under its id too.
+    if let Some(target) = to.api.target(&wanted).await? {
+        to.api.name(name, target).await?;
+        proven(to, name, &wanted, "").await?;
+        return Ok(Carried {
+            bytes: 0,
+            means: Means::Named,
+        });
+    }
+    let mut instead = None;
+    if let Layers::Linked { data_root } = layers {
+        let linked = async {
+            let bytes = link(files, data_root, &to.api, &wanted, name).await?;
+            proven(to, name, &wanted, "").await.map(|()| bytes)
+        };
+        match linked.await {
+            Ok(bytes) => {
+                return Ok(Carried {
+                    bytes,
+                    means: Means::Linked,
+                });
+            }
+            Err(error) => {
+                tracing::warn!(image = name, %error, "streaming an image that cannot be linked");
+                instead = Some(error.0);
+            }
+        }
+    }
+    let bytes = import(from, to, name, &wanted).await?;
+    Ok(Carried {
+        bytes,
+        means: Means::Streamed { instead },
+    })
+}
+
+async fn import(from: &Engine, to: &Store, name: &str, wanted: &str) -> Result<u64, RuntimeError> {
+    let mut import = ctr_images(to);
     import.arg("import");
     if name.contains('@') {
         // The engine's archive names tags only. The index of the archive is kept under the name with the digest,
@@ -47,53 +108,108 @@ pub async fn carry(from: &Engine, to: &Cri, ctr: &OsStr, name: &str) -> Result<u
     let (bytes, status, words) = feed(&mut child, from.export(name))
         .await
         .map_err(|error| say(error.0))?;
-    // A `ctr` that failed has nothing to be waited for; one that succeeded may have replaced another image.
-    let found = noticed(to, name, |id| id == Some(wanted.as_str()) || !status.success()).await?;
-    match found {
-        Some(id) if id == wanted => Ok(bytes),
-        _ if !status.success() => Err(say(format!("ctr ended with {status}: {}", words.trim()))),
-        Some(id) => Err(say(format!(
-            "containerd knows it as {id}, Docker as {wanted}; Docker's containerd image store is not supported"
-        ))),
-        None => Err(say(format!(
-            "containerd's CRI does not know it afterwards; ctr said: {}",
-            words.trim()
-        ))),
+    if !status.success() {
+        return Err(say(format!("ctr ended with {status}: {}", words.trim())));
     }
+    proven(to, name, wanted, words.trim()).await.map(|()| bytes)
 }
 
-/// Removes a name from containerd's store, and the record under the image's id that the CRI plugin adds, when no
-/// name is left that needs it.
+/// Makes sure that containerd's CRI knows the image by this name.
+async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(), RuntimeError> {
+    let say = |cause: String| RuntimeError(format!("image {name} was not carried into containerd: {cause}"));
+    let Some(id) = noticed(&to.cri, name, |id| id == Some(wanted)).await? else {
+        return Err(say(format!(
+            "containerd's CRI does not know it afterwards {words}"
+        )));
+    };
+    // Docker Engine on containerd's image store calls an image by the digest of its manifest.
+    let target = to.api.target(name).await?;
+    if id == wanted || target.is_some_and(|target| target.digest == wanted) {
+        return Ok(());
+    }
+    Err(say(format!("containerd knows it as {id}, Docker as {wanted}")))
+}
+
+/// Carries the image of this name (a full reference) from containerd into Docker Engine.
+///
+/// # Errors
+/// When the engine does not know it afterwards under this name and with the id that containerd's CRI gives; the
+/// cause that was given. An image whose layers containerd has unpacked and discarded has no archive.
+pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carried, RuntimeError> {
+    let say = |cause: String| RuntimeError(format!("image {name} was not carried into Docker: {cause}"));
+    let image = from.cri.image(name).await?;
+    let wanted = image
+        .ok_or_else(|| say("containerd's CRI does not know it".to_owned()))?
+        .id;
+    let mut export = ctr_images(from);
+    export.args(["export", "-", name]);
+    let mut child = export
+        .spawn()
+        .map_err(|error| say(format!("ctr could not be started: {error}")))?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let words = tokio::spawn(bounded(stderr));
+    let loaded = match stdout {
+        Some(stdout) => to.load(archive(stdout), UNPACK).await,
+        None => Ok(()),
+    };
+    let status = timeout(STALLED, child.wait())
+        .await
+        .map_err(|_| say("ctr does not end".to_owned()))?
+        .map_err(|error| say(error.to_string()))?;
+    if !status.success() {
+        let words = words
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .unwrap_or_default();
+        return Err(say(format!(
+            "ctr ended with {status}: {}",
+            String::from_utf8_lossy(&words).trim()
+        )));
+    }
+    loaded.map_err(|error| say(error.0))?;
+    let found = to
+        .image(name)
+        .await?
+        .ok_or_else(|| say("the engine does not know it by this name afterwards".to_owned()))?;
+    let id = found.id.unwrap_or_default();
+    let target = from.api.target(name).await?;
+    if id != wanted && target.is_none_or(|target| target.digest != id) {
+        return Err(say(format!("Docker knows it as {id}, containerd as {wanted}")));
+    }
+    Ok(Carried {
+        bytes: found
+            .size
+            .and_then(|size| u64::try_from(size).ok())
+            .unwrap_or_default(),
+        means: Means::Streamed { instead: None },
+    })
+}
+
+/// Removes names from containerd's store, the records under the images' ids that the CRI plugin adds, when no name is
+/// left that needs them, and what a link that was interrupted left.
 ///
 /// CRI's own `RemoveImage` would not do: it removes every name of the image, those that were there before too.
 ///
 /// # Errors
-/// When the name is still there.
-pub async fn remove(from: &Cri, ctr: &OsStr, name: &str) -> Result<(), RuntimeError> {
-    let Some(image) = from.image(name).await? else {
-        return Ok(());
-    };
-    let words = remove_record(from, ctr, name).await?;
-    if noticed(from, name, |id| id.is_none()).await?.is_some() {
-        return Err(RuntimeError(format!(
-            "image {name} is still in containerd's store; ctr said: {}",
-            words.trim()
-        )));
+/// When a name is still there.
+pub async fn remove(from: &Store, names: &[String]) -> Result<(), RuntimeError> {
+    for name in names {
+        let Some(image) = from.cri.image(name).await? else {
+            continue;
+        };
+        from.api.remove_name(name).await?;
+        if noticed(&from.cri, name, |id| id.is_none()).await?.is_some() {
+            return Err(RuntimeError(format!(
+                "image {name} is still in containerd's store"
+            )));
+        }
+        let unnamed = from.cri.image(&image.id).await?;
+        if unnamed.is_some_and(|image| image.repo_tags.is_empty() && image.repo_digests.is_empty()) {
+            from.api.remove_name(&image.id).await?;
+        }
     }
-    let unnamed = from.image(&image.id).await?;
-    if unnamed.is_some_and(|image| image.repo_tags.is_empty() && image.repo_digests.is_empty()) {
-        remove_record(from, ctr, &image.id).await?;
-    }
-    Ok(())
-}
-
-async fn remove_record(from: &Cri, ctr: &OsStr, name: &str) -> Result<String, RuntimeError> {
-    let mut remove = ctr_images(ctr, from.socket());
-    remove.args(["rm", "--sync", name]);
-    let output = run(remove, b"", REMOVE)
-        .await
-        .map_err(|error| RuntimeError(error.to_string()))?;
-    Ok(output.stderr)
+    from.api.end_lease().await
 }
 
 /// The id under which the CRI knows a name, as soon as it is as expected or the time is up.
@@ -113,13 +229,23 @@ async fn noticed(
     }
 }
 
-fn ctr_images(ctr: &OsStr, socket: &Path) -> Command {
-    let mut images = command(ctr);
+fn ctr_images(store: &Store) -> Command {
+    let mut images = command(&store.ctr);
     images
         .arg("--address")
-        .arg(socket)
+        .arg(store.cri.socket())
         .args(["--namespace", "k8s.io", "images"]);
     images
+}
+
+/// The archive that a child writes, chunk by chunk.
+fn archive(stdout: ChildStdout) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+    stream::try_unfold(stdout, |mut stdout| async {
+        let mut chunk = Vec::with_capacity(CHUNK);
+        let read = timeout(STALLED, stdout.read_buf(&mut chunk));
+        let count = read.await.map_err(|_| io::Error::other("ctr stood still"))??;
+        Ok((count > 0).then(|| (Bytes::from(chunk), stdout)))
+    })
 }
 
 /// Pours the archive into the child and waits for its end: bytes, exit status, and what it said.

@@ -16,7 +16,7 @@ use transship::{
         planner::{self, Request},
         step::{
             AwaitStep, Boot, ClearPods, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT,
-            KubeletStep, KubeletWant, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
+            KubeletStep, KubeletWant, Layers, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
         },
     },
 };
@@ -368,6 +368,10 @@ pub fn by_hand() -> Case {
         names: ["a/pause:1", "b/proxy:1", "c/agent:1"]
             .map(str::to_owned)
             .to_vec(),
+        layers: Layers::Linked {
+            data_root: path("/var/lib/docker"),
+        },
+        ctr: None,
     });
     let await_of = |side, runtime: &Endpoint, endpoint: Option<Option<String>>| {
         Step::Await(AwaitStep {

@@ -21,9 +21,9 @@ use transship::{
     },
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, HOLD_FILE, KUBELET_UNIT, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, HOLD_FILE, ImagesStep, KUBELET_UNIT, Rehearsal, StopPods},
     },
-    runtime::{Health, KubeletHealth, RuntimeError, Runtimes, Stopped},
+    runtime::{Carried, Health, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
 };
 
 use crate::{
@@ -693,30 +693,35 @@ impl Runtimes for World {
             .unwrap_or_default())
     }
 
-    async fn carry_image(&self, from: &Endpoint, to: &Endpoint, name: &str) -> Result<u64, RuntimeError> {
-        self.answers(from)?;
-        self.answers(to)?;
+    async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
+        self.answers(&step.from)?;
+        self.answers(&step.to)?;
         self.effect();
         if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
             return Err(RuntimeError(format!(
                 "{name} is not in the store of {}",
-                from.runtime
+                step.from.runtime
             )));
         }
         self.state()
             .images
-            .entry(to.runtime)
+            .entry(step.to.runtime)
             .or_default()
             .insert(name.to_owned());
         moment().await;
         self.asked()?;
-        Ok(7)
+        Ok(Carried {
+            bytes: 7,
+            means: Means::Linked,
+        })
     }
 
-    async fn remove_image(&self, store: &Endpoint, name: &str) -> Result<(), RuntimeError> {
+    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError> {
         self.answers(store)?;
-        self.effect();
-        self.state().images.entry(store.runtime).or_default().remove(name);
+        for name in names {
+            self.effect();
+            self.state().images.entry(store.runtime).or_default().remove(name);
+        }
         Ok(())
     }
 

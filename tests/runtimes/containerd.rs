@@ -15,6 +15,8 @@ use serde_json::json;
 use tokio::net::UnixListener;
 use tonic::{Request, Response, Status, transport::Server};
 
+use crate::containerd_api::{Images, Leases};
+
 type Answer<T> = Result<Response<T>, Status>;
 
 #[derive(Debug, Default)]
@@ -62,7 +64,9 @@ impl Containerd {
         });
         let server = Server::builder()
             .add_service(RuntimeServiceServer::new(self.clone()))
-            .add_service(ImageServiceServer::new(self.clone()));
+            .add_service(ImageServiceServer::new(self.clone()))
+            .add_service(Images(self.clone()))
+            .add_service(Leases(self.clone()));
         tokio::spawn(server.serve_with_incoming(incoming));
     }
 
@@ -73,6 +77,26 @@ impl Containerd {
             .map(|line| line.split_once(' ').unwrap())
             .map(|(a, b)| (a.to_owned(), b.to_owned()))
             .collect()
+    }
+
+    pub(crate) fn record(&self, name: &str, id: &str) {
+        let mut records = self.records();
+        records.push((name.to_owned(), id.to_owned()));
+        self.keep(&records);
+    }
+
+    pub(crate) fn forget(&self, name: &str) {
+        let mut records = self.records();
+        records.retain(|(one, _)| one != name);
+        self.keep(&records);
+    }
+
+    fn keep(&self, records: &[(String, String)]) {
+        let lines: Vec<String> = records
+            .iter()
+            .map(|(name, id)| format!("{name} {id}\n"))
+            .collect();
+        std::fs::write(&self.images, lines.concat()).unwrap();
     }
 
     fn image(&self, id: &str) -> Image {

@@ -7,7 +7,7 @@ use std::{
 
 use axum::{
     Router,
-    body::Body,
+    body::{Body, Bytes},
     extract::{Path as UrlPath, RawQuery, State},
     http::StatusCode,
     response::{IntoResponse, Response},
@@ -33,6 +33,8 @@ pub(crate) struct Engine {
     pub(crate) containers: Arc<Mutex<Vec<Value>>>,
     pub(crate) image_id: String,
     pub(crate) archive: Archive,
+    /// Names and ids that were loaded.
+    pub(crate) loaded: Arc<Mutex<Vec<(String, String)>>>,
     /// Where every request that changes something is written down.
     log: PathBuf,
 }
@@ -45,6 +47,7 @@ impl Engine {
             containers: Arc::default(),
             image_id: String::new(),
             archive: Archive::default(),
+            loaded: Arc::default(),
             log: root.join("log"),
         }
     }
@@ -58,13 +61,17 @@ impl Engine {
                 "/version",
                 get(|| async { json!({"Version": "20.10.24", "ApiVersion": "1.41"}).to_string() }),
             )
-            .route("/images/{*rest}", get(image))
+            .route("/images/json", get(images))
+            .route("/images/load", post(load))
+            .route("/images/{*rest}", get(image).delete(untag))
             .route("/containers/json", get(list))
             .route("/containers/{id}/json", get(inspect))
             .route("/containers/{id}/stop", post(stop))
             .route("/containers/{id}", delete(remove))
             .with_state(self.clone());
-        tokio::spawn(async move { axum::serve(listener, routes).await });
+        tokio::spawn(async move {
+            axum::serve(listener, routes.layer(axum::extract::DefaultBodyLimit::disable())).await
+        });
     }
 
     fn write_down(&self, verb: &str, id: &str) {
@@ -85,6 +92,11 @@ impl Engine {
 
 async fn image(State(engine): State<Engine>, UrlPath(rest): UrlPath<String>) -> Response {
     if rest.ends_with("/json") {
+        let loaded = engine.loaded.lock().unwrap();
+        let name = rest.trim_end_matches("/json");
+        if let Some((_, id)) = loaded.iter().find(|(one, _)| one == name) {
+            return json!({"Id": id, "Size": 300_000}).to_string().into_response();
+        }
         return match engine.image_id.as_str() {
             "" => (
                 StatusCode::NOT_FOUND,
@@ -102,6 +114,44 @@ async fn image(State(engine): State<Engine>, UrlPath(rest): UrlPath<String>) -> 
         parts.push(Err(std::io::Error::other("the disk is gone")));
     }
     Body::from_stream(stream::iter(parts)).into_response()
+}
+
+async fn load(State(engine): State<Engine>, archive: Bytes) -> Response {
+    let first = String::from_utf8_lossy(archive.split(|byte| *byte == b'\n').next().unwrap()).into_owned();
+    let Some((name, id)) = first.split_once(' ') else {
+        return StatusCode::BAD_REQUEST.into_response();
+    };
+    engine
+        .loaded
+        .lock()
+        .unwrap()
+        .push((name.to_owned(), id.to_owned()));
+    json!({"stream": "Loaded image"}).to_string().into_response()
+}
+
+async fn images(State(engine): State<Engine>) -> String {
+    let loaded = engine.loaded.lock().unwrap();
+    let one = |(name, id): &(String, String)| {
+        json!({
+            "Id": id, "RepoTags": [name], "RepoDigests": [], "ParentId": "", "Created": 0, "Size": 0,
+            "SharedSize": 0, "Labels": {}, "Containers": 0
+        })
+    };
+    loaded.iter().map(one).collect::<Value>().to_string()
+}
+
+async fn untag(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Response {
+    let mut loaded = engine.loaded.lock().unwrap();
+    let before = loaded.len();
+    loaded.retain(|(one, _)| *one != name);
+    if loaded.len() == before {
+        return (
+            StatusCode::NOT_FOUND,
+            json!({"message": "No such image"}).to_string(),
+        )
+            .into_response();
+    }
+    json!([{"Untagged": name}]).to_string().into_response()
 }
 
 /// A parameter of a query, with what is escaped in it.

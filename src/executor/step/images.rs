@@ -18,14 +18,14 @@ pub(super) async fn apply(
 ) -> Result<(), StepError> {
     let present = runtimes.image_names(&step.to).await?;
     for name in step.names.iter().filter(|name| !present.contains(*name)) {
-        let bytes = runtimes
-            .carry_image(&step.from, &step.to, name)
+        let carried = runtimes
+            .carry_image(step, name)
             .await
             .map_err(|error| StepError::Image {
                 name: name.clone(),
                 error,
             })?;
-        notes.carried(name, bytes)?;
+        notes.carried(name, carried)?;
     }
     Ok(())
 }
@@ -35,19 +35,11 @@ pub(super) async fn undo(
     step: &ImagesStep,
     before: &BTreeSet<String>,
 ) -> Result<(), StepError> {
-    let present = runtimes.image_names(&step.to).await?;
-    for name in step
+    let brought: Vec<String> = step
         .names
         .iter()
-        .filter(|name| present.contains(*name) && !before.contains(*name))
-    {
-        runtimes
-            .remove_image(&step.to, name)
-            .await
-            .map_err(|error| StepError::Image {
-                name: name.clone(),
-                error,
-            })?;
-    }
-    Ok(())
+        .filter(|name| !before.contains(*name))
+        .cloned()
+        .collect();
+    Ok(runtimes.remove_images(&step.to, &brought).await?)
 }

@@ -16,7 +16,7 @@ pub const REQUIRED_IMAGE_MISSING: Code = Code::block_unless_allowed(
 /// The name is a digest.
 pub const IMAGE_PINNED_BY_DIGEST: Code = Code::warn(
     "ImagePinnedByDigest",
-    "An image in use has no tag, only a digest, which streaming loses: it will be pulled again",
+    "An image in use has no tag, only a digest, and Docker Engine takes no image under such a name: it will be pulled again",
 );
 /// There is no name.
 pub const IMAGE_WITHOUT_NAME: Code = Code::warn(
@@ -65,7 +65,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 super::count(cargo.by_digest.len(), "image"),
                 super::some(&cargo.by_digest)
             ),
-            format!("They are pulled from their registries under {target}; make sure that the node can reach them."),
+            format!("They are pulled from their registries under {target}; make sure that the node can reach them, or tag the images."),
         ));
     }
     if !cargo.nameless.is_empty() {

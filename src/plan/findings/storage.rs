@@ -4,11 +4,7 @@ use super::{Code, View};
 use crate::{
     api::request::Runtime,
     edit::containerd_toml,
-    plan::{
-        facts::{Disk, Engine, Facts},
-        finding::Finding,
-        runtimes::over_docker,
-    },
+    plan::{facts::Engine, finding::Finding, runtimes::over_docker, sharing, step::Layers},
 };
 
 /// No room.
@@ -37,6 +33,8 @@ pub const CODES: &[Code] = &[DISK_SPACE, DISK_PRESSURE_AHEAD, STORAGE_DRIVER, XF
 
 /// An image is stored as layers and as an unpacked snapshot.
 const COPIES: u64 = 2;
+/// Of an image whose layers are shared this part, or less, is written: its directories, and small files.
+const SHARED: u64 = 20;
 /// Bytes that stay free beside the images.
 const RESERVE: u64 = 512 << 20;
 
@@ -55,10 +53,13 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     let root = root(view);
-    let Some(disk) = disk(view.facts, &root) else {
+    let Some(disk) = sharing::disk(view.facts, &root) else {
         return findings;
     };
-    let needed = view.cargo.bytes.saturating_mul(COPIES);
+    let needed = match sharing::layers(view) {
+        Layers::Linked { .. } => view.cargo.bytes / SHARED,
+        Layers::Streamed { .. } => view.cargo.bytes.saturating_mul(COPIES),
+    };
     if disk.free < needed.saturating_add(RESERVE) {
         findings.push(DISK_SPACE.found(
             format!(
@@ -80,7 +81,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     let proven = left.is_some_and(|(_, engine)| {
-        let docker = self::disk(view.facts, engine.data_root.as_str());
+        let docker = sharing::disk(view.facts, engine.data_root.as_str());
         overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
     });
     if view.target.runtime == Runtime::Containerd && disk.kind == "xfs" && !proven {
@@ -105,16 +106,6 @@ fn root(view: &View<'_>) -> String {
     config
         .and_then(|file| containerd_toml::root(&file.text).ok().flatten())
         .unwrap_or_else(|| "/var/lib/containerd".to_owned())
-}
-
-/// The disk below `path`: the one that was looked at for the nearest directory above it.
-fn disk<'a>(facts: &'a Facts, path: &str) -> Option<&'a Disk> {
-    let above = |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
-    facts
-        .disks
-        .iter()
-        .filter(|disk| above(disk.path.as_str()))
-        .max_by_key(|disk| disk.path.as_str().len())
 }
 
 fn mib(bytes: u64) -> String {

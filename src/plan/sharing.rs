@@ -1,0 +1,89 @@
+//! How the layers of images come from one store into another: shared where Docker and containerd can, else copied.
+
+use super::{
+    facts::{Disk, Engine, Facts},
+    findings::View,
+    host_path::HostPath,
+    runtimes::over_docker,
+    step::Layers,
+};
+use crate::{api::request::Runtime, edit::containerd_toml};
+
+/// containerd's store unless its configuration names another.
+const CONTAINERD: &str = "/var/lib/containerd";
+
+/// How the layers of the images that are carried come into the target's store.
+pub fn layers(view: &View<'_>) -> Layers {
+    let docker = view.engine.filter(|_| over_docker(view.source.runtime));
+    let obstacle = match docker {
+        Some(engine) if view.target.runtime == Runtime::Containerd => obstacle(view, engine),
+        _ => Some(format!("{} takes images only as archives", view.target.runtime)),
+    };
+    match (docker, obstacle) {
+        (Some(engine), None) => Layers::Linked {
+            data_root: engine.data_root.clone(),
+        },
+        (_, why) => Layers::Streamed {
+            why: why.unwrap_or_default(),
+        },
+    }
+}
+
+/// containerd's client `ctr`, which lies beside containerd; an archive is not in `PATH`.
+pub fn ctr(view: &View<'_>) -> Option<HostPath> {
+    let installed = view
+        .target
+        .program
+        .as_ref()
+        .filter(|_| view.target.runtime == Runtime::Containerd);
+    let found = view
+        .containerd
+        .and_then(|containerd| containerd.service.exec_start.first());
+    let program = match installed {
+        Some(program) => program.clone(),
+        None => HostPath::new(found?).ok()?,
+    };
+    program.parent()?.join("ctr").ok()
+}
+
+/// Why layers cannot be shared.
+fn obstacle(view: &View<'_>, engine: &Engine) -> Option<String> {
+    let facts = view.facts;
+    if engine.storage_driver != "overlay2" {
+        return Some(format!("Docker's storage driver is {}", engine.storage_driver));
+    }
+    if engine.user_namespaces {
+        return Some("Docker shifts the owners of files (userns-remap)".to_owned());
+    }
+    let config = view.containerd.and_then(|containerd| {
+        let file = containerd.config.file.as_ref().map(|file| &*file.text);
+        containerd.effective.as_deref().or(file)
+    });
+    // A configuration that cannot be read has a finding of its own.
+    let snapshots = config
+        .and_then(|text| containerd_toml::snapshots(text).ok())
+        .unwrap_or_default();
+    match snapshots.snapshotter.as_deref() {
+        None | Some("overlayfs") => {}
+        Some(other) => return Some(format!("containerd's snapshotter is {other}")),
+    }
+    let root = snapshots.directory.as_deref().unwrap_or(CONTAINERD);
+    let (Some(docker), Some(store)) = (disk(facts, engine.data_root.as_str()), disk(facts, root)) else {
+        return Some(format!(
+            "the file systems of {} and {root} are not known",
+            engine.data_root
+        ));
+    };
+    (docker.device != store.device)
+        .then(|| format!("{} and {root} lie on different file systems", engine.data_root))
+}
+
+/// The disk below `path`: the one that was looked at for the nearest directory above it.
+pub fn disk<'a>(facts: &'a Facts, path: &str) -> Option<&'a Disk> {
+    let above = |dir: &str| path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'));
+    facts
+        .disks
+        .iter()
+        .filter(|disk| above(disk.path.as_str()))
+        .max_by_key(|disk| disk.path.as_str().len())
+}

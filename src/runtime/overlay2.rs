@@ -1,0 +1,161 @@
+//! The images in the store of Docker's `overlay2` storage driver, as they lie below its data root. The engine's API
+//! does not show where a layer is.
+//!
+//! See moby's `image/fs.go` and `layer/filestore.go`: the layout has been the same since Docker 1.10.
+
+use serde::Deserialize;
+
+use super::RuntimeError;
+use crate::{
+    host::files::Files,
+    plan::{digest::Digest, host_path::HostPath},
+};
+
+/// An image in Docker's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Image {
+    /// Its configuration, whose digest is its id.
+    pub(super) config: Vec<u8>,
+    /// Its layers, the lowest first; at least one.
+    pub(super) layers: Vec<Layer>,
+}
+
+/// A layer in Docker's store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Layer {
+    /// Digest of its uncompressed archive.
+    pub(super) diff_id: Digest,
+    /// What it is called together with the layers below it.
+    pub(super) chain_id: Digest,
+    /// Bytes of its files.
+    pub(super) size: u64,
+    /// Its files, in the form of overlayfs.
+    pub(super) directory: HostPath,
+}
+
+/// The part of an image's configuration that names its layers.
+#[derive(Deserialize)]
+struct Config {
+    rootfs: RootFs,
+}
+
+#[derive(Deserialize)]
+struct RootFs {
+    diff_ids: Vec<Digest>,
+}
+
+/// The image with this id in the store below `data_root`.
+///
+/// # Errors
+/// When the store does not hold it in the form that is known, naming the file.
+pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Image, RuntimeError> {
+    let at = |name: String| {
+        data_root
+            .join(&name)
+            .map_err(|error| RuntimeError(error.to_string()))
+    };
+    let read = |path: &HostPath| match files.read(path) {
+        Ok(Some(bytes)) => Ok(bytes),
+        Ok(None) => Err(RuntimeError(format!("there is no {path}"))),
+        Err(error) => Err(RuntimeError(format!("cannot {error}"))),
+    };
+    let text = |path: &HostPath| {
+        String::from_utf8(read(path)?).map_err(|error| RuntimeError(format!("{path}: {error}")))
+    };
+    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
+
+    let path = at(format!("image/overlay2/imagedb/content/sha256/{}", hex(id)))?;
+    let config = read(&path)?;
+    if Digest::of(&config).as_str() != id {
+        return Err(RuntimeError(format!("{path} is damaged: its digest is another")));
+    }
+    let diff_ids = serde_json::from_slice::<Config>(&config)
+        .map_err(|error| RuntimeError(format!("{path}: {error}")))?
+        .rootfs
+        .diff_ids;
+    let mut layers: Vec<Layer> = Vec::new();
+    for diff_id in diff_ids {
+        let chain_id = match layers.last() {
+            Some(below) => Digest::of(format!("{} {diff_id}", below.chain_id)),
+            None => diff_id.clone(),
+        };
+        let layer = at(format!(
+            "image/overlay2/layerdb/sha256/{}",
+            hex(chain_id.as_str())
+        ))?;
+        let file = |name: &str| {
+            let path = layer
+                .join(name)
+                .map_err(|error| RuntimeError(error.to_string()))?;
+            text(&path).map(|text| text.trim().to_owned())
+        };
+        if file("diff")? != diff_id.as_str() {
+            return Err(RuntimeError(format!("{layer} is another layer than {diff_id}")));
+        }
+        layers.push(Layer {
+            diff_id,
+            chain_id,
+            size: file("size")?
+                .parse()
+                .map_err(|error| RuntimeError(format!("{layer}/size: {error}")))?,
+            directory: at(format!("overlay2/{}/diff", file("cache-id")?))?,
+        });
+    }
+    if layers.is_empty() {
+        return Err(RuntimeError(format!("{path} names no layers")));
+    }
+    Ok(Image { config, layers })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layers_of_an_image_are_found_by_their_chain() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let path = |text: &str| HostPath::new(text).unwrap();
+        let (first, second) = (Digest::of("first"), Digest::of("second"));
+        let chain = Digest::of(format!("{first} {second}"));
+        let config =
+            format!(r#"{{"os":"linux","rootfs":{{"type":"layers","diff_ids":["{first}","{second}"]}}}}"#);
+        let id = Digest::of(&config);
+        let write = |name: String, text: &str| {
+            let at = path("/data/image/overlay2").join(&name).unwrap();
+            files.write(&at, text.as_bytes(), 0o600).unwrap();
+        };
+        write(format!("imagedb/content/sha256/{}", &id.as_str()[7..]), &config);
+        for (chain, diff, cache) in [(&first, &first, "aa"), (&chain, &second, "bb")] {
+            let layer = format!("layerdb/sha256/{}", &chain.as_str()[7..]);
+            write(format!("{layer}/diff"), diff.as_str());
+            write(format!("{layer}/size"), "1024");
+            write(format!("{layer}/cache-id"), cache);
+        }
+        let found = image(&files, &path("/data"), id.as_str()).unwrap();
+        let layers: Vec<_> = found
+            .layers
+            .iter()
+            .map(|layer| (&layer.chain_id, layer.directory.as_str(), layer.size))
+            .collect();
+        assert_eq!(
+            layers,
+            [
+                (&first, "/data/overlay2/aa/diff", 1024),
+                (&chain, "/data/overlay2/bb/diff", 1024)
+            ]
+        );
+
+        write(
+            format!("layerdb/sha256/{}/diff", &chain.as_str()[7..]),
+            first.as_str(),
+        );
+        let wrong = image(&files, &path("/data"), id.as_str()).unwrap_err().0;
+        assert!(wrong.contains("another layer"), "{wrong}");
+        write(format!("imagedb/content/sha256/{}", &id.as_str()[7..]), "{}");
+        let wrong = image(&files, &path("/data"), id.as_str()).unwrap_err().0;
+        assert!(wrong.contains("damaged"), "{wrong}");
+        let gone = image(&files, &path("/elsewhere"), id.as_str()).unwrap_err().0;
+        assert!(gone.contains("there is no"), "{gone}");
+    }
+}
