@@ -78,7 +78,13 @@ pub async fn inspect(host: &Host) -> Facts {
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
     let prerequisites = prerequisites::inspect(files, notes);
-    let paths = [CRICTL, HOLD_DROP_IN, DROP_IN];
+    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN];
+    if containerd.is_none() {
+        paths.extend([containerd::CONFIG, containerd::DROP_IN]);
+    }
+    if cri_dockerd.is_none() {
+        paths.push(cri_dockerd::DROP_IN);
+    }
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.0);
     let files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
@@ -95,6 +101,7 @@ pub async fn inspect(host: &Host) -> Facts {
         docker,
         containerd,
         cri_dockerd,
+        docker_group: system.docker_group,
         cni,
         prerequisites: Some(prerequisites),
         files,

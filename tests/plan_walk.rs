@@ -15,7 +15,7 @@ use transship::{
         document::Plan,
         facts::{Facts, TextFile},
         host_path::HostPath,
-        planner::{Request, plan},
+        planner::{self, Request, plan},
         step::{Boot, FileStep, InstallStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
     },
 };
@@ -23,6 +23,8 @@ use transship::{
 const CONTAINERD: &str = "containerd.service";
 const DOCKER: &str = "docker.service";
 const DOCKER_SOCKET: &str = "docker.socket";
+const SHIM: &str = "cri-docker.service";
+const SHIM_SOCKET: &str = "cri-docker.socket";
 
 type Files = BTreeMap<String, Option<String>>;
 
@@ -32,6 +34,17 @@ struct Unit {
     boot: String,
     /// Its files as they were when it was started; none while it does not run.
     read: Files,
+    /// Units whose stop or restart is its own.
+    bound_to: Vec<String>,
+}
+
+impl Unit {
+    /// Whether its own files, as it read them, or the unit itself bind it to another one.
+    fn is_bound_to(&self, other: &str) -> bool {
+        let written = [format!("Requires={other}\n"), format!("PartOf={other}\n")];
+        let says = |text: &String| written.iter().any(|line| text.contains(line));
+        self.bound_to.iter().any(|unit| unit == other) || self.read.values().flatten().any(says)
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,16 +83,20 @@ impl Host {
                 )
             })
             .collect();
-        let docker = facts.docker.as_ref().unwrap();
-        let containerd = facts.containerd.as_ref().unwrap();
-        let found = [
-            &facts.kubelet.as_ref().unwrap().unit,
-            &docker.service,
-            &docker.socket,
-            &containerd.service,
-        ];
-        let units = found
-            .into_iter()
+        let docker = facts
+            .docker
+            .iter()
+            .flat_map(|docker| [&docker.service, &docker.socket]);
+        let shim = facts
+            .cri_dockerd
+            .iter()
+            .flat_map(|shim| [&shim.service, &shim.socket]);
+        let containerd = facts.containerd.iter().map(|containerd| &containerd.service);
+        let kubelet = facts.kubelet.iter().map(|kubelet| &kubelet.unit);
+        let units = kubelet
+            .chain(docker)
+            .chain(shim)
+            .chain(containerd)
             .map(|unit| {
                 let active = unit.active == "active";
                 let read = if active {
@@ -87,55 +104,89 @@ impl Host {
                 } else {
                     Files::new()
                 };
-                (
-                    unit.name.clone(),
-                    Unit {
-                        active,
-                        boot: unit.boot.clone(),
-                        read,
-                    },
-                )
+                let unit_of = Unit {
+                    active,
+                    boot: unit.boot.clone(),
+                    read,
+                    bound_to: unit.bound_to.clone(),
+                };
+                (unit.name.clone(), unit_of)
             })
             .collect();
         Self {
             files,
             units,
-            pods: Some(Runtime::Dockershim),
+            pods: Some(plan.source.0),
             sandboxes: true,
             unpacked: BTreeSet::new(),
         }
     }
 
     fn active(&self, unit: &str) -> bool {
-        self.units[unit].active
+        self.units.get(unit).is_some_and(|unit| unit.active)
+    }
+
+    /// A unit, which is new where the plan writes its file.
+    fn unit(&mut self, name: &str) -> &mut Unit {
+        self.units.entry(name.to_owned()).or_insert_with(|| Unit {
+            active: false,
+            boot: "disabled".to_owned(),
+            read: Files::new(),
+            bound_to: Vec::new(),
+        })
     }
 
     fn start(&mut self, name: &str) {
         let read = read_by(name, &self.files);
-        assert!(
-            name != DOCKER_SOCKET || self.units[DOCKER].boot != "masked",
-            "systemd starts no socket whose service is masked"
-        );
-        let unit = self.units.get_mut(name).unwrap();
+        if let Some(service) = name.strip_suffix(".socket").map(|name| format!("{name}.service")) {
+            let masked = self.units.get(&service).is_some_and(|unit| unit.boot == "masked");
+            assert!(!masked, "systemd starts no socket whose service is masked");
+            assert!(
+                self.active(name) || !self.active(&service),
+                "systemd starts no socket whose service listens by itself"
+            );
+        }
+        let unit = self.unit(name);
         assert_ne!(unit.boot, "masked", "{name} is started while it is masked");
-        if !unit.active {
-            unit.active = true;
-            unit.read = read;
+        if unit.active {
+            return;
+        }
+        (unit.active, unit.read) = (true, read);
+        // What it requires comes with it; a socket that is only part of its service requires nothing.
+        let unit = unit.clone();
+        for other in [DOCKER, DOCKER_SOCKET, SHIM_SOCKET] {
+            if name.ends_with(".service") && unit.is_bound_to(other) && !self.active(other) {
+                self.units.get_mut(name).unwrap().active = false;
+                self.start(other);
+                self.units.get_mut(name).unwrap().active = true;
+            }
         }
     }
 
+    /// Active units that are bound to this one.
+    fn bound(&self, name: &str) -> Vec<String> {
+        let bound = self
+            .units
+            .iter()
+            .filter(|(_, unit)| unit.active && unit.is_bound_to(name));
+        bound.map(|(name, _)| name.clone()).collect()
+    }
+
     fn stop(&mut self, name: &str) {
-        let unit = self.units.get_mut(name).unwrap();
+        let Some(unit) = self.units.get_mut(name) else {
+            return;
+        };
         (unit.active, unit.read) = (false, Files::new());
-        // docker.service requires its socket.
-        if name == DOCKER_SOCKET {
-            self.stop(DOCKER);
+        for other in self.bound(name) {
+            self.stop(&other);
         }
     }
 
     fn restart(&mut self, name: &str) {
+        let bound = self.bound(name);
         self.stop(name);
         self.start(name);
+        bound.iter().for_each(|other| self.start(other));
     }
 
     fn save(&self, step: &Step) -> Saved {
@@ -147,9 +198,15 @@ impl Host {
     }
 
     fn serves(&self, runtime: Runtime) -> bool {
-        self.active(match runtime {
-            Runtime::Containerd => CONTAINERD,
-            _ => DOCKER,
+        units_of(runtime).iter().all(|unit| self.active(unit))
+    }
+
+    /// Whether the store of a runtime can be asked.
+    fn stores(&self, runtime: Runtime) -> bool {
+        self.serves(if runtime == Runtime::Containerd {
+            runtime
+        } else {
+            Runtime::Dockershim
         })
     }
 
@@ -161,11 +218,16 @@ impl Host {
                 assert!(self.unpacked.insert(archive.dir.clone()), "unpacked once");
             }
             Step::Images(images) => {
-                assert!(self.serves(images.from.runtime) && self.serves(images.to.runtime));
+                assert!(self.stores(images.from.runtime) && self.stores(images.to.runtime));
+                assert_ne!(images.from.socket, images.to.socket);
                 assert!(!images.names.is_empty());
             }
             Step::Rehearse(rehearsal) => assert!(self.serves(rehearsal.cri.runtime)),
-            Step::StopPods(stop) => self.end_pods(stop.source.runtime),
+            Step::StopPods(stop) => {
+                self.end_pods(stop.source.runtime);
+                // Over one engine their sandboxes go with them.
+                self.sandboxes &= !stop.share_an_engine();
+            }
             Step::ClearPods(clear) => {
                 assert!(
                     self.serves(clear.source.runtime),
@@ -179,11 +241,10 @@ impl Host {
             Step::Kubelet(_) => self.stop(KUBELET_UNIT),
             Step::Await(wait) if wait.side == Side::Target => {
                 assert!(self.serves(wait.runtime.runtime), "the target runs");
-                assert_eq!(
-                    self.units[CONTAINERD].read,
-                    read_by(CONTAINERD, &self.files),
-                    "with its new files"
-                );
+                for unit in units_of(wait.runtime.runtime) {
+                    let read = &self.units[*unit].read;
+                    assert_eq!(*read, read_by(unit, &self.files), "with its new files");
+                }
                 if wait.kubelet.is_some() {
                     assert_eq!(
                         self.units[KUBELET_UNIT].read, walk.after,
@@ -217,7 +278,7 @@ impl Host {
                 Boot::Disabled => "disabled",
                 Boot::Masked => "masked",
             };
-            self.units.get_mut(name).unwrap().boot = word.to_owned();
+            self.unit(name).boot = word.to_owned();
         }
         match step.active {
             Some(true) => self.start(name),
@@ -235,7 +296,7 @@ impl Host {
                 self.files.insert(file.path.to_string(), old);
             }
             (Step::Unit(step), Saved::Unit(Some(old))) => {
-                self.units.get_mut(&step.unit).unwrap().boot = old.boot;
+                self.units.get_mut(&step.unit).unwrap().boot = old.boot.clone();
                 if step.active.is_some() {
                     if old.active {
                         self.start(&step.unit)
@@ -249,7 +310,11 @@ impl Host {
             }
             // A step that was begun and not applied is undone, too.
             (Step::Install(InstallStep::Archive(archive)), _) => drop(self.unpacked.remove(&archive.dir)),
-            (Step::Images(images), _) => assert!(self.serves(images.to.runtime), "images can be removed"),
+            (Step::Unit(step), Saved::Unit(None)) => {
+                self.stop(&step.unit);
+                self.units.remove(&step.unit);
+            }
+            (Step::Images(images), _) => assert!(self.stores(images.to.runtime), "images can be removed"),
             (Step::Rehearse(rehearsal), _) => assert!(self.serves(rehearsal.cri.runtime)),
             (Step::StopPods(stop), _) => self.end_pods(stop.target.runtime),
             (Step::Kubelet(kubelet), _) if kubelet.run => self.stop(KUBELET_UNIT),
@@ -281,19 +346,19 @@ impl Host {
         }
         let read = read_by(KUBELET_UNIT, &self.files);
         let runtime = if read == walk.after {
-            Runtime::Containerd
+            walk.plan.target.0
         } else {
             assert_eq!(
                 read, walk.before,
                 "the kubelet is never started while its files are half-changed"
             );
-            Runtime::Dockershim
+            walk.plan.source.0
         };
         assert!(self.serves(runtime), "the kubelet finds {runtime}");
         assert!(self.pods.is_none_or(|pods| pods == runtime), "no pod runs twice");
         self.start(KUBELET_UNIT);
         self.pods = Some(runtime);
-        self.sandboxes |= runtime == Runtime::Dockershim;
+        self.sandboxes |= runtime == walk.plan.source.0;
     }
 }
 
@@ -304,10 +369,23 @@ struct Walk<'a> {
     after: Files,
 }
 
+/// The units that must run for a runtime to serve.
+fn units_of(runtime: Runtime) -> &'static [&'static str] {
+    match runtime {
+        Runtime::Containerd => &[CONTAINERD],
+        Runtime::CriDockerd => &[DOCKER, SHIM],
+        Runtime::Dockershim => &[DOCKER],
+        Runtime::CriO => panic!("no plan has it"),
+    }
+}
+
 /// Which files a unit reads when it is started. The hold does not change what the kubelet is.
 fn read_by(unit: &str, files: &Files) -> Files {
     let reads = |path: &str| match unit {
-        CONTAINERD => path.starts_with("/etc/containerd/") || path.contains("/containerd.service.d/"),
+        CONTAINERD => path.starts_with("/etc/containerd/") || path.contains("/containerd.service"),
+        DOCKER => path.starts_with("/etc/docker/"),
+        SHIM => path.contains("/cri-docker.service"),
+        SHIM_SOCKET => path.contains("/cri-docker.socket"),
         KUBELET_UNIT => path.contains("kube") && !path.ends_with("-hold.conf"),
         _ => false,
     };
@@ -373,10 +451,32 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
     plan.steps
         .iter()
         .for_each(|planned| end.apply(&planned.does, &walk));
-    assert_eq!(end.pods, Some(Runtime::Containerd), "{name}");
+    let target = plan.target.0;
+    assert_eq!(end.pods, Some(target), "{name}");
     assert!(!end.sandboxes, "{name}: nothing is left of the source's pods");
-    assert_eq!(end.active(DOCKER), request.target.keep_source, "{name}");
-    assert_eq!(end.units[CONTAINERD].boot, "enabled", "{name}");
+    for unit in units_of(target) {
+        assert!(end.active(unit), "{name}: {unit}");
+        assert_eq!(end.units[*unit].boot, "enabled", "{name}: {unit}");
+    }
+    assert!(
+        end.active(CONTAINERD) >= start.active(CONTAINERD),
+        "{name}: Docker's engine runs on it"
+    );
+    let docker_stays = request.target.keep_source || target == Runtime::CriDockerd;
+    assert_eq!(
+        end.active(DOCKER),
+        docker_stays && facts.docker.is_some(),
+        "{name}"
+    );
+    for unit in [SHIM, SHIM_SOCKET] {
+        assert_eq!(end.active(unit), target == Runtime::CriDockerd, "{name}: {unit}");
+        if plan.source.0 == Runtime::CriDockerd {
+            assert_eq!(
+                end.units[unit].boot, "masked",
+                "{name}: any client would start {unit}"
+            );
+        }
+    }
     assert!(
         end.files
             .iter()
@@ -387,9 +487,91 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
 
 #[test]
 fn every_plan_can_be_walked_there_and_back_from_every_step() {
-    for (name, facts) in fixtures::all() {
-        walk(&facts, &fixtures::request(), &name);
+    for (name, facts, request) in fixtures::cases() {
+        walk(&facts, &request, &name);
     }
+}
+
+#[test]
+fn archives_are_walked_too() {
+    let mut seen = 0;
+    for (name, mut facts, request) in fixtures::cases() {
+        let request = fixtures::from_archive(request.target.runtime);
+        seen += usize::from(plan(&facts, &request).plan().is_some());
+        walk(&facts, &request, &name);
+        match request.target.runtime {
+            Runtime::CriDockerd => facts.cri_dockerd = None,
+            _ => facts.containerd = None,
+        }
+        walk(&facts, &request, &name);
+    }
+    assert!(seen >= 4, "{seen}");
+}
+
+#[test]
+fn a_cri_dockerd_that_ran_before_goes_on_as_it_was() {
+    let mut seen = 0;
+    for (name, mut facts, request) in fixtures::cases() {
+        let units = facts.cri_dockerd.iter_mut();
+        for unit in units.flat_map(|shim| [&mut shim.service, &mut shim.socket]) {
+            (unit.active, unit.boot) = ("active".into(), "enabled".into());
+        }
+        for unit in facts
+            .docker
+            .iter_mut()
+            .flat_map(|docker| [&mut docker.service, &mut docker.socket])
+        {
+            (unit.active, unit.boot) = ("active".into(), "enabled".into());
+        }
+        seen += usize::from(request.target.runtime == Runtime::CriDockerd);
+        walk(&facts, &request, &name);
+    }
+    assert!(seen > 0);
+}
+
+#[test]
+fn what_an_earlier_plan_masked_is_unmasked_and_masked_again() {
+    let mut seen = 0;
+    for (name, mut facts, request) in fixtures::cases() {
+        let off = facts
+            .docker
+            .as_ref()
+            .is_some_and(|docker| docker.service.active != "active");
+        if request.target.runtime != Runtime::CriDockerd || !off {
+            continue;
+        }
+        let docker = facts
+            .docker
+            .iter_mut()
+            .flat_map(|docker| [&mut docker.service, &mut docker.socket]);
+        let shim = facts.cri_dockerd.iter_mut();
+        for unit in docker.chain(shim.flat_map(|shim| [&mut shim.service, &mut shim.socket])) {
+            (unit.load, unit.boot) = ("masked".into(), "masked".into());
+        }
+        seen += 1;
+        walk(&facts, &request, &name);
+    }
+    assert!(seen > 0);
+}
+
+/// Docker that runs nothing gets the kubelet's cgroup driver, between two steps for its unit.
+#[test]
+fn dockers_cgroup_driver_changes_where_nothing_runs_under_it() {
+    let mut seen = 0;
+    for (name, mut facts, request) in fixtures::cases() {
+        let Some(docker) = facts.docker.as_mut().filter(|docker| docker.engine.is_none()) else {
+            continue;
+        };
+        docker.daemon_json = None;
+        walk(&facts, &request, &name);
+        let outcome = plan(&facts, &request);
+        let Some(plan) = outcome.plan() else { continue };
+        let changes =
+            |step: &Step| matches!(step, Step::File(file) if file.path.as_str() == "/etc/docker/daemon.json");
+        assert!(plan.steps.iter().any(|step| changes(&step.does)), "{name}");
+        seen += 1;
+    }
+    assert!(seen > 0);
 }
 
 #[test]
@@ -490,6 +672,13 @@ fn the_walk_notices_a_wrong_plan() {
     let mut swapped = right.clone();
     swapped.steps.swap(unit(DOCKER), unit(DOCKER_SOCKET));
     wrong.push(("stopping the socket stops the service unseen", swapped));
+    let shim_facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let outcome = planner::plan(&shim_facts, &request);
+    let mut socket = outcome.plan().unwrap().clone();
+    let of_socket = |step: &Step| matches!(step, Step::Unit(unit) if unit.unit == SHIM_SOCKET);
+    socket.steps.retain(|step| !of_socket(&step.does));
+    let walked = std::panic::catch_unwind(|| walk_plan(&shim_facts, &request, "socket", &socket));
+    assert!(walked.is_err(), "not noticed: the socket of cri-dockerd stays");
     for (what, plan) in wrong {
         let walked = std::panic::catch_unwind(|| walk_plan(&facts, &request, what, &plan));
         assert!(walked.is_err(), "not noticed: {what}");

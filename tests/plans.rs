@@ -9,7 +9,8 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rstest::rstest;
 use transship::{
-    api::request::{CgroupDriverChoice, Runtime, Transfer},
+    api::request::{CgroupDriverChoice, Runtime, Source, Transfer},
+    edit::{flags, yaml},
     plan::{
         digest::Digest,
         facts::{Container, Facts, Layout, MaybeFile, Prerequisites, TextFile},
@@ -53,9 +54,102 @@ fn in_words(facts: &Facts, outcome: &Outcome) -> String {
 
 #[test]
 fn every_host_has_its_plan() {
-    for (name, facts) in fixtures::all() {
-        let outcome = plan(&facts, &fixtures::request());
+    for (name, facts, request) in fixtures::cases() {
+        let outcome = plan(&facts, &request);
         insta::assert_snapshot!(name, in_words(&facts, &outcome));
+    }
+}
+
+/// What comes in an archive is switched to by a drop-in, or by units of its own where there are none.
+#[test]
+fn archives_have_their_plans() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let request = fixtures::from_archive(Runtime::Containerd);
+    let outcome = plan(&facts, &request);
+    insta::assert_snapshot!("archive-containerd-beside-an-old-one", in_words(&facts, &outcome));
+    facts.containerd = None;
+    let outcome = plan(&facts, &request);
+    insta::assert_snapshot!("archive-containerd-alone", in_words(&facts, &outcome));
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    facts.cri_dockerd = None;
+    let outcome = plan(&facts, &fixtures::from_archive(Runtime::CriDockerd));
+    insta::assert_snapshot!("archive-cri-dockerd-alone", in_words(&facts, &outcome));
+}
+
+#[test]
+fn an_archive_is_checked_by_the_version_that_it_brings() {
+    let mut facts = fixtures::named(LAB);
+    let mut request = fixtures::from_archive(Runtime::Containerd);
+    assert_eq!(
+        plan(&facts, &request).plan().unwrap().target,
+        (Runtime::Containerd, "2.4.2".into())
+    );
+    facts.kubelet.as_mut().unwrap().version = "1.22.17".into();
+    assert_eq!(blocking(&facts, &request), ["TargetVersionUnfit"]);
+    // A file that the new one does not read.
+    let facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    let worker = &mut fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    worker.containerd.as_mut().unwrap().config = facts.containerd.as_ref().unwrap().config.clone();
+    if let Source::Archive(archive) = &mut request.target.source {
+        archive.url = "https://downloads.example.org/containerd-1.7.28-linux-amd64.tar.gz".into();
+    }
+    assert_eq!(blocking(worker, &request), ["ContainerdConfigBroken"]);
+    // Another version of the runtime in use is no pair.
+    assert_eq!(blocking(&facts, &request), ["TargetVersionMismatch"]);
+    let same = fixtures::from_archive(Runtime::Containerd);
+    assert_eq!(plan(&facts, &same).verdict, Verdict::AlreadyThere);
+}
+
+#[test]
+fn what_cri_dockerd_needs_of_docker_is_looked_at() {
+    let control_plane = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    let worker = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let request = fixtures::to(Runtime::CriDockerd);
+    let mut facts = control_plane.clone();
+    facts.docker_group = Some(false);
+    assert_eq!(blocking(&facts, &request), ["DockerGroupMissing"]);
+    let mut facts = control_plane.clone();
+    facts.docker = None;
+    assert_eq!(blocking(&facts, &request), ["TargetNotInstalled"]);
+    let mut facts = control_plane.clone();
+    facts.cri_dockerd.as_mut().unwrap().version = "0.2.6".into();
+    assert_eq!(blocking(&facts, &request), ["TargetVersionUnfit"]);
+    let docker = facts.docker.as_mut().unwrap();
+    docker.engine.clone_from(&worker.docker.as_ref().unwrap().engine);
+    facts.cri_dockerd.as_mut().unwrap().version = "0.4.1".into();
+    assert_eq!(blocking(&facts, &request), ["TargetVersionUnfit"]);
+    // Its driver is another one, and containers run under it.
+    let mut facts = control_plane;
+    let docker = facts.docker.as_mut().unwrap();
+    docker.engine.clone_from(&worker.docker.as_ref().unwrap().engine);
+    docker.engine.as_mut().unwrap().cgroup_driver = "cgroupfs".into();
+    assert_eq!(blocking(&facts, &request), ["CgroupDriverMismatch"]);
+}
+
+/// A kubelet from 1.27 on that nothing names an endpoint to uses containerd; the next one is written down.
+#[test]
+fn an_endpoint_that_nothing_names_is_written_down() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    let unnamed = |file: &mut TextFile| {
+        let lines = file
+            .text
+            .lines()
+            .filter(|line| !line.starts_with("containerRuntime"));
+        let new: String = lines.map(|line| format!("{line}\n")).collect();
+        text(file, &new);
+    };
+    unnamed(kubelet.config.as_mut().unwrap());
+    unnamed(kubelet.instance_config.as_mut().unwrap());
+    let request = fixtures::to(Runtime::CriDockerd);
+    let facts = after(&facts, &request);
+    let kubelet = facts.kubelet.as_ref().unwrap();
+    assert_eq!(Settings::of(kubelet).unwrap().runtime, Some(Runtime::CriDockerd));
+    for file in kubelet.config.iter().chain(&kubelet.instance_config) {
+        assert!(
+            file.text
+                .ends_with("containerRuntimeEndpoint: \"unix:///run/cri-dockerd.sock\"\n")
+        );
     }
 }
 
@@ -82,7 +176,24 @@ fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
     });
     assert_eq!(
         runtimes.into_iter().collect::<Vec<_>>(),
-        ["containerd", "dockershim"]
+        ["containerd", "cri-dockerd", "dockershim"]
+    );
+    let pairs: BTreeSet<_> = fixtures::cases()
+        .iter()
+        .filter_map(|(_, facts, request)| {
+            let outcome = plan(facts, request);
+            let planned = outcome.plan()?;
+            Some((planned.source.0.name(), planned.target.0.name()))
+        })
+        .collect();
+    assert_eq!(
+        pairs.into_iter().collect::<Vec<_>>(),
+        [
+            ("containerd", "cri-dockerd"),
+            ("cri-dockerd", "containerd"),
+            ("dockershim", "containerd"),
+            ("dockershim", "cri-dockerd"),
+        ]
     );
     let configs = covered(&|facts| {
         let file = &facts.containerd.as_ref()?.config.file;
@@ -116,9 +227,9 @@ fn what_was_found_is_what_its_digest_says() {
 
 #[test]
 fn a_plan_survives_serialisation_and_is_the_same_every_time() {
-    for (name, facts) in fixtures::all() {
-        let outcome = plan(&facts, &fixtures::request());
-        assert_eq!(outcome, plan(&facts, &fixtures::request()), "{name}");
+    for (name, facts, request) in fixtures::cases() {
+        let outcome = plan(&facts, &request);
+        assert_eq!(outcome, plan(&facts, &request), "{name}");
         if let Some(plan) = outcome.plan() {
             let read = serde_json::from_slice(&serde_json::to_vec(plan).unwrap()).unwrap();
             assert_eq!(plan, &read, "{name}");
@@ -176,6 +287,8 @@ fn put(facts: &mut Facts, file: TextFile) {
         .environment_files
         .iter_mut()
         .chain(&mut kubelet.config)
+        .chain(&mut kubelet.config_drop_ins)
+        .chain(&mut kubelet.instance_config)
         .find(|known| known.path == file.path);
     match known {
         Some(known) => *known = file,
@@ -188,29 +301,44 @@ fn put(facts: &mut Facts, file: TextFile) {
 
 #[test]
 fn the_files_of_a_plan_bring_the_kubelet_to_the_target() {
-    for (name, facts) in fixtures::all() {
-        if plan(&facts, &fixtures::request()).plan().is_none() {
+    for (name, facts, request) in fixtures::cases() {
+        if plan(&facts, &request).plan().is_none() {
             continue;
         }
-        let facts = after(&facts, &fixtures::request());
-        let settings = Settings::of(facts.kubelet.as_ref().unwrap()).unwrap();
-        assert_eq!(settings.runtime, Some(Runtime::Containerd), "{name}");
-        assert_eq!(
-            settings.endpoint, "unix:///run/containerd/containerd.sock",
-            "{name}"
-        );
+        let old = Settings::of(facts.kubelet.as_ref().unwrap()).unwrap();
+        let facts = after(&facts, &request);
+        let kubelet = facts.kubelet.as_ref().unwrap();
+        let settings = Settings::of(kubelet).unwrap();
+        let target = request.target.runtime;
+        let endpoint = match target {
+            Runtime::Containerd => "unix:///run/containerd/containerd.sock",
+            _ => "unix:///run/cri-dockerd.sock",
+        };
+        assert_eq!(settings.runtime, Some(target), "{name}");
+        assert_eq!(settings.endpoint, endpoint, "{name}");
+        assert_eq!(settings.named_endpoint.as_deref(), Some(endpoint), "{name}");
+        if let Some(instance) = &kubelet.instance_config {
+            let named = yaml::get(&instance.text, "containerRuntimeEndpoint").unwrap();
+            assert_eq!(named.as_deref(), Some(endpoint), "{name}: kubeadm's patch");
+        }
+        let unknown: &[&str] = match old.version.minor {
+            ..=23 => &[],
+            24..=26 => &["network-plugin"],
+            27..=34 => &["network-plugin", "container-runtime"],
+            _ => &["network-plugin", "container-runtime", "pod-infra-container-image"],
+        };
+        for flag in unknown {
+            assert_eq!(flags::value(&kubelet.command_line, flag), None, "{name}: {flag}");
+        }
         assert_eq!(settings.network.plugin, "", "{name}");
+        let left = settings
+            .runtime_cgroups
+            .filter(|cgroup| cgroup.contains("docker"));
         assert!(
-            settings
-                .runtime_cgroups
-                .is_none_or(|cgroup| !cgroup.contains("docker")),
-            "{name}"
+            left.is_none() || target != Runtime::Containerd,
+            "{name}: {left:?}"
         );
-        assert_eq!(
-            plan(&facts, &fixtures::request()).verdict,
-            Verdict::AlreadyThere,
-            "{name}"
-        );
+        assert_eq!(plan(&facts, &request).verdict, Verdict::AlreadyThere, "{name}");
     }
 }
 
@@ -450,8 +578,8 @@ fn images_are_carried_as_asked() {
 
 #[test]
 fn no_secret_is_in_the_words() {
-    for (name, facts) in fixtures::all() {
-        let outcome = plan(&facts, &fixtures::request());
+    for (name, facts, request) in fixtures::cases() {
+        let outcome = plan(&facts, &request);
         let words = in_words(&facts, &outcome);
         for secret in ["s3cr", "hunter2"] {
             assert!(!words.contains(secret), "{name}: {secret}");

@@ -100,6 +100,15 @@ pub fn root(text: &str) -> Result<Option<String>, ContainerdTomlError> {
     Ok(parse(text)?.get("root").and_then(Item::as_str).map(str::to_owned))
 }
 
+/// The sandbox (pause) image that a configuration, best the effective one, names.
+pub fn sandbox_image(text: &str) -> Option<String> {
+    let document = parse(text).ok()?;
+    let plugins = document.get("plugins")?;
+    let third = || plugins.get(CRI_IMAGES)?.get("pinned_images")?.get("sandbox");
+    let second = || plugins.get(CRI)?.get("sandbox_image");
+    third().or_else(second)?.as_str().map(str::to_owned)
+}
+
 /// Where containerd looks for the pod network.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cni {
@@ -546,7 +555,7 @@ SystemdCgroup = true
     }
 
     #[test]
-    fn the_pod_network_is_read_in_all_names() {
+    fn the_pod_network_and_the_sandbox_are_read_in_all_names() {
         let read = |text| {
             let found = cni(text);
             (found.bin_dirs.join(","), found.conf_dir)
@@ -555,6 +564,9 @@ SystemdCgroup = true
         let third = "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.cni]\nbin_dirs = ['/a', '/b']\nbin_dir = ''\n";
         assert_eq!(read(third), ("/a,/b".into(), None));
         assert_eq!(read("["), (String::new(), None));
+        assert_eq!(sandbox_image(NEW).as_deref(), Some("registry.k8s.io/pause:3.6"));
+        let third = "version = 3\n[plugins.'io.containerd.cri.v1.images'.pinned_images]\nsandbox = 'a'\n";
+        assert_eq!(sandbox_image(third).as_deref(), Some("a"));
     }
 
     #[test]

@@ -3,17 +3,12 @@
 use toml_edit::{DocumentMut, Item};
 
 use super::{Host, Notes, cri};
+pub(super) use crate::plan::runtimes::containerd::{CONFIG, DROP_IN};
 use crate::plan::{
     facts::{Containerd, UnitFacts},
     host_path::HostPath,
+    runtimes::containerd::SOCKET,
 };
-
-/// The configuration unless the unit names another.
-const CONFIG: &str = "/etc/containerd/config.toml";
-/// The socket unless the configuration names another.
-const SOCKET: &str = "/run/containerd/containerd.sock";
-/// The drop-in that Transship writes.
-const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-transship.conf";
 
 /// Looks at containerd; nothing when there is no unit for it.
 pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> Option<Containerd> {

@@ -1,12 +1,11 @@
 //! cri-dockerd: its units, and what its CRI says of itself.
 
 use super::{Host, Notes, cri, units::Units};
-use crate::plan::{facts::CriDockerd, host_path::HostPath};
+pub(super) use crate::plan::runtimes::cri_dockerd::DROP_IN;
+use crate::plan::{facts::CriDockerd, host_path::HostPath, runtimes::cri_dockerd::SOCKET};
 
 /// What the packages call the units, and what Kubespray does.
 const NAMES: [&str; 2] = ["cri-docker", "cri-dockerd"];
-/// The socket unless the socket unit's own arguments name another.
-const SOCKET: &str = "/run/cri-dockerd.sock";
 
 /// Names of the units that are looked at.
 pub(super) fn units() -> impl Iterator<Item = String> {

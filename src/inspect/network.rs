@@ -1,7 +1,8 @@
 //! CNI: the configuration of the pod network, and the plugins that are installed.
 
-use super::{Notes, containerd::text, exists, kubelet::Flags};
+use super::{Notes, exists, kubelet::Flags};
 use crate::{
+    edit::containerd_toml,
     host::files::Files,
     plan::{
         facts::{Cni, Containerd},
@@ -37,7 +38,8 @@ pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containe
         .flat_map(|dirs| dirs.split(','))
         .map(str::to_owned)
         .collect();
-    bin_dirs.extend(containerd.and_then(|containerd| bin_dir(containerd.effective.as_deref()?)));
+    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
+    bin_dirs.extend(effective.map(containerd_toml::cni).unwrap_or_default().bin_dirs);
     bin_dirs.extend(PLUGINS.map(str::to_owned));
     let mut seen = Vec::new();
     for directory in bin_dirs.iter().map(|directory| directory.trim_end_matches('/')) {
@@ -55,14 +57,4 @@ pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containe
         configs,
         bin_dirs: seen,
     }
-}
-
-/// The directory of plugins in containerd's effective configuration, in the names of 1.x.
-fn bin_dir(effective: &str) -> Option<String> {
-    let document: toml_edit::DocumentMut = effective.parse().ok()?;
-    text(
-        document.as_item(),
-        &["plugins", "io.containerd.grpc.v1.cri", "cni", "bin_dir"],
-    )
-    .map(str::to_owned)
 }

@@ -15,6 +15,7 @@ pub(super) struct System {
     pub(super) kernel: String,
     pub(super) arch: String,
     pub(super) cgroup_version: u8,
+    pub(super) docker_group: Option<bool>,
 }
 
 impl System {
@@ -48,6 +49,9 @@ impl System {
             } else {
                 1
             },
+            docker_group: notes
+                .text(files, "/etc/group")
+                .map(|file| file.text.lines().any(|line| line.starts_with("docker:"))),
         }
     }
 }

@@ -56,7 +56,11 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
 
 /// While the node serves: the target configured and started beside the source, the images, the rehearsal.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let mut steps = view.target.install.clone();
+    let delivery = view.target.delivery.as_ref();
+    let mut steps: Vec<Step> = delivery
+        .map(|delivery| delivery.step.clone())
+        .into_iter()
+        .collect();
     steps.extend((view.parts.1.prepare)(view)?);
     steps.push(await_target(view, None, RUNTIME_WITHIN_SECS));
     steps.extend(images(view));

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    facts::{Containerd, Docker, UnitFacts},
+    facts::{Docker, UnitFacts},
     kubelet_arguments,
 };
 use crate::edit::{env_file, unit_file};
@@ -252,15 +252,17 @@ fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
         })
 }
 
-/// The drop-in for containerd's unit that gives it Docker's proxies and limit of open files, which containers
-/// inherit; absent when it has them already.
-pub fn drop_in(docker: &Docker, daemon: &Map<String, Value>, containerd: &Containerd) -> Option<String> {
-    // One of ours that is there already says everything again: it is a whole file.
-    let ours = containerd.drop_in.file.is_some();
-    let unit = &containerd.service;
+/// The lines for containerd's unit that give it Docker's proxies and limit of open files, which containers inherit;
+/// none when it has them already. In a drop-in that is written whole, everything is said again.
+pub fn service_lines(
+    docker: &Docker,
+    daemon: &Map<String, Value>,
+    unit: &UnitFacts,
+    whole: bool,
+) -> Vec<String> {
     let missing = |assignment: &&String| {
         let (name, value) = assignment.split_once('=').unwrap_or_default();
-        ours || variable(unit, name).as_deref() != Some(value)
+        whole || variable(unit, name).as_deref() != Some(value)
     };
     let proxies = proxies(docker, daemon);
     let mut lines: Vec<String> = proxies
@@ -269,15 +271,10 @@ pub fn drop_in(docker: &Docker, daemon: &Map<String, Value>, containerd: &Contai
         .map(|proxy| unit_file::environment(proxy))
         .collect();
     let limit = docker.service.limit_nofile;
-    if limit != (0, 0) && (ours || limit != unit.limit_nofile) {
+    if limit != (0, 0) && (whole || limit != unit.limit_nofile) {
         lines.push(format!("LimitNOFILE={}:{}", number(limit.0), number(limit.1)));
     }
-    (!lines.is_empty()).then(|| {
-        format!(
-            "# Written by Transship: what docker.service gave to its containers.\n[Service]\n{}\n",
-            lines.join("\n")
-        )
-    })
+    lines
 }
 
 fn number(limit: u64) -> String {

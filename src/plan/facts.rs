@@ -36,13 +36,17 @@ pub struct Facts {
     /// cri-dockerd; absent when there is no unit for it.
     #[serde(default)]
     pub cri_dockerd: Option<CriDockerd>,
+    /// Whether `/etc/group` has a group `docker`; absent where it could not be read.
+    #[serde(default)]
+    pub docker_group: Option<bool>,
     /// CNI configuration and plugins.
     pub cni: Cni,
     /// What pods need of the kernel; absent in facts that were captured without it.
     #[serde(default)]
     pub prerequisites: Option<Prerequisites>,
     /// Files of other tools that name a runtime's socket, and drop-ins that Transship would write; each with its
-    /// text, or absent where there is no such file: `/etc/crictl.yaml`, the kubelet's hold drop-in.
+    /// text, or absent where there is no such file: `/etc/crictl.yaml`, the kubelet's hold drop-in, and what would be
+    /// read by a runtime that is not installed yet.
     pub files: Vec<MaybeFile>,
     /// File systems below the stores.
     pub disks: Vec<Disk>,

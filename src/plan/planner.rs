@@ -7,12 +7,9 @@ use super::{
     facts::Facts,
     finding::{Finding, Severity},
     findings::{
-        self, View, configuration,
-        install::UNSUPPORTED_SOURCE,
-        kubelet,
+        self, View, configuration, kubelet,
         runtimes::{self, Pair},
     },
-    install,
     kubelet_settings::Settings,
 };
 use crate::{
@@ -104,15 +101,6 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
             parts,
         } => (*source, *target, parts),
     };
-    if let Some(delivery) = install::delivery(&request.target, facts)? {
-        return Err(UNSUPPORTED_SOURCE.found(
-            format!(
-                "{} {} comes from an archive",
-                request.target.runtime, delivery.version
-            ),
-            "Install it on the node, and leave target.source out.",
-        ));
-    }
     let docker = facts.docker.as_ref();
     let text = docker.and_then(|docker| docker.daemon_json.as_ref());
     let daemon = text.map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
@@ -121,7 +109,7 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         .target
         .sandbox_image
         .as_ref()
-        .unwrap_or(&settings.sandbox_image);
+        .unwrap_or(&source.sandbox_image);
     let cargo = Cargo::of(source.store, kubelet, request, sandbox);
     let view = View {
         facts,

@@ -8,15 +8,16 @@ pub mod docker;
 pub mod dockershim;
 
 use super::{
-    facts::{Facts, Store},
+    assembler,
+    facts::{Facts, MaybeFile, Store, UnitFacts},
     finding::Finding,
     findings::View,
-    host_path::HostPath,
+    install::Delivery,
     kubelet_settings::{PodNetwork, Settings},
     planner::Request,
     step::{Endpoint, Step},
 };
-use crate::api::request::Runtime;
+use crate::{api::request::Runtime, edit::unit_file};
 
 /// Every runtime that can be planned.
 pub const PLANNERS: [Planner; 3] = [dockershim::PLANNER, cri_dockerd::PLANNER, containerd::PLANNER];
@@ -76,6 +77,8 @@ pub struct Source<'a> {
     pub store: &'a Store,
     /// How its pods are connected.
     pub network: PodNetwork,
+    /// The image of its sandboxes.
+    pub sandbox_image: String,
     /// Its cgroup driver; absent where it cannot be known.
     pub cgroup_driver: Option<&'a str>,
     /// The cgroup driver that it tells the kubelet (CRI `RuntimeConfig`); absent where it does not.
@@ -97,10 +100,43 @@ pub struct Target {
     pub images: Endpoint,
     /// The unit in whose cgroup it will run.
     pub unit: String,
-    /// The program that will run, where the plan brings it; otherwise it is the one of the unit.
-    pub program: Option<HostPath>,
-    /// What brings it.
-    pub install: Vec<Step>,
+    /// What the plan brings along; absent where the program is the one of the unit.
+    pub delivery: Option<Delivery>,
+}
+
+impl Target {
+    /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program.
+    fn command(&self, words: &[String]) -> Option<(String, String)> {
+        let delivery = self.delivery.as_ref()?;
+        let arguments = words.iter().skip(1).map(String::as_str);
+        let command: Vec<String> = std::iter::once(delivery.program.as_str())
+            .chain(arguments)
+            .map(unit_file::word)
+            .collect();
+        Some((
+            command.join(" "),
+            unit_file::environment(&delivery.path_variable()),
+        ))
+    }
+}
+
+/// A unit that the plan is going to write.
+fn future_unit(name: &str, exec_start: &[&str]) -> UnitFacts {
+    UnitFacts {
+        name: name.to_owned(),
+        load: "loaded".to_owned(),
+        active: "inactive".to_owned(),
+        boot: "disabled".to_owned(),
+        exec_start: exec_start.iter().map(|word| (*word).to_owned()).collect(),
+        ..UnitFacts::default()
+    }
+}
+
+/// A path with the file there, if one was found.
+fn maybe(facts: &Facts, path: &str) -> Result<MaybeFile, Finding> {
+    let path = assembler::path(path)?;
+    let file = facts.text_at(&path).cloned();
+    Ok(MaybeFile { path, file })
 }
 
 /// Whether the pods of a runtime are Docker Engine's containers.

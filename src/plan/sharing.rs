@@ -31,19 +31,15 @@ pub fn layers(view: &View<'_>) -> Layers {
 
 /// containerd's client `ctr`, which lies beside containerd; an archive is not in `PATH`.
 pub fn ctr(view: &View<'_>) -> Option<HostPath> {
-    let installed = view
+    let brought = view
         .target
-        .program
+        .delivery
         .as_ref()
-        .filter(|_| view.target.runtime == Runtime::Containerd);
-    let found = view
-        .containerd
-        .and_then(|containerd| containerd.service.exec_start.first());
-    let program = match installed {
-        Some(program) => program.clone(),
-        None => HostPath::new(found?).ok()?,
-    };
-    program.parent()?.join("ctr").ok()
+        .and_then(|delivery| delivery.ctr.clone());
+    brought.or_else(|| {
+        let found = view.containerd?.service.exec_start.first()?;
+        HostPath::new(found).ok()?.parent()?.join("ctr").ok()
+    })
 }
 
 /// Why layers cannot be shared.

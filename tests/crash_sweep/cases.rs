@@ -1,10 +1,7 @@
 //! What is swept over: a host before, and a plan for it. One is written by hand, the others are the captured hosts
 //! in `tests/hosts` with the plan that the planner makes for them.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use transship::{
     api::request::Runtime,
@@ -20,6 +17,8 @@ use transship::{
         },
     },
 };
+
+use crate::fixtures;
 
 /// The executor's deadline in the sweep: short, for it is waited for often.
 const CONFIRM_WITHIN_SECS: u32 = 8;
@@ -69,10 +68,7 @@ impl Case {
             .collect();
         images.sort();
         images.dedup();
-        let target_unit = match plan.target.0 {
-            Runtime::Containerd => "containerd.service".to_owned(),
-            other => panic!("the sweep knows no unit of {other}"),
-        };
+        let target_unit = unit_of(plan.target.0).to_owned();
         Self {
             name: name.to_owned(),
             digest: plan.digest(),
@@ -95,14 +91,6 @@ impl Case {
 
     pub fn target(&self) -> Runtime {
         self.plan.target.0
-    }
-
-    pub fn unit_of(&self, runtime: Runtime) -> &str {
-        if runtime == self.target() {
-            &self.target_unit
-        } else {
-            "docker.service"
-        }
     }
 
     fn endpoint(&self, side: Side) -> Option<String> {
@@ -224,6 +212,16 @@ impl Case {
     }
 }
 
+/// The unit that answers for a runtime.
+pub fn unit_of(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Dockershim => "docker.service",
+        Runtime::CriDockerd => "cri-docker.service",
+        Runtime::Containerd => "containerd.service",
+        Runtime::CriO => panic!("no plan has it"),
+    }
+}
+
 /// Where the executor's binary lies on these hosts.
 pub const BINARY: &str = "/var/lib/transship/bin/0/transship";
 
@@ -231,36 +229,19 @@ fn steps(plan: &Plan) -> impl Iterator<Item = &Step> {
     plan.steps.iter().map(|planned| &planned.does)
 }
 
-/// The captured hosts of which the planner makes a plan.
+/// The hosts in `tests/hosts` of which the planner makes a plan, one for each target that they can go to.
 pub fn captured() -> Vec<Case> {
-    let hosts = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hosts");
-    let mut directories: Vec<PathBuf> = std::fs::read_dir(hosts)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.is_dir())
+    let cases: Vec<Case> = fixtures::cases()
+        .into_iter()
+        .filter_map(|(name, facts, request)| case_of(&name, &facts, request))
         .collect();
-    directories.sort();
-    let cases: Vec<Case> = directories
-        .iter()
-        .filter_map(|directory| case_of(directory))
-        .collect();
-    assert!(!cases.is_empty(), "no captured host has a plan");
+    let pairs: BTreeSet<_> = cases.iter().map(|case| (case.source(), case.target())).collect();
+    assert_eq!(pairs.len(), 4, "every pair is swept: {pairs:?}");
     cases
 }
 
-fn case_of(directory: &Path) -> Option<Case> {
-    let text = std::fs::read_to_string(directory.join("facts.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let facts: Facts = serde_json::from_value(json.clone()).unwrap();
-    let request: Request = Request {
-        migration: "sweep".to_owned(),
-        target: serde_json::from_str(r#"{"runtime": "containerd"}"#).unwrap(),
-        images: serde_json::from_str("{}").unwrap(),
-        preflight: serde_json::from_str("{}").unwrap(),
-        rollback: serde_json::from_str("{}").unwrap(),
-        own_images: Vec::new(),
-    };
-    let first = planner::plan(&facts, &request);
+fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
+    let first = planner::plan(facts, &request);
     // Findings that a person may accept are accepted: what is swept is the plan.
     let allow = first
         .findings
@@ -268,15 +249,15 @@ fn case_of(directory: &Path) -> Option<Case> {
         .map(|finding| finding.code.to_string())
         .collect();
     let accepted = Request {
+        migration: "sweep".to_owned(),
         preflight: transship::api::request::Preflight { allow },
         ..request
     };
-    let plan = planner::plan(&facts, &accepted).plan()?.clone();
+    let plan = planner::plan(facts, &accepted).plan()?.clone();
     let (mut files, mut units) = (BTreeMap::new(), BTreeMap::new());
-    collect(&json, &mut files, &mut units);
-    let name = directory.file_name().unwrap().to_string_lossy();
+    collect(&serde_json::to_value(facts).unwrap(), &mut files, &mut units);
     Some(Case::new(
-        &name,
+        name,
         plan,
         files.into_values().collect(),
         units.into_values().collect(),

@@ -24,6 +24,9 @@
 mod archive;
 mod cases;
 mod disk;
+#[path = "../hosts/fixtures.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod fixtures;
 mod world;
 
 use std::{
@@ -32,6 +35,7 @@ use std::{
     time::Duration,
 };
 
+use rstest::rstest;
 use transship::{
     executor::{
         control::{Dir, Order},
@@ -339,28 +343,17 @@ fn captured() -> Vec<Arc<Case>> {
     cases::captured().into_iter().map(Arc::new).collect()
 }
 
-#[test]
-fn every_crash_ends_migrated() {
-    let (case, fault, others) = (&by_hand(), Fault::Nothing, Others::Commit);
+#[rstest]
+#[case::with_a_commit(Others::Commit, End::Committed, 400)]
+#[case::without_one(Others::Nobody, End::RolledBack, 600)]
+fn every_crash_ends_as_the_others_say(#[case] others: Others, #[case] end: End, #[case] at_least: usize) {
     let sweep = Sweep {
-        case,
-        fault,
+        case: &by_hand(),
+        fault: Fault::Nothing,
         others,
         again: Some(150),
     };
-    assert!(sweep.ends(End::Committed) > 400);
-}
-
-#[test]
-fn every_crash_without_a_commit_ends_rolled_back() {
-    let (case, fault, others) = (&by_hand(), Fault::Nothing, Others::Nobody);
-    let sweep = Sweep {
-        case,
-        fault,
-        others,
-        again: Some(150),
-    };
-    assert!(sweep.ends(End::RolledBack) > 600);
+    assert!(sweep.ends(end) > at_least);
 }
 
 #[test]

@@ -27,7 +27,7 @@ use transship::{
 };
 
 use crate::{
-    cases::{Bytes, Case},
+    cases::{Bytes, Case, unit_of},
     disk::{Disk, Image, Left},
 };
 
@@ -452,7 +452,7 @@ impl World {
                 .violations
                 .push(format!("the kubelet was started under {under} beside other pods"));
         }
-        let unit = self.case.unit_of(under);
+        let unit = unit_of(under);
         if state.units.get(unit).is_none_or(|unit| unit.active) {
             state.pods.insert(under);
             state.sandboxes.insert(under);
@@ -671,7 +671,12 @@ impl World {
 
     fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
         let state = self.state();
-        let unit = self.case.unit_of(of.runtime);
+        // Where images are meant, cri-dockerd's are behind the engine's own socket.
+        let unit = if of.socket.as_str().ends_with("/docker.sock") {
+            unit_of(Runtime::Dockershim)
+        } else {
+            unit_of(of.runtime)
+        };
         if state.units.get(unit).is_some_and(|unit| !unit.active) {
             return Err(RuntimeError(format!(
                 "{} does not answer on {}",
@@ -745,7 +750,7 @@ impl Runtimes for World {
         Ok(())
     }
 
-    async fn stop_pods(&self, of: &Endpoint, _: &StopPods) -> Result<Stopped, RuntimeError> {
+    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
         self.answers(of)?;
         self.effect();
         {
@@ -756,7 +761,7 @@ impl Runtimes for World {
                     .push("pods were ended beside a running kubelet".to_owned());
             }
             state.pods.remove(&of.runtime);
-            if of.runtime == self.case.target() {
+            if of.runtime == self.case.target() || what.share_an_engine() {
                 state.sandboxes.remove(&of.runtime);
             }
             if self.fault == Fault::TargetDies && of.runtime == self.case.source() {

@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use transship::{
-    api::request::{CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
+    api::request::{ArchiveSource, CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
     plan::{facts::Facts, planner::Request},
 };
 
@@ -35,12 +35,44 @@ pub(crate) fn named(name: &str) -> Facts {
         .1
 }
 
+/// What can be asked for on every host, with a name: containerd everywhere, cri-dockerd where it is installed.
+pub(crate) fn cases() -> Vec<(String, Facts, Request)> {
+    let mut cases = Vec::new();
+    for (name, facts) in all() {
+        if facts.cri_dockerd.is_some() {
+            let asked = format!("{name}-to-cri-dockerd");
+            cases.push((asked, facts.clone(), to(Runtime::CriDockerd)));
+        }
+        cases.push((name, facts, request()));
+    }
+    cases
+}
+
 /// The request that most users make: containerd, as it is installed.
 pub(crate) fn request() -> Request {
+    to(Runtime::Containerd)
+}
+
+/// A request for a runtime that comes in an archive.
+pub(crate) fn from_archive(runtime: Runtime) -> Request {
+    let name = match runtime {
+        Runtime::Containerd => "containerd-2.4.2-linux-amd64.tar.gz",
+        _ => "cri-dockerd-0.4.3.amd64.tgz",
+    };
+    let mut request = to(runtime);
+    request.target.source = Source::Archive(ArchiveSource {
+        url: format!("https://downloads.example.org/{name}"),
+        sha256: "0123456789abcdef".repeat(4),
+    });
+    request
+}
+
+/// A request for a runtime as it is installed.
+pub(crate) fn to(runtime: Runtime) -> Request {
     Request {
         migration: "00000000-0000-4000-8000-000000000001".into(),
         target: Target {
-            runtime: Runtime::Containerd,
+            runtime,
             version: None,
             source: Source::default(),
             sandbox_image: None,

@@ -29,7 +29,7 @@ pub const LIVE_RESTORE: Code = Code::warn(
 /// Logs do not lie in files.
 pub const LOGGING_DRIVER: Code = Code::warn(
     "LoggingDriver",
-    "Docker does not log into files; under the target all logs are files below /var/log/pods",
+    "Docker does not log into files, which is where all logs are under the target",
 );
 /// Docker stops with containerd.
 pub const DOCKER_BOUND_TO_CONTAINERD: Code = Code::block(

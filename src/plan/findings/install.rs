@@ -23,17 +23,10 @@ pub const ARCHIVE_ARCHITECTURE: Code = Code::block(
     "The archive's name says that it is for another architecture than the node's",
 );
 
-/// Not by this planner.
-pub const UNSUPPORTED_SOURCE: Code = Code::block(
-    "UnsupportedSource",
-    "This version does not plan this pair with this `target.source`",
-);
-
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     SOURCE_NOT_UNDERSTOOD,
     ARCHIVE_VERSION_UNKNOWN,
     ARCHIVE_VERSION_MISMATCH,
     ARCHIVE_ARCHITECTURE,
-    UNSUPPORTED_SOURCE,
 ];

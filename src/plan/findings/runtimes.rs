@@ -2,7 +2,7 @@
 
 use super::{Code, View};
 use crate::{
-    api::request::CgroupDriverChoice,
+    api::request::{CgroupDriverChoice, Runtime},
     plan::{
         facts::{Facts, UnitFacts},
         finding::Finding,
@@ -58,6 +58,16 @@ pub const CGROUP_DRIVER_MISMATCH: Code = Code::block(
     "CgroupDriverMismatch",
     "The cgroup drivers of kubelet, source and request differ",
 );
+/// Docker gets the kubelet's cgroup driver.
+pub const DOCKER_DRIVER_CHANGES: Code = Code::info(
+    "DockerDriverChanges",
+    "Docker, under which nothing runs, gets the kubelet's cgroup driver in `daemon.json`",
+);
+/// The group of cri-dockerd's socket.
+pub const DOCKER_GROUP_MISSING: Code = Code::block_unless_allowed(
+    "DockerGroupMissing",
+    "There is no group `docker`, to which the socket of cri-dockerd belongs",
+);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -71,6 +81,8 @@ pub const CODES: &[Code] = &[
     TARGET_VERSION_MISMATCH,
     CRI_DISABLED,
     CGROUP_DRIVER_MISMATCH,
+    DOCKER_DRIVER_CHANGES,
+    DOCKER_GROUP_MISSING,
 ];
 
 /// What is to be done between the runtime in use and the one that is asked for.
@@ -107,17 +119,37 @@ pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Res
             "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
         ));
     };
-    let found = (arrive.look)(facts, request);
     if source == target {
-        // Whatever serves the kubelet is installed; where its unit is not the usual one, its version is not known.
-        let mismatch = found.ok().and_then(|found| version_as_asked(&found, request));
-        return mismatch.map_or(Ok(Pair::Same), Err);
+        return same(facts, settings, request, (leave, arrive));
     }
     Ok(Pair::Move {
         source: Box::new((leave.look)(facts, settings)?),
-        target: Box::new(found?),
+        target: Box::new((arrive.look)(facts, request)?),
         parts: (leave, arrive),
     })
+}
+
+/// A node that uses the runtime that is asked for, if its version is the one that is asked for.
+fn same<'a>(
+    facts: &'a Facts,
+    settings: &Settings,
+    request: &Request,
+    (leave, arrive): (SourcePart, TargetPart),
+) -> Result<Pair<'a>, Finding> {
+    // Whatever serves the kubelet is there; where its unit is not the usual one, its version is not known.
+    let runs = (leave.look)(facts, settings).ok().map(|source| source.version);
+    let asked = (arrive.look)(facts, request).ok();
+    let delivered = asked.as_ref().and_then(|target| target.delivery.as_ref());
+    let installed = asked
+        .as_ref()
+        .filter(|_| delivered.is_none())
+        .map(|target| target.version.clone());
+    let wanted = request.target.version.as_deref();
+    let wanted = wanted.or(delivered.map(|delivery| &*delivery.version));
+    let mismatch = runs
+        .or(installed)
+        .and_then(|found| version_as_asked(request.target.runtime, &found, wanted));
+    mismatch.map_or(Ok(Pair::Same), Err)
 }
 
 /// The finding that says that the node is on the target already.
@@ -130,10 +162,15 @@ pub fn already_there(settings: &Settings) -> Finding {
 
 /// Checks of the two runtimes together; those of the target alone are its planner's.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    version_as_asked(&view.target, view.request)
-        .into_iter()
-        .chain(cgroup_driver(view))
-        .collect()
+    let target = &view.target;
+    version_as_asked(
+        target.runtime,
+        &target.version,
+        view.request.target.version.as_deref(),
+    )
+    .into_iter()
+    .chain(cgroup_driver(view))
+    .collect()
 }
 
 /// The finding for a unit of the target that cannot be started.
@@ -149,8 +186,8 @@ pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {
     })
 }
 
-fn version_as_asked(target: &Target, request: &Request) -> Option<Finding> {
-    let wanted = request.target.version.as_ref()?;
+fn version_as_asked(runtime: Runtime, found: &str, wanted: Option<&str>) -> Option<Finding> {
+    let wanted = wanted?;
     let requirement = match version::requirement(wanted) {
         Ok(requirement) => requirement,
         Err(error) => {
@@ -160,13 +197,10 @@ fn version_as_asked(target: &Target, request: &Request) -> Option<Finding> {
             ));
         }
     };
-    let fits = version::upstream(&target.version).is_some_and(|version| requirement.matches(&version));
+    let fits = version::upstream(found).is_some_and(|version| requirement.matches(&version));
     (!fits).then(|| {
         TARGET_VERSION_MISMATCH.found(
-            format!(
-                "{} {} is installed, and target.version asks for {wanted}",
-                target.runtime, target.version
-            ),
+            format!("{runtime} {found} is installed, and {wanted} is asked for"),
             "Install that version on the node, or change target.version.",
         )
     })

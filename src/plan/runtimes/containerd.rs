@@ -1,13 +1,15 @@
 //! containerd with its own CRI plugin.
 
+use std::borrow::Cow;
+
 use semver::Version;
 
-use super::{Planner, Source, SourcePart, Target, TargetPart, over_docker};
+use super::{Planner, Source, SourcePart, Target, TargetPart, future_unit, maybe, over_docker};
 use crate::{
     api::request::Runtime,
     edit::containerd_toml,
     plan::{
-        assembler::file,
+        assembler::{file, path},
         docker_settings,
         facts::{Containerd, Facts},
         finding::Finding,
@@ -17,6 +19,7 @@ use crate::{
             network,
             runtimes::{self, CRI_DISABLED, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
+        install,
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
         step::{Boot, Endpoint, Restart, Step, UnitStep},
@@ -37,6 +40,43 @@ pub const PLANNER: Planner = Planner {
 };
 
 const SERVICE: &str = "containerd.service";
+/// Where its unit is written where there is none.
+const UNIT: &str = "/etc/systemd/system/containerd.service";
+/// Its configuration unless its unit names another.
+pub const CONFIG: &str = "/etc/containerd/config.toml";
+/// The drop-in that Transship writes.
+pub const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-transship.conf";
+/// Its socket unless its configuration names another.
+pub const SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// Upstream's unit, with this command.
+fn unit_text(command: &str, search_path: &str) -> String {
+    format!(
+        "# Written by Transship after containerd's own unit, which is not in its archive.
+[Unit]
+Description=containerd container runtime
+Documentation=https://containerd.io
+After=network.target dbus.service
+
+[Service]
+{search_path}
+ExecStartPre=-/sbin/modprobe overlay
+ExecStart={command}
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=5
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-999
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
 
 fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding> {
     let answering = facts.containerd.as_ref().and_then(|containerd| {
@@ -53,7 +93,7 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
     let cni = cni.unwrap_or_default();
     Ok(Source {
         runtime: Runtime::Containerd,
-        version: cri.version.clone(),
+        version: cri.version.trim_start_matches('v').to_owned(),
         cri: endpoint(containerd),
         images: endpoint(containerd),
         store,
@@ -67,6 +107,11 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
             },
             ..settings.network.clone()
         },
+        sandbox_image: containerd
+            .effective
+            .as_deref()
+            .and_then(containerd_toml::sandbox_image)
+            .unwrap_or_else(|| settings.sandbox_image.clone()),
         cgroup_driver: cri.cgroup_driver.as_deref(),
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: SERVICE,
@@ -78,22 +123,42 @@ fn settle(_: &View<'_>) -> Vec<Step> {
     Vec::new()
 }
 
-fn target(facts: &Facts, _: &Request) -> Result<Target, Finding> {
-    let containerd = facts.containerd.as_ref().ok_or_else(|| {
-        TARGET_NOT_INSTALLED.found(
+fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
+    let delivery = install::delivery(&request.target, facts)?;
+    if facts.containerd.is_none() && delivery.is_none() {
+        return Err(TARGET_NOT_INSTALLED.found(
             "containerd is not installed",
             "Install containerd and its containerd.service on the node; it may run beside Docker.",
-        )
-    })?;
+        ));
+    }
+    let containerd = containerd(facts)?;
     Ok(Target {
         runtime: Runtime::Containerd,
-        version: containerd.version.clone(),
-        cri: endpoint(containerd),
-        images: endpoint(containerd),
+        version: delivery
+            .as_ref()
+            .map_or_else(|| containerd.version.clone(), |delivery| delivery.version.clone()),
+        cri: endpoint(&containerd),
+        images: endpoint(&containerd),
         unit: SERVICE.to_owned(),
-        program: None,
-        install: Vec::new(),
+        delivery,
     })
+}
+
+/// containerd as it was found, or as the plan is going to write its unit.
+fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
+    if let Some(found) = &facts.containerd {
+        return Ok(Cow::Borrowed(found));
+    }
+    Ok(Cow::Owned(Containerd {
+        service: future_unit(SERVICE, &["containerd"]),
+        version: String::new(),
+        config: maybe(facts, CONFIG)?,
+        effective: None,
+        endpoint: path(SOCKET)?,
+        cri: None,
+        store: None,
+        drop_in: maybe(facts, DROP_IN)?,
+    }))
 }
 
 fn endpoint(containerd: &Containerd) -> Endpoint {
@@ -103,11 +168,9 @@ fn endpoint(containerd: &Containerd) -> Endpoint {
     }
 }
 
-/// containerd configured, and started beside Docker.
+/// containerd configured, and started beside the source.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let Some(containerd) = view.containerd else {
-        return Ok(Vec::new());
-    };
+    let containerd = &*containerd(view.facts)?;
     let unit = &containerd.service;
     let mut files = Vec::new();
     files.extend(file(
@@ -116,8 +179,12 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         config(view, containerd)?,
         0o644,
     ));
-    let docker = view.docker.filter(|_| over_docker(view.source.runtime));
-    if let Some(text) = docker.and_then(|docker| docker_settings::drop_in(docker, view.daemon, containerd)) {
+    if view.containerd.is_none()
+        && let Some((command, search_path)) = view.target.command(&["containerd".to_owned()])
+    {
+        files.extend(file(&path(UNIT)?, None, unit_text(&command, &search_path), 0o644));
+    }
+    if let Some(text) = drop_in(view, containerd) {
         // A proxy's password is for root alone.
         let mode = if text.contains('@') { 0o600 } else { 0o644 };
         files.extend(file(
@@ -154,6 +221,45 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
+/// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
+fn drop_in(view: &View<'_>, containerd: &Containerd) -> Option<String> {
+    let old = containerd.drop_in.file.as_ref();
+    let mut lines = Vec::new();
+    match view.target.command(&containerd.service.exec_start) {
+        Some((command, search_path)) if view.containerd.is_some() => {
+            lines.extend([
+                search_path,
+                "ExecStart=".to_owned(),
+                format!("ExecStart={command}"),
+            ]);
+        }
+        Some(_) => {}
+        // The program that an earlier plan brought goes on running.
+        None => {
+            let text = old.map_or("", |file| file.text.as_str());
+            let brought =
+                |line: &&str| line.starts_with("ExecStart=") || line.starts_with("Environment=\"PATH=");
+            lines.extend(text.lines().filter(brought).map(str::to_owned));
+        }
+    }
+    if let Some(docker) = view.docker.filter(|_| over_docker(view.source.runtime)) {
+        let whole = old.is_some() || !lines.is_empty();
+        let unit = &containerd.service;
+        lines.extend(docker_settings::service_lines(docker, view.daemon, unit, whole));
+    }
+    let what = if lines.iter().any(|line| line.starts_with("ExecStart=")) {
+        "the program of an archive, and "
+    } else {
+        ""
+    };
+    (!lines.is_empty()).then(|| {
+        format!(
+            "# Written by Transship: {what}what docker.service gave to its containers.\n[Service]\n{}\n",
+            lines.join("\n")
+        )
+    })
+}
+
 /// Its configuration as it must be.
 fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
     let version = version::upstream(&view.target.version);
@@ -184,11 +290,13 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
 }
 
 fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = unfit(&view.target.version, &view.settings.version)
+        .into_iter()
+        .collect();
     let Some(containerd) = view.containerd else {
-        return Vec::new();
+        return findings;
     };
-    let mut findings: Vec<Finding> = runtimes::not_loaded(&containerd.service).into_iter().collect();
-    findings.extend(unfit(&view.target.version, &view.settings.version));
+    findings.extend(runtimes::not_loaded(&containerd.service));
     let text = containerd
         .config
         .file

@@ -1,9 +1,15 @@
 //! cri-dockerd: a CRI in front of Docker Engine. Its containers and images are Docker's.
 
+use std::borrow::Cow;
+
 use semver::Version;
 use serde_json::{Map, Value};
 
-use super::{Planner, Source, SourcePart, Target, TargetPart, docker};
+use super::{
+    Planner, Source, SourcePart, Target, TargetPart,
+    docker::{self, Driver},
+    future_unit, maybe,
+};
 use crate::{
     api::request::Runtime,
     edit::{
@@ -11,13 +17,18 @@ use crate::{
         unit_file,
     },
     plan::{
-        assembler::file,
+        assembler::{file, path},
         facts::{CriDockerd, Docker, Facts},
         finding::Finding,
         findings::{
             View,
-            runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED, TARGET_VERSION_UNFIT},
+            containers::LOGGING_DRIVER,
+            runtimes::{
+                DOCKER_DRIVER_CHANGES, DOCKER_GROUP_MISSING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED,
+                TARGET_VERSION_UNFIT,
+            },
         },
+        install,
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
         step::{Endpoint, Restart, Step, UnitStep},
@@ -28,7 +39,10 @@ use crate::{
 /// The planner of cri-dockerd.
 pub const PLANNER: Planner = Planner {
     runtime: Runtime::CriDockerd,
-    source: Some(SourcePart { look: source, settle }),
+    source: Some(SourcePart {
+        look: source,
+        settle: docker::settle,
+    }),
     target: Some(TargetPart {
         look: target,
         prepare,
@@ -36,6 +50,13 @@ pub const PLANNER: Planner = Planner {
         tells_cgroup_driver: |target| version::upstream(&target.version) >= Some(Version::new(0, 3, 17)),
     }),
 };
+
+const SERVICE: &str = "cri-docker.service";
+const SOCKET_UNIT: &str = "cri-docker.socket";
+/// The drop-in that Transship writes for a unit that it writes itself.
+pub const DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/90-transship.conf";
+/// Its socket unless its service names another.
+pub const SOCKET: &str = "/run/cri-dockerd.sock";
 
 fn source<'a>(facts: &'a Facts, _: &Settings) -> Result<Source<'a>, Finding> {
     let (docker, engine) = docker::answering(facts)?;
@@ -61,41 +82,48 @@ fn source<'a>(facts: &'a Facts, _: &Settings) -> Result<Source<'a>, Finding> {
         images: engine_of(docker),
         store: &engine.store,
         network,
+        sandbox_image: flags::value(&shim.service.exec_start, "pod-infra-container-image")
+            .unwrap_or_else(|| default_sandbox_image(&shim.version))
+            .to_owned(),
         cgroup_driver: Some(&engine.cgroup_driver),
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: docker::SERVICE,
     })
 }
 
-/// Its socket would start it again for anybody who asks, and through it Docker. So both units end, and Docker's
-/// after them.
-fn settle(view: &View<'_>) -> Vec<Step> {
-    let own = view.cri_dockerd;
-    let own = own.map(|shim| docker::ended(&shim.service, &shim.socket, &shim.endpoint));
-    own.into_iter().flatten().chain(docker::settle(view)).collect()
+/// The sandbox image compiled in (`cmd/cri/options/options.go`).
+fn default_sandbox_image(version: &str) -> &'static str {
+    match version::upstream(version) {
+        Some(version) if version < Version::new(0, 3, 10) => "registry.k8s.io/pause:3.6",
+        Some(version) if version < Version::new(0, 3, 20) => "registry.k8s.io/pause:3.9",
+        _ => "registry.k8s.io/pause:3.10",
+    }
 }
 
-fn target(facts: &Facts, _: &Request) -> Result<Target, Finding> {
+fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
     let docker = facts.docker.as_ref().ok_or_else(|| {
         TARGET_NOT_INSTALLED.found(
             "Docker Engine is not installed, and cri-dockerd stands on it",
             "Install Docker Engine and its units on the node.",
         )
     })?;
-    let shim = facts.cri_dockerd.as_ref().ok_or_else(|| {
-        TARGET_NOT_INSTALLED.found(
+    let delivery = install::delivery(&request.target, facts)?;
+    if facts.cri_dockerd.is_none() && delivery.is_none() {
+        return Err(TARGET_NOT_INSTALLED.found(
             "cri-dockerd is not installed",
-            "Install cri-dockerd with its cri-docker.service and cri-docker.socket on the node; it may run beside the runtime in use.",
-        )
-    })?;
+            "Install cri-dockerd with its cri-docker.service and cri-docker.socket on the node, where it may run beside the runtime in use; or name an archive in target.source.",
+        ));
+    }
+    let shim = shim(facts)?;
     Ok(Target {
         runtime: Runtime::CriDockerd,
-        version: shim.version.clone(),
-        cri: endpoint(shim),
+        version: delivery
+            .as_ref()
+            .map_or_else(|| shim.version.clone(), |delivery| delivery.version.clone()),
+        cri: endpoint(&shim),
         images: engine_of(docker),
         unit: docker::SERVICE.to_owned(),
-        program: None,
-        install: Vec::new(),
+        delivery,
     })
 }
 
@@ -113,16 +141,44 @@ fn engine_of(docker: &Docker) -> Endpoint {
     }
 }
 
+/// cri-dockerd as it was found, or as the plan is going to write its units.
+fn shim(facts: &Facts) -> Result<Cow<'_, CriDockerd>, Finding> {
+    if let Some(found) = &facts.cri_dockerd {
+        return Ok(Cow::Borrowed(found));
+    }
+    Ok(Cow::Owned(CriDockerd {
+        service: future_unit(SERVICE, &["cri-dockerd", "--container-runtime-endpoint", "fd://"]),
+        socket: future_unit(SOCKET_UNIT, &[]),
+        version: String::new(),
+        endpoint: path(SOCKET)?,
+        cri: None,
+        drop_in: maybe(facts, DROP_IN)?,
+    }))
+}
+
 /// Docker ready, and cri-dockerd configured and started in front of it.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let (Some(docker), Some(shim)) = (view.docker, view.cri_dockerd) else {
+    let Some(docker) = view.docker else {
         return Ok(Vec::new());
     };
+    let shim = &*shim(view.facts)?;
     let mut steps = docker::ready(view, docker)?;
+    let mut files = Vec::new();
+    if view.cri_dockerd.is_none() {
+        let directory = "/etc/systemd/system";
+        let command = view.target.command(&shim.service.exec_start);
+        let service = service_text(&command.unwrap_or_default().0);
+        files.extend(file(
+            &path(&format!("{directory}/{SERVICE}"))?,
+            None,
+            service,
+            0o644,
+        ));
+        let socket = path(&format!("{directory}/{SOCKET_UNIT}"))?;
+        files.extend(file(&socket, None, SOCKET_TEXT.to_owned(), 0o644));
+    }
     let text = drop_in(view, docker, shim);
-    let files: Vec<Step> = file(&shim.drop_in.path, shim.drop_in.file.as_ref(), text, 0o644)
-        .into_iter()
-        .collect();
+    files.extend(file(&shim.drop_in.path, shim.drop_in.file.as_ref(), text, 0o644));
     // One whose files are right but whose CRI does not answer was started before they were.
     let restart = if files.is_empty() && shim.cri.is_some() {
         Restart::Never
@@ -166,16 +222,67 @@ fn drop_in(view: &View<'_>, docker: &Docker, shim: &CriDockerd) -> String {
     ];
     changes.extend(network.mtu.iter().map(|mtu| set("network-plugin-mtu", mtu)));
     changes.extend(network.hairpin_mode.iter().map(|mode| set("hairpin-mode", mode)));
-    let words: Vec<String> = flags::change_words(&shim.service.exec_start, &changes)
-        .iter()
-        .map(|word| unit_file::word(word))
-        .collect();
+    let words = flags::change_words(&shim.service.exec_start, &changes);
+    let command = view.target.command(&words).map(|(command, _)| command);
+    let command = command.unwrap_or_else(|| {
+        let words: Vec<String> = words.iter().map(|word| unit_file::word(word)).collect();
+        words.join(" ")
+    });
     format!(
-        "# Written by Transship: cri-dockerd in front of Docker, with the settings of the runtime before it.\n[Unit]\nRequires={unit}\nAfter={unit}\n\n[Service]\nExecStart=\nExecStart={}\n",
-        words.join(" "),
+        "# Written by Transship: cri-dockerd in front of Docker, with the settings of the runtime before it.\n[Unit]\nRequires={unit}\nAfter={unit}\n\n[Service]\nExecStart=\nExecStart={command}\n",
         unit = docker.service.name,
     )
 }
+
+/// The unit of upstream's packages, with this command.
+fn service_text(command: &str) -> String {
+    format!(
+        "# Written by Transship after the unit of cri-dockerd's packages, which is not in its archive.
+[Unit]
+Description=CRI Interface for Docker Application Container Engine
+Documentation=https://docs.mirantis.com
+After=network-online.target firewalld.service docker.service
+Wants=network-online.target
+Requires={SOCKET_UNIT}
+
+[Service]
+Type=notify
+ExecStart={command}
+ExecReload=/bin/kill -s HUP $MAINPID
+TimeoutSec=0
+RestartSec=2
+Restart=always
+StartLimitBurst=3
+StartLimitInterval=60s
+LimitNOFILE=infinity
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+Delegate=yes
+KillMode=process
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+/// The socket unit of upstream's packages.
+const SOCKET_TEXT: &str =
+    "# Written by Transship after the unit of cri-dockerd's packages, which is not in its archive.
+[Unit]
+Description=CRI Docker Socket for the API
+PartOf=cri-docker.service
+
+[Socket]
+ListenStream=%t/cri-dockerd.sock
+SocketMode=0660
+SocketUser=root
+SocketGroup=docker
+
+[Install]
+WantedBy=sockets.target
+";
 
 fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = unfit(&view.target.version, &view.settings.version)
@@ -183,6 +290,35 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         .collect();
     if let Some(engine) = view.engine {
         findings.extend(unfit_engine(&view.target.version, &engine.version, view.daemon));
+        if !matches!(&*engine.logging_driver, "json-file" | "") {
+            findings.push(LOGGING_DRIVER.found(
+                format!(
+                    "Docker logs to {}, which cri-dockerd does not read",
+                    engine.logging_driver
+                ),
+                "Set log-driver to json-file in daemon.json, or `kubectl logs` shows nothing.",
+            ));
+        }
+    }
+    if let Some(docker) = view.docker
+        && let Driver::Changes(_) = docker::driver(view, docker)
+    {
+        findings.push(DOCKER_DRIVER_CHANGES.found(
+            format!(
+                "Docker's cgroup driver becomes the kubelet's, {}",
+                view.cgroup_driver()
+            ),
+            "No container runs under Docker; it is restarted with the new driver.",
+        ));
+    }
+    let listens = view
+        .cri_dockerd
+        .is_some_and(|shim| shim.socket.active == "active");
+    if view.facts.docker_group == Some(false) && !listens {
+        findings.push(DOCKER_GROUP_MISSING.found(
+            "there is no group docker in /etc/group",
+            "Make it (`groupadd --system docker`): the socket of cri-docker.socket belongs to it.",
+        ));
     }
     findings
 }

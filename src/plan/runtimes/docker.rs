@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::over_docker;
 use crate::{
+    api::request::Runtime,
     edit::daemon_json,
     plan::{
         assembler::file,
@@ -37,12 +38,18 @@ pub fn answering(facts: &Facts) -> Result<(&Docker, &Engine), Finding> {
         })
 }
 
-/// Docker's units end after a switch, unless the target needs the engine or the user keeps it.
+/// Docker's units end after a switch, unless the target needs the engine or the user keeps it; and before them
+/// those of cri-dockerd, where it is the source or would start again in front of an engine that is gone.
 pub fn settle(view: &View<'_>) -> Vec<Step> {
-    match view.docker.filter(|_| view.docker_ends()) {
-        Some(docker) => ended(&docker.service, &docker.socket, &docker.endpoint),
-        None => Vec::new(),
-    }
+    let docker = view.docker.filter(|_| view.docker_ends());
+    let starts = |unit: &UnitFacts| unit.active == "active" || unit.boot == "enabled";
+    let shim = view.cri_dockerd.filter(|shim| {
+        let again = docker.is_some() && (starts(&shim.service) || starts(&shim.socket));
+        again || view.source.runtime == Runtime::CriDockerd
+    });
+    let shim = shim.map(|shim| ended(&shim.service, &shim.socket, &shim.endpoint));
+    let docker = docker.map(|docker| ended(&docker.service, &docker.socket, &docker.endpoint));
+    shim.into_iter().chain(docker).flatten().collect()
 }
 
 /// A service and its socket stopped, and kept from being started by anybody. The socket would start the service

@@ -29,6 +29,7 @@ fn look<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding
         images: engine_at,
         store: &engine.store,
         network: settings.network.clone(),
+        sandbox_image: settings.sandbox_image.clone(),
         cgroup_driver: Some(&engine.cgroup_driver),
         told_cgroup_driver: None,
         unit: docker::SERVICE,
