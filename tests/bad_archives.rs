@@ -5,6 +5,8 @@
 
 #[path = "support/archive.rs"]
 mod archive;
+#[path = "support/no_units.rs"]
+mod no_units;
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +21,7 @@ use std::{
 };
 
 use archive::{Tar, containerd_says, foreign_program, gzip, program};
+use no_units::NoUnits;
 use rstest::rstest;
 use tar::EntryType;
 use transship::{
@@ -29,10 +32,7 @@ use transship::{
         journal::{self, Event},
         run::{self, Outcome},
     },
-    host::{
-        files::{Effect, Files},
-        systemd::{Systemd, SystemdError, Unit},
-    },
+    host::files::{Effect, Files},
     plan::{
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
@@ -44,45 +44,6 @@ use transship::{
 
 const VERSION: &str = "2.4.2";
 const DIR: &str = "/opt/transship/containerd-2.4.2-0123456789ab";
-
-/// A systemd that knows no unit.
-struct NoUnits;
-
-impl Systemd for NoUnits {
-    async fn unit(&self, _: &str) -> Result<Unit, SystemdError> {
-        Ok(Unit {
-            load: "not-found".to_owned(),
-            ..Unit::default()
-        })
-    }
-    async fn start(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn stop(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn restart(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn enable(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn disable(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn mask(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn unmask(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn reset_failed(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
-    }
-    async fn reload(&self) -> Result<(), SystemdError> {
-        Ok(())
-    }
-}
 
 fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
@@ -155,7 +116,7 @@ impl Host {
             .build()
             .unwrap();
         let outcome = clock
-            .block_on(run::run(&self.files, &self.dir(), &NoUnits, &runtimes))
+            .block_on(run::run(&self.files, &self.dir(), &NoUnits::default(), &runtimes))
             .unwrap();
         let why = self
             .dir()

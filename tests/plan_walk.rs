@@ -214,6 +214,7 @@ impl Host {
         match step {
             Step::File(file) => self.apply_file(file),
             Step::Unit(unit) => self.apply_unit(unit),
+            Step::Install(InstallStep::Package(package)) => panic!("{package:?} was not asked for"),
             Step::Install(InstallStep::Archive(archive)) => {
                 assert!(self.unpacked.insert(archive.dir.clone()), "unpacked once");
             }

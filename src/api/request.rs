@@ -45,6 +45,7 @@ pub struct Target {
     pub runtime: Runtime,
     /// The version that must be found: a version (`1.6.20`) or a semver range (`>=1.6, <2`). Any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
     pub version: Option<String>,
     /// Where the runtime comes from.
     #[serde(default)]
@@ -66,6 +67,8 @@ pub struct Target {
 pub enum Source {
     /// Use the runtime that is already installed on the node.
     Preinstalled(Preinstalled),
+    /// Install a package of the node's distribution, from the repositories that the node is set up with.
+    Package(PackageSource),
     /// Unpack an archive as its project releases it, beside what is installed.
     Archive(ArchiveSource),
 }
@@ -81,6 +84,16 @@ impl Default for Source {
 #[serde(deny_unknown_fields)]
 pub struct Preinstalled {}
 
+/// A package of the node's distribution, from the lists that the node has. This version knows apt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PackageSource {
+    /// Its name (`containerd.io`, `containerd`). `target.version` must be a whole version then, without what the
+    /// distribution adds to it. The transaction is refused if it would remove or upgrade anything.
+    #[schemars(length(max = 128), regex(pattern = PACKAGE))]
+    pub name: String,
+}
+
 /// An archive in the layout that its project releases: `containerd-2.4.2-linux-amd64.tar.gz` with
 /// `bin/containerd`, `cri-dockerd-0.4.3.amd64.tgz` with `cri-dockerd/cri-dockerd`. Its version is
 /// `target.version` where that is a whole one, else it is read from the file's name.
@@ -95,10 +108,22 @@ pub struct ArchiveSource {
     pub sha256: String,
 }
 
+/// What the API server accepts as the name of a package.
+const PACKAGE: &str = "^[A-Za-z0-9][A-Za-z0-9+._-]*$";
 /// What the API server accepts as the URL of an archive.
 const URL: &str = "^(https://[^/\\s]+/\\S+|file:///\\S+)$";
 /// What the API server accepts as a SHA-256.
 const SHA256: &str = "^[0-9A-Fa-f]{64}$";
+
+impl PackageSource {
+    /// Whether the name is one that a package can have.
+    pub fn is_valid(&self) -> bool {
+        let mut bytes = self.name.bytes();
+        self.name.len() <= 128
+            && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
+            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+._-".contains(&byte))
+    }
+}
 
 impl ArchiveSource {
     /// Whether the URL is one that can be fetched.

@@ -25,6 +25,8 @@ const SELECTOR_WRONG: &str = "operators are In and NotIn (with values), Exists a
 const RUNTIME: &str = "this version moves nodes to containerd and cri-dockerd";
 const VERSION: &str =
     "allowed are a version (1.7.28), the beginning of one (1.7) and a semver range (>=1.6, <2)";
+const PACKAGE: &str = "allowed are letters, digits and + . _ - after the first";
+const PACKAGE_VERSION: &str = "a package is installed in a whole version (1.7.28)";
 const URL: &str = "allowed are https://<host>/<path> and file:// with an absolute path";
 const SHA256: &str = "allowed are the 64 hex digits of the archive's SHA-256";
 const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
@@ -78,6 +80,14 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     }
     match &spec.target.source {
         Source::Preinstalled(_) => {}
+        Source::Package(package) => {
+            let field = "spec.target.source.package.name";
+            check(package.is_valid(), field, &package.name, PACKAGE);
+            let version = spec.target.version.as_deref();
+            let whole = version.and_then(version::exact).is_some();
+            let version = version.unwrap_or("absent");
+            check(whole, "spec.target.version", &version, PACKAGE_VERSION);
+        }
         Source::Archive(archive) => {
             let field = "spec.target.source.archive.url";
             check(archive.has_valid_url(), field, &archive.url, URL);
@@ -153,6 +163,13 @@ pub fn cel() -> Vec<ValidationRule> {
             "spec.target.runtime",
             RUNTIME,
         ),
+        rule(
+            "!has(self.spec.target.source) || !has(self.spec.target.source.package) || \
+             (has(self.spec.target.version) && self.spec.target.version.matches('^v?[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$'))"
+                .into(),
+            "spec.target.version",
+            PACKAGE_VERSION,
+        ),
         rule(format!("!({STARTED}) || self.spec.mode == 'Apply'"), "spec.mode", MODE_FIXED),
         rule(
             format!("!({STARTED}) || self.spec.nodeSelector == oldSelf.spec.nodeSelector"),
@@ -192,6 +209,14 @@ mod tests {
     #[case::version(
         json!({ "target": { "runtime": "containerd", "version": "newest" } }),
         "spec.target.version is newest; allowed are"
+    )]
+    #[case::package(
+        json!({ "target": { "runtime": "containerd", "version": "1.7.28", "source": { "package": { "name": "-y" } } } }),
+        "spec.target.source.package.name is -y; allowed are"
+    )]
+    #[case::package_in_any_version(
+        json!({ "target": { "runtime": "containerd", "source": { "package": { "name": "containerd.io" } } } }),
+        "spec.target.version is absent; a package"
     )]
     #[case::url(
         json!({ "target": { "runtime": "containerd", "source": { "archive": {
@@ -233,6 +258,7 @@ mod tests {
         };
         let archive = json!({ "url": "file:///srv/a.tgz", "sha256": "0".repeat(64) });
         assert!(source(json!({ "preinstalled": {} })) && source(json!({ "archive": archive })));
+        assert!(source(json!({ "package": { "name": "containerd.io" } })));
         assert!(!source(json!({})) && !source(json!({ "preinstalled": {}, "archive": archive })));
         assert!(!source(json!({ "archive": { "url": "file:///srv/a.tgz" } })));
     }

@@ -129,6 +129,11 @@ pub enum Saved {
         /// Directories above it that did not exist, the outermost first.
         missing_dirs: Vec<HostPath>,
     },
+    /// Packages.
+    Packages {
+        /// Names of those that will be installed; none of them was there.
+        added: Vec<String>,
+    },
     /// Images.
     Images {
         /// Those of the step's names that the target's store already had.

@@ -333,7 +333,12 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 .records()
                 .iter()
                 .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),
-            Step::File(_) | Step::Unit(_) | Step::ClearPods(_) | Step::Kubelet(_) | Step::Await(_) => false,
+            Step::Install(InstallStep::Package(_))
+            | Step::File(_)
+            | Step::Unit(_)
+            | Step::ClearPods(_)
+            | Step::Kubelet(_)
+            | Step::Await(_) => false,
         }
     }
 

@@ -130,7 +130,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 unit::current(self.systemd, KUBELET_UNIT).await?;
                 unit::save(self.systemd, KUBELET_UNIT).await
             }
-            Step::Install(step) => install::save(self.files, step),
+            Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
         }
@@ -141,7 +141,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         match step {
             Step::File(step) => file::apply(self.files, step),
             Step::Unit(step) => unit::apply(self.systemd, step).await,
-            Step::Install(step) => install::apply(self.files, self.runtimes, step).await,
+            Step::Install(step) => install::apply(self.files, self.systemd, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
             Step::Rehearse(rehearsal) => Ok(self.runtimes.rehearse(rehearsal).await?),
             Step::StopPods(step) => {
@@ -173,13 +173,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Unit(step), Saved::Unit { active, boot }) => {
                 unit::undo(self.files, self.systemd, step, *active, boot).await
             }
-            (
-                Step::Install(step),
-                Saved::Archive {
-                    existed,
-                    missing_dirs,
-                },
-            ) => install::undo(self.files, step, *existed, missing_dirs),
+            (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await,
             (Step::Images(step), Saved::Images { present }) => {
                 images::undo(self.runtimes, step, present).await
             }

@@ -482,6 +482,20 @@ impl Systemd for SystemBus {
         .await
     }
 
+    async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.files("mask", name, false, async |manager| {
+            manager.mask_unit_files(&[name], true, true).await.map(|_| ())
+        })
+        .await
+    }
+
+    async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.files("unmask", name, true, async |manager| {
+            manager.unmask_unit_files(&[name], true).await.map(|_| ())
+        })
+        .await
+    }
+
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
         match self
             .call(CALL, async |manager| manager.reset_failed_unit(name).await)

@@ -66,6 +66,10 @@ pub trait Systemd {
     async fn mask(&self, name: &str) -> Result<(), SystemdError>;
     /// Takes [`Systemd::mask`] back.
     async fn unmask(&self, name: &str) -> Result<(), SystemdError>;
+    /// Makes it impossible to start until the next boot; a unit that does not exist yet, too.
+    async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError>;
+    /// Takes [`Systemd::mask_until_boot`] back.
+    async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError>;
     /// Forgets that a unit failed, and its start limit.
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError>;
     /// Reads all unit files again (`daemon-reload`).

@@ -12,15 +12,16 @@ use super::{
     facts::Facts,
     finding::Finding,
     findings::install::{
-        ARCHIVE_ARCHITECTURE, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN, SOURCE_NOT_UNDERSTOOD,
+        ARCHIVE_ARCHITECTURE, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN, PACKAGE_MANAGER_UNSUPPORTED,
+        PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE, SOURCE_NOT_UNDERSTOOD,
     },
     host_path::{HostPath, NotAHostPath},
-    step::{Archive, InstallStep, Step},
+    step::{Archive, InstallStep, Package, PackageManager, Step},
     version,
     words::public,
 };
 use crate::{
-    api::request::{ArchiveSource, Runtime, Source, Target},
+    api::request::{ArchiveSource, PackageSource, Runtime, Source, Target},
     edit::daemon_json,
 };
 
@@ -43,6 +44,8 @@ pub struct Delivery {
     pub ctr: Option<HostPath>,
     /// Its version, without `v`.
     pub version: String,
+    /// It brings its own unit (a package); otherwise the plan writes one, or a drop-in of the one that is there.
+    pub has_unit: bool,
 }
 
 impl Delivery {
@@ -56,8 +59,71 @@ impl Delivery {
 pub fn delivery(target: &Target, facts: &Facts) -> Result<Option<Delivery>, Finding> {
     match &target.source {
         Source::Preinstalled(_) => Ok(None),
+        Source::Package(source) => package(target, source, facts).map(Some),
         Source::Archive(source) => archive(target, source, facts).map(Some),
     }
+}
+
+/// A package, which brings its unit along.
+fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Delivery, Finding> {
+    let runtime = target.runtime;
+    if !source.is_valid() {
+        return Err(SOURCE_NOT_UNDERSTOOD.found(
+            format!("the package is called {:?}", source.name),
+            "Write the name of a package.",
+        ));
+    }
+    if !matches!(&*facts.os.0, "debian" | "ubuntu") {
+        return Err(PACKAGE_MANAGER_UNSUPPORTED.found(
+            format!("this node runs {} {}", facts.os.0, facts.os.1),
+            "This version installs packages with apt, on Debian and Ubuntu; use target.source.archive here.",
+        ));
+    }
+    let version = target
+        .version
+        .as_deref()
+        .and_then(version::exact)
+        .ok_or_else(|| {
+            PACKAGE_VERSION_UNKNOWN.found(
+                format!("{} may be installed in any version", source.name),
+                "Set target.version to the whole version (1.7.28): it is checked before anything is touched.",
+            )
+        })?;
+    let installed = match runtime {
+        Runtime::Containerd => facts.containerd.as_ref().map(|found| &found.version),
+        Runtime::CriDockerd => facts.cri_dockerd.as_ref().map(|found| &found.version),
+        Runtime::Dockershim | Runtime::CriO => None,
+    };
+    if let Some(installed) = installed.filter(|found| version::upstream(found) != version::upstream(version))
+    {
+        return Err(PACKAGE_WOULD_REPLACE.found(
+            format!("{runtime} {installed} is installed, and {version} is asked for"),
+            "Use target.source.archive, which is unpacked beside it, or leave target.source out.",
+        ));
+    }
+    let wrong = |error: NotAHostPath| SOURCE_NOT_UNDERSTOOD.found(error.to_string(), "Use an archive.");
+    let bin_dir = HostPath::new("/usr/bin").map_err(wrong)?;
+    let units: &[&str] = match runtime {
+        Runtime::Containerd => &["containerd.service"],
+        Runtime::CriDockerd => &["cri-docker.service", "cri-docker.socket"],
+        Runtime::Dockershim | Runtime::CriO => &[],
+    };
+    Ok(Delivery {
+        step: Step::Install(InstallStep::Package(Package {
+            manager: PackageManager::Apt,
+            name: source.name.clone(),
+            version: version.to_owned(),
+            units: units.iter().map(|unit| (*unit).to_owned()).collect(),
+        })),
+        program: bin_dir.join(runtime.name()).map_err(wrong)?,
+        ctr: match runtime {
+            Runtime::Containerd => Some(bin_dir.join("ctr").map_err(wrong)?),
+            Runtime::Dockershim | Runtime::CriDockerd | Runtime::CriO => None,
+        },
+        bin_dir,
+        version: version.to_owned(),
+        has_unit: true,
+    })
 }
 
 fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Delivery, Finding> {
@@ -98,6 +164,7 @@ fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Del
         bin_dir,
         ctr,
         version,
+        has_unit: false,
     })
 }
 
@@ -328,6 +395,28 @@ mod tests {
     ) {
         let found = delivery(&target(Runtime::Containerd, asked, url), &facts()).unwrap_err();
         assert_eq!(found.code, code, "{}", found.message);
+    }
+
+    #[test]
+    fn a_package_is_installed_in_a_whole_version_beside_no_other() {
+        let target = |version: &str| -> Target {
+            let source = serde_json::json!({ "package": { "name": "containerd.io" } });
+            let target = serde_json::json!({ "runtime": "containerd", "version": version, "source": source });
+            serde_json::from_value(target).unwrap()
+        };
+        let mut facts = facts();
+        let code = |version: &str, facts: &Facts| delivery(&target(version), facts).unwrap_err().code;
+        assert_eq!(code(">=1.7", &facts), "PackageVersionUnknown");
+        assert_eq!(code("1.7.28", &facts), "PackageWouldReplace");
+        facts.containerd = None;
+        let found = delivery(&target("1.7.28"), &facts).unwrap().unwrap();
+        assert!(found.has_unit && found.program.as_str() == "/usr/bin/containerd");
+        let Step::Install(InstallStep::Package(step)) = found.step else {
+            panic!("{:?}", found.step)
+        };
+        assert_eq!((&*step.name, &*step.version), ("containerd.io", "1.7.28"));
+        facts.os.0 = "rocky".into();
+        assert_eq!(code("1.7.28", &facts), "PackageManagerUnsupported");
     }
 
     #[test]

@@ -107,6 +107,8 @@ pub enum Restart {
 pub enum InstallStep {
     /// Unpack an archive.
     Archive(Archive),
+    /// Install a package of the distribution.
+    Package(Package),
 }
 
 /// Unpack an archive whose digest is known into a directory of its own, wholly or not at all.
@@ -126,6 +128,29 @@ pub struct Archive {
     pub program: HostPath,
     /// The version that `program --version` must say, without `v` (`2.4.2`).
     pub version: String,
+}
+
+/// Install a package in one version with all that it needs, from the lists that the host has, unless the host would
+/// lose, upgrade or downgrade anything by it. Its services are not started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Package {
+    /// What installs it.
+    pub manager: PackageManager,
+    /// Its name.
+    pub name: String,
+    /// Its upstream version, without what the distribution adds (`1.7.28`).
+    pub version: String,
+    /// The units that it brings and that are kept from starting while it is installed.
+    pub units: Vec<String>,
+}
+
+/// What installs packages on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum PackageManager {
+    /// apt and dpkg, of Debian and Ubuntu.
+    Apt,
 }
 
 /// Where a runtime is reached.

@@ -60,6 +60,10 @@ pub fn sentence(step: &Step) -> String {
             archive.dir,
             archive.version
         ),
+        Step::Install(InstallStep::Package(package)) => format!(
+            "Install the package {} {} with what it needs, if that removes and upgrades nothing",
+            package.name, package.version
+        ),
         Step::Images(images) => {
             let count = images.names.len();
             let how = match &images.layers {

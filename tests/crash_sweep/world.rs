@@ -636,6 +636,14 @@ impl Systemd for World {
         Ok(())
     }
 
+    async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        Err(refused("mask", name, "no plan of the sweep installs packages"))
+    }
+
+    async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        Err(refused("unmask", name, "no plan of the sweep installs packages"))
+    }
+
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
         if let Some(unit) = self.state().units.get_mut(name) {

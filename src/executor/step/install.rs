@@ -1,12 +1,15 @@
 //! `Install`: bring a runtime's files onto the host. An archive is built under a hidden name beside its directory and
 //! renamed when all of it is durable and its program has answered; so a directory that is there is whole.
 
+mod package;
+
 use super::{Saved, StepError};
 use crate::{
     host::{
         archive::{self, ArchiveError},
         fetch::{self, FetchError, RESERVE},
         files::Files,
+        systemd::Systemd,
     },
     plan::{
         digest::Digest,
@@ -63,6 +66,9 @@ pub enum InstallError {
         /// The version of the plan.
         wanted: String,
     },
+    /// Packages that cannot be installed or removed.
+    #[error("{0}")]
+    Packages(String),
     /// A path that cannot be.
     #[error(transparent)]
     Path(#[from] NotAHostPath),
@@ -94,8 +100,11 @@ impl From<NotAHostPath> for StepError {
     }
 }
 
-pub(super) fn save(files: &Files, step: &InstallStep) -> Result<Saved, StepError> {
-    let InstallStep::Archive(step) = step;
+pub(super) async fn save(files: &Files, step: &InstallStep) -> Result<Saved, StepError> {
+    let step = match step {
+        InstallStep::Archive(step) => step,
+        InstallStep::Package(step) => return package::save(files, step).await,
+    };
     let parent = step.dir.parent();
     Ok(Saved::Archive {
         existed: files.exists(&step.dir)?,
@@ -105,10 +114,17 @@ pub(super) fn save(files: &Files, step: &InstallStep) -> Result<Saved, StepError
 
 pub(super) async fn apply(
     files: &Files,
+    systemd: &impl Systemd,
     runtimes: &impl Runtimes,
     step: &InstallStep,
 ) -> Result<(), StepError> {
-    let InstallStep::Archive(step) = step;
+    match step {
+        InstallStep::Archive(step) => unpack(files, runtimes, step).await,
+        InstallStep::Package(step) => package::apply(files, systemd, step).await,
+    }
+}
+
+async fn unpack(files: &Files, runtimes: &impl Runtimes, step: &Archive) -> Result<(), StepError> {
     let scratch = Files::scratch(&step.dir)?;
     // What an executor that died was building is of no use: nobody knows how much of it is durable.
     files.remove_tree(&scratch)?;
@@ -181,20 +197,26 @@ async fn answers(runtimes: &impl Runtimes, step: &Archive, program: &HostPath) -
     }))
 }
 
-pub(super) fn undo(
+pub(super) async fn undo(
     files: &Files,
+    systemd: &impl Systemd,
     step: &InstallStep,
-    existed: bool,
-    missing_dirs: &[HostPath],
+    saved: &Saved,
 ) -> Result<(), StepError> {
-    let InstallStep::Archive(step) = step;
-    if existed {
-        files.remove_tree(&Files::scratch(&step.dir)?)?;
-    } else {
-        files.unpublish(&step.dir)?;
+    match (step, saved) {
+        (InstallStep::Archive(step), Saved::Archive { existed: true, .. }) => {
+            Ok(files.remove_tree(&Files::scratch(&step.dir)?)?)
+        }
+        (InstallStep::Archive(step), Saved::Archive { missing_dirs, .. }) => {
+            files.unpublish(&step.dir)?;
+            for directory in missing_dirs.iter().rev() {
+                files.remove_empty_dir(directory)?;
+            }
+            Ok(files.settle(&step.dir)?)
+        }
+        (InstallStep::Package(step), Saved::Packages { added }) => {
+            package::undo(files, systemd, step, added).await
+        }
+        _ => Err(StepError::Mismatch),
     }
-    for directory in missing_dirs.iter().rev() {
-        files.remove_empty_dir(directory)?;
-    }
-    Ok(files.settle(&step.dir)?)
 }

@@ -5,7 +5,7 @@ use super::Code;
 /// Neither URL nor digest.
 pub const SOURCE_NOT_UNDERSTOOD: Code = Code::block(
     "SourceNotUnderstood",
-    "`target.source` names no URL or no SHA-256 that can be used",
+    "`target.source` names no URL, no SHA-256 or no package that can be used",
 );
 /// Which version?
 pub const ARCHIVE_VERSION_UNKNOWN: Code = Code::block(
@@ -23,10 +23,29 @@ pub const ARCHIVE_ARCHITECTURE: Code = Code::block(
     "The archive's name says that it is for another architecture than the node's",
 );
 
+/// Not with this package manager.
+pub const PACKAGE_MANAGER_UNSUPPORTED: Code = Code::block(
+    "PackageManagerUnsupported",
+    "Packages of this distribution are not installed by this version",
+);
+/// Which version?
+pub const PACKAGE_VERSION_UNKNOWN: Code = Code::block(
+    "PackageVersionUnknown",
+    "A package is asked for, and `target.version` is not a whole version",
+);
+/// Another one is there.
+pub const PACKAGE_WOULD_REPLACE: Code = Code::block(
+    "PackageWouldReplace",
+    "The runtime is installed in another version, which the package would replace while containers depend on it",
+);
+
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     SOURCE_NOT_UNDERSTOOD,
     ARCHIVE_VERSION_UNKNOWN,
     ARCHIVE_VERSION_MISMATCH,
     ARCHIVE_ARCHITECTURE,
+    PACKAGE_MANAGER_UNSUPPORTED,
+    PACKAGE_VERSION_UNKNOWN,
+    PACKAGE_WOULD_REPLACE,
 ];

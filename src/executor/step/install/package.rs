@@ -1,0 +1,322 @@
+//! Packages of Debian and Ubuntu. apt says beforehand what it would do; unless that only adds, nothing is done. The
+//! services that a package brings are masked until the next boot while dpkg runs its scripts, which start them
+//! otherwise. What was added is removed again by dpkg alone, which needs no network.
+
+use std::time::{Duration, Instant};
+
+use super::InstallError;
+use crate::{
+    executor::step::{Saved, StepError},
+    host::{
+        command::{self, Output},
+        files::Files,
+        systemd::Systemd,
+    },
+    plan::{host_path::HostPath, step::Package, version},
+};
+
+/// How long a question may take.
+const ASK: Duration = Duration::from_secs(60);
+/// How long an installation or a removal may take.
+const WORK: Duration = Duration::from_secs(15 * 60);
+/// How long another run of apt or dpkg is waited for.
+const LOCKED: Duration = Duration::from_secs(300);
+/// Pause between two looks at the lock.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// What apt would do.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Transaction {
+    /// Packages that are not there.
+    added: Vec<String>,
+    /// Packages that are there and would not be as they are, in words.
+    touched: Vec<String>,
+}
+
+pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepError> {
+    let unsettled = run(files, "dpkg", &["--audit"], ASK).await?;
+    if !unsettled.trim().is_empty() {
+        return Err(fail(format!(
+            "dpkg has unfinished packages; see `dpkg --audit`: {}",
+            unsettled.trim()
+        )));
+    }
+    let added = match chosen(files, step).await? {
+        Some(chosen) => simulate(files, &chosen).await?.added,
+        None => Vec::new(),
+    };
+    for name in &added {
+        // Taking the package back would take away what it left when it was removed.
+        if let Some((status, _)) = state(files, name).await? {
+            return Err(fail(format!(
+                "{name} is not installed, but {status} of it is left; `dpkg --purge {name}` clears it"
+            )));
+        }
+    }
+    Ok(Saved::Packages { added })
+}
+
+pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package) -> Result<(), StepError> {
+    mask(systemd, &step.units).await?;
+    let installed = install(files, step).await;
+    unmask(systemd, &step.units).await?;
+    installed
+}
+
+async fn install(files: &Files, step: &Package) -> Result<(), StepError> {
+    settle(files).await?;
+    let Some(chosen) = chosen(files, step).await? else {
+        return Ok(());
+    };
+    let transaction = simulate(files, &chosen).await?;
+    tracing::info!(package = chosen, added = ?transaction.added, "installing");
+    let mut arguments = vec!["install", "-o", "DPkg::Lock::Timeout=300"];
+    arguments.extend(["-o", "Dpkg::Options::=--force-confdef"]);
+    arguments.extend(["-o", "Dpkg::Options::=--force-confold"]);
+    arguments.extend(["-o", "APT::Keep-Downloaded-Packages=false"]);
+    arguments.extend(ONLY_ADDS);
+    arguments.push(&chosen);
+    run(files, "apt-get", &arguments, WORK).await?;
+    match state(files, &step.name).await? {
+        Some((status, _)) if status == "installed" => Ok(()),
+        other => Err(fail(format!("apt-get is done, and {} is {other:?}", step.name))),
+    }
+}
+
+pub(super) async fn undo(
+    files: &Files,
+    systemd: &impl Systemd,
+    step: &Package,
+    added: &[String],
+) -> Result<(), StepError> {
+    mask(systemd, &step.units).await?;
+    let removed = remove(files, added).await;
+    unmask(systemd, &step.units).await?;
+    removed
+}
+
+/// Removes what is there of these packages, with their configuration, and nothing else: where another one needs them
+/// by now, dpkg refuses.
+async fn remove(files: &Files, added: &[String]) -> Result<(), StepError> {
+    let mut arguments = vec!["--purge"];
+    for name in added {
+        if state(files, name).await?.is_some() {
+            arguments.push(name);
+        }
+    }
+    if arguments.len() > 1 {
+        when_free(files, &arguments).await?;
+    }
+    Ok(())
+}
+
+/// Until the next boot: a mask that somebody put there himself is another file, and stays.
+async fn mask(systemd: &impl Systemd, units: &[String]) -> Result<(), StepError> {
+    for unit in units {
+        systemd.mask_until_boot(unit).await?;
+    }
+    Ok(())
+}
+
+async fn unmask(systemd: &impl Systemd, units: &[String]) -> Result<(), StepError> {
+    for unit in units {
+        systemd.unmask_until_boot(unit).await?;
+    }
+    Ok(())
+}
+
+/// Finishes what a run of dpkg that was interrupted had begun.
+async fn settle(files: &Files) -> Result<(), StepError> {
+    if !run(files, "dpkg", &["--audit"], ASK).await?.trim().is_empty() {
+        when_free(files, &["--force-confold", "--configure", "-a"]).await?;
+    }
+    Ok(())
+}
+
+/// Runs dpkg as soon as no other run of it has the lock.
+async fn when_free(files: &Files, arguments: &[&str]) -> Result<(), StepError> {
+    let began = Instant::now();
+    loop {
+        match run(files, "dpkg", arguments, WORK).await {
+            Err(StepError::Install(InstallError::Packages(why)))
+                if why.contains("frontend lock") && began.elapsed() < LOCKED =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done.map(|_| ()),
+        }
+    }
+}
+
+/// The package with the version that is to be installed, as apt names it; nothing when it is installed already.
+async fn chosen(files: &Files, step: &Package) -> Result<Option<String>, StepError> {
+    let wanted = version::upstream(&step.version);
+    if let Some((status, found)) = state(files, &step.name).await? {
+        if status == "installed" && upstream(&found) == wanted {
+            return Ok(None);
+        }
+        if status == "installed" {
+            return Err(fail(format!(
+                "{} {found} is installed, and {} was planned; it would be replaced",
+                step.name, step.version
+            )));
+        }
+    }
+    let listed = run(files, "apt-cache", &["madison", &step.name], ASK).await?;
+    let versions: Vec<&str> = listed
+        .lines()
+        .filter_map(|line| line.split('|').nth(1))
+        .map(str::trim)
+        .collect();
+    let found = versions.iter().find(|version| upstream(version) == wanted);
+    found
+        .map(|version| Some(format!("{}={version}", step.name)))
+        .ok_or_else(|| {
+            fail(format!(
+                "no repository of this node has {} {}, but {}; `apt-get update` reads the repositories again",
+                step.name,
+                step.version,
+                if versions.is_empty() {
+                    "none".to_owned()
+                } else {
+                    versions.join(", ")
+                }
+            ))
+        })
+}
+
+/// The upstream version of a package's: without its epoch, and without what the distribution added.
+fn upstream(package: &str) -> Option<semver::Version> {
+    let without = package.split_once(':').map_or(package, |(_, version)| version);
+    version::upstream(without)
+}
+
+/// Options without which a transaction might take something away.
+const ONLY_ADDS: [&str; 5] = [
+    "-y",
+    "--no-install-recommends",
+    "--no-remove",
+    "--no-upgrade",
+    // Removed packages are not looked at either.
+    "-oAPT::Get::AutomaticRemove=false",
+];
+
+async fn simulate(files: &Files, chosen: &str) -> Result<Transaction, StepError> {
+    let mut arguments = vec!["install", "-s"];
+    // What would be taken away shall be told, not be an error of apt.
+    arguments.extend(
+        ONLY_ADDS
+            .iter()
+            .filter(|option| !option.starts_with("--no-remove")),
+    );
+    arguments.push(chosen);
+    let transaction = transaction(&run(files, "apt-get", &arguments, ASK).await?);
+    if transaction.touched.is_empty() {
+        return Ok(transaction);
+    }
+    Err(fail(format!(
+        "installing {chosen} would {}; nothing was installed",
+        transaction.touched.join(", ")
+    )))
+}
+
+/// Reads what `apt-get -s` prints: `Inst runc (1.1.5 Debian:12/stable [amd64])`, `Inst libc6 [2.36-9] (2.36-9+deb12u1 …)`,
+/// `Remv docker-ce [5:24.0]`.
+fn transaction(simulated: &str) -> Transaction {
+    let mut transaction = Transaction::default();
+    for line in simulated.lines() {
+        let mut words = line.split_whitespace();
+        match (words.next(), words.next(), words.next()) {
+            (Some("Inst"), Some(name), Some(old)) if old.starts_with('[') => {
+                transaction.touched.push(format!("replace {name} {old}"));
+            }
+            (Some("Inst"), Some(name), _) => transaction.added.push(name.to_owned()),
+            (Some("Remv" | "Purg"), Some(name), _) => transaction.touched.push(format!("remove {name}")),
+            _ => {}
+        }
+    }
+    transaction
+}
+
+/// Status and version of a package that dpkg knows something of.
+async fn state(files: &Files, name: &str) -> Result<Option<(String, String)>, StepError> {
+    let format = "-f=${db:Status-Status} ${Version}\n";
+    let output = ask(files, "dpkg-query", &["-W", format, name], ASK).await?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let known = text.lines().filter_map(|line| line.split_once(' '));
+    Ok(known
+        .map(|(status, version)| (status.to_owned(), version.to_owned()))
+        .find(|(status, _)| status != "not-installed"))
+}
+
+fn fail(why: String) -> StepError {
+    StepError::Install(InstallError::Packages(why))
+}
+
+/// Runs a program of the host that must succeed, and answers what it printed.
+async fn run(
+    files: &Files,
+    program: &str,
+    arguments: &[&str],
+    within: Duration,
+) -> Result<String, StepError> {
+    let output = ask(files, program, arguments, within).await?;
+    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    if output.status.success() {
+        return Ok(stdout);
+    }
+    let errors: Vec<&str> = output
+        .stderr
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    Err(fail(format!(
+        "{program} {}: {}",
+        arguments.first().unwrap_or(&""),
+        errors.join("; ")
+    )))
+}
+
+async fn ask(
+    files: &Files,
+    program: &str,
+    arguments: &[&str],
+    within: Duration,
+) -> Result<Output, StepError> {
+    let path = files.real(&HostPath::new(format!("/usr/bin/{program}"))?)?;
+    let mut command = command::command(path);
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("NEEDRESTART_SUSPEND", "1")
+        .env("LC_ALL", "C");
+    command::run(command, b"", within)
+        .await
+        .map_err(|error| fail(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_simulation_tells_what_is_added_and_what_is_touched() {
+        let simulated = "Reading package lists...\nInst runc (1.1.5+ds1-1 Debian:12/stable [amd64])\n\
+             Inst libc6 [2.36-9] (2.36-9+deb12u1 Debian:12/stable [amd64])\nRemv docker-ce [5:24.0.7]\n\
+             Conf runc (1.1.5+ds1-1 Debian:12/stable [amd64])\n";
+        let wanted = Transaction {
+            added: vec!["runc".into()],
+            touched: vec!["replace libc6 [2.36-9]".into(), "remove docker-ce".into()],
+        };
+        assert_eq!(transaction(simulated), wanted);
+    }
+
+    #[test]
+    fn an_epoch_is_no_part_of_the_version() {
+        assert_eq!(
+            upstream("5:24.0.7-1~debian.12~bookworm"),
+            version::upstream("24.0.7")
+        );
+        assert_eq!(upstream("1.6.20~ds1-1+b1"), version::upstream("1.6.20"));
+    }
+}
