@@ -305,6 +305,9 @@ impl Host {
                         self.stop(&step.unit)
                     }
                 }
+                if old.active && step.restart == Restart::StoppedBackwards {
+                    self.stop(&step.unit);
+                }
                 if old.active && step.restart == Restart::Backwards {
                     self.restart(&step.unit);
                 }

@@ -101,6 +101,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         within_secs,
     }));
     steps.push(Step::Kubelet(KubeletStep { run: false }));
+    // On the way back this comes after the end of the target's pods.
+    steps.extend((view.parts.1.switch)(view)?);
     steps.push(Step::StopPods(StopPods {
         source: view.source.cri.clone(),
         target: view.target.cri.clone(),

@@ -56,6 +56,8 @@ pub struct TargetPart {
     pub look: fn(&Facts, &Request) -> Result<Target, Finding>,
     /// What configures and starts it beside the source, while the node serves.
     pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
+    /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
+    pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
     /// Whether it tells the kubelet its cgroup driver (CRI `RuntimeConfig`).

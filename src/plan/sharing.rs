@@ -4,7 +4,7 @@ use super::{
     facts::{Disk, Engine, Facts},
     findings::View,
     host_path::HostPath,
-    runtimes::over_docker,
+    runtimes::{containerd::replaces_dockers, over_docker},
     step::Layers,
 };
 use crate::{api::request::Runtime, edit::containerd_toml};
@@ -29,17 +29,15 @@ pub fn layers(view: &View<'_>) -> Layers {
     }
 }
 
-/// containerd's client `ctr`, which lies beside containerd; an archive is not in `PATH`.
+/// containerd's client `ctr`, which lies beside the containerd that runs while images are carried; an archive is not
+/// in `PATH`.
 pub fn ctr(view: &View<'_>) -> Option<HostPath> {
-    let brought = view
-        .target
-        .delivery
-        .as_ref()
-        .and_then(|delivery| delivery.ctr.clone());
-    brought.or_else(|| {
-        let found = view.containerd?.service.exec_start.first()?;
-        HostPath::new(found).ok()?.parent()?.join("ctr").ok()
-    })
+    let delivered = view.target.delivery.as_ref().filter(|_| !replaces_dockers(view));
+    if let Some(ctr) = delivered.and_then(|delivery| delivery.ctr.clone()) {
+        return Some(ctr);
+    }
+    let found = view.containerd?.service.exec_start.first()?;
+    HostPath::new(found).ok()?.parent()?.join("ctr").ok()
 }
 
 /// Why layers cannot be shared.

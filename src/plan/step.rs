@@ -99,6 +99,9 @@ pub enum Restart {
     Forwards,
     /// When the step is undone and the unit was running before.
     Backwards,
+    /// When the step is undone the unit is only stopped, if it was running before: a step that opens the bracket, and
+    /// restarts it backwards, starts it again. What it runs must not outlive what is undone in between.
+    StoppedBackwards,
 }
 
 /// Bring a runtime's files onto the host. Nothing that runs changes: the steps after it point a unit to them.

@@ -111,6 +111,9 @@ fn unit_sentence(step: &UnitStep) -> String {
     if step.restart == Restart::Backwards {
         return format!("(On the way back: restart {unit}, after its files are the old ones again)");
     }
+    if step.restart == Restart::StoppedBackwards {
+        return format!("(On the way back: stop {unit}, until what it stands on is the old one again)");
+    }
     let mut parts = Vec::new();
     match step.active {
         Some(true) if step.restart == Restart::Forwards => parts.push("start or restart"),

@@ -69,6 +69,8 @@ pub(super) async fn undo(
         if step.active.is_some() {
             systemd.stop(&step.unit).await?;
         }
+    } else if step.restart == Restart::StoppedBackwards {
+        systemd.stop(&step.unit).await?;
     } else if step.restart == Restart::Backwards {
         run(systemd, &step.unit, true).await?;
     } else if step.active.is_some() && step.restart == Restart::Never {

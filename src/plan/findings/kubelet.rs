@@ -255,13 +255,13 @@ fn flags_that_end(view: &View<'_>) -> Option<Finding> {
     let minor = view.settings.version.minor;
     let kubeadm = view.facts.layout == Layout::Kubeadm;
     let leaves_dockershim = view.source.runtime == Runtime::Dockershim;
-    let stays = |name: &str, lost: u64| {
+    let goes = |name: &str, lost: u64| {
         // What only dockershim knew goes with it.
-        !(leaves_dockershim && lost == 24 && name != "dynamic-config-dir")
-            && !(kubeadm && KUBEADMS.contains(&name))
+        (leaves_dockershim && lost == 24 && name != "dynamic-config-dir")
+            || (kubeadm && KUBEADMS.contains(&name))
     };
     let (name, lost) = LOST_FLAGS.into_iter().find(|(name, lost)| {
-        *lost > minor && stays(name, *lost) && flags::value(&view.kubelet.command_line, name).is_some()
+        *lost > minor && !goes(name, *lost) && flags::value(&view.kubelet.command_line, name).is_some()
     })?;
     Some(KUBELET_FLAG_ENDS.found(
         format!("--{name} is not known to kubelets from 1.{lost} on"),

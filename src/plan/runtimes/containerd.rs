@@ -10,6 +10,7 @@ use crate::{
     edit::containerd_toml,
     plan::{
         assembler::{file, path},
+        digest::Digest,
         docker_settings,
         facts::{Containerd, Facts},
         finding::Finding,
@@ -22,7 +23,7 @@ use crate::{
         install,
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
-        step::{Boot, Endpoint, Restart, Step, UnitStep},
+        step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
         version,
     },
 };
@@ -34,6 +35,7 @@ pub const PLANNER: Planner = Planner {
     target: Some(TargetPart {
         look: target,
         prepare,
+        switch,
         check,
         tells_cgroup_driver: |target| version::upstream(&target.version) >= Some(Version::new(2, 0, 0)),
     }),
@@ -168,6 +170,60 @@ fn endpoint(containerd: &Containerd) -> Endpoint {
     }
 }
 
+/// Whether the program that the plan brings takes the place of one that Docker's containers run on. Containers survive
+/// that forwards, but not on the way back: an older containerd kills what shims of a newer one run, without telling
+/// Docker (seen with 2.4 and 1.6). So it happens between the kubelet's stop and its start, when the pods of the
+/// target have ended or are not there yet, and Docker is stopped for it on the way back.
+pub fn replaces_dockers(view: &View<'_>) -> bool {
+    let docker = view
+        .docker
+        .is_some_and(|docker| docker.service.active == "active");
+    let running = view
+        .containerd
+        .is_some_and(|found| found.service.active == "active");
+    let archive = view
+        .target
+        .delivery
+        .as_ref()
+        .is_some_and(|delivery| !delivery.has_unit);
+    docker && running && archive
+}
+
+/// The other program, where it cannot start beside the source.
+fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let (Some(docker), Some(containerd)) = (view.docker, view.containerd.filter(|_| replaces_dockers(view)))
+    else {
+        return Ok(Vec::new());
+    };
+    let unit = |name: &str, active, restart| {
+        Step::Unit(UnitStep {
+            unit: name.to_owned(),
+            active,
+            boot: None,
+            restart,
+            socket: None,
+        })
+    };
+    let prepared = drop_in(view, containerd, Program::Present);
+    let old = containerd.drop_in.file.as_ref().map(|file| file.digest.clone());
+    let text = drop_in(view, containerd, Program::Brought).unwrap_or_default();
+    let (docker, containerd_unit) = (&docker.service.name, &containerd.service.name);
+    Ok(vec![
+        unit(docker, None, Restart::Backwards),
+        unit(containerd_unit, None, Restart::Backwards),
+        Step::File(FileStep {
+            path: containerd.drop_in.path.clone(),
+            planned_from: prepared.map(Digest::of).or(old),
+            want: Some(Contents {
+                mode: drop_in_mode(&text),
+                text,
+            }),
+        }),
+        unit(containerd_unit, Some(true), Restart::Forwards),
+        unit(docker, None, Restart::StoppedBackwards),
+    ])
+}
+
 /// containerd configured, and started beside the source.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let containerd = &*containerd(view.facts)?;
@@ -184,9 +240,13 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     {
         files.extend(file(&path(UNIT)?, None, unit_text(&command, &search_path), 0o644));
     }
-    if let Some(text) = drop_in(view, containerd) {
-        // A proxy's password is for root alone.
-        let mode = if text.contains('@') { 0o600 } else { 0o644 };
+    let program = if replaces_dockers(view) {
+        Program::Present
+    } else {
+        Program::Brought
+    };
+    if let Some(text) = drop_in(view, containerd, program) {
+        let mode = drop_in_mode(&text);
         files.extend(file(
             &containerd.drop_in.path,
             containerd.drop_in.file.as_ref(),
@@ -221,11 +281,26 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
+/// A proxy's password is for root alone.
+fn drop_in_mode(text: &str) -> u32 {
+    if text.contains('@') { 0o600 } else { 0o644 }
+}
+
+/// Which program a drop-in starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// The one that is there.
+    Present,
+    /// The one that the plan brings, where it brings one.
+    Brought,
+}
+
 /// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
-fn drop_in(view: &View<'_>, containerd: &Containerd) -> Option<String> {
+fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<String> {
     let old = containerd.drop_in.file.as_ref();
     let mut lines = Vec::new();
-    match view.target.command(&containerd.service.exec_start) {
+    let brought = view.target.command(&containerd.service.exec_start);
+    match brought.filter(|_| program == Program::Brought) {
         Some((command, search_path)) if view.containerd.is_some() => {
             lines.extend([
                 search_path,
@@ -260,9 +335,13 @@ fn drop_in(view: &View<'_>, containerd: &Containerd) -> Option<String> {
     })
 }
 
-/// Its configuration as it must be.
+/// Its configuration as it must be; a newer containerd reads what is written for an older one.
 fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
-    let version = version::upstream(&view.target.version);
+    let version = if replaces_dockers(view) {
+        version::upstream(&containerd.version)
+    } else {
+        version::upstream(&view.target.version)
+    };
     let since = |major, minor| version >= Some(Version::new(major, minor, 0));
     let wanted = containerd_toml::Wanted {
         systemd_cgroup: view.cgroup_driver() == "systemd",
