@@ -195,18 +195,18 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
 /// When a name is still there.
 pub async fn remove(from: &Store, names: &[String]) -> Result<(), RuntimeError> {
     for name in names {
-        let Some(image) = from.cri.image(name).await? else {
-            continue;
-        };
+        // One that the CRI refuses to know, for it is of another platform, has a name all the same.
+        let known = from.cri.image(name).await?;
         from.api.remove_name(name).await?;
         if noticed(&from.cri, name, |id| id.is_none()).await?.is_some() {
             return Err(RuntimeError(format!(
                 "image {name} is still in containerd's store"
             )));
         }
-        let unnamed = from.cri.image(&image.id).await?;
+        let Some(known) = known else { continue };
+        let unnamed = from.cri.image(&known.id).await?;
         if unnamed.is_some_and(|image| image.repo_tags.is_empty() && image.repo_digests.is_empty()) {
-            from.api.remove_name(&image.id).await?;
+            from.api.remove_name(&known.id).await?;
         }
     }
     from.api.end_lease().await
