@@ -332,7 +332,7 @@ async fn an_image_goes_into_docker_and_only_its_name_goes_again() {
     assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP, &other.0]);
     for _ in 0..2 {
         host.remove(&step.to, APP).await;
-        assert_eq!(*host.engine.loaded.lock().unwrap(), [other.clone()]);
+        assert_eq!(*host.engine.loaded.lock().unwrap(), std::slice::from_ref(&other));
     }
     host.write("images", &format!("{APP} sha256:discarded\n"));
     let error = host
