@@ -214,7 +214,10 @@ impl Host {
         match step {
             Step::File(file) => self.apply_file(file),
             Step::Unit(unit) => self.apply_unit(unit),
-            Step::Install(InstallStep::Package(package)) => panic!("{package:?} was not asked for"),
+            // It brings its units, which are not started by it.
+            Step::Install(InstallStep::Package(package)) => {
+                assert!(package.units.iter().all(|unit| !self.active(unit)), "{package:?}");
+            }
             Step::Install(InstallStep::Archive(archive)) => {
                 assert!(self.unpacked.insert(archive.dir.clone()), "unpacked once");
             }
@@ -314,6 +317,12 @@ impl Host {
             }
             // A step that was begun and not applied is undone, too.
             (Step::Install(InstallStep::Archive(archive)), _) => drop(self.unpacked.remove(&archive.dir)),
+            (Step::Install(InstallStep::Package(package)), _) => {
+                assert!(
+                    package.units.iter().all(|unit| !self.active(unit)),
+                    "stopped before they go"
+                );
+            }
             (Step::Unit(step), Saved::Unit(None)) => {
                 self.stop(&step.unit);
                 self.units.remove(&step.unit);
@@ -497,7 +506,7 @@ fn every_plan_can_be_walked_there_and_back_from_every_step() {
 }
 
 #[test]
-fn archives_are_walked_too() {
+fn archives_and_packages_are_walked_too() {
     let mut seen = 0;
     for (name, mut facts, request) in fixtures::cases() {
         let request = fixtures::from_archive(request.target.runtime);
@@ -508,6 +517,7 @@ fn archives_are_walked_too() {
             _ => facts.containerd = None,
         }
         walk(&facts, &request, &name);
+        walk(&facts, &fixtures::from_package(request.target.runtime), &name);
     }
     assert!(seen >= 4, "{seen}");
 }

@@ -76,6 +76,19 @@ fn archives_have_their_plans() {
     insta::assert_snapshot!("archive-cri-dockerd-alone", in_words(&facts, &outcome));
 }
 
+/// A package has its unit; its configuration is written before it, so that dpkg keeps what the plan wrote.
+#[test]
+fn packages_have_their_plans() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    facts.containerd = None;
+    let outcome = plan(&facts, &fixtures::from_package(Runtime::Containerd));
+    insta::assert_snapshot!("package-containerd", in_words(&facts, &outcome));
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    facts.cri_dockerd = None;
+    let outcome = plan(&facts, &fixtures::from_package(Runtime::CriDockerd));
+    insta::assert_snapshot!("package-cri-dockerd", in_words(&facts, &outcome));
+}
+
 #[test]
 fn an_archive_is_checked_by_the_version_that_it_brings() {
     let mut facts = fixtures::named(LAB);

@@ -54,14 +54,9 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
     })
 }
 
-/// While the node serves: the target configured and started beside the source, the images, the rehearsal.
+/// While the node serves: the target brought, configured and started beside the source, the images, the rehearsal.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let delivery = view.target.delivery.as_ref();
-    let mut steps: Vec<Step> = delivery
-        .map(|delivery| delivery.step.clone())
-        .into_iter()
-        .collect();
-    steps.extend((view.parts.1.prepare)(view)?);
+    let mut steps = (view.parts.1.prepare)(view)?;
     steps.push(await_target(view, None, RUNTIME_WITHIN_SECS));
     steps.extend(images(view));
     // Over one and the same engine the source's kubelet would see the sandbox, and end it.

@@ -54,7 +54,7 @@ pub struct SourcePart {
 pub struct TargetPart {
     /// The runtime as it will be, or why it cannot be gone to.
     pub look: fn(&Facts, &Request) -> Result<Target, Finding>,
-    /// What configures and starts it beside the source, while the node serves.
+    /// What brings, configures and starts it beside the source, while the node serves.
     pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
@@ -107,9 +107,15 @@ pub struct Target {
 }
 
 impl Target {
-    /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program.
+    /// The step that brings it.
+    fn delivered(&self) -> Option<Step> {
+        self.delivery.as_ref().map(|delivery| delivery.step.clone())
+    }
+
+    /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program
+    /// without a unit.
     fn command(&self, words: &[String]) -> Option<(String, String)> {
-        let delivery = self.delivery.as_ref()?;
+        let delivery = self.delivery.as_ref().filter(|delivery| !delivery.has_unit)?;
         let arguments = words.iter().skip(1).map(String::as_str);
         let command: Vec<String> = std::iter::once(delivery.program.as_str())
             .chain(arguments)

@@ -4,7 +4,10 @@
 use std::{fs, path::Path};
 
 use transship::{
-    api::request::{ArchiveSource, CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
+    api::request::{
+        ArchiveSource, CgroupDriverChoice, Images, PackageSource, Preflight, Rollback, Runtime, Source,
+        Target,
+    },
     plan::{facts::Facts, planner::Request},
 };
 
@@ -63,6 +66,20 @@ pub(crate) fn from_archive(runtime: Runtime) -> Request {
     request.target.source = Source::Archive(ArchiveSource {
         url: format!("https://downloads.example.org/{name}"),
         sha256: "0123456789abcdef".repeat(4),
+    });
+    request
+}
+
+/// A request for a runtime that comes as a package.
+pub(crate) fn from_package(runtime: Runtime) -> Request {
+    let (name, version) = match runtime {
+        Runtime::Containerd => ("containerd.io", "2.4.2"),
+        _ => ("cri-dockerd", "0.4.3"),
+    };
+    let mut request = to(runtime);
+    request.target.version = Some(version.to_owned());
+    request.target.source = Source::Package(PackageSource {
+        name: name.to_owned(),
     });
     request
 }

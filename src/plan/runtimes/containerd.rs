@@ -224,17 +224,29 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     ])
 }
 
-/// containerd configured, and started beside the source.
+/// containerd brought, configured, and started beside the source.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let containerd = &*containerd(view.facts)?;
     let unit = &containerd.service;
-    let mut files = Vec::new();
-    files.extend(file(
+    let config = file(
         &containerd.config.path,
         containerd.config.file.as_ref(),
         config(view, containerd)?,
         0o644,
-    ));
+    );
+    let (mut steps, mut files) = (Vec::new(), Vec::new());
+    // A package may have a configuration of its own; where there is a file already, dpkg keeps it.
+    let packaged = view
+        .target
+        .delivery
+        .as_ref()
+        .is_some_and(|delivery| delivery.has_unit);
+    if packaged && view.containerd.is_none() {
+        steps.extend(config);
+    } else {
+        files.extend(config);
+    }
+    steps.extend(view.target.delivered());
     if view.containerd.is_none()
         && let Some((command, search_path)) = view.target.command(&["containerd".to_owned()])
     {
@@ -256,7 +268,6 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     }
     // One whose files are right but whose CRI does not answer was started before they were.
     let restart = !files.is_empty() || containerd.cri.is_none();
-    let mut steps = Vec::new();
     if restart {
         steps.push(Step::Unit(UnitStep {
             unit: unit.name.clone(),

@@ -28,7 +28,7 @@ use crate::{
                 TARGET_VERSION_UNFIT,
             },
         },
-        install,
+        install::{self, Delivery},
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
         step::{Endpoint, Restart, Step, UnitStep},
@@ -115,7 +115,7 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
             "Install cri-dockerd with its cri-docker.service and cri-docker.socket on the node, where it may run beside the runtime in use; or name an archive in target.source.",
         ));
     }
-    let shim = shim(facts)?;
+    let shim = shim(facts, delivery.as_ref())?;
     Ok(Target {
         runtime: Runtime::CriDockerd,
         version: delivery
@@ -142,13 +142,14 @@ fn engine_of(docker: &Docker) -> Endpoint {
     }
 }
 
-/// cri-dockerd as it was found, or as the plan is going to write its units.
-fn shim(facts: &Facts) -> Result<Cow<'_, CriDockerd>, Finding> {
+/// cri-dockerd as it was found, or as its units will be.
+fn shim<'a>(facts: &'a Facts, delivery: Option<&Delivery>) -> Result<Cow<'a, CriDockerd>, Finding> {
     if let Some(found) = &facts.cri_dockerd {
         return Ok(Cow::Borrowed(found));
     }
+    let program = delivery.map_or("cri-dockerd", |delivery| delivery.program.as_str());
     Ok(Cow::Owned(CriDockerd {
-        service: future_unit(SERVICE, &["cri-dockerd", "--container-runtime-endpoint", "fd://"]),
+        service: future_unit(SERVICE, &[program, "--container-runtime-endpoint", "fd://"]),
         socket: future_unit(SOCKET_UNIT, &[]),
         version: String::new(),
         endpoint: path(SOCKET)?,
@@ -157,18 +158,20 @@ fn shim(facts: &Facts) -> Result<Cow<'_, CriDockerd>, Finding> {
     }))
 }
 
-/// Docker ready, and cri-dockerd configured and started in front of it.
+/// cri-dockerd brought, Docker made ready, and cri-dockerd configured and started in front of it.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let Some(docker) = view.docker else {
         return Ok(Vec::new());
     };
-    let shim = &*shim(view.facts)?;
-    let mut steps = docker::ready(view, docker)?;
+    let shim = &*shim(view.facts, view.target.delivery.as_ref())?;
+    let mut steps: Vec<Step> = view.target.delivered().into_iter().collect();
+    steps.extend(docker::ready(view, docker)?);
     let mut files = Vec::new();
-    if view.cri_dockerd.is_none() {
+    if view.cri_dockerd.is_none()
+        && let Some((command, _)) = view.target.command(&shim.service.exec_start)
+    {
         let directory = "/etc/systemd/system";
-        let command = view.target.command(&shim.service.exec_start);
-        let service = service_text(&command.unwrap_or_default().0);
+        let service = service_text(&command);
         files.extend(file(
             &path(&format!("{directory}/{SERVICE}"))?,
             None,
