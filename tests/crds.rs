@@ -45,6 +45,19 @@ fn undescribed(schema: &JSONSchemaProps, path: &str, bare: &mut Vec<String>) {
     }
 }
 
+/// A target that comes from `source`.
+fn from(source: &Value, version: Option<&str>) -> Value {
+    let mut target = json!({ "runtime": "containerd", "source": source });
+    if let Some(version) = version {
+        target["version"] = version.into();
+    }
+    json!({ "target": target })
+}
+
+fn archive(url: &str, digit: char) -> Value {
+    json!({ "archive": { "url": url, "sha256": digit.to_string().repeat(64) } })
+}
+
 fn migration(change: &Value) -> Value {
     let mut spec = json!({
         "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
@@ -99,6 +112,13 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "drain": { "mode": "InPlace" } }),
         json!({ "strategy": { "controlPlane": "First" } }),
         json!({ "target": { "runtime": "cri-dockerd" } }),
+        from(&json!({ "preinstalled": {} }), None),
+        from(
+            &archive("https://mirror/containerd-2.4.2-linux-amd64.tar.gz?sig=1", 'A'),
+            None,
+        ),
+        from(&archive("file:///srv/containerd.tar.gz", '0'), Some("2.4.2")),
+        from(&json!({ "package": { "name": "containerd.io" } }), Some("1.7.28")),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Exists" }] } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "In", "values": ["b"] }] } }),
     ];
@@ -110,6 +130,21 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Gt", "values": ["1"] }] } }),
         json!({ "target": { "runtime": "cri-o" } }),
         json!({ "target": { "runtime": "dockershim" } }),
+        from(&json!({}), None),
+        from(
+            &json!({ "preinstalled": {}, "package": { "name": "containerd.io" } }),
+            Some("1.7.28"),
+        ),
+        from(&archive("http://mirror/containerd.tar.gz", '0'), Some("2.4.2")),
+        from(&archive("file://containerd.tar.gz", '0'), Some("2.4.2")),
+        from(&archive("file:///srv/containerd.tar.gz", 'g'), Some("2.4.2")),
+        from(
+            &json!({ "archive": { "url": "file:///srv/containerd.tar.gz" } }),
+            Some("2.4.2"),
+        ),
+        from(&json!({ "package": { "name": "-y" } }), Some("1.7.28")),
+        from(&json!({ "package": { "name": "containerd.io" } }), Some(">=1.7")),
+        from(&json!({ "package": { "name": "containerd.io" } }), None),
         json!({ "target": { "runtime": "docker" } }),
         json!({ "strategy": { "maxUnavailable": 0 } }),
         json!({ "strategy": { "maxUnavailable": -3 } }),

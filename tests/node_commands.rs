@@ -45,6 +45,35 @@ fn the_exit_code_of_a_plan_says_whether_it_is_blocked() {
 }
 
 #[test]
+fn a_source_is_named_on_the_command_line() {
+    let captured = facts("debian12-kubeadm-1.23-captured");
+    let plan = |more: &[&str]| {
+        let output = transship(&[&["node", "plan", "--facts", &captured][..], more].concat());
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(said).unwrap())
+    };
+    let digest = "0".repeat(64);
+    let nameless = ["--archive", "file:///srv/blob", "--sha256", &digest];
+    let (code, said) = plan(&nameless);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(said.contains("BLOCK ArchiveVersionUnknown"), "{said}");
+    let (code, said) = plan(&["--package", "containerd.io", "--target-version", "1.7.28"]);
+    assert_eq!(code, Some(2), "{said}");
+    assert!(
+        said.contains("BLOCK PackageWouldReplace: containerd 1.6.20~ds1 is installed"),
+        "{said}"
+    );
+    for wrong in [
+        &["--archive", "file:///srv/blob"][..],
+        &["--sha256", &digest],
+        &["--package", "containerd.io"],
+        &[&nameless[..], &["--package", "x", "--target-version", "1.7.28"]].concat(),
+    ] {
+        assert_eq!(plan(wrong).0, Some(64), "{wrong:?}");
+    }
+}
+
+#[test]
 fn a_plan_is_the_same_every_time() {
     let captured = facts("debian12-kubeadm-1.23-captured");
     let plan = || {

@@ -163,9 +163,11 @@ pub fn cel() -> Vec<ValidationRule> {
             "spec.target.runtime",
             RUNTIME,
         ),
+        // `package` is reserved in CEL: older servers know the field by its escaped name alone.
         rule(
-            "!has(self.spec.target.source) || !has(self.spec.target.source.package) || \
-             (has(self.spec.target.version) && self.spec.target.version.matches('^v?[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$'))"
+            "!has(self.spec.target.source) || !has(self.spec.target.source.__package__) || \
+             (has(self.spec.target.version) && \
+             self.spec.target.version.matches('^v?[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$'))"
                 .into(),
             "spec.target.version",
             PACKAGE_VERSION,

@@ -7,7 +7,10 @@ use serde::Serialize;
 
 use super::output::Format;
 use crate::{
-    api::request::{CgroupDriverChoice, Images, Preflight, Rollback, Runtime, Source, Target},
+    api::request::{
+        ArchiveSource, CgroupDriverChoice, Images, PackageSource, Preflight, Rollback, Runtime, Source,
+        Target,
+    },
     cli,
     host::files::Files,
     inspect::{Host, inspect},
@@ -41,6 +44,18 @@ pub struct Wish {
     /// The runtime to move to
     #[arg(long, value_enum, default_value_t)]
     target: TargetName,
+    /// The version that must be found or is installed: a version (1.7.28) or a semver range (">=1.6, <2")
+    #[arg(long, value_name = "VERSION")]
+    target_version: Option<String>,
+    /// Unpack the runtime from this archive (https:// or file://), as its project releases it
+    #[arg(long, value_name = "URL", requires = "sha256", conflicts_with = "package")]
+    archive: Option<String>,
+    /// SHA-256 of the archive, 64 hex digits
+    #[arg(long, value_name = "HEX", requires = "archive")]
+    sha256: Option<String>,
+    /// Install the runtime from this package of the distribution
+    #[arg(long, value_name = "NAME", requires = "target_version")]
+    package: Option<String>,
     /// Leave Docker running for containers that are not Kubernetes'
     #[arg(long)]
     keep_docker: bool,
@@ -66,8 +81,12 @@ impl Wish {
                 runtime: match self.target {
                     TargetName::Containerd => Runtime::Containerd,
                 },
-                version: None,
-                source: Source::default(),
+                version: self.target_version,
+                source: match (self.archive.zip(self.sha256), self.package) {
+                    (Some((url, sha256)), _) => Source::Archive(ArchiveSource { url, sha256 }),
+                    (None, Some(name)) => Source::Package(PackageSource { name }),
+                    (None, None) => Source::default(),
+                },
                 sandbox_image: None,
                 keep_source: self.keep_docker,
                 cgroup_driver: CgroupDriverChoice::Auto,
