@@ -40,6 +40,26 @@ fn e_an_image_lies_in_two_stores_and_once_on_the_disk() -> io::Result<()> {
 }
 
 #[test]
-fn f_nothing_of_the_lab_is_left() -> io::Result<()> {
+fn f_from_dockershim_to_cri_dockerd_and_back() -> io::Result<()> {
+    scenario("cri-dockerd")
+}
+
+#[test]
+fn g_the_only_control_plane_moves_with_the_operator_on_it() -> io::Result<()> {
+    scenario("control-plane")
+}
+
+#[test]
+fn h_a_cluster_of_one_node_moves_in_place() -> io::Result<()> {
+    scenario("one-node")
+}
+
+#[test]
+fn i_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
+    scenario("current-kubernetes")
+}
+
+#[test]
+fn z_nothing_of_the_lab_is_left() -> io::Result<()> {
     scenario("nothing-left")
 }

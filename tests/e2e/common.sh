@@ -22,7 +22,7 @@ diagnose() {
     k -n "$SYSTEM" get pods -o wide
     k -n "$SYSTEM" logs -l app.kubernetes.io/component=controller --tail=15
     local node
-    for node in w1 w2; do
+    for node in $(k get nodes -o jsonpath='{.items[*].metadata.name}'); do
         echo "journal of $node:"
         lab exec "$node" sh -c 'journalctl -u "transship-*" -o cat --no-pager -n 25; systemctl is-active docker containerd kubelet'
     done
@@ -89,15 +89,67 @@ clean_cluster() {
 }
 has_snapshot() { lab snapshots "$1" | grep -qx clean; }
 
-# A client on the control plane, which is not migrated, asks a Service of the workload twenty times a second.
+# follow MIGRATION COUNT: prints what the nodes tell, until the migration says that it succeeded with COUNT of them.
+follow() {
+    local migration=$1 count=$2 begun=$SECONDS phase node now
+    local -A told=()
+    while true; do
+        while read -r node now; do
+            [[ -z $node || ${told[$node]:-} == "$now" ]] || { say "$node  ${now:0:150}"; told[$node]=$now; }
+        done < <(k get nodemigrations --no-headers -o custom-columns=N:.metadata.name,P:.status.phase,M:.status.message 2>/dev/null)
+        # A status that speaks of an older spec says nothing. The API server may be away for moments.
+        phase=$(k --request-timeout=5s get runtimemigration "$migration" -o json 2>/dev/null |
+            jq -r 'if .status.observedGeneration == .metadata.generation then .status.phase else "" end') || phase=''
+        case $phase in
+            Running | Planning | Pending | '') ;;
+            Succeeded) (($(k get nodemigrations -o json | jq --arg name "$migration" \
+                '[.items[] | select(.spec.migration.name == $name and .status.phase == "Succeeded")] | length') == count)) && break ;;
+            *) fail "the migration is $phase: $(k get runtimemigration "$migration" -o jsonpath='{.status.message}')" ;;
+        esac
+        ((SECONDS - begun < 600)) || fail "the migration did not end within 10 minutes"
+        sleep 2
+    done
+    say "$migration took $((SECONDS - begun)) s"
+    k get nodes -o wide
+    k get runtimemigrations,nodemigrations
+    k get nodemigrations -o jsonpath='{range .items[*]}{.metadata.name}: kubelet down {.status.kubeletDowntimeMillis} ms, {.status.imageBytes} bytes of images carried{"\n"}{end}'
+}
+
+# arrived NODE RUNTIME: it runs on RUNTIME (the scheme of the Node's runtime version), serves, and Transship has left it.
+arrived() {
+    [[ $(runtime_of "$1") == "$2"://* ]] || fail "$1 is on $(runtime_of "$1")"
+    ready "$1" || fail "$1 is not Ready"
+    schedulable "$1" || fail "$1 is still cordoned"
+    [[ -z $(k get node "$1" -o jsonpath='{.metadata.labels.transship\.dev/agent}') ]] || fail "$1 still has the agent's label"
+}
+# ended NODE UNIT…: no such unit runs any more on the node.
+ended() {
+    local unit
+    for unit in "${@:2}"; do
+        ! lab exec "$1" systemctl is-active --quiet "$unit" || fail "$unit still runs on $1"
+    done
+}
+annotation_of() { k get node "$1" -o jsonpath='{.metadata.annotations.kubeadm\.alpha\.kubernetes\.io/cri-socket}'; }
+
+# Each program of the control plane runs once on the node; twice is what a switch that forgets the old ones leaves.
+control_plane_runs_once() {
+    local program count
+    for program in etcd kube-apiserver kube-controller-manager kube-scheduler; do
+        count=$(lab exec "$1" pgrep -fc "^$program " || true)
+        [[ $count == 1 ]] || { echo "$count times $program on $1"; return 1; }
+    done
+}
+
+# A client on a node that is not migrated (cp1 unless another is named) asks a Service of the workload twenty times a second.
 begin_counting() {
+    counter=${1:-cp1}
     k -n lab delete pod client --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
     k apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
 metadata: {name: client, namespace: lab}
 spec:
-  nodeName: cp1
+  nodeName: $counter
   hostNetwork: true
   tolerations: [{operator: Exists}]
   containers:
@@ -107,4 +159,20 @@ spec:
 YAML
     wait_until 60 "the client to count" counted
 }
-counted() { lab exec cp1 curl -fsS -m 2 http://127.0.0.1:8081; }
+counted() { lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8081; }
+
+# put_archive RUNTIME NODE: the archive that the lab made of its parts, on the node; sets $archive and $sha256.
+# shellcheck disable=SC2034 # the scenarios use them
+put_archive() {
+    local file
+    file=$(lab archive "$1")
+    archive=/opt/$(basename "$file")
+    sha256=$(sha256sum "$file" | cut -d' ' -f1)
+    lab exec "$2" sh -c "cat >$archive" <"$file"
+}
+on_runtime() { ready "$1" && [[ $(runtime_of "$1") == "$2"://* ]]; }
+# endpoint_is NODE ENDPOINT: of the running kubelet, by its command line.
+endpoint_is() {
+    lab exec "$1" sh -c "tr '\\0' '\\n' <\"/proc/\$(pidof kubelet)/cmdline\" | grep -qx -- '--container-runtime-endpoint=$2'" ||
+        fail "the kubelet of $1 uses another endpoint than $2"
+}
