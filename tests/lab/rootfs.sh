@@ -171,10 +171,11 @@ UNIT
 
 # What containerd's own guide leads to: its archive unpacked in /usr/local, its
 # unit, and its default configuration with the systemd cgroup driver and the
-# sandbox image that kubeadm names. Debian's packages of Docker and containerd go.
+# sandbox image that kubeadm names. It hides Debian's containerd, whose package
+# stays with that of Docker, which is switched off.
 install_containerd() {
     local root=$1 pause
-    chroot "$root" dpkg --purge docker.io containerd >/dev/null 2>&1
+    chroot "$root" systemctl --quiet disable docker.service docker.socket
     tar -xzf "$(archive containerd)" -C "$root/usr/local"
     mkdir -p "$root/usr/local/lib/systemd/system" "$root/etc/containerd"
     cat >"$root/usr/local/lib/systemd/system/containerd.service" <<'UNIT'
