@@ -24,6 +24,17 @@ fn quoted(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
+/// The words of the first command in `ExecStart=` of a unit's text, without the signs before it that say how it is run
+/// (`-`, `@`, `:`, `+`, `!`); nothing where there is none, or its quotes are not closed.
+pub fn exec_start(text: &str) -> Option<Vec<String>> {
+    let text = text.replace("\\\n", " ");
+    let command = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("ExecStart="))
+        .find(|command| !command.trim().is_empty())?;
+    shlex::split(command.trim().trim_start_matches(['-', '@', ':', '+', '!']))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +49,12 @@ mod tests {
             environment("P=http://u:100%@h"),
             "Environment=\"P=http://u:100%%@h\""
         );
+    }
+
+    #[test]
+    fn the_command_of_a_text_is_read_in_words() {
+        let text = "[Service]\nExecStart=\nExecStart=-/usr/bin/x --a \\\n  \"--b=c d\"\n";
+        assert_eq!(super::exec_start(text).unwrap(), ["/usr/bin/x", "--a", "--b=c d"]);
+        assert_eq!(super::exec_start("[Unit]\nExecStartPre=/bin/true\n"), None);
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::timeout;
 
 use super::Notes;
 use crate::{
+    edit::unit_file,
     host::{
         bus::{SystemBus, UnitProperties},
         files::Files,
@@ -62,7 +63,28 @@ impl Units {
     }
 }
 
+/// Where packages put units, in systemd's order.
+const VENDORS: [&str; 3] = [
+    "/usr/local/lib/systemd/system",
+    "/usr/lib/systemd/system",
+    "/lib/systemd/system",
+];
+
+/// The command of a masked unit, of which systemd says nothing: that of the file that the mask hides.
+fn hidden_command(files: &Files, name: &str, notes: &Notes) -> Vec<String> {
+    let hidden = VENDORS
+        .iter()
+        .find_map(|dir| notes.text(files, &format!("{dir}/{name}")));
+    hidden
+        .and_then(|file| unit_file::exec_start(&file.text))
+        .unwrap_or_default()
+}
+
 fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> UnitFacts {
+    let exec_start = match said.unit.load.as_str() {
+        "masked" => hidden_command(files, name, notes),
+        _ => said.exec_start,
+    };
     UnitFacts {
         name: name.to_owned(),
         load: said.unit.load,
@@ -80,7 +102,7 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
             .iter()
             .filter_map(|(path, _)| notes.text(files, path.as_str()))
             .collect(),
-        exec_start: said.exec_start,
+        exec_start,
         main_pid: said.unit.main_pid,
         bound_to: said.bound_to,
         limit_nofile: said.limit_nofile,
