@@ -510,6 +510,10 @@ fn archives_and_packages_are_walked_too() {
     let mut seen = 0;
     for (name, mut facts, request) in fixtures::cases() {
         let request = fixtures::from_archive(request.target.runtime);
+        // As an earlier plan leaves it.
+        if let Some(shim) = &mut facts.cri_dockerd {
+            shim.service.bound_to.push(DOCKER.to_owned());
+        }
         seen += usize::from(plan(&facts, &request).plan().is_some());
         walk(&facts, &request, &name);
         match request.target.runtime {

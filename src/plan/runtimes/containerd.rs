@@ -208,7 +208,15 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let old = containerd.drop_in.file.as_ref().map(|file| file.digest.clone());
     let text = drop_in(view, containerd, Program::Brought).unwrap_or_default();
     let (docker, containerd_unit) = (&docker.service.name, &containerd.service.name);
-    Ok(vec![
+    // cri-dockerd may have been stopped with Docker.
+    let shim = view
+        .cri_dockerd
+        .filter(|_| view.source.runtime == Runtime::CriDockerd);
+    let mut steps: Vec<Step> = shim
+        .map(|shim| unit(&shim.service.name, None, Restart::Backwards))
+        .into_iter()
+        .collect();
+    steps.extend([
         unit(docker, None, Restart::Backwards),
         unit(containerd_unit, None, Restart::Backwards),
         Step::File(FileStep {
@@ -221,7 +229,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         }),
         unit(containerd_unit, Some(true), Restart::Forwards),
         unit(docker, None, Restart::StoppedBackwards),
-    ])
+    ]);
+    Ok(steps)
 }
 
 /// containerd brought, configured, and started beside the source.
