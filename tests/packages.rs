@@ -12,6 +12,8 @@ use std::{
     os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
+    thread,
+    time::{Duration, Instant},
 };
 
 use no_units::NoUnits;
@@ -319,6 +321,38 @@ fn a_package_that_left_its_configuration_is_refused() {
     let host = Host::new(&[CONTAINERD, RUNC], &["containerd"]);
     shell("$ROOT/usr/bin/dpkg --remove containerd runc", host.root.path());
     host.refuses("config-files of it is left");
+}
+
+/// As after an abort that killed apt-get, and not the dpkg that it had started.
+#[test]
+fn another_run_of_dpkg_is_waited_for() {
+    // Longer than the executor's own tries take.
+    const HELD: Duration = Duration::from_secs(10);
+    use nix::{
+        fcntl::{FcntlArg, fcntl},
+        libc,
+    };
+    let host = Host::new(&[CONTAINERD, RUNC], &[]);
+    let packages = host.packages();
+    assert_eq!(host.run(), (Outcome::Prepared, String::new()));
+    let lock = fs::File::create(host.root.path().join("var/lib/dpkg/lock")).unwrap();
+    let whole = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: 0,
+        l_len: 0,
+        l_pid: 0,
+    };
+    fcntl(&lock, FcntlArg::F_SETLK(&whole)).unwrap();
+    let began = Instant::now();
+    let other = thread::spawn(move || {
+        thread::sleep(HELD);
+        drop(lock);
+    });
+    assert_eq!(host.abort(), Outcome::Ended(End::RolledBack));
+    other.join().unwrap();
+    assert!(began.elapsed() >= HELD);
+    assert_eq!(host.packages(), packages);
 }
 
 /// Its script fails, because this root has no shell: it is half installed then.

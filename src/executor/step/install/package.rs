@@ -139,7 +139,7 @@ async fn when_free(files: &Files, arguments: &[&str]) -> Result<(), StepError> {
     loop {
         match run(files, "dpkg", arguments, WORK).await {
             Err(StepError::Install(InstallError::Packages(why)))
-                if why.contains("frontend lock") && began.elapsed() < LOCKED =>
+                if why.contains("locked by another process") && began.elapsed() < LOCKED =>
             {
                 tokio::time::sleep(PAUSE).await;
             }
