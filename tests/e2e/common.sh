@@ -173,6 +173,8 @@ put_archive() {
 on_runtime() { ready "$1" && [[ $(runtime_of "$1") == "$2"://* ]]; }
 # endpoint_is NODE ENDPOINT: of the running kubelet, by its command line.
 endpoint_is() {
-    lab exec "$1" sh -c "tr '\\0' '\\n' <\"/proc/\$(pidof kubelet)/cmdline\" | grep -qx -- '--container-runtime-endpoint=$2'" ||
-        fail "the kubelet of $1 uses another endpoint than $2"
+    local flags
+    # shellcheck disable=SC2016
+    flags=$(lab exec "$1" sh -c 'tr "\0" "\n" <"/proc/$(pidof kubelet)/cmdline"')
+    grep -qx -- "--container-runtime-endpoint=$2" <<<"$flags" || fail "the kubelet of $1 uses another endpoint than $2: $flags"
 }

@@ -1,12 +1,13 @@
 # shellcheck shell=bash
 # Faults that the scenarios inject, and what a node must look like after it went back.
 
-# The text of everything that a switch may touch on a node, and the states of its units: equal before and after.
+# The text of everything that a switch may touch on a node, and the states of its units: equal before and after. Docker
+# makes its key at its first start.
 fingerprint() {
     # shellcheck disable=SC2016 # expanded in the node
     lab exec "$1" sh -c '
         find /etc /var/lib/kubelet -maxdepth 3 -type f \( -path "/etc/*" -o -name "*.env" -o -name "*.yaml" \) \
-            ! -path "/etc/mtab" ! -path "/etc/resolv.conf" -exec sha256sum {} + | sort -k 2
+            ! -path "/etc/mtab" ! -path "/etc/resolv.conf" ! -path "/etc/docker/key.json" -exec sha256sum {} + | sort -k 2
         find /etc/systemd/system -type l -printf "%p -> %l\n" | sort
         for unit in kubelet containerd docker.service docker.socket cri-docker.service cri-docker.socket transship-executor; do
             systemctl show "$unit" -p Id -p LoadState -p ActiveState -p UnitFileState
