@@ -58,6 +58,11 @@ pub const EXEC_FAILS: Code = Code::warn(
     "ExecFails",
     "`kubectl exec` and `attach` fail with cri-dockerd on kubelets from 1.36 on, which want its streaming address to have a scheme",
 );
+/// Pods are refused.
+pub const NO_NEW_PRIVILEGES_REFUSED: Code = Code::warn(
+    "NoNewPrivilegesRefused",
+    "Kubelets up to 1.23 start no pod with `allowPrivilegeEscalation: false` under cri-dockerd 0.3 or later, whose API version they cannot read",
+);
 /// The agent cannot see the kubeconfig.
 pub const KUBECONFIG_ELSEWHERE: Code = Code::warn(
     "KubeconfigElsewhere",
@@ -81,6 +86,7 @@ pub const CODES: &[Code] = &[
     KUBELET_FLAG_UNKNOWN,
     KUBELET_FLAG_ENDS,
     EXEC_FAILS,
+    NO_NEW_PRIVILEGES_REFUSED,
     KUBECONFIG_ELSEWHERE,
     UNREADABLE,
 ];
@@ -207,6 +213,13 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     }
     findings.extend(arguments(kubelet));
     findings.extend(flags_that_end(view));
+    // `pkg/kubelet/lifecycle` of 1.23 wants the version of Docker's API from a runtime called docker.
+    if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor <= 23 {
+        findings.push(NO_NEW_PRIVILEGES_REFUSED.found(
+            format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
+            "Such pods stay in `Cannot enforce NoNewPrivs`: move them to other nodes until the upgrade to 1.24, or move the node to containerd instead.",
+        ));
+    }
     if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor >= WEBSOCKETS_SINCE {
         findings.push(EXEC_FAILS.found(
             format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
