@@ -308,12 +308,11 @@ fn directory() -> PathBuf {
             let _ = fs::remove_dir_all(entry.path());
         }
     }
-    let mine = (0..)
+    (0..)
         .map(|n| all.join(format!("{}-{n}", std::process::id())))
-        .find(|d| !d.exists())
-        .unwrap();
-    fs::create_dir_all(&mine).unwrap();
-    mine
+        // Two servers may be starting at the same time: who makes it has it.
+        .find(|d| fs::create_dir(d).is_ok())
+        .unwrap()
 }
 
 /// Starts a process that ends when this one ends. `setpriv` ties it to the thread that started it, so that thread
