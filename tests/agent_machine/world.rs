@@ -300,6 +300,8 @@ impl World {
     /// The critical section happens, and kills the agent.
     pub(crate) async fn switch(&mut self, run: &str) {
         self.die();
+        // The API tells seconds: what ran before must be older than the new kubelet.
+        tokio::time::sleep(Duration::from_secs(1)).await;
         let now = Timestamp::now();
         self.host.set(run, |progress| {
             progress.state = State::AwaitingCommit {
