@@ -74,6 +74,10 @@ remove_transship() {
 # disk back that they had before the first scenario, and their Nodes what the API remembers of them.
 clean_cluster() {
     lab up
+    # Pods of an earlier scenario that nothing would start again: a drain would stop at them.
+    ! k get namespace lab >/dev/null 2>&1 || k -n lab get pods -o json |
+        jq -r '.items[] | select(.metadata.ownerReferences == null) | .metadata.name' |
+        while read -r pod; do k -n lab delete pod "$pod" --grace-period=0 --force --ignore-not-found </dev/null >/dev/null 2>&1; done
     remove_transship
     local node
     for node in w1 w2; do
