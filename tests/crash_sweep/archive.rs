@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use build::{Tar, containerd_says, program};
 use transship::{
-    executor::{decide::End, run::Outcome},
+    executor::decide::End,
     plan::{
         digest::Digest,
         document::{PlannedStep, Section},
@@ -18,9 +18,9 @@ use transship::{
 };
 
 use crate::{
-    Others, Sweep, begin,
+    Others, Sweep,
     cases::{self, Case},
-    check, live_on,
+    rolled_back_when_full,
     world::Fault,
 };
 
@@ -137,16 +137,6 @@ fn every_crash_with_a_bad_archive_ends_rolled_back() {
 /// As for the plan without an archive; here all effects of fetching and unpacking are among those that find it full.
 #[test]
 fn a_disk_that_fills_while_unpacking_ends_in_one_of_the_two() {
-    let case = sound();
-    let mut rolled_back = 0;
-    for from in 14..80 {
-        let world = begin(&case, Fault::DiskFull(from));
-        let before = world.tree();
-        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
-            panic!("broken when full from {from}")
-        };
-        check(&world, &before, end, &format!("full from {from}"));
-        rolled_back += usize::from(end == End::RolledBack);
-    }
+    let rolled_back = rolled_back_when_full(&sound(), 14..80);
     assert!(rolled_back > 30, "{rolled_back}");
 }

@@ -393,12 +393,7 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
     let mut rolled_back = 0;
     for step in 0..case.plan.steps.len() {
         let fault = Fault::StepFails(step);
-        let world = begin(case, fault);
-        let before = world.tree();
-        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
-            panic!("broken by step {step}")
-        };
-        check(&world, &before, end, &format!("step {step} fails"));
+        let end = end_with(case, fault, &format!("step {step} fails"));
         rolled_back += usize::from(end == End::RolledBack);
         // With crashes, a sample: they take their time.
         if step % 4 == 1 {
@@ -437,18 +432,29 @@ fn an_abort_at_any_step_ends_rolled_back() {
 /// migrated. Without the reserve the way back could not be journalled.
 #[test]
 fn a_full_disk_ends_in_one_of_the_two() {
-    let case = by_hand();
-    let mut rolled_back = 0;
-    for from in 14..240 {
-        let world = begin(&case, Fault::DiskFull(from));
-        let before = world.tree();
-        let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
-            panic!("broken when full from {from}")
-        };
-        check(&world, &before, end, &format!("full from {from}"));
-        rolled_back += usize::from(end == End::RolledBack);
-    }
+    let rolled_back = rolled_back_when_full(&by_hand(), 14..240);
     assert!(rolled_back > 10, "{rolled_back}");
+}
+
+/// How many of the disks that are full from one of these effects on end rolled back; the others end migrated.
+fn rolled_back_when_full(case: &Arc<Case>, effects: std::ops::Range<u64>) -> usize {
+    effects
+        .filter(|from| {
+            let end = end_with(case, Fault::DiskFull(*from), &format!("full from {from}"));
+            end == End::RolledBack
+        })
+        .count()
+}
+
+/// The end of one life with a fault and without a crash, which must be one of the two.
+fn end_with(case: &Arc<Case>, fault: Fault, what: &str) -> End {
+    let world = begin(case, fault);
+    let before = world.tree();
+    let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
+        panic!("broken: {what}")
+    };
+    check(&world, &before, end, what);
+    end
 }
 
 #[test]

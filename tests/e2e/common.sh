@@ -174,6 +174,9 @@ put_archive() {
     sha256=$(sha256sum "$file" | cut -d' ' -f1)
     lab exec "$2" sh -c "cat >$archive" <"$file"
 }
+# put_binary NODE: Transship for a shell on the node.
+put_binary() { lab exec "$1" sh -c 'cat >/usr/local/bin/transship && chmod 0755 /usr/local/bin/transship' <"$BINARY"; }
+# on_runtime NODE RUNTIME: Ready on it (the scheme of the Node's runtime version).
 on_runtime() { ready "$1" && [[ $(runtime_of "$1") == "$2"://* ]]; }
 # endpoint_is NODE ENDPOINT: of the running kubelet, by its command line.
 endpoint_is() {

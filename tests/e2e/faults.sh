@@ -17,13 +17,12 @@ fingerprint() {
 # On Docker, Ready, serving, schedulable, and byte for byte as the fingerprint in the file $2.
 as_before() {
     local node=$1 before=$2
-    wait_until 120 "$node to be Ready on Docker again" on_docker "$node"
+    wait_until 120 "$node to be Ready on Docker again" on_runtime "$node" docker
     wait_until 60 "the executor of $node to end" executor_ended "$node"
     fingerprint "$node" | diff "$before" - || fail "$node is not as it was (< before, > after)"
     [[ -z $(lab exec "$node" ctr -n k8s.io containers ls -q 2>/dev/null) ]] || fail "$node has pods in containerd too"
 }
 executor_ended() { ! lab exec "$1" systemctl is-active --quiet transship-executor; }
-on_docker() { ready "$1" && [[ $(runtime_of "$1") == docker://* ]]; }
 
 # containerd that starts with the configuration that it has, and with no other that enables systemd cgroups:
 # what a node with a damaged installation looks like to a migration.
