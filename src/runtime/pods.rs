@@ -37,6 +37,12 @@ const GONE_WITHIN: Duration = Duration::from_secs(15);
 const POLL: Duration = Duration::from_millis(100);
 /// Between two tries to take a sandbox off its network.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// What an API server gets at most to answer the requests that it has taken. After its stop signal it takes no others,
+/// and stays for its watchers alone, a minute long (`ShutdownTimeout` in k8s.io/apiserver's `genericapiserver.go`);
+/// they have to ask anew in any case.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+/// How the flags begin that tell an API server how to go. Whoever sets one, for a load balancer for example, decides.
+const SHUTDOWN_FLAGS: &str = "--shutdown-";
 
 /// How much of the pods goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,18 +75,33 @@ pub enum Wave {
     Ordinary,
     /// Pods in the host's network: network agents, which serve the others to their end.
     HostNetwork,
-    /// etcd and the API server, which network agents may ask while they end.
-    ControlPlane,
+    /// The API server, which network agents may ask while they end.
+    ApiServer,
+    /// etcd, in which the API server still writes what it was asked for.
+    Etcd,
 }
 
 impl Wave {
     /// The wave of a pod.
     fn of(host_network: bool, namespace: &str, name: &str) -> Self {
-        let serves_the_cluster = name.starts_with("etcd") || name.starts_with("kube-apiserver");
-        match host_network {
-            false => Self::Ordinary,
-            true if namespace == "kube-system" && serves_the_cluster => Self::ControlPlane,
-            true => Self::HostNetwork,
+        if !host_network {
+            Self::Ordinary
+        } else if namespace == "kube-system" && name.starts_with("kube-apiserver") {
+            Self::ApiServer
+        } else if namespace == "kube-system" && name.starts_with("etcd") {
+            Self::Etcd
+        } else {
+            Self::HostNetwork
+        }
+    }
+
+    /// What of its grace period a process gets, by its command line.
+    fn grace(self, own: Duration, command_line: &[String]) -> Duration {
+        let told_how_to_go = || command_line.iter().any(|word| word.starts_with(SHUTDOWN_FLAGS));
+        if self == Self::ApiServer && !told_how_to_go() {
+            own.min(ANSWERS_WITHIN)
+        } else {
+            own
         }
     }
 }
@@ -161,7 +182,7 @@ pub async fn end_all(
             }
             sleep(POLL).await;
         }
-        for wave in [Wave::Ordinary, Wave::HostNetwork, Wave::ControlPlane] {
+        for wave in [Wave::Ordinary, Wave::HostNetwork, Wave::ApiServer, Wave::Etcd] {
             let these: Vec<&Pod> = left.iter().filter(|pod| pod.wave == wave).collect();
             let running = these.iter().flat_map(|pod| &pod.containers);
             let running = running
@@ -226,7 +247,8 @@ async fn end(
     let removes = extent == Extent::Everything || pod.host_ports;
     let mut containers = stream::iter(pod.containers.iter().map(|container| async move {
         let ended = if before.has_to_end(container) {
-            let killed = end_container(server, processes, firsts.get(&container.id), container).await;
+            let first = firsts.get(&container.id);
+            let killed = end_container(server, processes, first, container, pod.wave).await;
             killed.map(Some)
         } else {
             Ok(None)
@@ -273,6 +295,7 @@ async fn end_container(
     processes: Processes<'_>,
     first: Option<&First>,
     container: &Container,
+    wave: Wave,
 ) -> Result<bool, RuntimeError> {
     let grace = Duration::from_secs(container.grace_secs.into());
     let first = first.filter(|_| !container.frozen);
@@ -281,6 +304,7 @@ async fn end_container(
         None => None,
     };
     if let (Some(first), Some(signal)) = (first, signal) {
+        let grace = wave.grace(grace, &processes.command_line(first));
         let ended = processes.end(first, signal, grace).await;
         return ended.map_err(|error| RuntimeError(error.to_string()));
     }
@@ -290,4 +314,50 @@ async fn end_container(
     let began = Instant::now();
     server.stop_container(&container.id, container.grace_secs).await?;
     Ok(began.elapsed() >= grace)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_control_plane_ends_last_and_etcd_after_its_api_server() {
+        for (host_network, namespace, name, wave) in [
+            (false, "kube-system", "etcd-backup-1", Wave::Ordinary),
+            (true, "default", "etcd-cp1", Wave::HostNetwork),
+            (true, "kube-system", "kube-proxy-x", Wave::HostNetwork),
+            (true, "kube-system", "kube-apiserver-cp1", Wave::ApiServer),
+            (true, "kube-system", "etcd-cp1", Wave::Etcd),
+        ] {
+            assert_eq!(
+                Wave::of(host_network, namespace, name),
+                wave,
+                "{namespace}/{name}"
+            );
+        }
+        assert!(Wave::ApiServer < Wave::Etcd);
+    }
+
+    #[test]
+    fn an_api_server_does_not_get_its_whole_grace_period_for_its_watchers_unless_told_so() {
+        let second = Duration::from_secs;
+        let plain = ["kube-apiserver".to_owned(), "--secure-port=6443".to_owned()];
+        let told = [
+            "kube-apiserver".to_owned(),
+            "--shutdown-delay-duration=15s".to_owned(),
+        ];
+        for (wave, own, command_line, grace) in [
+            (Wave::ApiServer, 20, &plain, 5),
+            (Wave::ApiServer, 3, &plain, 3),
+            (Wave::ApiServer, 20, &told, 20),
+            (Wave::Etcd, 20, &plain, 20),
+            (Wave::Ordinary, 20, &plain, 20),
+        ] {
+            assert_eq!(
+                wave.grace(second(own), command_line),
+                second(grace),
+                "{wave:?} {own}"
+            );
+        }
+    }
 }

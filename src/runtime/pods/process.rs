@@ -158,6 +158,12 @@ impl Processes<'_> {
         found
     }
 
+    /// The program of a process and its arguments; empty when it is gone.
+    pub fn command_line(&self, first: &First) -> Vec<String> {
+        let words = self.read(first.pid, "cmdline").unwrap_or_default();
+        words.split_terminator('\0').map(str::to_owned).collect()
+    }
+
     /// Ends a process: by `signal`, and by SIGKILL when it ignores that or its time is over. With it end all
     /// processes of its PID namespace. Answers whether it was killed.
     ///
