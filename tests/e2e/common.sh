@@ -12,7 +12,13 @@ lab() { "$ROOT/tests/lab/lab" "$@"; }
 k() { lab kubectl "$@"; }
 step() { printf '\n\033[1m--- %s\033[0m\n' "$*"; }
 say() { printf '%4ds  %s\n' "$SECONDS" "$*"; }
-fail() { printf 'FAILED: %s\n' "$*" >&2; diagnose >&2 || true; exit 1; }
+# The cause is told last too: after what a person would look at first it is out of sight.
+fail() {
+    printf 'FAILED: %s\n' "$*" >&2
+    diagnose >&2 || true
+    printf 'FAILED: %s\n' "$*" >&2
+    exit 1
+}
 
 # What a person would look at first.
 diagnose() {
