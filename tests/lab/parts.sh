@@ -207,13 +207,19 @@ archive() {
     make_archive "$1"
     find "$(part "$(archive_part "$1")")" -name '*.t*gz'
 }
+# The same as a package of Debian; only cri-dockerd, because Debian has containerd's.
+package() {
+    [[ $1 == cri-dockerd ]] || die "no package $1; there is: cri-dockerd"
+    make_archive "$1"
+    find "$(part "$(archive_part "$1")")" -name '*.deb'
+}
 archive_part() {
     local given=${TRANSSHIP_LAB_CRI_DOCKERD:-} sources
     case $1 in
         containerd) echo "containerd-$CONTAINERD" ;;
         cri-dockerd)
             # Named after what it is made from, too.
-            sources=$(find "${given:-$LAB/cri-dockerd}" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
+            sources=$(find ${given:+"$given"} "$LAB/cri-dockerd" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
             if [[ $given ]]; then
                 echo "cri-dockerd-given-${sources:0:8}"
             else
@@ -250,6 +256,27 @@ build_cri_dockerd() {
     local version
     version=$(cri-dockerd/cri-dockerd --version | cut -d' ' -f2)
     pack "cri-dockerd-$version.amd64.tgz" cri-dockerd
+    package_cri_dockerd "$version"
+}
+
+package_cri_dockerd() { # VERSION
+    local units=deb/lib/systemd/system script
+    mkdir -p deb/DEBIAN deb/usr/bin "$units"
+    cp cri-dockerd/cri-dockerd deb/usr/bin/
+    cp "$LAB"/cri-dockerd/package/cri-docker.{service,socket} "$units/"
+    for script in postinst prerm postrm; do
+        install -m 755 "$LAB/cri-dockerd/package/$script" deb/DEBIAN/
+    done
+    cat >deb/DEBIAN/control <<TEXT
+Package: cri-dockerd
+Version: $1~3-0~debian-bookworm
+Architecture: amd64
+Maintainer: nobody <nobody@localhost>
+Depends: init-system-helpers
+Description: CRI for Docker Engine
+TEXT
+    dpkg-deb --root-owner-group --build deb "cri-dockerd_$1.3-0.debian-bookworm_amd64.deb"
+    rm -r deb
 }
 
 # pack ARCHIVE DIRECTORY: the same bytes for the same content.

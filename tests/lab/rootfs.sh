@@ -122,51 +122,12 @@ write_docker_config() {
 JSON
 }
 
-# What cri-dockerd's own packages leave: program, units, both enabled.
+# By its package, as a user of Debian does.
 install_cri_dockerd() {
     local root=$1
-    install -m 755 "$(part "$(archive_part cri-dockerd)")/cri-dockerd/cri-dockerd" "$root/usr/bin/"
-    cat >"$root/lib/systemd/system/cri-docker.service" <<'UNIT'
-[Unit]
-Description=CRI for Docker Engine
-After=network-online.target firewalld.service docker.service
-Wants=network-online.target
-Requires=cri-docker.socket
-
-[Service]
-Type=notify
-ExecStart=/usr/bin/cri-dockerd --container-runtime-endpoint fd://
-ExecReload=/bin/kill -s HUP $MAINPID
-TimeoutSec=0
-RestartSec=2
-Restart=always
-StartLimitBurst=3
-StartLimitInterval=60s
-LimitNOFILE=infinity
-LimitNPROC=infinity
-LimitCORE=infinity
-TasksMax=infinity
-Delegate=yes
-KillMode=process
-
-[Install]
-WantedBy=multi-user.target
-UNIT
-    cat >"$root/lib/systemd/system/cri-docker.socket" <<'UNIT'
-[Unit]
-Description=Socket of the CRI for Docker Engine
-PartOf=cri-docker.service
-
-[Socket]
-ListenStream=%t/cri-dockerd.sock
-SocketMode=0660
-SocketUser=root
-SocketGroup=docker
-
-[Install]
-WantedBy=sockets.target
-UNIT
-    chroot "$root" systemctl --quiet enable cri-docker.service cri-docker.socket
+    cp "$(package cri-dockerd)" "$root/cri-dockerd.deb"
+    chroot "$root" dpkg -i /cri-dockerd.deb
+    rm "$root/cri-dockerd.deb"
 }
 
 # What containerd's own guide leads to: its archive unpacked in /usr/local, its
