@@ -39,7 +39,7 @@ wait_until() {
     local seconds=$1 what=$2 deadline=$((SECONDS + $1))
     shift 2
     until "$@" >/dev/null 2>&1; do
-        ((SECONDS < deadline)) || fail "waited ${seconds}s for $what"
+        ((SECONDS < deadline)) || { "$@" || fail "waited ${seconds}s for $what"; return; }
         sleep 1
     done
 }
@@ -125,13 +125,15 @@ follow() {
     k get nodemigrations -o jsonpath='{range .items[*]}{.metadata.name}: kubelet down {.status.kubeletDowntimeMillis} ms, {.status.imageBytes} bytes of images carried{"\n"}{end}'
 }
 
-# arrived NODE RUNTIME: it runs on RUNTIME (the scheme of the Node's runtime version), serves, and Transship has left it.
+# arrived NODE RUNTIME: it runs on RUNTIME (the scheme of the Node's runtime version), serves, and Transship leaves it:
+# the label goes after the migration has said that it succeeded.
 arrived() {
     [[ $(runtime_of "$1") == "$2"://* ]] || fail "$1 is on $(runtime_of "$1")"
     ready "$1" || fail "$1 is not Ready"
     schedulable "$1" || fail "$1 is still cordoned"
-    [[ -z $(k get node "$1" -o jsonpath='{.metadata.labels.transship\.dev/agent}') ]] || fail "$1 still has the agent's label"
+    wait_until 30 "the agent's label to go from $1" agent_left "$1"
 }
+agent_left() { [[ -z $(k get node "$1" -o jsonpath='{.metadata.labels.transship\.dev/agent}') ]]; }
 # ended NODE UNIT…: no such unit runs any more on the node.
 ended() {
     local unit

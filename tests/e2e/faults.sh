@@ -14,13 +14,14 @@ fingerprint() {
         done'
 }
 
-# On Docker, Ready, serving, schedulable, and byte for byte as the fingerprint in the file $2.
+# as_before NODE FINGERPRINT [RUNTIME]: Ready on it again (docker unless another is named), and byte for byte as the
+# fingerprint in the file.
 as_before() {
-    local node=$1 before=$2
-    wait_until 120 "$node to be Ready on Docker again" on_runtime "$node" docker
+    local node=$1 before=$2 runtime=${3:-docker}
+    wait_until 180 "$node to be Ready on $runtime again" on_runtime "$node" "$runtime"
     wait_until 60 "the executor of $node to end" executor_ended "$node"
     fingerprint "$node" | diff "$before" - || fail "$node is not as it was (< before, > after)"
-    [[ -z $(lab exec "$node" ctr -n k8s.io containers ls -q 2>/dev/null) ]] || fail "$node has pods in containerd too"
+    [[ $runtime == containerd || -z $(lab exec "$node" ctr -n k8s.io containers ls -q 2>/dev/null) ]] || fail "$node has pods in containerd too"
 }
 executor_ended() { ! lab exec "$1" systemctl is-active --quiet transship-executor; }
 
