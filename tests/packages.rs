@@ -93,7 +93,10 @@ impl Host {
             ("apt-cache", format!("/usr/bin/apt-cache {options}")),
             (
                 "dpkg",
-                format!("/usr/bin/dpkg --force-architecture --root={}", at.display()),
+                format!(
+                    "/usr/bin/dpkg --force-architecture --force-script-chrootless --root={}",
+                    at.display()
+                ),
             ),
             (
                 "dpkg-query",
@@ -162,6 +165,11 @@ impl Host {
     }
 
     fn run(&self) -> (Outcome, String) {
+        self.run_until(std::future::pending::<()>()).unwrap()
+    }
+
+    /// Runs unless `killed` comes first.
+    fn run_until(&self, killed: impl Future<Output = ()>) -> Option<(Outcome, String)> {
         let files = self.files();
         let dir = Dir::at(&files, HostPath::new("/var/lib/transship/packages").unwrap());
         dir.write_plan(&self.plan).unwrap();
@@ -171,9 +179,12 @@ impl Host {
             .unwrap();
         let systemd = NoUnits::default();
         let runtimes = HostRuntimes::new(files.clone());
-        let outcome = clock
-            .block_on(run::run(&files, &dir, &systemd, &runtimes))
-            .unwrap();
+        let outcome = clock.block_on(async {
+            tokio::select! {
+                outcome = run::run(&files, &dir, &systemd, &runtimes) => Some(outcome.unwrap()),
+                () = killed => None,
+            }
+        })?;
         assert!(systemd.masked.borrow().is_empty(), "no mask is left");
         let events = dir.journal().unwrap().into_iter().map(|record| record.event);
         let why = events.filter_map(|event| match event {
@@ -184,7 +195,24 @@ impl Host {
             }
             _ => None,
         });
-        (outcome, why.collect())
+        Some((outcome, why.collect()))
+    }
+
+    /// Dies with all that it has started while dpkg unpacks `runc`; see [`stuck`].
+    fn die_while_unpacking(&self) {
+        let pids = self.root.path().join("var/pids");
+        let stuck = async {
+            while !pids.exists() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        assert_eq!(self.run_until(stuck), None);
+        for pid in fs::read_to_string(pids).unwrap().split_whitespace() {
+            let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+        }
+        let states = self.packages();
+        assert!(states.contains("runc half-installed"), "{states}");
     }
 
     fn abort(&self) -> Outcome {
@@ -275,6 +303,33 @@ fn what_was_added_is_removed_again_and_nothing_else() {
     assert_eq!((host.tree(), host.packages()), (tree, packages));
 }
 
+/// A package whose unpacking gets stuck, the first time.
+fn stuck() -> Deb<'static> {
+    let script = "#!/bin/sh\nset -e\ncd $DPKG_ROOT/var\n[ ! -e pids ] || exit 0\n\
+                  echo $PPID $$ >new\nmv new pids\nexec sleep 600\n";
+    ("runc", "1.2.5-1", "", Some(("preinst", script)))
+}
+
+#[test]
+fn what_was_unpacked_in_part_is_installed_by_the_next_run() {
+    let host = Host::new(&[CONTAINERD, stuck()], &[]);
+    host.die_while_unpacking();
+    assert_eq!(host.run(), (Outcome::Prepared, String::new()));
+    assert_eq!(
+        host.packages(),
+        "containerd installed 1.7.28-1~debian\nrunc installed 1.2.5-1\n"
+    );
+}
+
+#[test]
+fn what_was_unpacked_in_part_is_removed_again() {
+    let host = Host::new(&[CONTAINERD, stuck(), TOOL], &["tool"]);
+    let (tree, packages) = (host.tree(), host.packages());
+    host.die_while_unpacking();
+    assert_eq!(host.abort(), Outcome::Ended(End::RolledBack));
+    assert_eq!((host.tree(), host.packages()), (tree, packages));
+}
+
 #[test]
 fn what_is_installed_already_stays() {
     let host = Host::new(&[CONTAINERD, RUNC], &["containerd"]);
@@ -355,14 +410,14 @@ fn another_run_of_dpkg_is_waited_for() {
     assert_eq!(host.packages(), packages);
 }
 
-/// Its script fails, because this root has no shell: it is half installed then.
+/// It is half configured then.
 #[test]
 fn a_package_that_cannot_be_configured_is_taken_back() {
     let broken = (
         "containerd",
         "1.7.28-1",
         "Depends: runc\n",
-        Some(("postinst", "#!/bin/sh\nexit 0\n")),
+        Some(("postinst", "#!/bin/sh\nexit 1\n")),
     );
     Host::new(&[broken, RUNC, TOOL], &["tool"]).refuses("apt-get install: ");
 }

@@ -1,8 +1,16 @@
 //! Packages of Debian and Ubuntu. apt says beforehand what it would do; unless that only adds, nothing is done. The
 //! services that a package brings are masked until the next boot while dpkg runs its scripts, which start them
-//! otherwise. What was added is removed again by dpkg alone, which needs no network.
+//! otherwise. What was added is removed again by dpkg alone, which needs no network: the archives are kept until all of
+//! it is installed, for a package of which dpkg was killed while it unpacked it can be neither configured nor removed,
+//! only unpacked again.
 
-use std::time::{Duration, Instant};
+use std::{
+    ffi::OsStr,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use tokio::process::Command;
 
 use super::InstallError;
 use crate::{
@@ -15,6 +23,8 @@ use crate::{
     plan::{host_path::HostPath, step::Package, version},
 };
 
+/// Where the archives lie.
+const ARCHIVES: &str = "/var/lib/transship/archives";
 /// How long a question may take.
 const ASK: Duration = Duration::from_secs(60);
 /// How long an installation or a removal may take.
@@ -66,19 +76,24 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package)
 async fn install(files: &Files, step: &Package) -> Result<(), StepError> {
     settle(files).await?;
     let Some(chosen) = chosen(files, step).await? else {
-        return Ok(());
+        return clear(files);
     };
     let transaction = simulate(files, &chosen).await?;
     tracing::info!(package = chosen, added = ?transaction.added, "installing");
+    let wanted = transaction.added.iter().map(|name| {
+        // The others in the version that the simulation took, too: the newest.
+        if *name == step.name { &*chosen } else { name }
+    });
+    let archives = download(files, wanted).await?;
     let mut arguments = vec!["install", "-o", "DPkg::Lock::Timeout=300"];
     arguments.extend(["-o", "Dpkg::Options::=--force-confdef"]);
     arguments.extend(["-o", "Dpkg::Options::=--force-confold"]);
     arguments.extend(["-o", "APT::Keep-Downloaded-Packages=false"]);
     arguments.extend(ONLY_ADDS);
-    arguments.push(&chosen);
+    arguments.extend(archives.iter().map(String::as_str));
     run(files, "apt-get", &arguments, WORK).await?;
     match state(files, &step.name).await? {
-        Some((status, _)) if status == "installed" => Ok(()),
+        Some((status, _)) if status == "installed" => clear(files),
         other => Err(fail(format!("apt-get is done, and {} is {other:?}", step.name))),
     }
 }
@@ -98,12 +113,23 @@ pub(super) async fn undo(
 /// Removes what is there of these packages, with their configuration, and nothing else: where another one needs them
 /// by now, dpkg refuses.
 async fn remove(files: &Files, added: &[String]) -> Result<(), StepError> {
-    let mut arguments = vec!["--purge"];
+    let (mut arguments, mut half) = (vec!["--purge"], vec!["--unpack".to_owned()]);
+    let archives = archives(files)?;
     for name in added {
-        if state(files, name).await?.is_some() {
-            arguments.push(name);
+        let Some((status, _)) = state(files, name).await? else {
+            continue;
+        };
+        arguments.push(name);
+        if status == "half-installed" {
+            half.extend(archives.iter().find(|archive| is_of(archive, name)).cloned());
         }
     }
+    if half.len() > 1 {
+        let half: Vec<&str> = half.iter().map(String::as_str).collect();
+        when_free(files, &half).await?;
+    }
+    // A disk that is full has room for the rest then.
+    clear(files)?;
     if arguments.len() > 1 {
         when_free(files, &arguments).await?;
     }
@@ -125,12 +151,52 @@ async fn unmask(systemd: &impl Systemd, units: &[String]) -> Result<(), StepErro
     Ok(())
 }
 
-/// Finishes what a run of dpkg that was interrupted had begun.
+/// Finishes what a run that was interrupted had begun. Archives that are there are whole, and dpkg may have had them.
 async fn settle(files: &Files) -> Result<(), StepError> {
-    if !run(files, "dpkg", &["--audit"], ASK).await?.trim().is_empty() {
-        when_free(files, &["--force-confold", "--configure", "-a"]).await?;
+    let archives = archives(files)?;
+    let mut arguments = vec!["--force-confold"];
+    if !archives.is_empty() {
+        arguments.extend(["--skip-same-version", "--install"]);
+        arguments.extend(archives.iter().map(String::as_str));
+    } else if !run(files, "dpkg", &["--audit"], ASK).await?.trim().is_empty() {
+        arguments.extend(["--configure", "-a"]);
+    } else {
+        return Ok(());
     }
-    Ok(())
+    when_free(files, &arguments).await
+}
+
+/// Fetches the archives of these packages; answers where they are, once that is durable.
+async fn download(files: &Files, packages: impl Iterator<Item = &str>) -> Result<Vec<String>, StepError> {
+    clear(files)?;
+    let at = HostPath::new(ARCHIVES)?;
+    let scratch = Files::scratch(&at)?;
+    files.create_dir_all(&scratch)?;
+    let arguments: Vec<&str> = ["download"].into_iter().chain(packages).collect();
+    let mut command = prepared(files, "apt-get", &arguments)?;
+    // apt-get leaves them where it runs.
+    command.current_dir(files.real(&scratch)?);
+    answer(command, WORK).await?;
+    files.sync_file_system(&scratch)?;
+    files.publish(&scratch, &at)?;
+    archives(files)
+}
+
+/// The archives that are there.
+fn archives(files: &Files) -> Result<Vec<String>, StepError> {
+    let at = HostPath::new(ARCHIVES)?;
+    let real = |name: String| Ok(files.real(&at.join(&name)?)?.display().to_string());
+    files.list(&at)?.into_iter().map(real).collect()
+}
+
+/// Whether this is the archive of the package: `/…/runc_1.1.5-1_amd64.deb`.
+fn is_of(archive: &str, package: &str) -> bool {
+    let file = archive.rsplit('/').next().and_then(|file| file.split_once('_'));
+    file.is_some_and(|(name, _)| package.split(':').next() == Some(name))
+}
+
+fn clear(files: &Files) -> Result<(), StepError> {
+    Ok(files.unpublish(&HostPath::new(ARCHIVES)?)?)
 }
 
 /// Runs dpkg as soon as no other run of it has the lock.
@@ -241,7 +307,7 @@ fn transaction(simulated: &str) -> Transaction {
 /// Status and version of a package that dpkg knows something of.
 async fn state(files: &Files, name: &str) -> Result<Option<(String, String)>, StepError> {
     let format = "-f=${db:Status-Status} ${Version}\n";
-    let output = ask(files, "dpkg-query", &["-W", format, name], ASK).await?;
+    let output = ask(prepared(files, "dpkg-query", &["-W", format, name])?, ASK).await?;
     let text = String::from_utf8_lossy(&output.stdout);
     let known = text.lines().filter_map(|line| line.split_once(' '));
     Ok(known
@@ -260,36 +326,39 @@ async fn run(
     arguments: &[&str],
     within: Duration,
 ) -> Result<String, StepError> {
-    let output = ask(files, program, arguments, within).await?;
-    let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
+    answer(prepared(files, program, arguments)?, within).await
+}
+
+/// A program of the host that asks nobody.
+fn prepared(files: &Files, program: &str, arguments: &[&str]) -> Result<Command, StepError> {
+    let mut command = command::command(files.real(&HostPath::new(format!("/usr/bin/{program}"))?)?);
+    command
+        .args(arguments)
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .env("NEEDRESTART_SUSPEND", "1")
+        .env("LC_ALL", "C");
+    Ok(command)
+}
+
+async fn answer(command: Command, within: Duration) -> Result<String, StepError> {
+    let ran = command.as_std();
+    let name = Path::new(ran.get_program()).file_name().unwrap_or_default();
+    let what = [name].into_iter().chain(ran.get_args().next());
+    let what: Vec<_> = what.map(OsStr::to_string_lossy).collect();
+    let what = what.join(" ");
+    let output = ask(command, within).await?;
     if output.status.success() {
-        return Ok(stdout);
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let errors: Vec<&str> = output
         .stderr
         .lines()
         .filter(|line| !line.trim().is_empty())
         .collect();
-    Err(fail(format!(
-        "{program} {}: {}",
-        arguments.first().unwrap_or(&""),
-        errors.join("; ")
-    )))
+    Err(fail(format!("{what}: {}", errors.join("; "))))
 }
 
-async fn ask(
-    files: &Files,
-    program: &str,
-    arguments: &[&str],
-    within: Duration,
-) -> Result<Output, StepError> {
-    let path = files.real(&HostPath::new(format!("/usr/bin/{program}"))?)?;
-    let mut command = command::command(path);
-    command
-        .args(arguments)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .env("NEEDRESTART_SUSPEND", "1")
-        .env("LC_ALL", "C");
+async fn ask(command: Command, within: Duration) -> Result<Output, StepError> {
     command::run(command, b"", within)
         .await
         .map_err(|error| fail(error.to_string()))
