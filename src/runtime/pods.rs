@@ -40,7 +40,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// What an API server gets at most to answer the requests that it has taken. After its stop signal it takes no others,
 /// and stays for its watchers alone, a minute long (`ShutdownTimeout` in k8s.io/apiserver's `genericapiserver.go`);
 /// they have to ask anew in any case.
-const ANSWERS_WITHIN: Duration = Duration::from_secs(5);
+const ANSWERS_WITHIN_SECS: u32 = 5;
 /// How the flags begin that tell an API server how to go. Whoever sets one, for a load balancer for example, decides.
 const SHUTDOWN_FLAGS: &str = "--shutdown-";
 
@@ -95,11 +95,11 @@ impl Wave {
         }
     }
 
-    /// What of its grace period a process gets, by its command line.
-    fn grace(self, own: Duration, command_line: &[String]) -> Duration {
+    /// What of its grace period (seconds) a process gets, by its command line.
+    fn grace(self, own: u32, command_line: &[String]) -> u32 {
         let told_how_to_go = || command_line.iter().any(|word| word.starts_with(SHUTDOWN_FLAGS));
         if self == Self::ApiServer && !told_how_to_go() {
-            own.min(ANSWERS_WITHIN)
+            own.min(ANSWERS_WITHIN_SECS)
         } else {
             own
         }
@@ -297,14 +297,15 @@ async fn end_container(
     container: &Container,
     wave: Wave,
 ) -> Result<bool, RuntimeError> {
-    let grace = Duration::from_secs(container.grace_secs.into());
+    let own = container.grace_secs;
+    let grace_secs = first.map_or(own, |first| wave.grace(own, &processes.command_line(first)));
+    let grace = Duration::from_secs(grace_secs.into());
     let first = first.filter(|_| !container.frozen);
     let signal = match first {
         Some(_) => server.stop_signal(container).await?,
         None => None,
     };
     if let (Some(first), Some(signal)) = (first, signal) {
-        let grace = wave.grace(grace, &processes.command_line(first));
         let ended = processes.end(first, signal, grace).await;
         return ended.map_err(|error| RuntimeError(error.to_string()));
     }
@@ -312,7 +313,7 @@ async fn end_container(
         return server.stop_container(&container.id, 0).await.map(|()| true);
     }
     let began = Instant::now();
-    server.stop_container(&container.id, container.grace_secs).await?;
+    server.stop_container(&container.id, grace_secs).await?;
     Ok(began.elapsed() >= grace)
 }
 
@@ -340,7 +341,6 @@ mod tests {
 
     #[test]
     fn an_api_server_does_not_get_its_whole_grace_period_for_its_watchers_unless_told_so() {
-        let second = Duration::from_secs;
         let plain = ["kube-apiserver".to_owned(), "--secure-port=6443".to_owned()];
         let told = [
             "kube-apiserver".to_owned(),
@@ -353,11 +353,7 @@ mod tests {
             (Wave::Etcd, 20, &plain, 20),
             (Wave::Ordinary, 20, &plain, 20),
         ] {
-            assert_eq!(
-                wave.grace(second(own), command_line),
-                second(grace),
-                "{wave:?} {own}"
-            );
+            assert_eq!(wave.grace(own, command_line), grace, "{wave:?} {own}");
         }
     }
 }
