@@ -74,6 +74,55 @@ fn a_source_is_named_on_the_command_line() {
 }
 
 #[test]
+fn every_runtime_that_can_be_moved_to_is_a_target_on_the_command_line() {
+    let captured = facts("debian12-kubeadm-1.23-captured");
+    let digest = "0".repeat(64);
+    let archive = [
+        "--archive",
+        "file:///srv/cri-dockerd-0.4.3.amd64.tgz",
+        "--sha256",
+        &digest,
+    ];
+    let command = [
+        "node",
+        "plan",
+        "--target",
+        "cri-dockerd",
+        "--allow",
+        "DockerSocketMounted",
+        "--facts",
+        &captured,
+    ];
+    let output = transship(&[&command[..], &archive].concat());
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{page}");
+    assert!(page.contains("-> cri-dockerd 0.4.3"), "{page}");
+
+    let help = transship(&["node", "switch", "--help"]);
+    let help = String::from_utf8(help.stdout).unwrap();
+    assert!(
+        help.contains("[possible values: cri-dockerd, containerd]"),
+        "{help}"
+    );
+}
+
+#[test]
+fn a_sandbox_image_is_chosen_on_the_command_line() {
+    let captured = facts("debian12-kubeadm-1.23-captured");
+    let command = [
+        "node",
+        "plan",
+        "--facts",
+        &captured,
+        "--sandbox-image",
+        "example.com/pause:1",
+    ];
+    let output = transship(&command);
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(page.contains("example.com/pause:1"), "{page}");
+}
+
+#[test]
 fn a_plan_is_the_same_every_time() {
     let captured = facts("debian12-kubeadm-1.23-captured");
     let plan = || {

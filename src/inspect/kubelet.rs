@@ -6,14 +6,11 @@ use super::{Host, Notes};
 use crate::{
     host::files::Files,
     plan::{
-        facts::{Kubelet, TextFile, UnitFacts},
+        facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
         host_path::HostPath,
     },
     runtime::kubelet::{command_line, flag},
 };
-
-/// Written by kubeadm 1.34 and later; the kubelet of these versions reads it through `--config-dir`-like patches.
-const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
 
 /// The arguments of the running kubelet; of its unit, when it does not run.
 #[derive(Debug)]

@@ -17,7 +17,8 @@ use crate::{
     host::{bus::SystemBus, files::Files},
     plan::{
         digest::Digest,
-        document::Plan,
+        document::{Plan, PlannedStep},
+        facts::INSTANCE_CONFIG,
         host_path::HostPath,
         step::{AwaitStep, Side, Step},
     },
@@ -192,6 +193,10 @@ fn summary(records: &[Record], plan: &Plan) {
     let progress = progress::fold(records, plan);
     if let Some(downtime) = progress.kubelet_downtime() {
         println!("\nThe kubelet was away for {:.2} s.", downtime.as_secs_f64());
+    }
+    let knows = |planned: &PlannedStep| matches!(&planned.does, Step::File(file) if file.path.as_str() == INSTANCE_CONFIG);
+    if plan.steps.iter().any(knows) {
+        return;
     }
     let socket = plan.steps.iter().find_map(|planned| match &planned.does {
         Step::Await(AwaitStep {

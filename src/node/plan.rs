@@ -3,6 +3,7 @@
 use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
 use super::output::Format;
@@ -21,6 +22,7 @@ use crate::{
         finding::{Finding, Severity},
         host_path::HostPath,
         planner::{self, Outcome, Request, Verdict},
+        runtimes::PLANNERS,
         words,
     },
 };
@@ -42,8 +44,8 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Wish {
     /// The runtime to move to
-    #[arg(long, value_enum, default_value_t)]
-    target: TargetName,
+    #[arg(long, value_name = "RUNTIME", value_parser = targets(), default_value = Runtime::Containerd.name())]
+    target: Runtime,
     /// The version that must be found or is installed: a version (1.7.28) or a semver range (">=1.6, <2")
     #[arg(long, value_name = "VERSION")]
     target_version: Option<String>,
@@ -56,6 +58,9 @@ pub struct Wish {
     /// Install the runtime from this package of the distribution
     #[arg(long, value_name = "NAME", requires = "target_version")]
     package: Option<String>,
+    /// The sandbox (pause) image under the target [default: the one that the kubelet uses now]
+    #[arg(long, value_name = "IMAGE")]
+    sandbox_image: Option<String>,
     /// Leave Docker running for containers that are not Kubernetes'
     #[arg(long)]
     keep_docker: bool,
@@ -65,11 +70,17 @@ pub struct Wish {
 }
 
 /// The runtimes that a node can be moved to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-enum TargetName {
-    /// containerd's own CRI plugin, already installed.
-    #[default]
-    Containerd,
+fn targets() -> impl TypedValueParser<Value = Runtime> {
+    let targets = || {
+        let planners = PLANNERS.into_iter();
+        planners
+            .filter(|planner| planner.target.is_some())
+            .map(|planner| planner.runtime)
+    };
+    PossibleValuesParser::new(targets().map(Runtime::name)).try_map(move |name| {
+        let target = targets().find(|runtime| runtime.name() == name);
+        target.ok_or("it is none of them")
+    })
 }
 
 impl Wish {
@@ -78,16 +89,14 @@ impl Wish {
         Request {
             migration,
             target: Target {
-                runtime: match self.target {
-                    TargetName::Containerd => Runtime::Containerd,
-                },
+                runtime: self.target,
                 version: self.target_version,
                 source: match (self.archive.zip(self.sha256), self.package) {
                     (Some((url, sha256)), _) => Source::Archive(ArchiveSource { url, sha256 }),
                     (None, Some(name)) => Source::Package(PackageSource { name }),
                     (None, None) => Source::default(),
                 },
-                sandbox_image: None,
+                sandbox_image: self.sandbox_image,
                 keep_source: self.keep_docker,
                 cgroup_driver: CgroupDriverChoice::Auto,
             },

@@ -7,6 +7,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, host_path::HostPath};
 
+/// What kubeadm, from 1.34 on, patches `config.yaml` of its node with at every upgrade
+/// (`cmd/kubeadm/app/phases/kubelet/config.go`).
+pub const INSTANCE_CONFIG: &str = "/var/lib/kubelet/instance-config.yaml";
+
 /// What was found on a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -148,7 +152,7 @@ pub struct Kubelet {
     pub config: Option<TextFile>,
     /// `*.conf` files of `--config-dir`, in the kubelet's order.
     pub config_drop_ins: Vec<TextFile>,
-    /// `/var/lib/kubelet/instance-config.yaml` (kubeadm 1.34 and later).
+    /// [`INSTANCE_CONFIG`].
     pub instance_config: Option<TextFile>,
     /// `--kubeconfig`.
     pub kubeconfig: Option<HostPath>,
