@@ -10,20 +10,38 @@ mod fleet;
 #[path = "support/scenario.rs"]
 mod scenario;
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use api_server::{AGENT, Release};
 use fleet::Script;
 use kube::api::{ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
+use rstest::rstest;
 use scenario::{Scenario, message, object};
 use serde_json::{Value, json};
 use transship::api::AGENT_LABEL;
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
 use transship::api::node_migration::NodeMigration;
+use transship::api::validation::validate;
 
 /// A moment that the API server takes for one and that no `jiff::Timestamp` can hold.
 const NO_MOMENT: &str = "9999-12-31T23:59:59Z";
+
+#[rstest]
+#[tokio::test]
+async fn the_samples_are_no_bad_input(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 0).await;
+    for sample in fs::read_dir("samples").unwrap() {
+        let path = sample.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        s.server
+            .kubectl(&["create", "--dry-run=server", "-f", "-"], &text);
+        let migration: RuntimeMigration = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(validate(&migration.spec, None), [], "{}", path.display());
+    }
+    s.end(&[]).await;
+}
 
 #[tokio::test]
 async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
