@@ -21,4 +21,5 @@ pub mod machine;
 pub mod node;
 pub mod report;
 pub mod service;
+mod share;
 pub mod shell;

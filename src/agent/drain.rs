@@ -50,6 +50,15 @@ impl<'a> Survey<'a> {
     pub fn remaining(&self) -> usize {
         self.evict.len() + self.ending.len() + self.blocked.len()
     }
+
+    /// Images without which the node's own pods could not come back under the target: those of Transship, of
+    /// DaemonSets and of static pods that have been started here.
+    pub fn images_to_come_back(&self) -> Vec<String> {
+        let mut images: Vec<String> = self.stay.iter().flat_map(|pod| started_images(pod)).collect();
+        images.sort();
+        images.dedup();
+        images
+    }
 }
 
 /// A pod that cannot be evicted now, and why.
@@ -59,4 +68,26 @@ pub fn blocking(pod: &Pod, reason: String) -> BlockingPod {
         name: pod.name_any(),
         reason,
     }
+}
+
+/// The images of those containers of a pod that were started once, as its spec names them.
+fn started_images(pod: &Pod) -> Vec<String> {
+    let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else {
+        return Vec::new();
+    };
+    let statuses = || {
+        let containers = status
+            .container_statuses
+            .iter()
+            .chain(&status.init_container_statuses);
+        containers.flatten()
+    };
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
+        .filter(|container| {
+            statuses().any(|status| status.name == container.name && !status.image_id.is_empty())
+        })
+        .filter_map(|container| container.image.clone())
+        .collect()
 }

@@ -5,22 +5,19 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::{
-    Api, Resource as _, ResourceExt as _,
-    api::{ApiResource, DynamicObject, Patch, PatchParams},
-};
-use serde_json::json;
+use kube::{Api, ResourceExt as _};
 
 use super::{
     cluster,
     drain::{Survey, evict::Answer},
     host::{Host, HostError, Planned, Run},
-    identity::{self, FIELD_MANAGER, IdentityError, NodeIdentity},
+    identity::{IdentityError, NodeIdentity},
     machine::{Act, Decision, Refusal, Seen, Trouble, decide, in_trouble, is_at_rest, run_name},
+    share::{Share, ShareError},
 };
 use crate::{
     admin::Ready,
-    api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
+    api::node_migration::{NodeMigration, NodeMigrationStatus},
     executor::progress::State,
     metrics::Metrics,
     plan::planner::Verdict,
@@ -40,12 +37,8 @@ enum RoundError {
     Identity(#[from] IdentityError),
     #[error(transparent)]
     Host(#[from] HostError),
-    #[error("{what} NodeMigration {name}: {error}")]
-    Migration {
-        what: &'static str,
-        name: String,
-        error: Box<kube::Error>,
-    },
+    #[error(transparent)]
+    Share(#[from] ShareError),
     #[error("evict {pod}: {error}")]
     Evict { pod: String, error: IdentityError },
 }
@@ -54,7 +47,7 @@ impl RoundError {
     fn is_absence(&self) -> bool {
         match self {
             Self::Identity(error) | Self::Evict { error, .. } => error.is_absence(),
-            Self::Migration { error, .. } => identity::is_absence(error),
+            Self::Share(error) => error.is_absence(),
             Self::Host(_) => false,
         }
     }
@@ -77,14 +70,12 @@ pub struct Agent<H> {
     me: Myself,
     host: H,
     node: NodeIdentity,
-    migrations: Api<NodeMigration>,
-    metrics: Metrics,
+    share: Share,
     /// What was computed, and for which attempt and action.
     planned: Option<(String, Planned)>,
     refusals: BTreeMap<String, Refusal>,
     trouble: Option<Trouble>,
     failures: u32,
-    last_phase: Option<NodePhase>,
     idle: bool,
 }
 
@@ -106,16 +97,14 @@ impl<H: Host> Agent<H> {
         metrics: Metrics,
     ) -> Self {
         Self {
+            share: Share::new(me.node.clone(), migrations, metrics),
             me,
             host,
             node,
-            migrations,
-            metrics,
             planned: None,
             refusals: BTreeMap::new(),
             trouble: None,
             failures: 0,
-            last_phase: None,
             idle: false,
         }
     }
@@ -156,7 +145,7 @@ impl<H: Host> Agent<H> {
                         since,
                         message: error.to_string(),
                     };
-                    if !matches!(error, RoundError::Migration { .. }) {
+                    if !matches!(error, RoundError::Share(_)) {
                         self.report_trouble(&trouble).await;
                     }
                     self.trouble = Some(trouble);
@@ -167,7 +156,7 @@ impl<H: Host> Agent<H> {
     }
 
     async fn try_round(&mut self) -> Result<Duration, RoundError> {
-        let Some(migration) = self.migration().await? else {
+        let Some(migration) = self.share.read().await? else {
             self.say_idle("this node has no NodeMigration");
             return Ok(LATER);
         };
@@ -261,7 +250,8 @@ impl<H: Host> Agent<H> {
             }
             Act::Wait => return Ok(SOON),
             Act::Plan => {
-                let images = images_to_come_back(&look.pods, migration, &self.me.namespace);
+                let survey = Survey::new(&look.pods, &migration.spec.drain, &self.me.namespace);
+                let images = survey.images_to_come_back();
                 let mut planned = self.host.plan(run, &migration.spec, images).await?;
                 if planned.outcome.verdict != Verdict::AlreadyThere {
                     let more = cluster::findings(&mut self.node, planned.kubeadm.as_ref()).await?;
@@ -329,44 +319,20 @@ impl<H: Host> Agent<H> {
         Ok(())
     }
 
-    async fn migration(&self) -> Result<Option<NodeMigration>, RoundError> {
-        let read = match self.migrations.get_opt(&self.me.node).await {
-            Err(kube::Error::SerdeError(error)) => {
-                tracing::warn!(%error, "the NodeMigration cannot be read; tries without its status");
-                self.migration_without_status().await
-            }
-            read => read,
-        };
-        read.map_err(|error| self.about_migration("read", error))
-    }
-
-    /// A status that nobody can read, forged or of another version, must not keep a switch from its commit: it is
-    /// written anew, from what the node knows.
-    async fn migration_without_status(&self) -> kube::Result<Option<NodeMigration>> {
-        let kind = ApiResource::erase::<NodeMigration>(&());
-        let api: Api<DynamicObject> = Api::all_with(self.migrations.clone().into_client(), &kind);
-        let Some(mut object) = api.get_opt(&self.me.node).await? else {
-            return Ok(None);
-        };
-        if let Some(data) = object.data.as_object_mut() {
-            data.remove("status");
+    async fn report(
+        &mut self,
+        migration: &NodeMigration,
+        status: NodeMigrationStatus,
+    ) -> Result<(), ShareError> {
+        if self.share.note(&status) {
+            // A phase may have taken longer than the kubelet's certificate lives.
+            self.node.refresh();
         }
-        object
-            .try_parse()
-            .map(Some)
-            .map_err(|error| kube::Error::SerdeError(serde::de::Error::custom(error)))
-    }
-
-    fn about_migration(&self, what: &'static str, error: kube::Error) -> RoundError {
-        RoundError::Migration {
-            what,
-            name: self.me.node.clone(),
-            error: Box::new(error),
-        }
+        self.share.report(migration, &status).await
     }
 
     async fn report_trouble(&mut self, trouble: &Trouble) {
-        let reported = match self.migration().await {
+        let reported = match self.share.read().await {
             Ok(Some(migration)) => {
                 let status = in_trouble(&migration, trouble, Timestamp::now());
                 self.report(&migration, status).await
@@ -379,86 +345,9 @@ impl<H: Host> Agent<H> {
         }
     }
 
-    /// Writes the status if it is another one, whole, by server-side apply.
-    async fn report(
-        &mut self,
-        migration: &NodeMigration,
-        status: NodeMigrationStatus,
-    ) -> Result<(), RoundError> {
-        self.measure(&status);
-        if self.last_phase != Some(status.phase) {
-            tracing::info!(phase = ?status.phase, message = status.message, "enters a phase");
-            self.last_phase = Some(status.phase);
-            // A phase may have taken longer than the kubelet's certificate lives.
-            self.node.refresh();
-        }
-        if migration.status.as_ref() == Some(&status) {
-            return Ok(());
-        }
-        let body = json!({
-            "apiVersion": NodeMigration::api_version(&()),
-            "kind": NodeMigration::kind(&()),
-            // An object of this name that was made anew is another one, and the server says so.
-            "metadata": { "name": migration.name_any(), "uid": migration.uid() },
-            "status": status,
-        });
-        self.migrations
-            .patch_status(
-                &self.me.node,
-                &PatchParams::apply(FIELD_MANAGER).force(),
-                &Patch::Apply(body),
-            )
-            .await
-            .map(|_| ())
-            .map_err(|error| self.about_migration("report to", error))
-    }
-
-    fn measure(&self, status: &NodeMigrationStatus) {
-        self.metrics.node_phase(&self.me.node, status.phase);
-        if let Some(millis) = status.kubelet_downtime_millis {
-            self.metrics
-                .node_kubelet_downtime(&self.me.node, Duration::from_millis(millis.unsigned_abs()));
-        }
-        if let Some(bytes) = status.image_bytes {
-            self.metrics.node_image_bytes(&self.me.node, bytes.unsigned_abs());
-        }
-    }
-
     fn say_idle(&mut self, why: &str) {
         if !std::mem::replace(&mut self.idle, true) {
             tracing::info!(node = self.me.node, "idle: {why}");
         }
     }
-}
-
-/// Images without which the node's own pods could not come back under the target: those of Transship, of
-/// DaemonSets and of static pods that have been started here.
-fn images_to_come_back(pods: &[Pod], migration: &NodeMigration, own_namespace: &str) -> Vec<String> {
-    let survey = Survey::new(pods, &migration.spec.drain, own_namespace);
-    let mut images: Vec<String> = survey.stay.into_iter().flat_map(started_images).collect();
-    images.sort();
-    images.dedup();
-    images
-}
-
-/// The images of those containers of a pod that were started once, as its spec names them.
-fn started_images(pod: &Pod) -> Vec<String> {
-    let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else {
-        return Vec::new();
-    };
-    let statuses = || {
-        let containers = status
-            .container_statuses
-            .iter()
-            .chain(&status.init_container_statuses);
-        containers.flatten()
-    };
-    spec.containers
-        .iter()
-        .chain(spec.init_containers.iter().flatten())
-        .filter(|container| {
-            statuses().any(|status| status.name == container.name && !status.image_id.is_empty())
-        })
-        .filter_map(|container| container.image.clone())
-        .collect()
 }

@@ -1,0 +1,133 @@
+//! This node's share of a migration, its NodeMigration, as the agent reads and reports it.
+
+use std::time::Duration;
+
+use kube::{
+    Api, Resource as _, ResourceExt as _,
+    api::{ApiResource, DynamicObject, Patch, PatchParams},
+};
+use serde_json::json;
+
+use super::identity::{self, FIELD_MANAGER};
+use crate::{
+    api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
+    metrics::Metrics,
+};
+
+/// What keeps the agent from its NodeMigration.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} NodeMigration {name}: {error}")]
+pub(super) struct ShareError {
+    what: &'static str,
+    name: String,
+    error: Box<kube::Error>,
+}
+
+impl ShareError {
+    /// See [`identity::is_absence`].
+    pub(super) fn is_absence(&self) -> bool {
+        identity::is_absence(&self.error)
+    }
+}
+
+/// The NodeMigration of one node.
+#[derive(Debug)]
+pub(super) struct Share {
+    node: String,
+    migrations: Api<NodeMigration>,
+    metrics: Metrics,
+    last_phase: Option<NodePhase>,
+}
+
+impl Share {
+    /// That of this node; `migrations` is the service account's.
+    pub(super) fn new(node: String, migrations: Api<NodeMigration>, metrics: Metrics) -> Self {
+        Self {
+            node,
+            migrations,
+            metrics,
+            last_phase: None,
+        }
+    }
+
+    /// What the API server has; nothing when the node has none.
+    pub(super) async fn read(&self) -> Result<Option<NodeMigration>, ShareError> {
+        let read = match self.migrations.get_opt(&self.node).await {
+            Err(kube::Error::SerdeError(error)) => {
+                tracing::warn!(%error, "the NodeMigration cannot be read; tries without its status");
+                self.without_status().await
+            }
+            read => read,
+        };
+        read.map_err(|error| self.error("read", error))
+    }
+
+    /// A status that nobody can read, forged or of another version, must not keep a switch from its commit: it is
+    /// written anew, from what the node knows.
+    async fn without_status(&self) -> kube::Result<Option<NodeMigration>> {
+        let kind = ApiResource::erase::<NodeMigration>(&());
+        let api: Api<DynamicObject> = Api::all_with(self.migrations.clone().into_client(), &kind);
+        let Some(mut object) = api.get_opt(&self.node).await? else {
+            return Ok(None);
+        };
+        if let Some(data) = object.data.as_object_mut() {
+            data.remove("status");
+        }
+        object
+            .try_parse()
+            .map(Some)
+            .map_err(|error| kube::Error::SerdeError(serde::de::Error::custom(error)))
+    }
+
+    /// Measures what a status says. Answers whether a phase begins with it.
+    pub(super) fn note(&mut self, status: &NodeMigrationStatus) -> bool {
+        self.metrics.node_phase(&self.node, status.phase);
+        if let Some(millis) = status.kubelet_downtime_millis {
+            self.metrics
+                .node_kubelet_downtime(&self.node, Duration::from_millis(millis.unsigned_abs()));
+        }
+        if let Some(bytes) = status.image_bytes {
+            self.metrics.node_image_bytes(&self.node, bytes.unsigned_abs());
+        }
+        let begins = self.last_phase.replace(status.phase) != Some(status.phase);
+        if begins {
+            tracing::info!(phase = ?status.phase, message = status.message, "enters a phase");
+        }
+        begins
+    }
+
+    /// Writes the status if it is another one, whole, by server-side apply.
+    pub(super) async fn report(
+        &self,
+        migration: &NodeMigration,
+        status: &NodeMigrationStatus,
+    ) -> Result<(), ShareError> {
+        if migration.status.as_ref() == Some(status) {
+            return Ok(());
+        }
+        let body = json!({
+            "apiVersion": NodeMigration::api_version(&()),
+            "kind": NodeMigration::kind(&()),
+            // An object of this name that was made anew is another one, and the server says so.
+            "metadata": { "name": migration.name_any(), "uid": migration.uid() },
+            "status": status,
+        });
+        self.migrations
+            .patch_status(
+                &self.node,
+                &PatchParams::apply(FIELD_MANAGER).force(),
+                &Patch::Apply(body),
+            )
+            .await
+            .map(|_| ())
+            .map_err(|error| self.error("report to", error))
+    }
+
+    fn error(&self, what: &'static str, error: kube::Error) -> ShareError {
+        ShareError {
+            what,
+            name: self.node.clone(),
+            error: Box::new(error),
+        }
+    }
+}
