@@ -30,7 +30,7 @@ use transship::{
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
         host_path::HostPath,
-        step::{InstallStep, KubeletStep, Package, PackageManager, Step},
+        step::{Contents, FileStep, InstallStep, KubeletStep, Package, PackageManager, Step},
     },
     runtime::hosted::HostRuntimes,
 };
@@ -328,6 +328,30 @@ fn what_was_unpacked_in_part_is_removed_again() {
     host.die_while_unpacking();
     assert_eq!(host.abort(), Outcome::Ended(End::RolledBack));
     assert_eq!((host.tree(), host.packages()), (tree, packages));
+}
+
+/// dpkg keeps it, and takes it away with the package, although it never was the package's.
+#[test]
+fn a_configuration_that_was_there_before_is_put_back() {
+    let mut host = Host::new(&[CONTAINERD, RUNC], &[]);
+    let at = host.root.path().join("etc/containerd/containerd.conf");
+    fs::create_dir(at.parent().unwrap()).unwrap();
+    fs::write(&at, "mine\n").unwrap();
+    let does = Step::File(FileStep {
+        path: HostPath::new("/etc/containerd/containerd.conf").unwrap(),
+        planned_from: Some(Digest::of("mine\n")),
+        want: Some(Contents {
+            text: "planned\n".to_owned(),
+            mode: 0o644,
+        }),
+    });
+    let section = Section::Prepare;
+    host.plan.steps.insert(0, PlannedStep { section, does });
+    let tree = host.tree();
+    assert_eq!(host.run(), (Outcome::Prepared, String::new()));
+    assert_eq!(fs::read_to_string(&at).unwrap(), "planned\n");
+    assert_eq!(host.abort(), Outcome::Ended(End::RolledBack));
+    assert_eq!(host.tree(), tree);
 }
 
 #[test]

@@ -40,6 +40,8 @@ pub enum Effect<'a> {
     SyncFile(&'a Path),
     /// The names in this directory become durable.
     SyncDirectory(&'a Path),
+    /// All that is on the file system of this path becomes durable.
+    SyncFileSystem(&'a Path),
 }
 
 /// Called before every single effect on the disk. A test looks at the disk here, as a crash would leave it, or

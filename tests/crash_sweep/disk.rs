@@ -224,6 +224,7 @@ impl Disk {
                 let names = self.image.names[path.as_str()].clone();
                 self.image.synced_names.insert(path.into(), names);
             }
+            Effect::SyncFileSystem(_) => self.image = self.image.after_power_cut(Left::All),
         }
     }
 

@@ -54,9 +54,10 @@ pub(super) fn undo(
     if found.as_deref() == was {
         // It was not changed, or put back before a crash. Nothing is written: the disk may be read-only.
         files.remove_leftover(&step.path)?;
-    } else if found.as_deref() != wanted(step) {
+    } else if found.is_some() && found.as_deref() != wanted(step) {
         return Err(StepError::ChangedAfter(step.path.clone()));
     } else if let Some(old) = old {
+        // Where it is gone nothing is lost: dpkg takes a configuration file away with its package, whosever it was.
         files.restore(&step.path, &old.bytes.0, &old.attributes)?;
     } else {
         files.remove(&step.path)?;

@@ -60,7 +60,7 @@ impl Files {
     /// When a power cut may still take a change back, naming the path.
     pub fn sync_file_system(&self, path: &HostPath) -> io::Result<()> {
         let real = self.real(path)?;
-        self.effect(Effect::SyncDirectory(&real))?;
+        self.effect(Effect::SyncFileSystem(&real))?;
         let synced = File::open(&real).and_then(|file| Ok(rustix::fs::syncfs(file)?));
         naming("sync the file system of", &real, synced)
     }

@@ -23,6 +23,8 @@ use crate::{
     plan::{host_path::HostPath, step::Package, version},
 };
 
+/// What dpkg knows.
+const DATABASE: &str = "/var/lib/dpkg";
 /// Where the archives lie.
 const ARCHIVES: &str = "/var/lib/transship/archives";
 /// How long a question may take.
@@ -70,7 +72,8 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package)
     mask(systemd, &step.units).await?;
     let installed = install(files, step).await;
     unmask(systemd, &step.units).await?;
-    installed
+    installed?;
+    keep(files)
 }
 
 async fn install(files: &Files, step: &Package) -> Result<(), StepError> {
@@ -105,9 +108,21 @@ pub(super) async fn undo(
     added: &[String],
 ) -> Result<(), StepError> {
     mask(systemd, &step.units).await?;
+    if added.contains(&step.name) {
+        // A boot after the installation may have started them.
+        for unit in &step.units {
+            systemd.stop(unit).await?;
+        }
+    }
     let removed = remove(files, added).await;
     unmask(systemd, &step.units).await?;
-    removed
+    removed?;
+    keep(files)
+}
+
+/// Makes the end durable: a dpkg that was killed may have reached it, and not synced.
+fn keep(files: &Files) -> Result<(), StepError> {
+    Ok(files.sync_file_system(&HostPath::new(DATABASE)?)?)
 }
 
 /// Removes what is there of these packages, with their configuration, and nothing else: where another one needs them
