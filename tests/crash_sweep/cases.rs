@@ -33,8 +33,10 @@ pub struct Case {
     /// All that the plan carries.
     pub images: Vec<String>,
     pub target_unit: String,
-    /// All that the plan unpacks.
+    /// All that the plan unpacks or installs.
     pub unpacked: Vec<(HostPath, u32, Vec<u8>)>,
+    /// Units that come with a package, each with its file.
+    pub packaged: Vec<(String, HostPath)>,
 }
 
 /// Files with their bytes; nothing for one that is not there.
@@ -78,6 +80,7 @@ impl Case {
             images,
             target_unit,
             unpacked: Vec::new(),
+            packaged: Vec::new(),
         }
     }
 

@@ -27,10 +27,12 @@ mod disk;
 #[path = "../hosts/fixtures.rs"]
 #[allow(dead_code, reason = "each test uses a part")]
 mod fixtures;
+mod package;
+mod programs;
 mod world;
 
 use std::{
-    collections::{HashSet, VecDeque},
+    collections::{BTreeSet, HashSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -38,7 +40,7 @@ use std::{
 use rstest::rstest;
 use transship::{
     executor::{
-        control::{Dir, Order},
+        control::{Dir, Order, STATE},
         decide::End,
         run::{self, Outcome, RunError},
         unit::{self, UNIT},
@@ -84,7 +86,7 @@ fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunEr
             .unwrap();
         std::future::pending().await
     };
-    clock().block_on(async {
+    clock(world).block_on(async {
         tokio::select! {
             biased;
             outcome = run::run(&files, &dir, &**world, &**world) => outcome,
@@ -93,11 +95,13 @@ fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunEr
     })
 }
 
-/// Time that goes by only when everybody waits.
-fn clock() -> tokio::runtime::Runtime {
+/// Time that goes by only when everybody waits, and no program runs.
+fn clock(world: &Arc<World>) -> tokio::runtime::Runtime {
+    let world = world.clone();
     tokio::runtime::Builder::new_current_thread()
-        .enable_time()
+        .enable_all()
         .start_paused(true)
+        .on_thread_park(move || world.attend_programs())
         .build()
         .unwrap()
 }
@@ -126,7 +130,7 @@ fn begin(case: &Arc<Case>, fault: Fault) -> Arc<World> {
         .units
         .insert(UNIT.to_owned(), world::FakeUnit::default());
     let binary = HostPath::new(cases::BINARY).unwrap();
-    clock()
+    clock(&world)
         .block_on(unit::install(&files, &*world, &binary, &dir))
         .unwrap();
     world
@@ -159,12 +163,47 @@ fn files_only(tree: Tree) -> Tree {
         .collect()
 }
 
+/// What differs, in words.
+fn differing(found: &Tree, wanted: &Tree) -> Vec<String> {
+    let paths: BTreeSet<_> = found.keys().chain(wanted.keys()).collect();
+    let differ = paths
+        .into_iter()
+        .filter(|path| found.get(*path) != wanted.get(*path));
+    differ
+        .map(|path| {
+            let in_words = |tree: &Tree| match tree.get(path) {
+                Some((mode, Some(bytes))) => format!("{mode:o} {:?}", String::from_utf8_lossy(bytes)),
+                Some((mode, None)) => format!("{mode:o} directory"),
+                None => "nothing".to_owned(),
+            };
+            format!(
+                "{}: {}, not {}",
+                path.display(),
+                in_words(found),
+                in_words(wanted)
+            )
+        })
+        .collect()
+}
+
 /// Demands that the node is in the one of the two states that `end` names, wholly.
 fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     let case = &world.case;
     let state = world.state();
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
     assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");
+    assert!(
+        state.masked.is_empty(),
+        "{schedule}: {:?} are masked",
+        state.masked
+    );
+    for left in ["archives", ".archives.transship"] {
+        let path = HostPath::new(format!("{STATE}/{left}")).unwrap();
+        assert!(
+            !world.free_files().exists(&path).unwrap(),
+            "{schedule}: {path} is left"
+        );
+    }
     assert!(
         world
             .free_files()
@@ -177,15 +216,15 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     assert_ne!(own.boot, "enabled", "{schedule}: the executor would start again");
     let (runtime, units) = match end {
         End::Committed => {
-            assert_eq!(
-                files_only(world.tree()),
-                files_only(planned(case, before)),
-                "{schedule}"
-            );
+            let (found, planned) = (files_only(world.tree()), files_only(planned(case, before)));
+            assert_eq!(differing(&found, &planned), [""; 0], "{schedule}");
             (case.target(), case.final_units())
         }
         End::RolledBack => {
-            assert_eq!(world.tree(), *before, "{schedule}");
+            assert_eq!(differing(&world.tree(), before), [""; 0], "{schedule}");
+            for (unit, _) in &case.packaged {
+                assert!(!state.units.contains_key(unit), "{schedule}: {unit} is left");
+            }
             let units = case
                 .units
                 .iter()

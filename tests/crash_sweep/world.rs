@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::statvfs::{FsFlags, statvfs};
 use transship::{
     api::request::Runtime,
     host::{
@@ -29,6 +30,7 @@ use transship::{
 use crate::{
     cases::{Bytes, Case, unit_of},
     disk::{Disk, Image, Left},
+    programs::Programs,
 };
 
 /// What goes wrong in this world, in every life of the executor.
@@ -61,6 +63,10 @@ pub enum Fault {
     ReadOnly,
     /// containerd dies after the pods of the source have ended, and does not come back with its new files.
     TargetDies,
+    /// dpkg is killed while it unpacks this package, forwards.
+    UnpackingDies(&'static str),
+    /// The script of the target's package fails, after it has had its effect.
+    ScriptFails,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -85,6 +91,8 @@ pub struct State {
     /// Runtimes with sandboxes of pods.
     pub sandboxes: BTreeSet<Runtime>,
     pub rehearsing: bool,
+    /// Units that do not start until the next boot.
+    pub masked: BTreeSet<String>,
     /// What must never happen, and did.
     pub violations: Vec<String>,
     target_dead: bool,
@@ -135,7 +143,9 @@ struct Log {
 }
 
 pub struct World {
-    root: tempfile::TempDir,
+    root: PathBuf,
+    /// How the host's programs say what they are about to do.
+    pub programs: Programs,
     pub case: Arc<Case>,
     pub fault: Fault,
     state: Mutex<State>,
@@ -143,6 +153,7 @@ pub struct World {
     log: Mutex<Log>,
     kubelet_files: (Arc<Bytes>, Arc<Bytes>),
     target_files: Arc<Bytes>,
+    _place: tempfile::TempDir,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -155,28 +166,33 @@ fn path(text: &str) -> HostPath {
 
 impl World {
     pub fn new(case: &Arc<Case>, fault: Fault) -> Arc<Self> {
-        // In memory where there is such a place: the sweep syncs some million times.
+        // In memory where there is such a place in which programs can run: the sweep syncs some million times.
         let shm = Path::new("/dev/shm");
-        let root = if shm.is_dir() {
+        let runs = statvfs(shm).is_ok_and(|found| !found.flags().contains(FsFlags::ST_NOEXEC));
+        let place = if runs {
             tempfile::tempdir_in(shm)
         } else {
             tempfile::tempdir()
         }
         .unwrap();
-        let files = Files::new(root.path());
+        let root = place.path().join("root");
+        fs::create_dir(&root).unwrap();
+        let files = Files::new(&root);
         for (path, mode, bytes) in &case.files {
             files.write(path, bytes, *mode).unwrap();
         }
         let files_of = |unit: &str| (Arc::new(case.first_files(unit)), Arc::new(case.final_files(unit)));
         let world = Arc::new(Self {
-            disk: Mutex::new(Disk::new(root.path())),
+            disk: Mutex::new(Disk::new(&root)),
             root,
+            programs: Programs::in_(place.path()),
             case: case.clone(),
             fault,
             state: Mutex::default(),
             log: Mutex::default(),
             kubelet_files: files_of(KUBELET_UNIT),
             target_files: files_of(&case.target_unit).1,
+            _place: place,
         });
         {
             let mut state = world.state();
@@ -216,54 +232,46 @@ impl World {
     /// The executor's files.
     pub fn files(self: &Arc<Self>) -> Files {
         let world = self.clone();
-        let reserve = self
-            .root
-            .path()
-            .join(self.case.dir_path().relative())
-            .join("reserve");
-        let (hold, etc) = (
-            self.root.path().join(path(HOLD_FILE).relative()),
-            self.root.path().join("etc"),
-        );
-        Files::new(self.root.path()).with_hook(Arc::new(move |effect| {
-            let used = world.effect();
-            let result = match (world.fault, effect) {
-                // Giving the reserve back is the one thing that a full disk lets happen.
-                (Fault::DiskFull(from), Effect::Change(at)) => {
-                    let mut state = world.state();
-                    state.disk_full |= used > from;
-                    if state.disk_full && reserve.exists() && at != reserve {
-                        return Err(io::ErrorKind::StorageFull.into());
-                    }
-                    Ok(())
+        Files::new(&self.root).with_hook(Arc::new(move |effect| world.about_to(effect)))
+    }
+
+    /// Something is about to happen on the disk, unless it cannot.
+    pub fn about_to(&self, effect: Effect<'_>) -> io::Result<()> {
+        let used = self.effect();
+        let at = |path: &HostPath| self.root.join(path.relative());
+        match (self.fault, effect) {
+            // Giving the reserve back is the one thing that a full disk lets happen.
+            (Fault::DiskFull(from), Effect::Change(changed)) => {
+                let reserve = at(&self.case.dir_path()).join("reserve");
+                let mut state = self.state();
+                state.disk_full |= used > from;
+                if state.disk_full && reserve.exists() && changed != reserve {
+                    return Err(io::ErrorKind::StorageFull.into());
                 }
-                (Fault::ReadOnly, Effect::Change(at)) if hold.exists() && at.starts_with(&etc) => {
-                    Err(io::ErrorKind::ReadOnlyFilesystem.into())
-                }
-                (Fault::StepFails(step), Effect::SyncDirectory(directory)) => {
-                    match world.case.file_of(step).and_then(HostPath::parent) {
-                        Some(parent)
-                            if directory == world.root.path().join(parent.relative())
-                                && world.step_fails() =>
-                        {
-                            Err(io::Error::other("input/output error"))
-                        }
-                        _ => Ok(()),
-                    }
-                }
-                _ => Ok(()),
-            };
-            if result.is_ok() && world.is_watched() {
-                lock(&world.disk).expect(effect);
             }
-            result
-        }))
+            (Fault::ReadOnly, Effect::Change(changed))
+                if at(&path(HOLD_FILE)).exists() && changed.starts_with(self.root.join("etc")) =>
+            {
+                return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            (Fault::StepFails(step), Effect::SyncDirectory(directory)) => {
+                let parent = self.case.file_of(step).and_then(HostPath::parent);
+                if parent.is_some_and(|parent| directory == at(&parent)) && self.step_fails() {
+                    return Err(io::Error::other("input/output error"));
+                }
+            }
+            _ => {}
+        }
+        if self.is_watched() {
+            lock(&self.disk).expect(effect);
+        }
+        Ok(())
     }
 
     /// The files of everybody else.
     pub fn free_files(self: &Arc<Self>) -> Files {
         let world = self.clone();
-        Files::new(self.root.path()).with_hook(Arc::new(move |effect| {
+        Files::new(&self.root).with_hook(Arc::new(move |effect| {
             if world.is_watched() {
                 let mut disk = lock(&world.disk);
                 disk.image();
@@ -298,7 +306,7 @@ impl World {
     }
 
     /// An effect is about to happen; answers how many did in this life.
-    fn effect(&self) -> u64 {
+    pub fn effect(&self) -> u64 {
         let watched = self.is_watched().then(|| self.moment());
         let mut log = lock(&self.log);
         log.moments.extend(watched);
@@ -312,37 +320,41 @@ impl World {
             return false;
         };
         let journal = self.journal();
-        let going_back = ["failed", "reverting"]
-            .iter()
-            .any(|event| journal.contains(&format!("\"event\":\"{event}\"")));
         let last = journal
             .rfind("\"event\":\"started\",\"step\":")
             .map(|at| &journal[at..]);
-        !going_back
+        !self.goes_back()
             && last.is_some_and(|last| last.starts_with(&format!("\"event\":\"started\",\"step\":{step},")))
             && !journal.contains(&format!("\"event\":\"done\",\"step\":{step}}}"))
     }
 
+    /// Whether the way back has begun; a torn line has not happened.
+    pub fn goes_back(&self) -> bool {
+        let journal = self.journal();
+        let whole = journal.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        ["failed", "reverting"]
+            .iter()
+            .any(|event| whole.contains(&format!("\"event\":\"{event}\"")))
+    }
+
     /// The text of the journal.
     pub fn journal(&self) -> String {
-        let at = self
-            .root
-            .path()
-            .join(self.case.dir_path().relative())
-            .join("journal");
+        let at = self.root.join(self.case.dir_path().relative()).join("journal");
         fs::read_to_string(at).unwrap_or_default()
     }
 
-    /// All that is on the disk but Transship's own state and unit.
+    /// All that is on the disk but Transship's own state and unit, and what dpkg was about to write down.
     pub fn tree(&self) -> Tree {
-        walkdir::WalkDir::new(self.root.path())
+        walkdir::WalkDir::new(&self.root)
             .into_iter()
             .map(Result::unwrap)
             .filter_map(|entry| {
-                let inside = entry.path().strip_prefix(self.root.path()).unwrap().to_path_buf();
+                let inside = entry.path().strip_prefix(&self.root).unwrap().to_path_buf();
                 let own = inside.starts_with("var/lib/transship")
                     || inside.ends_with("transship-executor.service")
-                    || inside.ends_with(".transship-executor.service.transship");
+                    || inside.ends_with(".transship-executor.service.transship")
+                    || inside.starts_with("var/lib/dpkg")
+                        && inside.extension().is_some_and(|end| end == "dpkg-tmp");
                 let mode = entry.metadata().unwrap().permissions().mode();
                 let bytes = entry
                     .file_type()
@@ -368,6 +380,7 @@ impl World {
             unit.restarts = 0;
         }
         state.rehearsing = false;
+        state.masked.clear();
         self.read_units(&mut state);
         let mut names: Vec<String> = state.units.keys().cloned().collect();
         names.sort_by_key(|name| name == KUBELET_UNIT);
@@ -387,15 +400,26 @@ impl World {
     }
 
     fn read(&self, path: &HostPath) -> Option<Vec<u8>> {
-        fs::read(self.root.path().join(path.relative())).ok()
+        fs::read(self.root.join(path.relative())).ok()
     }
 
-    fn read_units(&self, state: &mut State) {
+    pub fn read_units(&self, state: &mut State) {
         let paths = self
             .case
             .all_files()
             .filter(|path| path.as_str().contains("/systemd/"));
         state.loaded = Arc::new(paths.map(|path| (path.clone(), self.read(path))).collect());
+        for (unit, file) in &self.case.packaged {
+            if self.read(file).is_some() {
+                let new = || FakeUnit {
+                    boot: "disabled".to_owned(),
+                    ..FakeUnit::default()
+                };
+                state.units.entry(unit.clone()).or_insert_with(new);
+            } else {
+                state.units.remove(unit);
+            }
+        }
     }
 
     /// The bytes of a unit's files as it would run with them now: its unit files as systemd read them.
@@ -409,7 +433,7 @@ impl World {
     }
 
     /// Starts a unit as a job of systemd would; answers whether it runs.
-    fn start_now(&self, state: &mut State, name: &str) -> bool {
+    pub fn start_now(&self, state: &mut State, name: &str) -> bool {
         let held = state
             .loaded
             .values()
@@ -500,7 +524,12 @@ impl Systemd for World {
             .iter()
             .any(|(path, bytes)| path.as_str().contains(&format!("/{name}")) && self.read(path) != *bytes);
         Ok(Unit {
-            load: if unit.boot == "masked" { "masked" } else { "loaded" }.to_owned(),
+            load: if unit.boot == "masked" || state.masked.contains(name) {
+                "masked"
+            } else {
+                "loaded"
+            }
+            .to_owned(),
             active: match (unit.active, unit.failed) {
                 (true, _) => "active",
                 (false, true) => "failed",
@@ -525,10 +554,11 @@ impl Systemd for World {
                     .get(&service)
                     .is_some_and(|unit| unit.boot == "masked")
             });
+            let masked = state.masked.contains(name);
             let Some(unit) = state.units.get_mut(name) else {
                 return Err(refused("start", name, "not found"));
             };
-            if unit.boot == "masked" {
+            if masked || unit.boot == "masked" {
                 return Err(refused("start", name, "it is masked"));
             }
             if service_masked && !unit.active {
@@ -637,11 +667,16 @@ impl Systemd for World {
     }
 
     async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
-        Err(refused("mask", name, "no plan of the sweep installs packages"))
+        self.effect();
+        self.state().masked.insert(name.to_owned());
+        moment().await;
+        self.reported("mask", name)
     }
 
     async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
-        Err(refused("unmask", name, "no plan of the sweep installs packages"))
+        self.effect();
+        self.state().masked.remove(name);
+        Ok(())
     }
 
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
