@@ -76,7 +76,7 @@ fn archives_have_their_plans() {
     insta::assert_snapshot!("archive-cri-dockerd-alone", in_words(&facts, &outcome));
 }
 
-/// A package has its unit; its configuration is written before it, so that dpkg keeps what the plan wrote.
+/// A package has its unit; its configuration is written before it, so that the package manager keeps what the plan wrote.
 #[test]
 fn packages_have_their_plans() {
     let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
@@ -87,6 +87,12 @@ fn packages_have_their_plans() {
     facts.cri_dockerd = None;
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriDockerd));
     insta::assert_snapshot!("package-cri-dockerd", in_words(&facts, &outcome));
+    let mut facts = fixtures::named("rocky8-kubeadm-1.22-rpm");
+    facts.containerd = None;
+    let mut request = fixtures::from_package(Runtime::Containerd);
+    request.target.version = Some("1.6.33".into());
+    let outcome = plan(&facts, &request);
+    insta::assert_snapshot!("package-containerd-rpm", in_words(&facts, &outcome));
 }
 
 #[test]

@@ -15,7 +15,7 @@ setup() {
     command -v apt-get >/dev/null || die "this command installs Debian packages, and there is no apt-get here"
     step "What the build needs"
     local missing=() package
-    for package in build-essential ca-certificates curl git jq protobuf-compiler shellcheck; do
+    for package in build-essential ca-certificates createrepo-c curl dnf git gnupg jq protobuf-compiler rpm shellcheck; do
         dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     if ((${#missing[@]})); then

@@ -67,7 +67,9 @@ pub struct Target {
 pub enum Source {
     /// Use the runtime that is already installed on the node.
     Preinstalled(Preinstalled),
-    /// Install a package of the node's distribution, from the repositories that the node is set up with.
+    /// Install a package of the node's distribution, from the repositories that the node is set up with: by apt on
+    /// Debian and Ubuntu, by dnf on Fedora, RHEL 8 and later and what is built from them, and Amazon Linux 2023. RPM
+    /// packages need a signature by a key that the node has imported already (`rpm --import`).
     Package(PackageSource),
     /// Unpack an archive as its project releases it, beside what is installed.
     Archive(ArchiveSource),
@@ -84,12 +86,12 @@ impl Default for Source {
 #[serde(deny_unknown_fields)]
 pub struct Preinstalled {}
 
-/// A package of the node's distribution, from the lists that the node has. This version knows apt.
+/// A package of the node's distribution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PackageSource {
     /// Its name (`containerd.io`, `containerd`). `target.version` must be a whole version then, without what the
-    /// distribution adds to it. The transaction is refused if it would remove or upgrade anything.
+    /// distribution adds to it. The transaction is refused if it would remove, replace or upgrade anything.
     #[schemars(length(max = 128), regex(pattern = PACKAGE))]
     pub name: String,
 }

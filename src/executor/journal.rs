@@ -133,6 +133,9 @@ pub enum Saved {
     Packages {
         /// Names of those that will be installed; none of them was there.
         added: Vec<String>,
+        /// Their configuration files that the package manager does not take back by itself as they were.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        configuration: Vec<HostPath>,
     },
     /// Images.
     Images {

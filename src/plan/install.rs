@@ -73,12 +73,13 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
             "Write the name of a package.",
         ));
     }
-    if !matches!(&*facts.os.0, "debian" | "ubuntu") {
-        return Err(PACKAGE_MANAGER_UNSUPPORTED.found(
+    let manager = manager(&facts.os).ok_or_else(|| {
+        PACKAGE_MANAGER_UNSUPPORTED.found(
             format!("this node runs {} {}", facts.os.0, facts.os.1),
-            "This version installs packages with apt, on Debian and Ubuntu; use target.source.archive here.",
-        ));
-    }
+            "This version installs packages with apt (Debian, Ubuntu) and dnf (Fedora, RHEL 8 and later and what is \
+             built from them, Amazon Linux 2023); use target.source.archive here.",
+        )
+    })?;
     let version = target
         .version
         .as_deref()
@@ -110,7 +111,7 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
     };
     Ok(Delivery {
         step: Step::Install(InstallStep::Package(Package {
-            manager: PackageManager::Apt,
+            manager,
             name: source.name.clone(),
             version: version.to_owned(),
             units: units.iter().map(|unit| (*unit).to_owned()).collect(),
@@ -124,6 +125,18 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
         version: version.to_owned(),
         has_unit: true,
     })
+}
+
+/// What installs packages on this distribution. The releases that had yum before dnf are told by their number.
+fn manager((id, release): &(String, String)) -> Option<PackageManager> {
+    let major = version::upstream(release).map_or(0, |release| release.major);
+    match (&**id, major) {
+        ("debian" | "ubuntu", _) => Some(PackageManager::Apt),
+        ("fedora" | "rocky" | "almalinux", _) | ("rhel" | "centos" | "ol", 8..) | ("amzn", 2023..) => {
+            Some(PackageManager::Dnf)
+        }
+        _ => None,
+    }
 }
 
 fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Delivery, Finding> {
@@ -415,8 +428,46 @@ mod tests {
             panic!("{:?}", found.step)
         };
         assert_eq!((&*step.name, &*step.version), ("containerd.io", "1.7.28"));
-        facts.os.0 = "rocky".into();
-        assert_eq!(code("1.7.28", &facts), "PackageManagerUnsupported");
+    }
+
+    #[rstest]
+    #[case::debian("debian", "12", Some(PackageManager::Apt))]
+    #[case::ubuntu("ubuntu", "22.04", Some(PackageManager::Apt))]
+    #[case::fedora("fedora", "42", Some(PackageManager::Dnf))]
+    #[case::rocky("rocky", "8.9", Some(PackageManager::Dnf))]
+    #[case::alma("almalinux", "10.0", Some(PackageManager::Dnf))]
+    #[case::rhel("rhel", "9.4", Some(PackageManager::Dnf))]
+    #[case::stream("centos", "9", Some(PackageManager::Dnf))]
+    #[case::oracle("ol", "8.10", Some(PackageManager::Dnf))]
+    #[case::amazon("amzn", "2023", Some(PackageManager::Dnf))]
+    #[case::rhel_with_yum("rhel", "7.9", None)]
+    #[case::centos_with_yum("centos", "7", None)]
+    #[case::oracle_with_yum("ol", "7.9", None)]
+    #[case::amazon_with_yum("amzn", "2", None)]
+    #[case::zypper("sles", "15.5", None)]
+    fn each_distribution_has_its_package_manager(
+        #[case] id: &str,
+        #[case] release: &str,
+        #[case] manager: Option<PackageManager>,
+    ) {
+        let mut facts = facts();
+        facts.os = (id.to_owned(), release.to_owned());
+        facts.containerd = None;
+        let target = serde_json::json!({
+            "runtime": "containerd",
+            "version": "1.7.28",
+            "source": { "package": { "name": "containerd.io" } },
+        });
+        let found = delivery(&serde_json::from_value(target).unwrap(), &facts);
+        match manager {
+            Some(manager) => {
+                let Step::Install(InstallStep::Package(step)) = found.unwrap().unwrap().step else {
+                    panic!("no package")
+                };
+                assert_eq!(step.manager, manager);
+            }
+            None => assert_eq!(found.unwrap_err().code, "PackageManagerUnsupported"),
+        }
     }
 
     #[test]

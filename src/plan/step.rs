@@ -133,8 +133,8 @@ pub struct Archive {
     pub version: String,
 }
 
-/// Install a package in one version with all that it needs, from the lists that the host has, unless the host would
-/// lose, upgrade or downgrade anything by it. Its services are not started.
+/// Install a package in one version with all that it needs, from the repositories that the host is set up with, unless
+/// the host would lose, upgrade or downgrade anything by it. Its services are not started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Package {
@@ -154,6 +154,8 @@ pub struct Package {
 pub enum PackageManager {
     /// apt and dpkg, of Debian and Ubuntu.
     Apt,
+    /// dnf (4 or 5) and rpm, of Fedora, RHEL 8 and later and what is built from them, and Amazon Linux 2023.
+    Dnf,
 }
 
 /// Where a runtime is reached.

@@ -1,7 +1,7 @@
 //! A systemd that knows no unit, and remembers what is masked. Test binaries take this file in with
 //! `#[path = "support/no_units.rs"] mod no_units;`.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::symlink, path::PathBuf};
 
 use transship::host::systemd::{Systemd, SystemdError, Unit};
 
@@ -11,6 +11,8 @@ pub(crate) struct NoUnits {
     pub(crate) ever_masked: RefCell<BTreeSet<String>>,
     /// Those that are now.
     pub(crate) masked: RefCell<BTreeSet<String>>,
+    /// The host's `/run/systemd/system`, if masks shall be seen there, as links.
+    pub(crate) run: Option<PathBuf>,
 }
 
 impl Systemd for NoUnits {
@@ -44,10 +46,19 @@ impl Systemd for NoUnits {
     async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
         self.ever_masked.borrow_mut().insert(name.to_owned());
         self.masked.borrow_mut().insert(name.to_owned());
+        if let Some(run) = &self.run {
+            match symlink("/dev/null", run.join(name)) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made.unwrap(),
+            }
+        }
         Ok(())
     }
     async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
         self.masked.borrow_mut().remove(name);
+        if let Some(run) = &self.run {
+            fs::remove_file(run.join(name)).unwrap();
+        }
         Ok(())
     }
     async fn reset_failed(&self, _: &str) -> Result<(), SystemdError> {

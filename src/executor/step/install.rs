@@ -214,8 +214,8 @@ pub(super) async fn undo(
             }
             Ok(files.settle(&step.dir)?)
         }
-        (InstallStep::Package(step), Saved::Packages { added }) => {
-            package::undo(files, systemd, step, added).await
+        (InstallStep::Package(step), Saved::Packages { added, configuration }) => {
+            package::undo(files, systemd, step, added, configuration).await
         }
         _ => Err(StepError::Mismatch),
     }

@@ -244,7 +244,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         0o644,
     );
     let (mut steps, mut files) = (Vec::new(), Vec::new());
-    // A package may have a configuration of its own; where there is a file already, dpkg keeps it.
+    // A package may have a configuration of its own; where there is a file already, package managers keep it.
     let packaged = view
         .target
         .delivery

@@ -1,8 +1,10 @@
-//! Packages of Debian and Ubuntu. apt says beforehand what it would do; unless that only adds, nothing is done. The
-//! services that a package brings are masked until the next boot while dpkg runs its scripts, which start them
-//! otherwise. What was added is removed again by dpkg alone, which needs no network: the archives are kept until all of
-//! it is installed, for a package of which dpkg was killed while it unpacked it can be neither configured nor removed,
-//! only unpacked again.
+//! Packages, in what all package managers share. What a transaction would do is known before it: unless it only adds,
+//! nothing is done. The services that a package brings are masked until the next boot while its scripts run, which
+//! may start them otherwise. What was added is taken back without the network: the archives are kept until all of it is
+//! installed, because without them nobody could tell, or mend, what an interrupted run left.
+
+mod apt;
+mod dnf;
 
 use std::{
     ffi::OsStr,
@@ -20,92 +22,49 @@ use crate::{
         files::Files,
         systemd::Systemd,
     },
-    plan::{host_path::HostPath, step::Package, version},
+    plan::{
+        host_path::{HostPath, NotAHostPath},
+        step::{Package, PackageManager},
+    },
 };
 
-/// What dpkg knows.
-const DATABASE: &str = "/var/lib/dpkg";
-/// Where the archives lie.
+/// Where archives are kept while they are being installed; they are gathered under its [`Files::scratch`] name.
 const ARCHIVES: &str = "/var/lib/transship/archives";
-/// How long a question may take.
+/// How long a question may take that is answered from the host alone.
 const ASK: Duration = Duration::from_secs(60);
-/// How long an installation or a removal may take.
+/// How long a download, an installation or a removal may take.
 const WORK: Duration = Duration::from_secs(15 * 60);
-/// How long another run of apt or dpkg is waited for.
-const LOCKED: Duration = Duration::from_secs(300);
-/// Pause between two looks at the lock.
+/// How long another run of the package manager is waited for.
+const PATIENCE: Duration = Duration::from_secs(300);
+/// Pause between two looks at its lock.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// What apt would do.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Transaction {
-    /// Packages that are not there.
-    added: Vec<String>,
-    /// Packages that are there and would not be as they are, in words.
-    touched: Vec<String>,
-}
-
 pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepError> {
-    let unsettled = run(files, "dpkg", &["--audit"], ASK).await?;
-    if !unsettled.trim().is_empty() {
-        return Err(fail(format!(
-            "dpkg has unfinished packages; see `dpkg --audit`: {}",
-            unsettled.trim()
-        )));
+    match step.manager {
+        PackageManager::Apt => apt::save(files, step).await,
+        PackageManager::Dnf => dnf::save(files, step).await,
     }
-    let added = match chosen(files, step).await? {
-        Some(chosen) => simulate(files, &chosen).await?.added,
-        None => Vec::new(),
-    };
-    for name in &added {
-        // Taking the package back would take away what it left when it was removed.
-        if let Some((status, _)) = state(files, name).await? {
-            return Err(fail(format!(
-                "{name} is not installed, but {status} of it is left; `dpkg --purge {name}` clears it"
-            )));
-        }
-    }
-    Ok(Saved::Packages { added })
 }
 
 pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package) -> Result<(), StepError> {
     mask(systemd, &step.units).await?;
-    let installed = install(files, step).await;
+    let installed = match step.manager {
+        PackageManager::Apt => apt::install(files, step).await,
+        PackageManager::Dnf => dnf::install(files, step).await,
+    };
     unmask(systemd, &step.units).await?;
     installed?;
-    keep(files)
+    keep(files, step)
 }
 
-async fn install(files: &Files, step: &Package) -> Result<(), StepError> {
-    settle(files).await?;
-    let Some(chosen) = chosen(files, step).await? else {
-        return clear(files);
-    };
-    let transaction = simulate(files, &chosen).await?;
-    tracing::info!(package = chosen, added = ?transaction.added, "installing");
-    let wanted = transaction.added.iter().map(|name| {
-        // The others in the version that the simulation took, too: the newest.
-        if *name == step.name { &*chosen } else { name }
-    });
-    let archives = download(files, wanted).await?;
-    let mut arguments = vec!["install", "-o", "DPkg::Lock::Timeout=300"];
-    arguments.extend(["-o", "Dpkg::Options::=--force-confdef"]);
-    arguments.extend(["-o", "Dpkg::Options::=--force-confold"]);
-    arguments.extend(["-o", "APT::Keep-Downloaded-Packages=false"]);
-    arguments.extend(ONLY_ADDS);
-    arguments.extend(archives.iter().map(String::as_str));
-    run(files, "apt-get", &arguments, WORK).await?;
-    match state(files, &step.name).await? {
-        Some((status, _)) if status == "installed" => clear(files),
-        other => Err(fail(format!("apt-get is done, and {} is {other:?}", step.name))),
-    }
-}
-
+/// Removes what is there of the packages `added`, and nothing else: where another one needs them by now, that is
+/// refused.
 pub(super) async fn undo(
     files: &Files,
     systemd: &impl Systemd,
     step: &Package,
     added: &[String],
+    configuration: &[HostPath],
 ) -> Result<(), StepError> {
     mask(systemd, &step.units).await?;
     if added.contains(&step.name) {
@@ -114,39 +73,24 @@ pub(super) async fn undo(
             systemd.stop(unit).await?;
         }
     }
-    let removed = remove(files, added).await;
+    let removed = match step.manager {
+        PackageManager::Apt => apt::remove(files, added).await,
+        PackageManager::Dnf => dnf::remove(files, added, configuration).await,
+    };
     unmask(systemd, &step.units).await?;
     removed?;
-    keep(files)
+    keep(files, step)
 }
 
-/// Makes the end durable: a dpkg that was killed may have reached it, and not synced.
-fn keep(files: &Files) -> Result<(), StepError> {
-    Ok(files.sync_file_system(&HostPath::new(DATABASE)?)?)
-}
-
-/// Removes what is there of these packages, with their configuration, and nothing else: where another one needs them
-/// by now, dpkg refuses.
-async fn remove(files: &Files, added: &[String]) -> Result<(), StepError> {
-    let (mut arguments, mut half) = (vec!["--purge"], vec!["--unpack".to_owned()]);
-    let archives = archives(files)?;
-    for name in added {
-        let Some((status, _)) = state(files, name).await? else {
-            continue;
-        };
-        arguments.push(name);
-        if status == "half-installed" {
-            half.extend(archives.iter().find(|archive| is_of(archive, name)).cloned());
-        }
-    }
-    if half.len() > 1 {
-        let half: Vec<&str> = half.iter().map(String::as_str).collect();
-        when_free(files, &half).await?;
-    }
-    // A disk that is full has room for the rest then.
-    clear(files)?;
-    if arguments.len() > 1 {
-        when_free(files, &arguments).await?;
+/// Makes the end durable: a run that was killed may have reached it, and not synced.
+fn keep(files: &Files, step: &Package) -> Result<(), StepError> {
+    let databases: &[&str] = match step.manager {
+        PackageManager::Apt => &["/var/lib/dpkg"],
+        // rpm's is in one of them: below /usr since Fedora 36 and RHEL 10.
+        PackageManager::Dnf => &["/var/lib", "/usr/lib"],
+    };
+    for database in databases {
+        files.sync_file_system(&HostPath::new(*database)?)?;
     }
     Ok(())
 }
@@ -166,172 +110,32 @@ async fn unmask(systemd: &impl Systemd, units: &[String]) -> Result<(), StepErro
     Ok(())
 }
 
-/// Finishes what a run that was interrupted had begun. Archives that are there are whole, and dpkg may have had them.
-async fn settle(files: &Files) -> Result<(), StepError> {
-    let archives = archives(files)?;
-    let mut arguments = vec!["--force-confold"];
-    if !archives.is_empty() {
-        arguments.extend(["--skip-same-version", "--install"]);
-        arguments.extend(archives.iter().map(String::as_str));
-    } else if !run(files, "dpkg", &["--audit"], ASK).await?.trim().is_empty() {
-        arguments.extend(["--configure", "-a"]);
+/// Names of versions or packages as they stand in a sentence.
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
     } else {
-        return Ok(());
+        names.join(", ")
     }
-    when_free(files, &arguments).await
-}
-
-/// Fetches the archives of these packages; answers where they are, once that is durable.
-async fn download(files: &Files, packages: impl Iterator<Item = &str>) -> Result<Vec<String>, StepError> {
-    clear(files)?;
-    let at = HostPath::new(ARCHIVES)?;
-    let scratch = Files::scratch(&at)?;
-    files.create_dir_all(&scratch)?;
-    let arguments: Vec<&str> = ["download"].into_iter().chain(packages).collect();
-    let mut command = prepared(files, "apt-get", &arguments)?;
-    // apt-get leaves them where it runs.
-    command.current_dir(files.real(&scratch)?);
-    answer(command, WORK).await?;
-    files.sync_file_system(&scratch)?;
-    files.publish(&scratch, &at)?;
-    archives(files)
-}
-
-/// The archives that are there.
-fn archives(files: &Files) -> Result<Vec<String>, StepError> {
-    let at = HostPath::new(ARCHIVES)?;
-    let real = |name: String| Ok(files.real(&at.join(&name)?)?.display().to_string());
-    files.list(&at)?.into_iter().map(real).collect()
-}
-
-/// Whether this is the archive of the package: `/…/runc_1.1.5-1_amd64.deb`.
-fn is_of(archive: &str, package: &str) -> bool {
-    let file = archive.rsplit('/').next().and_then(|file| file.split_once('_'));
-    file.is_some_and(|(name, _)| package.split(':').next() == Some(name))
-}
-
-fn clear(files: &Files) -> Result<(), StepError> {
-    Ok(files.unpublish(&HostPath::new(ARCHIVES)?)?)
-}
-
-/// Runs dpkg as soon as no other run of it has the lock.
-async fn when_free(files: &Files, arguments: &[&str]) -> Result<(), StepError> {
-    let began = Instant::now();
-    loop {
-        match run(files, "dpkg", arguments, WORK).await {
-            Err(StepError::Install(InstallError::Packages(why)))
-                if why.contains("locked by another process") && began.elapsed() < LOCKED =>
-            {
-                tokio::time::sleep(PAUSE).await;
-            }
-            done => return done.map(|_| ()),
-        }
-    }
-}
-
-/// The package with the version that is to be installed, as apt names it; nothing when it is installed already.
-async fn chosen(files: &Files, step: &Package) -> Result<Option<String>, StepError> {
-    let wanted = version::upstream(&step.version);
-    if let Some((status, found)) = state(files, &step.name).await? {
-        if status == "installed" && upstream(&found) == wanted {
-            return Ok(None);
-        }
-        if status == "installed" {
-            return Err(fail(format!(
-                "{} {found} is installed, and {} was planned; it would be replaced",
-                step.name, step.version
-            )));
-        }
-    }
-    let listed = run(files, "apt-cache", &["madison", &step.name], ASK).await?;
-    let versions: Vec<&str> = listed
-        .lines()
-        .filter_map(|line| line.split('|').nth(1))
-        .map(str::trim)
-        .collect();
-    let found = versions.iter().find(|version| upstream(version) == wanted);
-    found
-        .map(|version| Some(format!("{}={version}", step.name)))
-        .ok_or_else(|| {
-            fail(format!(
-                "no repository of this node has {} {}, but {}; `apt-get update` reads the repositories again",
-                step.name,
-                step.version,
-                if versions.is_empty() {
-                    "none".to_owned()
-                } else {
-                    versions.join(", ")
-                }
-            ))
-        })
-}
-
-/// The upstream version of a package's: without its epoch, and without what the distribution added.
-fn upstream(package: &str) -> Option<semver::Version> {
-    let without = package.split_once(':').map_or(package, |(_, version)| version);
-    version::upstream(without)
-}
-
-/// Options without which a transaction might take something away.
-const ONLY_ADDS: [&str; 5] = [
-    "-y",
-    "--no-install-recommends",
-    "--no-remove",
-    "--no-upgrade",
-    // Removed packages are not looked at either.
-    "-oAPT::Get::AutomaticRemove=false",
-];
-
-async fn simulate(files: &Files, chosen: &str) -> Result<Transaction, StepError> {
-    let mut arguments = vec!["install", "-s"];
-    // What would be taken away shall be told, not be an error of apt.
-    arguments.extend(
-        ONLY_ADDS
-            .iter()
-            .filter(|option| !option.starts_with("--no-remove")),
-    );
-    arguments.push(chosen);
-    let transaction = transaction(&run(files, "apt-get", &arguments, ASK).await?);
-    if transaction.touched.is_empty() {
-        return Ok(transaction);
-    }
-    Err(fail(format!(
-        "installing {chosen} would {}; nothing was installed",
-        transaction.touched.join(", ")
-    )))
-}
-
-/// Reads what `apt-get -s` prints: `Inst runc (1.1.5 Debian:12/stable [amd64])`, `Inst libc6 [2.36-9] (2.36-9+deb12u1 …)`,
-/// `Remv docker-ce [5:24.0]`.
-fn transaction(simulated: &str) -> Transaction {
-    let mut transaction = Transaction::default();
-    for line in simulated.lines() {
-        let mut words = line.split_whitespace();
-        match (words.next(), words.next(), words.next()) {
-            (Some("Inst"), Some(name), Some(old)) if old.starts_with('[') => {
-                transaction.touched.push(format!("replace {name} {old}"));
-            }
-            (Some("Inst"), Some(name), _) => transaction.added.push(name.to_owned()),
-            (Some("Remv" | "Purg"), Some(name), _) => transaction.touched.push(format!("remove {name}")),
-            _ => {}
-        }
-    }
-    transaction
-}
-
-/// Status and version of a package that dpkg knows something of.
-async fn state(files: &Files, name: &str) -> Result<Option<(String, String)>, StepError> {
-    let format = "-f=${db:Status-Status} ${Version}\n";
-    let output = ask(prepared(files, "dpkg-query", &["-W", format, name])?, ASK).await?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let known = text.lines().filter_map(|line| line.split_once(' '));
-    Ok(known
-        .map(|(status, version)| (status.to_owned(), version.to_owned()))
-        .find(|(status, _)| status != "not-installed"))
 }
 
 fn fail(why: String) -> StepError {
     StepError::Install(InstallError::Packages(why))
+}
+
+fn kept() -> Result<HostPath, NotAHostPath> {
+    HostPath::new(ARCHIVES)
+}
+
+/// The archives in this directory, as their paths really are.
+fn archives(files: &Files, directory: &HostPath) -> Result<Vec<String>, StepError> {
+    let real = |name: String| Ok(files.real(&directory.join(&name)?)?.display().to_string());
+    files.list(directory)?.into_iter().map(real).collect()
+}
+
+/// Takes away the archives, those that are not kept yet too.
+fn clear(files: &Files) -> Result<(), StepError> {
+    Ok(files.unpublish(&kept()?)?)
 }
 
 /// Runs a program of the host that must succeed, and answers what it printed.
@@ -342,6 +146,21 @@ async fn run(
     within: Duration,
 ) -> Result<String, StepError> {
     answer(prepared(files, program, arguments)?, within).await
+}
+
+/// Runs a program as [`run`] does, as soon as no other run of it has its lock, which it calls `locked`.
+async fn when_free(files: &Files, program: &str, arguments: &[&str], locked: &str) -> Result<(), StepError> {
+    let began = Instant::now();
+    loop {
+        match run(files, program, arguments, WORK).await {
+            Err(StepError::Install(InstallError::Packages(why)))
+                if why.contains(locked) && began.elapsed() < PATIENCE =>
+            {
+                tokio::time::sleep(PAUSE).await;
+            }
+            done => return done.map(|_| ()),
+        }
+    }
 }
 
 /// A program of the host that asks nobody.
@@ -368,7 +187,8 @@ async fn answer(command: Command, within: Duration) -> Result<String, StepError>
     let errors: Vec<&str> = output
         .stderr
         .lines()
-        .filter(|line| !line.trim().is_empty())
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
         .collect();
     Err(fail(format!("{what}: {}", errors.join("; "))))
 }
@@ -377,30 +197,4 @@ async fn ask(command: Command, within: Duration) -> Result<Output, StepError> {
     command::run(command, b"", within)
         .await
         .map_err(|error| fail(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_simulation_tells_what_is_added_and_what_is_touched() {
-        let simulated = "Reading package lists...\nInst runc (1.1.5+ds1-1 Debian:12/stable [amd64])\n\
-             Inst libc6 [2.36-9] (2.36-9+deb12u1 Debian:12/stable [amd64])\nRemv docker-ce [5:24.0.7]\n\
-             Conf runc (1.1.5+ds1-1 Debian:12/stable [amd64])\n";
-        let wanted = Transaction {
-            added: vec!["runc".into()],
-            touched: vec!["replace libc6 [2.36-9]".into(), "remove docker-ce".into()],
-        };
-        assert_eq!(transaction(simulated), wanted);
-    }
-
-    #[test]
-    fn an_epoch_is_no_part_of_the_version() {
-        assert_eq!(
-            upstream("5:24.0.7-1~debian.12~bookworm"),
-            version::upstream("24.0.7")
-        );
-        assert_eq!(upstream("1.6.20~ds1-1+b1"), version::upstream("1.6.20"));
-    }
 }
