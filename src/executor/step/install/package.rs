@@ -54,7 +54,7 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package)
     };
     unmask(systemd, &step.units).await?;
     installed?;
-    keep(files, step)
+    conclude(files, step)
 }
 
 /// Removes what is there of the packages `added`, and nothing else: where another one needs them by now, that is
@@ -79,11 +79,11 @@ pub(super) async fn undo(
     };
     unmask(systemd, &step.units).await?;
     removed?;
-    keep(files, step)
+    conclude(files, step)
 }
 
-/// Makes the end durable: a run that was killed may have reached it, and not synced.
-fn keep(files: &Files, step: &Package) -> Result<(), StepError> {
+/// Makes the end durable: a run that was killed may have reached it, and not synced. Until then archives are of use.
+fn conclude(files: &Files, step: &Package) -> Result<(), StepError> {
     let databases: &[&str] = match step.manager {
         PackageManager::Apt => &["/var/lib/dpkg"],
         // rpm's is in one of them: below /usr since Fedora 36 and RHEL 10.
@@ -92,7 +92,7 @@ fn keep(files: &Files, step: &Package) -> Result<(), StepError> {
     for database in databases {
         files.sync_file_system(&HostPath::new(*database)?)?;
     }
-    Ok(())
+    clear(files)
 }
 
 /// Until the next boot: a mask that somebody put there himself is another file, and stays.

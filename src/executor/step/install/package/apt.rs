@@ -50,7 +50,7 @@ pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepErr
 pub(super) async fn install(files: &Files, step: &Package) -> Result<(), StepError> {
     settle(files).await?;
     let Some(chosen) = chosen(files, step).await? else {
-        return clear(files);
+        return Ok(());
     };
     let transaction = simulate(files, &chosen).await?;
     tracing::info!(package = chosen, added = ?transaction.added, "installing");
@@ -67,7 +67,7 @@ pub(super) async fn install(files: &Files, step: &Package) -> Result<(), StepErr
     arguments.extend(archives.iter().map(String::as_str));
     run(files, "apt-get", &arguments, WORK).await?;
     match state(files, &step.name).await? {
-        Some((status, _)) if status == "installed" => clear(files),
+        Some((status, _)) if status == "installed" => Ok(()),
         other => Err(fail(format!("apt-get is done, and {} is {other:?}", step.name))),
     }
 }

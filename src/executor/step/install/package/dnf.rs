@@ -78,7 +78,7 @@ pub(super) async fn install(files: &Files, step: &Package) -> Result<(), StepErr
         tracing::info!(packages = ?names(&packed), "installing");
         put_in(files, &packed, &[]).await?;
     }
-    clear(files)
+    Ok(())
 }
 
 /// Removes what is there of these packages, and puts back the `configuration` that was there before them.
@@ -88,8 +88,7 @@ pub(super) async fn remove(
     configuration: &[HostPath],
 ) -> Result<(), StepError> {
     let half_done = packed(files, &kept()?).await?;
-    take_back(files, added, configuration, &half_done).await?;
-    clear(files)
+    take_back(files, added, configuration, &half_done).await
 }
 
 /// Whether the package is there as planned.
