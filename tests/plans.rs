@@ -60,6 +60,25 @@ fn every_host_has_its_plan() {
     }
 }
 
+#[test]
+fn pods_that_gain_no_privileges_have_no_successors_under_cri_dockerd_before_1_24() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.23-control-plane-dockershim");
+    let request = fixtures::to(Runtime::CriDockerd);
+    assert_eq!(blocking(&facts, &request), [""; 0]);
+    let store = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store;
+    let running = |container: &&mut Container| container.running && container.pod.is_some();
+    let found = store.containers.iter_mut().find(running).unwrap();
+    found.no_new_privileges = true;
+    let name = found.pod.as_ref().unwrap().name.clone();
+    assert_eq!(blocking(&facts, &request), ["NoNewPrivilegesRefused"]);
+    assert!(in_words(&facts, &plan(&facts, &request)).contains(&name));
+    assert_eq!(
+        blocking(&facts, &fixtures::request()),
+        [""; 0],
+        "containerd does not mind"
+    );
+}
+
 /// What comes in an archive is switched to by a drop-in, or by units of its own where there are none.
 #[test]
 fn archives_have_their_plans() {
@@ -418,6 +437,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
         running: true,
         pod,
         mounts: mount.into_iter().map(str::to_owned).collect(),
+        no_new_privileges: false,
     });
 }
 

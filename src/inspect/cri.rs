@@ -7,7 +7,7 @@ use k8s_cri::v1::{
 };
 
 use crate::{
-    plan::facts::{Container, CriFacts, Image, PodRef, Store},
+    plan::facts::{Container, CriFacts, Image, PodRef, SANDBOX, Store},
     runtime::{RuntimeError, cri::Cri, reference},
 };
 
@@ -53,7 +53,7 @@ fn pod(sandbox: &PodSandbox) -> PodRef {
         namespace: metadata.namespace,
         name: metadata.name,
         uid: metadata.uid,
-        container: "POD".to_owned(),
+        container: SANDBOX.to_owned(),
     }
 }
 
@@ -66,6 +66,7 @@ fn sandbox(sandbox: &PodSandbox) -> Container {
         running: sandbox.state() == PodSandboxState::SandboxReady,
         pod: Some(pod(sandbox)),
         mounts: Vec::new(),
+        no_new_privileges: false,
     }
 }
 
@@ -83,6 +84,7 @@ fn container(container: CriContainer, pods: &BTreeMap<String, PodRef>) -> Contai
         running,
         pod,
         mounts: Vec::new(),
+        no_new_privileges: false,
     }
 }
 

@@ -1,12 +1,12 @@
 //! Docker Engine: its units and configuration, and what the running engine says of itself.
 
-use bollard::models::{ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
+use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
 
 use super::{Notes, exists, kubelet::Flags};
 use crate::{
     host::files::Files,
     plan::{
-        facts::{Container, Docker, Engine, Image, PodRef, Store, UnitFacts},
+        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store, UnitFacts},
         host_path::HostPath,
     },
     runtime::{RuntimeError, docker, reference},
@@ -48,6 +48,15 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
     let engine = docker::Engine::connect(socket).await?;
     let (info, containers, images) =
         tokio::try_join!(engine.info(), engine.containers(&[]), engine.images())?;
+    let mut containers: Vec<Container> = containers.into_iter().map(container).collect();
+    for container in &mut containers {
+        // The list does not say it. All sandboxes have it.
+        let of_pod = container.pod.as_ref().is_some_and(|pod| pod.container != SANDBOX);
+        if container.running && of_pod {
+            let found = engine.container(&container.id).await?;
+            container.no_new_privileges = found.is_some_and(no_new_privileges);
+        }
+    }
     let data_root = info
         .docker_root_dir
         .unwrap_or_else(|| "/var/lib/docker".to_owned());
@@ -69,7 +78,7 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
         default_runtime: info.default_runtime.unwrap_or_default(),
         logging_driver: info.logging_driver.unwrap_or_default(),
         store: Store {
-            containers: containers.into_iter().map(container).collect(),
+            containers,
             images: images
                 .into_iter()
                 .map(image)
@@ -87,7 +96,7 @@ fn container(summary: ContainerSummary) -> Container {
         namespace: label("io.kubernetes.pod.namespace").unwrap_or_default(),
         name: label("io.kubernetes.pod.name").unwrap_or_default(),
         // A sandbox has no container's name in its labels.
-        container: label("io.kubernetes.container.name").unwrap_or_else(|| "POD".to_owned()),
+        container: label("io.kubernetes.container.name").unwrap_or_else(|| SANDBOX.to_owned()),
     });
     let name = summary
         .names
@@ -113,7 +122,15 @@ fn container(summary: ContainerSummary) -> Container {
             .filter_map(|mount| mount.source)
             .filter(|source| !source.is_empty())
             .collect(),
+        no_new_privileges: false,
     }
+}
+
+/// Whether dockershim or cri-dockerd made it for `allowPrivilegeEscalation: false`.
+fn no_new_privileges(container: ContainerInspectResponse) -> bool {
+    let host = container.host_config.unwrap_or_default();
+    let mut options = host.security_opt.into_iter().flatten();
+    options.any(|option| option == "no-new-privileges")
 }
 
 fn image(summary: ImageSummary) -> Image {
@@ -128,6 +145,19 @@ fn image(summary: ImageSummary) -> Image {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_container_that_gains_no_privileges_says_so_among_its_security_options() {
+        for (options, wanted) in [
+            (r#"["seccomp=unconfined", "no-new-privileges"]"#, true),
+            (r#"["seccomp=unconfined"]"#, false),
+            ("null", false),
+        ] {
+            let found = format!(r#"{{ "HostConfig": {{ "SecurityOpt": {options} }} }}"#);
+            let found = serde_json::from_str(&found).unwrap();
+            assert_eq!(no_new_privileges(found), wanted, "{options}");
+        }
+    }
 
     #[test]
     fn containers_of_pods_are_told_from_others() {

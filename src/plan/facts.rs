@@ -228,7 +228,13 @@ pub struct Container {
     pub pod: Option<PodRef>,
     /// Sources of its bind mounts.
     pub mounts: Vec<String>,
+    /// Its processes gain no privileges (`allowPrivilegeEscalation: false`); known of pods that run under Docker.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_new_privileges: bool,
 }
+
+/// What is written for the name of a container that holds a pod's sandbox.
+pub const SANDBOX: &str = "POD";
 
 /// The pod that a container belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -240,7 +246,7 @@ pub struct PodRef {
     pub name: String,
     /// UID of the pod.
     pub uid: String,
-    /// Name of the container, or `POD` for its sandbox.
+    /// Name of the container, or [`SANDBOX`].
     pub container: String,
 }
 

@@ -1,5 +1,7 @@
 //! The kubelet: how it is installed, whether it runs, what it depends on.
 
+use std::collections::BTreeSet;
+
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
@@ -59,8 +61,13 @@ pub const EXEC_FAILS: Code = Code::warn(
     "`kubectl exec` and `attach` fail with cri-dockerd on kubelets from 1.36 on, which want its streaming address to have a scheme",
 );
 /// Pods are refused.
-pub const NO_NEW_PRIVILEGES_REFUSED: Code = Code::warn(
+pub const NO_NEW_PRIVILEGES_REFUSED: Code = Code::block_unless_allowed(
     "NoNewPrivilegesRefused",
+    "Pods run here with `allowPrivilegeEscalation: false`; under cri-dockerd this kubelet starts no new ones",
+);
+/// Pods would be refused.
+pub const NO_NEW_PRIVILEGES_UNSUPPORTED: Code = Code::warn(
+    "NoNewPrivilegesUnsupported",
     "Kubelets up to 1.23 start no pod with `allowPrivilegeEscalation: false` under cri-dockerd 0.3 or later, whose API version they cannot read",
 );
 /// The agent cannot see the kubeconfig.
@@ -87,6 +94,7 @@ pub const CODES: &[Code] = &[
     KUBELET_FLAG_ENDS,
     EXEC_FAILS,
     NO_NEW_PRIVILEGES_REFUSED,
+    NO_NEW_PRIVILEGES_UNSUPPORTED,
     KUBECONFIG_ELSEWHERE,
     UNREADABLE,
 ];
@@ -213,13 +221,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     }
     findings.extend(arguments(kubelet));
     findings.extend(flags_that_end(view));
-    // `pkg/kubelet/lifecycle` of 1.23 wants the version of Docker's API from a runtime called docker.
-    if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor <= 23 {
-        findings.push(NO_NEW_PRIVILEGES_REFUSED.found(
-            format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
-            "Such pods stay in `Cannot enforce NoNewPrivs`: move them to other nodes until the upgrade to 1.24, or move the node to containerd instead.",
-        ));
-    }
+    findings.extend(no_new_privileges(view));
     if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor >= WEBSOCKETS_SINCE {
         findings.push(EXEC_FAILS.found(
             format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
@@ -244,6 +246,39 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// `pkg/kubelet/lifecycle` of 1.23 wants the version of Docker's API from a runtime called docker, for a pod that has not
+/// run yet.
+fn no_new_privileges(view: &View<'_>) -> Option<Finding> {
+    if view.target.runtime != Runtime::CriDockerd || view.settings.version.minor > 23 {
+        return None;
+    }
+    let containers = view
+        .engine
+        .into_iter()
+        .flat_map(|engine| &engine.store.containers);
+    let pods: BTreeSet<String> = containers
+        .filter(|container| container.running && container.no_new_privileges)
+        .filter_map(|container| container.pod.as_ref())
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .collect();
+    let pods: Vec<String> = pods.into_iter().collect();
+    let pair = format!(
+        "kubelet {} with cri-dockerd {}",
+        view.settings.version, view.target.version
+    );
+    Some(if pods.is_empty() {
+        NO_NEW_PRIVILEGES_UNSUPPORTED.found(
+            pair,
+            "Such pods stay in `Cannot enforce NoNewPrivs`: move them to other nodes until the upgrade to 1.24, or move the node to containerd instead.",
+        )
+    } else {
+        NO_NEW_PRIVILEGES_REFUSED.found(
+            format!("{pair} starts no successors of {}", super::some(&pods)),
+            "Move the node to containerd instead, or keep nodes for such pods until the upgrade to 1.24 and accept it with `preflight.allow: [NoNewPrivilegesRefused]`.",
+        )
+    })
 }
 
 /// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24.
