@@ -95,11 +95,6 @@ pub fn imports(text: &str) -> Result<Vec<String>, ContainerdTomlError> {
     strings(&parse(text)?, "imports")
 }
 
-/// The directory of containerd's stores, `root`.
-pub fn root(text: &str) -> Result<Option<String>, ContainerdTomlError> {
-    Ok(parse(text)?.get("root").and_then(Item::as_str).map(str::to_owned))
-}
-
 /// The sandbox (pause) image that a configuration, best the effective one, names.
 pub fn sandbox_image(text: &str) -> Option<String> {
     let document = parse(text).ok()?;
@@ -146,16 +141,26 @@ pub fn cni(text: &str) -> Cni {
     }
 }
 
-/// Where the snapshots of containers are kept, as far as the file says it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Where the snapshots of containers are kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshots {
-    /// The snapshotter that the CRI uses; by itself it is `overlayfs`.
-    pub snapshotter: Option<String>,
+    /// The snapshotter that the CRI uses.
+    pub snapshotter: String,
     /// The directory of `overlayfs`, or of all stores.
-    pub directory: Option<String>,
+    pub directory: String,
 }
 
-/// Where the snapshots of containers are kept.
+impl Default for Snapshots {
+    /// What containerd does by itself.
+    fn default() -> Self {
+        Self {
+            snapshotter: "overlayfs".to_owned(),
+            directory: "/var/lib/containerd".to_owned(),
+        }
+    }
+}
+
+/// Where a configuration, best the effective one, says that the snapshots of containers are kept.
 pub fn snapshots(text: &str) -> Result<Snapshots, ContainerdTomlError> {
     let document = parse(text)?;
     let plugin = |path: &[&str]| {
@@ -164,10 +169,14 @@ pub fn snapshots(text: &str) -> Result<Snapshots, ContainerdTomlError> {
         found.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
     };
     let root = document.get("root").and_then(Item::as_str).map(str::to_owned);
+    let default = Snapshots::default();
     Ok(Snapshots {
         snapshotter: plugin(&[CRI, "containerd", "snapshotter"])
-            .or_else(|| plugin(&[CRI_IMAGES, "snapshotter"])),
-        directory: plugin(&[OVERLAYFS, "root_path"]).or(root),
+            .or_else(|| plugin(&[CRI_IMAGES, "snapshotter"]))
+            .unwrap_or(default.snapshotter),
+        directory: plugin(&[OVERLAYFS, "root_path"])
+            .or(root)
+            .unwrap_or(default.directory),
     })
 }
 
@@ -483,14 +492,14 @@ SystemdCgroup = true
             let found = snapshots(text).unwrap();
             (found.snapshotter, found.directory)
         };
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(of(""), (None, None));
+        let both = |snapshotter: &str, directory: &str| (snapshotter.to_owned(), directory.to_owned());
+        assert_eq!(of(""), both("overlayfs", "/var/lib/containerd"));
         let old = "root = '/data'\n[plugins.'io.containerd.grpc.v1.cri'.containerd]\nsnapshotter = 'native'\n\
             [plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = ''\n";
-        assert_eq!(of(old), (some("native"), some("/data")));
+        assert_eq!(of(old), both("native", "/data"));
         let new = "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n\
             [plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = '/fast'\n";
-        assert_eq!(of(new), (some("overlayfs"), some("/fast")));
+        assert_eq!(of(new), both("overlayfs", "/fast"));
     }
 
     #[test]

@@ -76,7 +76,7 @@ fn config_path(arguments: &[String]) -> String {
 }
 
 /// A text in a TOML document.
-pub(super) fn text<'a>(item: &'a Item, keys: &[&str]) -> Option<&'a str> {
+fn text<'a>(item: &'a Item, keys: &[&str]) -> Option<&'a str> {
     keys.iter().try_fold(item, |item, key| item.get(key))?.as_str()
 }
 

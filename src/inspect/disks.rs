@@ -2,17 +2,16 @@
 
 use nix::sys::{stat, statvfs};
 
-use super::{Notes, containerd::text};
+use super::Notes;
 use crate::{
     host::files::Files,
     plan::{
         facts::{Containerd, Disk, Docker},
         host_path::HostPath,
+        sharing,
     },
 };
 
-/// containerd's store unless its configuration names another.
-const CONTAINERD: &str = "/var/lib/containerd";
 const DOCKER: &str = "/var/lib/docker";
 const KUBELET: &str = "/var/lib/kubelet";
 const TRANSSHIP: &str = "/var/lib/transship";
@@ -25,13 +24,8 @@ pub(super) fn inspect(
     notes: &Notes,
 ) -> Vec<Disk> {
     let engine = docker.and_then(|docker| docker.engine.as_ref());
-    let document = containerd
-        .and_then(|containerd| containerd.effective.as_ref())
-        .and_then(|text| text.parse::<toml_edit::DocumentMut>().ok());
-    let root = document
-        .as_ref()
-        .and_then(|document| text(document.as_item(), &["root"]));
-    let mut paths = vec![KUBELET, TRANSSHIP, root.unwrap_or(CONTAINERD)];
+    let snapshots = sharing::snapshots(containerd);
+    let mut paths = vec![KUBELET, TRANSSHIP, &*snapshots.directory];
     paths.push(engine.map_or(DOCKER, |engine| engine.data_root.as_str()));
     paths.sort_unstable();
     paths.dedup();

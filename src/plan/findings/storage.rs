@@ -3,7 +3,6 @@
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
-    edit::containerd_toml,
     plan::{facts::Engine, finding::Finding, runtimes::over_docker, sharing, step::Layers},
 };
 
@@ -44,15 +43,15 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if view.shares_store() {
         return findings;
     }
+    let root = root(view);
     let overlay = |engine: &Engine| matches!(&*engine.storage_driver, "overlay2" | "overlayfs");
     let left = view.docker_left();
     if let Some((_, engine)) = left.filter(|(_, engine)| !overlay(engine)) {
         findings.push(STORAGE_DRIVER.found(
             format!("Docker's storage driver is {}", engine.storage_driver),
-            "Make sure that overlayfs works on the file system of /var/lib/containerd.",
+            format!("Make sure that overlayfs works on the file system of {root}."),
         ));
     }
-    let root = root(view);
     let Some(disk) = sharing::disk(view.facts, &root) else {
         return findings;
     };
@@ -100,12 +99,7 @@ fn root(view: &View<'_>) -> String {
         let engine = view.engine.map(|engine| engine.data_root.as_str());
         return engine.or(given).unwrap_or("/var/lib/docker").to_owned();
     }
-    let config = view
-        .containerd
-        .and_then(|containerd| containerd.config.file.as_ref());
-    config
-        .and_then(|file| containerd_toml::root(&file.text).ok().flatten())
-        .unwrap_or_else(|| "/var/lib/containerd".to_owned())
+    sharing::snapshots(view.containerd).directory
 }
 
 fn mib(bytes: u64) -> String {
