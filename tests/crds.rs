@@ -10,7 +10,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
     CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray,
 };
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, DynamicObject, Patch, PatchParams, PostParams};
 use rstest::rstest;
 use serde_json::{Value, json};
 use transship::api::crd::{self, Cel};
@@ -74,33 +74,42 @@ fn migration(change: &Value) -> Value {
     })
 }
 
-/// 1.23 evaluates rules in CEL behind its gate, but does not know `oldSelf` yet: those are left out there.
+/// RuntimeMigrations on a server that has both definitions. 1.23 evaluates rules in CEL behind its gate, but does not
+/// know `oldSelf` yet: those are left out there.
+async fn defined(server: &ApiServer, release: Release) -> Api<DynamicObject> {
+    let client = server.client(ADMIN).await;
+    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let mut rules = 0;
+    for mut definition in crd::all(Cel::With) {
+        let version = definition.spec.versions[0].schema.as_mut().unwrap();
+        let schema = version.open_api_v3_schema.as_mut().unwrap();
+        if let Some(validations) = &mut schema.x_kubernetes_validations {
+            validations.retain(|rule| release == Release::New || !rule.rule.contains("oldSelf"));
+            rules += validations.len();
+        }
+        definitions
+            .create(&PostParams::default(), &definition)
+            .await
+            .unwrap();
+    }
+    assert!(rules > 0);
+    let objects: Api<DynamicObject> = Api::all_with(client, &ApiResource::erase::<RuntimeMigration>(&()));
+    for _ in 0..100 {
+        if objects.list(&Default::default()).await.is_ok() {
+            return objects;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("RuntimeMigrations are not served after 10 s");
+}
+
 #[rstest]
 #[case(Release::Old, &["--feature-gates=CustomResourceValidationExpressions=true"])]
 #[case(Release::New, &[])]
 #[tokio::test]
 async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[case] flags: &[&str]) {
     let server = ApiServer::start(release, flags).await;
-    let client = server.client(ADMIN).await;
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    let [mut definition, _] = crd::all(Cel::With);
-    let schema = definition.spec.versions[0]
-        .schema
-        .as_mut()
-        .unwrap()
-        .open_api_v3_schema
-        .as_mut()
-        .unwrap();
-    let rules = schema.x_kubernetes_validations.as_mut().unwrap();
-    rules.retain(|rule| release == Release::New || !rule.rule.contains("oldSelf"));
-    assert!(!rules.is_empty());
-    definitions
-        .create(&PostParams::default(), &definition)
-        .await
-        .unwrap();
-    let objects: Api<kube::core::DynamicObject> =
-        Api::all_with(client, &kube::core::ApiResource::erase::<RuntimeMigration>(&()));
-    wait_until_served(&objects).await;
+    let objects = defined(&server, release).await;
 
     let good = [
         json!({}),
@@ -182,17 +191,7 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
 /// What `oldSelf` guards, on a server that knows it: the same that the controller says on older ones.
 #[tokio::test]
 async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
-    let client = api_server(Release::New).await.client(ADMIN).await;
-    let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for definition in crd::all(Cel::With) {
-        definitions
-            .create(&PostParams::default(), &definition)
-            .await
-            .unwrap();
-    }
-    let objects: Api<kube::core::DynamicObject> =
-        Api::all_with(client, &kube::core::ApiResource::erase::<RuntimeMigration>(&()));
-    wait_until_served(&objects).await;
+    let objects = defined(api_server(Release::New).await, Release::New).await;
     let mut object = migration(&json!({ "mode": "Plan" }));
     object["metadata"] = json!({ "name": "m" });
     let created = objects
@@ -236,14 +235,4 @@ async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
     }
     let free = json!({ "paused": true, "strategy": { "maxUnavailable": 3, "controlPlane": "First" } });
     edit(&free).await.unwrap();
-}
-
-async fn wait_until_served(objects: &Api<kube::core::DynamicObject>) {
-    for _ in 0..100 {
-        if objects.list(&Default::default()).await.is_ok() {
-            return;
-        }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
-    panic!("RuntimeMigrations are not served after 10 s");
 }

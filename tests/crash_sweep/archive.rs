@@ -94,26 +94,21 @@ fn bad() -> [Arc<Case>; 3] {
     ]
 }
 
-fn sweep(case: &Arc<Case>, fault: Fault, others: Others, again: Option<usize>) -> Sweep<'_> {
-    Sweep {
-        case,
-        fault,
-        others,
-        again,
-    }
-}
-
 #[test]
 fn every_crash_with_an_archive_ends_migrated() {
     let case = sound();
-    let schedules = sweep(&case, Fault::Nothing, Others::Commit, Some(50)).ends(End::Committed);
+    let schedules = Sweep::new(&case, Fault::Nothing, Others::Commit)
+        .again(50)
+        .ends(End::Committed);
     assert!(schedules > 150, "{schedules}");
 }
 
 #[test]
 fn every_crash_with_an_archive_and_without_a_commit_ends_rolled_back() {
     let case = sound();
-    let schedules = sweep(&case, Fault::Nothing, Others::Nobody, Some(50)).ends(End::RolledBack);
+    let schedules = Sweep::new(&case, Fault::Nothing, Others::Nobody)
+        .again(50)
+        .ends(End::RolledBack);
     assert!(schedules > 150, "{schedules}");
 }
 
@@ -122,14 +117,16 @@ fn every_crash_with_an_archive_and_without_a_commit_ends_rolled_back() {
 fn an_abort_behind_the_archive_ends_rolled_back() {
     let case = sound();
     for steps in [0, 1] {
-        assert!(sweep(&case, Fault::Nothing, Others::Abort(steps), Some(20)).ends(End::RolledBack) > 20);
+        let sweep = Sweep::new(&case, Fault::Nothing, Others::Abort(steps)).again(20);
+        assert!(sweep.ends(End::RolledBack) > 20);
     }
 }
 
 #[test]
 fn every_crash_with_a_bad_archive_ends_rolled_back() {
     for case in &bad() {
-        let schedules = sweep(case, Fault::Nothing, Others::Commit, Some(20)).ends(End::RolledBack);
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit).again(20);
+        let schedules = sweep.ends(End::RolledBack);
         assert!(schedules > 20, "{schedules}");
     }
 }

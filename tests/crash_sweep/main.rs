@@ -283,7 +283,7 @@ fn die(moment: &Moment, death: Death) -> (Moment, bool) {
 }
 
 /// What is swept: a case, what goes wrong, what the others do, and at how many effects of the recovery from a first
-/// crash the executor dies once more: at every n-th.
+/// crash the executor dies once more: at every n-th, or at none.
 struct Sweep<'a> {
     case: &'a Arc<Case>,
     fault: Fault,
@@ -300,7 +300,25 @@ struct Swept {
     rolled_back: usize,
 }
 
-impl Sweep<'_> {
+impl<'a> Sweep<'a> {
+    /// One death each.
+    fn new(case: &'a Arc<Case>, fault: Fault, others: Others) -> Self {
+        Self {
+            case,
+            fault,
+            others,
+            again: None,
+        }
+    }
+
+    /// A second death at every n-th effect of the recovery.
+    fn again(self, every: usize) -> Self {
+        Self {
+            again: Some(every),
+            ..self
+        }
+    }
+
     /// Kills the executor before every effect, lets it recover, and kills it again while it recovers. Two deaths
     /// that leave the same world are one.
     fn run(&self) -> Swept {
@@ -386,12 +404,8 @@ fn captured() -> Vec<Arc<Case>> {
 #[case::with_a_commit(Others::Commit, End::Committed, 400)]
 #[case::without_one(Others::Nobody, End::RolledBack, 600)]
 fn every_crash_ends_as_the_others_say(#[case] others: Others, #[case] end: End, #[case] at_least: usize) {
-    let sweep = Sweep {
-        case: &by_hand(),
-        fault: Fault::Nothing,
-        others,
-        again: Some(150),
-    };
+    let case = by_hand();
+    let sweep = Sweep::new(&case, Fault::Nothing, others).again(150);
     assert!(sweep.ends(end) > at_least);
 }
 
@@ -410,17 +424,7 @@ fn every_fault_ends_rolled_back() {
         Fault::ReadOnly,
         Fault::TargetDies,
     ] {
-        let (case, others, again) = (&by_hand(), Others::Commit, None);
-        assert!(
-            Sweep {
-                case,
-                fault,
-                others,
-                again
-            }
-            .ends(End::RolledBack)
-                > 30
-        );
+        assert!(Sweep::new(&by_hand(), fault, Others::Commit).ends(End::RolledBack) > 30);
     }
 }
 
@@ -436,14 +440,7 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
         rolled_back += usize::from(end == End::RolledBack);
         // With crashes, a sample: they take their time.
         if step % 4 == 1 {
-            let (others, again) = (Others::Commit, None);
-            Sweep {
-                case,
-                fault,
-                others,
-                again,
-            }
-            .run();
+            Sweep::new(case, fault, Others::Commit).run();
         }
     }
     assert!(rolled_back > case.plan.steps.len() / 2);
@@ -453,17 +450,8 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
 fn an_abort_at_any_step_ends_rolled_back() {
     let case = &by_hand();
     for steps in [0, 4, 12, 18, case.plan.steps.len()] {
-        let (fault, others, again) = (Fault::Nothing, Others::Abort(steps), None);
-        assert!(
-            Sweep {
-                case,
-                fault,
-                others,
-                again
-            }
-            .ends(End::RolledBack)
-                > 20
-        );
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Abort(steps));
+        assert!(sweep.ends(End::RolledBack) > 20);
     }
 }
 
@@ -499,14 +487,7 @@ fn end_with(case: &Arc<Case>, fault: Fault, what: &str) -> End {
 #[test]
 fn captured_hosts_end_migrated() {
     for case in &captured() {
-        let (fault, others, again) = (Fault::Nothing, Others::Commit, None);
-        Sweep {
-            case,
-            fault,
-            others,
-            again,
-        }
-        .ends(End::Committed);
+        Sweep::new(case, Fault::Nothing, Others::Commit).ends(End::Committed);
     }
 }
 
@@ -514,14 +495,7 @@ fn captured_hosts_end_migrated() {
 fn captured_hosts_end_rolled_back() {
     for case in &captured() {
         for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
-            let (others, again) = (Others::Nobody, None);
-            Sweep {
-                case,
-                fault,
-                others,
-                again,
-            }
-            .ends(End::RolledBack);
+            Sweep::new(case, fault, Others::Nobody).ends(End::RolledBack);
         }
     }
 }

@@ -92,35 +92,27 @@ fn case() -> Arc<Case> {
     Arc::new(case)
 }
 
-fn ends(fault: Fault, others: Others, again: Option<usize>, end: End) -> usize {
-    let _alone = alone();
-    let case = &case();
-    Sweep {
-        case,
-        fault,
-        others,
-        again,
-    }
-    .ends(end)
-}
-
 #[test]
 fn every_crash_with_a_package_ends_migrated() {
-    let schedules = ends(Fault::Nothing, Others::Commit, None, End::Committed);
+    let (_alone, case) = (alone(), case());
+    let schedules = Sweep::new(&case, Fault::Nothing, Others::Commit).ends(End::Committed);
     assert!(schedules > 250, "{schedules}");
 }
 
 #[test]
 fn an_abort_behind_the_package_ends_rolled_back() {
-    let schedules = ends(Fault::Nothing, Others::Abort(2), Some(200), End::RolledBack);
+    let (_alone, case) = (alone(), case());
+    let sweep = Sweep::new(&case, Fault::Nothing, Others::Abort(2)).again(200);
+    let schedules = sweep.ends(End::RolledBack);
     assert!(schedules > 150, "{schedules}");
 }
 
 /// The way back begins at a package of which dpkg has unpacked a part, or has run the script.
 #[test]
 fn every_crash_with_a_package_that_fails_ends_rolled_back() {
+    let (_alone, case) = (alone(), case());
     for fault in [Fault::UnpackingDies("containerd"), Fault::ScriptFails] {
-        let schedules = ends(fault, Others::Commit, None, End::RolledBack);
+        let schedules = Sweep::new(&case, fault, Others::Commit).ends(End::RolledBack);
         assert!(schedules > 100, "{schedules}");
     }
 }
