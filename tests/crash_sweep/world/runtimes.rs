@@ -1,0 +1,190 @@
+//! Two runtimes with images and pods, and the kubelet's own word.
+
+use std::collections::BTreeSet;
+
+use transship::{
+    api::request::Runtime,
+    plan::{
+        host_path::HostPath,
+        step::{ClearPods, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, StopPods},
+    },
+    runtime::{Carried, Health, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
+};
+
+use super::{Fault, World, moment};
+use crate::cases::unit_of;
+
+impl World {
+    /// What a runtime says of a request that has had its effect.
+    fn asked(&self) -> Result<(), RuntimeError> {
+        if self.step_fails() {
+            return Err(RuntimeError("it ended in another way".to_owned()));
+        }
+        Ok(())
+    }
+
+    fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        let state = self.state();
+        // Where images are meant, cri-dockerd's are behind the engine's own socket.
+        let unit = if of.socket.as_str().ends_with("/docker.sock") {
+            unit_of(Runtime::Dockershim)
+        } else {
+            unit_of(of.runtime)
+        };
+        if state.units.get(unit).is_some_and(|unit| !unit.active) {
+            return Err(RuntimeError(format!(
+                "{} does not answer on {}",
+                of.runtime, of.socket
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl Runtimes for World {
+    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError> {
+        self.answers(store)?;
+        Ok(self
+            .state()
+            .images
+            .get(&store.runtime)
+            .cloned()
+            .unwrap_or_default())
+    }
+
+    async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
+        self.answers(&step.from)?;
+        self.answers(&step.to)?;
+        self.effect();
+        if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
+            return Err(RuntimeError(format!(
+                "{name} is not in the store of {}",
+                step.from.runtime
+            )));
+        }
+        self.state()
+            .images
+            .entry(step.to.runtime)
+            .or_default()
+            .insert(name.to_owned());
+        moment().await;
+        self.asked()?;
+        Ok(Carried {
+            bytes: 7,
+            means: Means::Linked,
+        })
+    }
+
+    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError> {
+        self.answers(store)?;
+        for name in names {
+            self.effect();
+            self.state().images.entry(store.runtime).or_default().remove(name);
+        }
+        Ok(())
+    }
+
+    async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.answers(&rehearsal.cri)?;
+        self.effect();
+        self.state().rehearsing = true;
+        moment().await;
+        if self.fault == Fault::RehearsalFails {
+            return Err(RuntimeError("the sandbox got no address".to_owned()));
+        }
+        self.effect();
+        self.state().rehearsing = false;
+        self.asked()
+    }
+
+    async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.answers(&rehearsal.cri)?;
+        self.effect();
+        self.state().rehearsing = false;
+        Ok(())
+    }
+
+    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
+        self.answers(of)?;
+        self.effect();
+        {
+            let mut state = self.state();
+            if state.units[KUBELET_UNIT].active {
+                state
+                    .violations
+                    .push("pods were ended beside a running kubelet".to_owned());
+            }
+            state.pods.remove(&of.runtime);
+            if of.runtime == self.case.target() || what.share_an_engine() {
+                state.sandboxes.remove(&of.runtime);
+            }
+            if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
+                state.target_dead = true;
+                let unit = state.units.get_mut(&self.case.target_unit).unwrap();
+                (unit.active, unit.failed) = (false, true);
+            }
+        }
+        moment().await;
+        if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
+            return Err(RuntimeError("a container does not end".to_owned()));
+        }
+        self.asked()?;
+        Ok(Stopped::default())
+    }
+
+    async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
+        self.answers(&what.source)?;
+        self.effect();
+        {
+            let mut state = self.state();
+            if state.pods.contains(&what.source.runtime) {
+                state
+                    .violations
+                    .push("pods that run were taken away from their kubelet".to_owned());
+            }
+            state.sandboxes.remove(&what.source.runtime);
+        }
+        moment().await;
+        if self.fault == Fault::ClearPodsFails {
+            return Err(RuntimeError("a sandbox does not leave its network".to_owned()));
+        }
+        self.asked()?;
+        Ok(Stopped::default())
+    }
+
+    async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
+        self.answers(of)?;
+        self.asked()?;
+        Ok(Health {
+            version: "1".to_owned(),
+            ready: true,
+            network_ready: true,
+        })
+    }
+
+    async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
+        // What the program would print is in it; running it some thousand times proves nothing more.
+        let bytes = self.read(program).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
+        let says = text.find("containerd ").map(|at| text[at..].to_owned());
+        moment().await;
+        says.ok_or_else(|| RuntimeError(format!("{program} cannot be run")))
+    }
+
+    async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
+        let state = self.state();
+        let kubelet = &state.units[KUBELET_UNIT];
+        if !kubelet.active || kubelet.pid != main_pid {
+            return Err(RuntimeError(format!("no process {main_pid}")));
+        }
+        let target = self.kubelet_under_target(&state);
+        Ok(KubeletHealth {
+            healthy: !(target && self.fault == Fault::KubeletUnhealthy),
+            endpoint: if target {
+                self.case.target_endpoint()
+            } else {
+                self.case.source_endpoint()
+            },
+        })
+    }
+}
