@@ -123,6 +123,17 @@ fn a_sandbox_image_is_chosen_on_the_command_line() {
 }
 
 #[test]
+fn pods_that_nobody_drains_have_time_to_end() {
+    let captured = facts("debian12-kubeadm-1.23-captured");
+    let output = transship(&["node", "plan", "--keep-docker", "--facts", &captured]);
+    let page = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        page.contains("End the pods of dockershim (SIGTERM, at most 600 s)"),
+        "{page}"
+    );
+}
+
+#[test]
 fn a_plan_is_the_same_every_time() {
     let captured = facts("debian12-kubeadm-1.23-captured");
     let plan = || {

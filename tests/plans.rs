@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 use rstest::rstest;
 use transship::{
-    api::request::{CgroupDriverChoice, Runtime, Source, Transfer},
+    api::request::{CgroupDriverChoice, Drain, DrainMode, Runtime, Source, Transfer},
     edit::{flags, yaml},
     plan::{
         digest::Digest,
@@ -613,6 +613,39 @@ fn images_are_carried_as_asked() {
     assert_eq!(names(Transfer::None), ["registry.k8s.io/pause:3.6"]);
     assert_eq!(names(Transfer::InUse).len(), 3);
     assert_eq!(names(Transfer::All).len(), 4);
+}
+
+#[rstest]
+#[case::drained(DrainMode::Evict, -1, 20)]
+#[case::drained_in_its_own_time(DrainMode::Evict, 45, 20)]
+#[case::in_place(DrainMode::InPlace, -1, 600)]
+#[case::in_place_and_fast(DrainMode::InPlace, 5, 5)]
+#[case::in_place_and_slow(DrainMode::InPlace, 3600, 3600)]
+fn pods_that_nobody_has_ended_before_have_time_to_end(
+    #[case] mode: DrainMode,
+    #[case] grace_period: i64,
+    #[case] limit_secs: u32,
+) {
+    let drain = Drain {
+        mode,
+        grace_period,
+        ..Drain::default()
+    };
+    let request = Request {
+        drain,
+        ..fixtures::request()
+    };
+    let outcome = plan(&fixtures::named(LAB), &request);
+    let mut limits = outcome
+        .plan()
+        .unwrap()
+        .steps
+        .iter()
+        .filter_map(|step| match &step.does {
+            Step::StopPods(stop) => Some(stop.grace_limit_secs),
+            _ => None,
+        });
+    assert_eq!((limits.next(), limits.next()), (Some(limit_secs), None));
 }
 
 #[test]

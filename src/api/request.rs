@@ -169,7 +169,8 @@ pub struct Drain {
     /// How long to keep trying before the node is uncordoned and the migration says `DrainTimedOut` (`15m`).
     #[schemars(with = "String", regex(pattern = DURATION))]
     pub timeout: GoDuration,
-    /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`.
+    /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`. Under `InPlace` it is
+    /// the most that a pod gets, and -1 stands for ten minutes there: one that ends sooner has its own.
     #[schemars(range(min = -1, max = 2_592_000))]
     pub grace_period: i64,
     /// Evict pods with emptyDir volumes, whose data is lost.
@@ -197,8 +198,8 @@ pub enum DrainMode {
     #[default]
     Evict,
     /// They do not: they end with the source and start again on the same node under the target, their volumes as
-    /// they were. Nothing is evicted, so no PodDisruptionBudget is asked. Chosen without being asked for where there
-    /// is no other node to go to.
+    /// they were. Nothing is evicted, so no PodDisruptionBudget is asked, and no preStop hook is run. Chosen without being
+    /// asked for where there is no other node to go to.
     InPlace,
 }
 

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::output::Format;
 use crate::{
     api::request::{
-        ArchiveSource, CgroupDriverChoice, Images, PackageSource, Preflight, Rollback, Runtime, Source,
-        Target,
+        ArchiveSource, CgroupDriverChoice, Drain, DrainMode, Images, PackageSource, Preflight, Rollback,
+        Runtime, Source, Target,
     },
     cli,
     host::files::Files,
@@ -99,6 +99,11 @@ impl Wish {
                 sandbox_image: self.sandbox_image,
                 keep_source: self.keep_docker,
                 cgroup_driver: CgroupDriverChoice::Auto,
+            },
+            // Nobody drains here. Where a person did, what is left has its own time all the same.
+            drain: Drain {
+                mode: DrainMode::InPlace,
+                ..Drain::default()
             },
             images: Images::default(),
             preflight: Preflight { allow: self.allow },

@@ -17,13 +17,17 @@ use super::{
         Side, Step, StopPods,
     },
 };
+use crate::api::request::{Drain, DrainMode};
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
 
-/// Longest grace period of a pod. The node has been drained: what is left are DaemonSets' pods and static pods, and
+/// Longest grace period of a pod on a node that was drained: what is left are DaemonSets' pods and static pods, and
 /// the node must be back before the controller manager calls it lost (40 s).
 const GRACE_LIMIT_SECS: u32 = 20;
+/// The same where the pods stay, unless `drain.gracePeriod` says otherwise: nobody has ended them before, and what a
+/// database has not written when it is killed is worse than a node that is away for longer.
+const GRACE_LIMIT_IN_PLACE_SECS: u32 = 600;
 const RUNTIME_WITHIN_SECS: u32 = 60;
 const KUBELET_WITHIN_SECS: u32 = 120;
 /// Where the API server comes back with the kubelet: etcd first, which a slow disk delays.
@@ -101,7 +105,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     steps.push(Step::StopPods(StopPods {
         source: view.source.cri.clone(),
         target: view.target.cri.clone(),
-        grace_limit_secs: GRACE_LIMIT_SECS,
+        grace_limit_secs: grace_limit_secs(&view.request.drain),
         cni_bin_dirs: cni_bin_dirs(view)?,
         cni_cache_dir: path(&view.source.network.cache_dir)?,
         engine: over_docker(view.source.runtime).then(|| view.source.images.socket.clone()),
@@ -131,6 +135,14 @@ fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         want: None,
     }));
     Ok(steps)
+}
+
+fn grace_limit_secs(drain: &Drain) -> u32 {
+    match drain.mode {
+        DrainMode::Evict => GRACE_LIMIT_SECS,
+        // A negative one stands for the pod's own.
+        DrainMode::InPlace => u32::try_from(drain.grace_period).unwrap_or(GRACE_LIMIT_IN_PLACE_SECS),
+    }
 }
 
 fn cni_bin_dirs(view: &View<'_>) -> Result<Vec<HostPath>, Finding> {

@@ -13,7 +13,7 @@ use super::{
     kubelet_settings::Settings,
 };
 use crate::{
-    api::request::{Images, Preflight, Rollback, Target},
+    api::request::{Drain, Images, Preflight, Rollback, Target},
     edit::daemon_json,
 };
 
@@ -24,6 +24,8 @@ pub struct Request {
     pub migration: String,
     /// The runtime to move to.
     pub target: Target,
+    /// How the pods leave the node before the switch; who only looks at the host does not drain it.
+    pub drain: Drain,
     /// Which images are carried.
     pub images: Images,
     /// Which findings are accepted.

@@ -225,7 +225,7 @@ pub struct StopPods {
     pub source: Endpoint,
     /// Whose pods end backwards.
     pub target: Endpoint,
-    /// Longest grace period in seconds; a pod's own may be shorter.
+    /// Longest grace period in seconds, forwards and backwards; a pod's own may be shorter.
     pub grace_limit_secs: u32,
     /// Directories with CNI plugins, for the CNI DEL of sandboxes whose server is gone.
     pub cni_bin_dirs: Vec<HostPath>,

@@ -7,7 +7,7 @@
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
-//! preStop hooks are the kubelet's; it is stopped, and pods that were drained have had theirs.
+//! preStop hooks are the kubelet's; it is stopped, and only pods that were drained have had theirs.
 
 pub mod checkpoint;
 pub mod dockershim;
@@ -29,6 +29,9 @@ use crate::api::request::Runtime;
 
 /// Annotation of the kubelet on each container: its pod's grace period in seconds (`kuberuntime/labels.go`).
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+/// Grace period, in seconds, of a pod whose own is not known: that of one that names none
+/// (`DefaultTerminationGracePeriodSeconds` in k8s.io/api's `core/v1`).
+const UNKNOWN_GRACE_SECS: u32 = 30;
 /// How many pods, and how many containers of one pod, end at the same time. A kubelet runs 110 pods by default.
 const AT_ONCE: usize = 128;
 /// How long what was told to go may still be listed.
@@ -151,8 +154,8 @@ pub trait Server {
 
 /// Seconds that a container gets: its pod's own period, cut to the limit.
 fn grace(own: Option<&String>, limit_secs: u32) -> u32 {
-    own.and_then(|own| own.parse().ok())
-        .map_or(limit_secs, |own: u32| own.min(limit_secs))
+    let own = own.and_then(|own| own.parse().ok());
+    own.unwrap_or(UNKNOWN_GRACE_SECS).min(limit_secs)
 }
 
 /// Ends the pods of a server, wave by wave, until nothing is left to end: a container may have been about to start
@@ -337,6 +340,21 @@ mod tests {
             );
         }
         assert!(Wave::ApiServer < Wave::Etcd);
+    }
+
+    #[test]
+    fn a_pod_gets_its_own_grace_period_up_to_the_limit_and_kubernetes_own_where_nobody_knows_it() {
+        for (own, limit_secs, secs) in [
+            (Some("45"), 600, 45),
+            (Some("45"), 20, 20),
+            (Some("3600"), 600, 600),
+            (None, 600, 30),
+            (Some("-1"), 600, 30),
+            (None, 0, 0),
+        ] {
+            let own = own.map(str::to_owned);
+            assert_eq!(grace(own.as_ref(), limit_secs), secs, "{own:?} {limit_secs}");
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use transship::{
     api::request::{
-        ArchiveSource, CgroupDriverChoice, Images, PackageSource, Preflight, Rollback, Runtime, Source,
-        Target,
+        ArchiveSource, CgroupDriverChoice, Drain, Images, PackageSource, Preflight, Rollback, Runtime,
+        Source, Target,
     },
     plan::{facts::Facts, planner::Request},
 };
@@ -96,6 +96,7 @@ pub(crate) fn to(runtime: Runtime) -> Request {
             keep_source: false,
             cgroup_driver: CgroupDriverChoice::Auto,
         },
+        drain: Drain::default(),
         images: Images::default(),
         preflight: Preflight::default(),
         rollback: Rollback::default(),

@@ -153,6 +153,7 @@ impl Host for PodHost {
         let request = Request {
             migration: run.to_owned(),
             target: spec.target.clone(),
+            drain: spec.drain.clone(),
             images: spec.images.clone(),
             preflight: spec.preflight.clone(),
             rollback: spec.rollback.clone(),

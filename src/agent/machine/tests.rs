@@ -299,6 +299,18 @@ fn with_nowhere_to_go_nothing_is_cordoned_or_evicted() {
 #[rstest]
 #[case::stays(json!({}), &["NoOtherNode"])]
 #[case::never(json!({ "restartPolicy": "Never" }), &["PodsEndInPlace", "NoOtherNode"])]
+#[case::pre_stop(
+    json!({ "containers": [{ "name": "c", "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } } }] }),
+    &["PreStopSkipped", "NoOtherNode"]
+)]
+#[case::of_a_sidecar(
+    json!({ "initContainers": [{ "name": "s", "lifecycle": { "preStop": { "exec": { "command": ["/stop"] } } } }] }),
+    &["PreStopSkipped", "NoOtherNode"]
+)]
+#[case::post_start(
+    json!({ "containers": [{ "name": "c", "lifecycle": { "postStart": { "exec": { "command": ["/go"] } } } }] }),
+    &["NoOtherNode"]
+)]
 fn pods_that_stay_are_told_apart(#[case] more: serde_json::Value, #[case] expected: &[&str]) {
     let mut world = World::new("Plan", NodePhase::Preflight, None);
     in_place(&mut world);

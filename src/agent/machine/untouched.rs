@@ -18,7 +18,7 @@ use crate::{
     plan::{
         finding::{Finding, Severity},
         findings::{
-            drain::{NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_TO_EVICT},
+            drain::{NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_TO_EVICT, PRE_STOP_SKIPPED},
             soften,
         },
         planner::{Outcome, Verdict},
@@ -248,12 +248,11 @@ fn about_staying(seen: &Seen<'_>) -> Vec<Finding> {
             "Nothing to do. To have the pods move away instead, add a node before the migration starts.",
         ));
     }
-    let lost: Vec<String> = seen
-        .pods
-        .iter()
-        .filter(|pod| !is_finished(pod) && never_restarts(pod))
-        .map(name)
-        .collect();
+    let named = |which: fn(&Pod) -> bool| -> Vec<String> {
+        let those = seen.pods.iter().filter(|pod| !is_finished(pod) && which(pod));
+        those.map(name).collect()
+    };
+    let lost = named(never_restarts);
     if !lost.is_empty() {
         findings.push(PODS_END_IN_PLACE.found(
             format!(
@@ -263,6 +262,19 @@ fn about_staying(seen: &Seen<'_>) -> Vec<Finding> {
             ),
             "Wait until they have finished; a Job makes a new pod for its own, nobody does for one without a \
              controller.",
+        ));
+    }
+    let hooked = named(has_pre_stop);
+    if !hooked.is_empty() {
+        findings.push(PRE_STOP_SKIPPED.found(
+            format!(
+                "{} pods have a preStop hook, which is not run: they get their stop signal at once, and their grace \
+                 period: {}",
+                hooked.len(),
+                list(&hooked)
+            ),
+            "Do by hand before the switch what the hooks are for; where there is another node, `drain.mode: Evict` runs \
+             them.",
         ));
     }
     findings
@@ -276,6 +288,17 @@ fn is_finished(pod: &Pod) -> bool {
 fn never_restarts(pod: &Pod) -> bool {
     let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
     policy == Some("Never")
+}
+
+/// Whether one of its containers has a preStop hook; an init container has one where it runs beside the others.
+fn has_pre_stop(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| {
+        let beside = spec.init_containers.iter().flatten();
+        spec.containers.iter().chain(beside)
+    });
+    containers
+        .filter_map(|container| container.lifecycle.as_ref())
+        .any(|lifecycle| lifecycle.pre_stop.is_some())
 }
 
 /// What a drain would do.

@@ -21,5 +21,17 @@ pub const PODS_END_IN_PLACE: Code = Code::warn(
     "Pods that stay on the node (`drain.mode: InPlace`) have restartPolicy Never: they fail with the switch",
 );
 
+/// Pods whose hooks a switch without a drain leaves out.
+pub const PRE_STOP_SKIPPED: Code = Code::warn(
+    "PreStopSkipped",
+    "Pods that stay on the node (`drain.mode: InPlace`) have a preStop hook, which nobody runs: the kubelet is stopped when they end",
+);
+
 /// All codes of this module.
-pub const CODES: &[Code] = &[PODS_BLOCK_DRAIN, PODS_TO_EVICT, NO_OTHER_NODE, PODS_END_IN_PLACE];
+pub const CODES: &[Code] = &[
+    PODS_BLOCK_DRAIN,
+    PODS_TO_EVICT,
+    NO_OTHER_NODE,
+    PODS_END_IN_PLACE,
+    PRE_STOP_SKIPPED,
+];
