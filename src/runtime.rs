@@ -21,9 +21,10 @@ pub mod pods;
 pub mod program;
 pub use crate::plan::reference;
 pub mod rehearsal;
+mod restore;
 pub mod transfer;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -106,16 +107,25 @@ impl std::fmt::Display for Means {
     }
 }
 
+/// Names of images, each with the id of its image. Stores that call an image by different digests (of its
+/// configuration, of its manifest) have different ids for the same one.
+pub type Images = BTreeMap<String, String>;
+
 /// What a step asks of the runtimes of a host. Implemented by the real clients and, in
 /// tests, by a state machine. Every verb has a deadline and is idempotent.
 #[allow(async_fn_in_trait, reason = "used on one thread, by static dispatch")]
 pub trait Runtimes {
-    /// Names of all images in a store, as full references.
-    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError>;
+    /// The names of all images in a store, as full references, each with the id of its image.
+    async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError>;
     /// Brings an image from one store into another under the same name.
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError>;
-    /// Removes names from a store, and what a carry that was interrupted left; a name that is not there is removed.
-    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError>;
+    /// Gives names in a store back to the images of these ids, those without an id to none, and removes what a carry
+    /// that was interrupted left.
+    async fn restore_images(
+        &self,
+        store: &Endpoint,
+        before: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), RuntimeError>;
     /// Runs a sandbox and removes it, with whatever an earlier rehearsal left.
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
     /// Removes what a rehearsal that was interrupted left.

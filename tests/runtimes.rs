@@ -82,6 +82,17 @@ fn into_containerd(layers: Layers) -> ImagesStep {
     }
 }
 
+fn into_docker() -> ImagesStep {
+    ImagesStep {
+        from: containerd_endpoint(),
+        to: Endpoint {
+            runtime: Runtime::CriDockerd,
+            ..docker_endpoint()
+        },
+        ..into_containerd(Layers::Streamed { why: String::new() })
+    }
+}
+
 impl Host {
     fn new(set: impl FnOnce(&mut Engine)) -> Self {
         // On the file system of the sources: programs are linked, not copied. One that is just written cannot be
@@ -176,11 +187,22 @@ impl Host {
     }
 
     async fn remove(&self, store: &Endpoint, name: &str) {
-        self.runtimes
-            .remove_images(store, &[name.to_owned()])
-            .await
-            .unwrap();
+        self.restore(store, name, None).await;
     }
+
+    async fn restore(&self, store: &Endpoint, name: &str, before: Option<&str>) {
+        let before = [(name.to_owned(), before.map(str::to_owned))];
+        self.runtimes.restore_images(store, &before.into()).await.unwrap();
+    }
+
+    async fn images(&self, store: &Endpoint) -> Vec<(String, String)> {
+        let images = self.runtimes.images(store).await.unwrap();
+        images.into_iter().collect()
+    }
+}
+
+fn named(name: &str, id: &str) -> (String, String) {
+    (name.to_owned(), id.to_owned())
 }
 
 fn bin_dirs() -> Vec<HostPath> {
@@ -222,8 +244,7 @@ async fn an_image_is_streamed_and_can_be_removed_again() {
             .len(),
         bytes
     );
-    let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP]);
+    assert_eq!(host.images(&containerd_endpoint()).await, [named(APP, APP_ID)]);
     for _ in 0..2 {
         host.remove(&containerd_endpoint(), APP).await;
         assert_eq!(
@@ -243,16 +264,46 @@ async fn a_name_that_was_there_before_stays() {
     host.write("images", &format!("docker.io/library/other:1 {APP_ID}\n"));
     host.carry(APP).await.unwrap();
     host.remove(&containerd_endpoint(), APP).await;
-    let names = host.runtimes.image_names(&containerd_endpoint()).await.unwrap();
     assert_eq!(
-        names.into_iter().collect::<Vec<_>>(),
-        ["docker.io/library/other:1"]
+        host.images(&containerd_endpoint()).await,
+        [named("docker.io/library/other:1", APP_ID)]
     );
     assert!(
         host.containerd
             .records()
             .contains(&(APP_ID.to_owned(), APP_ID.to_owned()))
     );
+}
+
+#[tokio::test]
+async fn a_tag_that_was_moved_is_carried_and_given_back_to_the_image_that_had_it() {
+    const OLD: &str = "sha256:00d1";
+    let host = Host::new(|engine| {
+        engine.image_id = APP_ID.to_owned();
+        engine.archive = archive_of(&format!("{APP} {APP_ID}"), 1);
+    });
+    host.write("images", &format!("{APP} {OLD}\n"));
+    let containerd = containerd_endpoint();
+    host.carry(APP).await.unwrap();
+    assert_eq!(host.images(&containerd).await, [named(APP, APP_ID)]);
+    for _ in 0..2 {
+        host.restore(&containerd, APP, Some(OLD)).await;
+        assert_eq!(host.containerd.records(), [named(OLD, OLD), named(APP, OLD)]);
+    }
+
+    // The other way round.
+    let host = Host::new(|engine| engine.loaded.lock().unwrap().push(named(APP, OLD)));
+    host.write("images", &format!("{APP} {APP_ID}\n"));
+    let step = into_docker();
+    host.runtimes.carry_image(&step, APP).await.unwrap();
+    assert_eq!(host.images(&step.to).await, [named(APP, APP_ID)]);
+    for _ in 0..2 {
+        host.restore(&step.to, APP, Some(OLD)).await;
+        assert_eq!(*host.engine.loaded.lock().unwrap(), [named(APP, OLD)]);
+    }
+    // Somebody has removed what had the name: it stays where it is.
+    host.restore(&step.to, APP, Some("sha256:gone")).await;
+    assert_eq!(*host.engine.loaded.lock().unwrap(), [named(APP, OLD)]);
 }
 
 #[tokio::test]
@@ -315,21 +366,13 @@ async fn an_image_goes_into_docker_and_only_its_name_goes_again() {
     host.write("images", &format!("{APP} {APP_ID}\n"));
     let other = ("docker.io/library/other:1".to_owned(), APP_ID.to_owned());
     host.engine.loaded.lock().unwrap().push(other.clone());
-    let step = ImagesStep {
-        from: containerd_endpoint(),
-        to: Endpoint {
-            runtime: Runtime::CriDockerd,
-            ..docker_endpoint()
-        },
-        ..into_containerd(Layers::Streamed { why: String::new() })
-    };
+    let step = into_docker();
     let carried = host.runtimes.carry_image(&step, APP).await.unwrap();
     assert_eq!(
         (carried.bytes, carried.means),
         (300_000, Means::Streamed { instead: None })
     );
-    let names = host.runtimes.image_names(&step.to).await.unwrap();
-    assert_eq!(names.into_iter().collect::<Vec<_>>(), [APP, &other.0]);
+    assert_eq!(host.images(&step.to).await, [named(APP, APP_ID), other.clone()]);
     for _ in 0..2 {
         host.remove(&step.to, APP).await;
         assert_eq!(*host.engine.loaded.lock().unwrap(), std::slice::from_ref(&other));

@@ -1,7 +1,7 @@
 //! The journal: the append-only write-ahead log of a plan being carried out. One JSON object per line, synced
 //! before the change that it announces. A torn last line never happened.
 
-use std::{collections::BTreeSet, io};
+use std::{collections::BTreeMap, io};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -139,8 +139,8 @@ pub enum Saved {
     },
     /// Images.
     Images {
-        /// Those of the step's names that the target's store already had.
-        present: BTreeSet<String>,
+        /// The step's names, each with the id of the image in the target's store that had it.
+        before: BTreeMap<String, Option<String>>,
     },
 }
 

@@ -174,9 +174,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 unit::undo(self.files, self.systemd, step, *active, boot).await
             }
             (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await,
-            (Step::Images(step), Saved::Images { present }) => {
-                images::undo(self.runtimes, step, present).await
-            }
+            (Step::Images(step), Saved::Images { before }) => images::undo(self.runtimes, step, before).await,
             (Step::Rehearse(rehearsal), Saved::Nothing) => Ok(self.runtimes.end_rehearsal(rehearsal).await?),
             (Step::StopPods(step), Saved::Nothing) => {
                 let stopped = self.runtimes.stop_pods(&step.target, step).await?;

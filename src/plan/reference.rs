@@ -34,6 +34,11 @@ pub fn full(name: &str) -> String {
     }
 }
 
+/// Repository and tag of a full reference with a tag.
+pub fn repository_and_tag(full: &str) -> (&str, &str) {
+    full.rsplit_once(':').unwrap_or((full, "latest"))
+}
+
 /// The full references among what a runtime lists; Docker lists `<none>` for what is missing.
 pub fn named<'a>(listed: impl IntoIterator<Item = &'a String>) -> impl Iterator<Item = String> {
     listed

@@ -169,7 +169,7 @@ pub struct Endpoint {
     pub socket: HostPath,
 }
 
-/// Bring images into the target's store; those that are there already are left as they are.
+/// Bring images into the target's store; a name that stands for the same image there already is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ImagesStep {

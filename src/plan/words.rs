@@ -71,7 +71,7 @@ pub fn sentence(step: &Step) -> String {
                 Layers::Streamed { why } => format!("streamed, because {why}"),
             };
             format!(
-                "Carry {count} image{} from {} to {} ({how}); those that are there already are left",
+                "Carry {count} image{} from {} to {} ({how}); those that are there already, and the same, are left",
                 if count == 1 { "" } else { "s" },
                 images.from.runtime,
                 images.to.runtime

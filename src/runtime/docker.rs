@@ -10,14 +10,14 @@ use bollard::{
     },
     query_parameters::{
         ImportImageOptions, ListContainersOptions, ListImagesOptions, RemoveContainerOptions,
-        RemoveImageOptions, StopContainerOptions,
+        RemoveImageOptions, StopContainerOptions, TagImageOptions,
     },
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::time::timeout;
 
-use super::RuntimeError;
+use super::{RuntimeError, reference};
 
 /// How long a request may take; ending a container has its grace period on top.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -173,6 +173,21 @@ impl Engine {
             Ok(())
         };
         self.ask("load an image", within, loading).await
+    }
+
+    /// Gives an image a name with a tag, which is taken from any other image that has it.
+    ///
+    /// # Errors
+    /// When it does not have it.
+    pub async fn tag(&self, id: &str, name: &str) -> Result<(), RuntimeError> {
+        let (repo, tag) = reference::repository_and_tag(name);
+        let options = TagImageOptions {
+            repo: Some(repo.to_owned()),
+            tag: Some(tag.to_owned()),
+        };
+        let verb = format!("name an image {name}");
+        self.ask(&verb, WITHIN, self.client.tag_image(id, Some(options)))
+            .await
     }
 
     /// Removes a name, and the image when that was the last one. One that is not there is removed.

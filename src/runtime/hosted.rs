@@ -1,16 +1,16 @@
 //! The runtimes of this host: [`Runtimes`] by the real clients.
 
-use std::{collections::BTreeSet, ffi::OsString, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
 use super::{
-    Carried, Health, KubeletHealth, RuntimeError, Runtimes, Stopped,
+    Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped,
     cni_del::Network,
     containerd::Containerd,
     cri::Cri,
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, dockershim, over_cri},
-    program, reference, rehearsal, transfer,
+    program, reference, rehearsal, restore, transfer,
 };
 use crate::{
     api::request::Runtime,
@@ -132,27 +132,28 @@ impl HostRuntimes {
 }
 
 impl Runtimes for HostRuntimes {
-    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError> {
-        let names: Vec<(Vec<String>, Vec<String>)> = match self.store(store, None).await? {
+    async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
+        let listed: Vec<(Vec<String>, String)> = match self.store(store, None).await? {
             Store::Docker(engine) => {
-                let images = engine.images().await?;
+                let images = engine.images().await?.into_iter();
                 images
-                    .into_iter()
-                    .map(|image| (image.repo_tags, image.repo_digests))
+                    .map(|image| ([image.repo_tags, image.repo_digests].concat(), image.id))
                     .collect()
             }
             Store::Containerd(transfer::Store { cri, .. }) | Store::Other(cri) => {
-                let images = cri.images().await?;
+                let images = cri.images().await?.into_iter();
                 images
-                    .into_iter()
-                    .map(|image| (image.repo_tags, image.repo_digests))
+                    .map(|image| ([image.repo_tags, image.repo_digests].concat(), image.id))
                     .collect()
             }
         };
-        Ok(names
-            .iter()
-            .flat_map(|(tags, digests)| reference::named(tags.iter().chain(digests)))
-            .collect())
+        let named = |(names, id): &(Vec<String>, String)| {
+            let id = id.clone();
+            reference::named(names)
+                .map(move |name| (name, id.clone()))
+                .collect::<Vec<_>>()
+        };
+        Ok(listed.iter().flat_map(named).collect())
     }
 
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
@@ -175,15 +176,14 @@ impl Runtimes for HostRuntimes {
         }
     }
 
-    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError> {
+    async fn restore_images(
+        &self,
+        store: &Endpoint,
+        before: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), RuntimeError> {
         match self.store(store, None).await? {
-            Store::Containerd(containerd) => transfer::remove(&containerd, names).await,
-            Store::Docker(engine) => {
-                for name in names {
-                    engine.remove_name(name).await?;
-                }
-                Ok(())
-            }
+            Store::Containerd(containerd) => restore::in_containerd(&containerd, before).await,
+            Store::Docker(engine) => restore::in_docker(&engine, before).await,
             Store::Other(_) => Err(RuntimeError(format!(
                 "images are never removed from the store of {}",
                 store.runtime

@@ -6,6 +6,7 @@
 use std::{ffi::OsString, io, process::ExitStatus, process::Stdio, time::Duration};
 
 use bytes::Bytes;
+use containerd_client::types::Descriptor;
 use futures::{Stream, StreamExt as _, stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -33,6 +34,12 @@ const POLL: Duration = Duration::from_millis(20);
 /// Bytes that are read at once.
 const CHUNK: usize = 1 << 16;
 
+/// Of an image that is there already.
+const NAMED: Carried = Carried {
+    bytes: 0,
+    means: Means::Named,
+};
+
 /// containerd, by its CRI, its own API, and its client `ctr`, which knows the archives of images.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -57,14 +64,17 @@ pub async fn into_containerd(
     name: &str,
 ) -> Result<Carried, RuntimeError> {
     let wanted = from.image_id(name).await?;
+    // Docker Engine on containerd's image store calls an image by the digest of its manifest.
+    let is_wanted = |target: Descriptor| target.digest == wanted;
+    if to.api.target(name).await?.is_some_and(is_wanted) {
+        return Ok(NAMED);
+    }
+    keep_replaced(to, name, &wanted).await?;
     // The CRI plugin keeps every image under its id too.
     if let Some(target) = to.api.target(&wanted).await? {
         to.api.name(name, target).await?;
         proven(to, name, &wanted, "").await?;
-        return Ok(Carried {
-            bytes: 0,
-            means: Means::Named,
-        });
+        return Ok(NAMED);
     }
     let mut instead = None;
     if let Layers::Linked { data_root } = layers {
@@ -90,6 +100,17 @@ pub async fn into_containerd(
         bytes,
         means: Means::Streamed { instead },
     })
+}
+
+/// Keeps the image that is about to lose its name under its id, as the CRI plugin keeps those that it pulls: the way
+/// back gives the name to it again, and until then nothing of it may be collected.
+async fn keep_replaced(to: &Store, name: &str, wanted: &str) -> Result<(), RuntimeError> {
+    let there = to.cri.image(name).await?.filter(|there| there.id != wanted);
+    let Some(there) = there else { return Ok(()) };
+    match to.api.target(name).await? {
+        Some(target) => to.api.name(&there.id, target).await,
+        None => Ok(()),
+    }
 }
 
 async fn import(from: &Engine, to: &Store, name: &str, wanted: &str) -> Result<u64, RuntimeError> {
@@ -141,6 +162,16 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     let wanted = image
         .ok_or_else(|| say("containerd's CRI does not know it".to_owned()))?
         .id;
+    let target = from.api.target(name).await?;
+    let is_it = |id: &str| id == wanted || target.as_ref().is_some_and(|target| target.digest == id);
+    if to
+        .image(name)
+        .await?
+        .and_then(|image| image.id)
+        .is_some_and(|id| is_it(&id))
+    {
+        return Ok(NAMED);
+    }
     let mut export = ctr_images(from);
     export.args(["export", "-", name]);
     let mut child = export
@@ -173,8 +204,7 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
         .await?
         .ok_or_else(|| say("the engine does not know it by this name afterwards".to_owned()))?;
     let id = found.id.unwrap_or_default();
-    let target = from.api.target(name).await?;
-    if id != wanted && target.is_none_or(|target| target.digest != id) {
+    if !is_it(&id) {
         return Err(say(format!("Docker knows it as {id}, containerd as {wanted}")));
     }
     Ok(Carried {
@@ -186,34 +216,8 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     })
 }
 
-/// Removes names from containerd's store, the records under the images' ids that the CRI plugin adds, when no name is
-/// left that needs them, and what a link that was interrupted left.
-///
-/// CRI's own `RemoveImage` would not do: it removes every name of the image, those that were there before too.
-///
-/// # Errors
-/// When a name is still there.
-pub async fn remove(from: &Store, names: &[String]) -> Result<(), RuntimeError> {
-    for name in names {
-        // One that the CRI refuses to know, for it is of another platform, has a name all the same.
-        let known = from.cri.image(name).await?;
-        from.api.remove_name(name).await?;
-        if noticed(&from.cri, name, |id| id.is_none()).await?.is_some() {
-            return Err(RuntimeError(format!(
-                "image {name} is still in containerd's store"
-            )));
-        }
-        let Some(known) = known else { continue };
-        let unnamed = from.cri.image(&known.id).await?;
-        if unnamed.is_some_and(|image| image.repo_tags.is_empty() && image.repo_digests.is_empty()) {
-            from.api.remove_name(&known.id).await?;
-        }
-    }
-    from.api.end_lease().await
-}
-
 /// The id under which the CRI knows a name, as soon as it is as expected or the time is up.
-async fn noticed(
+pub(super) async fn noticed(
     cri: &Cri,
     name: &str,
     expected: impl Fn(Option<&str>) -> bool,

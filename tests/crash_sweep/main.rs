@@ -50,7 +50,7 @@ use transship::{
 
 use cases::Case;
 use disk::Left;
-use world::{Fault, Moment, Tree, World};
+use world::{Fault, Moment, Tree, World, stores};
 
 /// What the others do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -256,12 +256,13 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
             );
         }
     }
-    let carried = state.images[&case.target()].len();
+    let (source, before) = stores(case);
+    let images = &state.images[&case.target()];
     match end {
-        End::Committed => assert_eq!(carried, case.images.len(), "{schedule}: images"),
+        End::Committed => assert_eq!(*images, source, "{schedule}: images"),
         // A target that does not answer keeps its images; that is journalled.
         End::RolledBack if world.fault == Fault::TargetDies => {}
-        End::RolledBack => assert_eq!(carried, case.images.len().min(1), "{schedule}: images"),
+        End::RolledBack => assert_eq!(*images, before, "{schedule}: images"),
     }
 }
 

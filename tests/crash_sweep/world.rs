@@ -24,6 +24,7 @@ use transship::{
         host_path::HostPath,
         step::{HOLD_FILE, KUBELET_UNIT},
     },
+    runtime::Images,
 };
 
 use crate::{
@@ -84,7 +85,7 @@ pub struct State {
     pub units: BTreeMap<String, FakeUnit>,
     /// Unit files as systemd last read them.
     pub loaded: Arc<Bytes>,
-    pub images: BTreeMap<Runtime, BTreeSet<String>>,
+    pub images: BTreeMap<Runtime, Images>,
     /// Runtimes with containers of pods that run.
     pub pods: BTreeSet<Runtime>,
     /// Runtimes with sandboxes of pods.
@@ -163,6 +164,20 @@ fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
 }
 
+/// The images of source and target at the beginning: the target has one, and under another's name an older one.
+pub fn stores(case: &Case) -> (Images, Images) {
+    let image = |age: &str, name: &String| (name.clone(), format!("{age} {name}"));
+    let source = case.images.iter().map(|name| image("new", name)).collect();
+    let mut target: Images = case
+        .images
+        .iter()
+        .take(1)
+        .map(|name| image("new", name))
+        .collect();
+    target.extend(case.images.iter().skip(1).take(1).map(|name| image("old", name)));
+    (source, target)
+}
+
 impl World {
     pub fn new(case: &Arc<Case>, fault: Fault) -> Arc<Self> {
         // In memory where there is such a place in which programs can run: the sweep syncs some million times.
@@ -205,12 +220,9 @@ impl World {
                     world.start_now(&mut state, name);
                 }
             }
-            state
-                .images
-                .insert(case.source(), case.images.iter().cloned().collect());
-            state
-                .images
-                .insert(case.target(), case.images.iter().take(1).cloned().collect());
+            let (source, target) = stores(case);
+            state.images.insert(case.source(), source);
+            state.images.insert(case.target(), target);
             state.pods.insert(case.source());
             state.sandboxes.insert(case.source());
         }

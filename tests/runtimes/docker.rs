@@ -17,6 +17,9 @@ use futures::stream;
 use serde_json::{Value, json};
 use tokio::net::UnixListener;
 
+/// The name of an image without one.
+const NONE: &str = "<none>:<none>";
+
 /// How the archive of an image is streamed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Archive {
@@ -63,7 +66,7 @@ impl Engine {
             )
             .route("/images/json", get(images))
             .route("/images/load", post(load))
-            .route("/images/{*rest}", get(image).delete(untag))
+            .route("/images/{*rest}", get(image).delete(untag).post(tag))
             .route("/containers/json", get(list))
             .route("/containers/{id}/json", get(inspect))
             .route("/containers/{id}/stop", post(stop))
@@ -94,8 +97,12 @@ async fn image(State(engine): State<Engine>, UrlPath(rest): UrlPath<String>) -> 
     if rest.ends_with("/json") {
         let loaded = engine.loaded.lock().unwrap();
         let name = rest.trim_end_matches("/json");
-        if let Some((_, id)) = loaded.iter().find(|(one, _)| one == name) {
-            return json!({"Id": id, "Size": 300_000}).to_string().into_response();
+        if let Some((_, id)) = loaded.iter().find(|(one, id)| one == name || id == name) {
+            let names = loaded.iter().filter(|(one, of)| of == id && one != NONE);
+            let names: Vec<&String> = names.map(|(one, _)| one).collect();
+            return json!({"Id": id, "RepoTags": names, "Size": 300_000})
+                .to_string()
+                .into_response();
         }
         return match engine.image_id.as_str() {
             "" => (
@@ -121,12 +128,29 @@ async fn load(State(engine): State<Engine>, archive: Bytes) -> Response {
     let Some((name, id)) = first.split_once(' ') else {
         return StatusCode::BAD_REQUEST.into_response();
     };
-    engine
-        .loaded
-        .lock()
-        .unwrap()
-        .push((name.to_owned(), id.to_owned()));
+    move_name(&mut engine.loaded.lock().unwrap(), name, id);
     json!({"stream": "Loaded image"}).to_string().into_response()
+}
+
+/// An image that has lost its last name stays.
+fn move_name(loaded: &mut Vec<(String, String)>, name: &str, id: &str) {
+    for (one, _) in loaded.iter_mut().filter(|(one, _)| one == name) {
+        NONE.clone_into(one);
+    }
+    loaded.retain(|(one, of)| one != NONE || of != id);
+    loaded.push((name.to_owned(), id.to_owned()));
+}
+
+async fn tag(
+    State(engine): State<Engine>,
+    UrlPath(rest): UrlPath<String>,
+    RawQuery(query): RawQuery,
+) -> StatusCode {
+    let id = rest.trim_end_matches("/tag");
+    let part = |name| parameter(query.clone(), name).unwrap();
+    let name = format!("{}:{}", part("repo"), part("tag"));
+    move_name(&mut engine.loaded.lock().unwrap(), &name, id);
+    StatusCode::CREATED
 }
 
 async fn images(State(engine): State<Engine>) -> String {
@@ -143,7 +167,7 @@ async fn images(State(engine): State<Engine>) -> String {
 async fn untag(State(engine): State<Engine>, UrlPath(name): UrlPath<String>) -> Response {
     let mut loaded = engine.loaded.lock().unwrap();
     let before = loaded.len();
-    loaded.retain(|(one, _)| *one != name);
+    loaded.retain(|(one, id)| *one != name && *id != name);
     if loaded.len() == before {
         return (
             StatusCode::NOT_FOUND,

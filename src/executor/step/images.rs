@@ -1,14 +1,17 @@
 //! `Images`: bring images into the target's store.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{Notes, Saved, StepError};
 use crate::{plan::step::ImagesStep, runtime::Runtimes};
 
 pub(super) async fn save(runtimes: &impl Runtimes, step: &ImagesStep) -> Result<Saved, StepError> {
-    let mut present = runtimes.image_names(&step.to).await?;
-    present.retain(|name| step.names.contains(name));
-    Ok(Saved::Images { present })
+    let there = runtimes.images(&step.to).await?;
+    let names = step.names.iter();
+    let before = names
+        .map(|name| (name.clone(), there.get(name).cloned()))
+        .collect();
+    Ok(Saved::Images { before })
 }
 
 pub(super) async fn apply(
@@ -16,8 +19,14 @@ pub(super) async fn apply(
     step: &ImagesStep,
     notes: &impl Notes,
 ) -> Result<(), StepError> {
-    let present = runtimes.image_names(&step.to).await?;
-    for name in step.names.iter().filter(|name| !present.contains(*name)) {
+    let source = runtimes.images(&step.from).await?;
+    let target = runtimes.images(&step.to).await?;
+    for name in &step.names {
+        // A tag that was moved since the target got it: pods would start what it meant then.
+        let stale = |there| source.get(name).is_some_and(|wanted| wanted != there);
+        if target.get(name).is_some_and(|there| !stale(there)) {
+            continue;
+        }
         let carried = runtimes
             .carry_image(step, name)
             .await
@@ -33,13 +42,7 @@ pub(super) async fn apply(
 pub(super) async fn undo(
     runtimes: &impl Runtimes,
     step: &ImagesStep,
-    before: &BTreeSet<String>,
+    before: &BTreeMap<String, Option<String>>,
 ) -> Result<(), StepError> {
-    let brought: Vec<String> = step
-        .names
-        .iter()
-        .filter(|name| !before.contains(*name))
-        .cloned()
-        .collect();
-    Ok(runtimes.remove_images(&step.to, &brought).await?)
+    Ok(runtimes.restore_images(&step.to, before).await?)
 }

@@ -1,6 +1,6 @@
 //! Two runtimes with images and pods, and the kubelet's own word.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use transship::{
     api::request::Runtime,
@@ -8,7 +8,7 @@ use transship::{
         host_path::HostPath,
         step::{ClearPods, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, StopPods},
     },
-    runtime::{Carried, Health, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
+    runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
 };
 
 use super::{Fault, World, moment};
@@ -42,7 +42,7 @@ impl World {
 }
 
 impl Runtimes for World {
-    async fn image_names(&self, store: &Endpoint) -> Result<BTreeSet<String>, RuntimeError> {
+    async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
         self.answers(store)?;
         Ok(self
             .state()
@@ -62,11 +62,11 @@ impl Runtimes for World {
                 step.from.runtime
             )));
         }
-        self.state()
-            .images
-            .entry(step.to.runtime)
-            .or_default()
-            .insert(name.to_owned());
+        let mut state = self.state();
+        let id = state.images[&step.from.runtime][name].clone();
+        let there = state.images.entry(step.to.runtime).or_default();
+        there.insert(name.to_owned(), id);
+        drop(state);
         moment().await;
         self.asked()?;
         Ok(Carried {
@@ -75,11 +75,20 @@ impl Runtimes for World {
         })
     }
 
-    async fn remove_images(&self, store: &Endpoint, names: &[String]) -> Result<(), RuntimeError> {
+    async fn restore_images(
+        &self,
+        store: &Endpoint,
+        before: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), RuntimeError> {
         self.answers(store)?;
-        for name in names {
+        for (name, id) in before {
             self.effect();
-            self.state().images.entry(store.runtime).or_default().remove(name);
+            let mut state = self.state();
+            let there = state.images.entry(store.runtime).or_default();
+            match id {
+                Some(id) => there.insert(name.clone(), id.clone()),
+                None => there.remove(name),
+            };
         }
         Ok(())
     }
