@@ -62,11 +62,12 @@ impl Runtimes for World {
                 step.from.runtime
             )));
         }
-        let mut state = self.state();
-        let id = state.images[&step.from.runtime][name].clone();
-        let there = state.images.entry(step.to.runtime).or_default();
-        there.insert(name.to_owned(), id);
-        drop(state);
+        let id = self.state().images[&step.from.runtime][name].clone();
+        self.state()
+            .images
+            .entry(step.to.runtime)
+            .or_default()
+            .insert(name.to_owned(), id);
         moment().await;
         self.asked()?;
         Ok(Carried {
