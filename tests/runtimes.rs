@@ -384,7 +384,10 @@ async fn an_image_goes_into_docker_and_only_its_name_goes_again() {
         .await
         .unwrap_err()
         .to_string();
-    assert!(error.contains(APP) && error.contains("content digest"), "{error}");
+    assert!(
+        error.contains(APP) && error.contains("pull the image into Docker"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

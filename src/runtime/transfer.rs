@@ -193,10 +193,13 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
             .map_err(io::Error::other)
             .flatten()
             .unwrap_or_default();
-        return Err(say(format!(
-            "ctr ended with {status}: {}",
-            String::from_utf8_lossy(&words).trim()
-        )));
+        let words = String::from_utf8_lossy(&words);
+        let remedy = if words.contains("not found") {
+            "; containerd has no archives of layers that were linked or discarded: pull the image into Docker"
+        } else {
+            ""
+        };
+        return Err(say(format!("ctr ended with {status}: {}{remedy}", words.trim())));
     }
     loaded.map_err(|error| say(error.0))?;
     let found = to
