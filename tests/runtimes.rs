@@ -307,6 +307,27 @@ async fn a_tag_that_was_moved_is_carried_and_given_back_to_the_image_that_had_it
 }
 
 #[tokio::test]
+async fn an_image_that_got_a_second_name_and_lost_its_first_one_gets_that_back() {
+    const OTHER: &str = "docker.io/library/another:1";
+    let host = Host::new(|engine| engine.image_id = APP_ID.to_owned());
+    // What the carries have left: OTHER is new, and APP was its image's name.
+    host.write(
+        "images",
+        &format!("{APP} sha256:bbbb\n{OTHER} {APP_ID}\n{APP_ID} {APP_ID}\n"),
+    );
+    let before = [
+        (APP.to_owned(), Some(APP_ID.to_owned())),
+        (OTHER.to_owned(), None),
+    ];
+    let containerd = containerd_endpoint();
+    host.runtimes
+        .restore_images(&containerd, &before.into())
+        .await
+        .unwrap();
+    assert_eq!(host.images(&containerd).await, [named(APP, APP_ID)]);
+}
+
+#[tokio::test]
 async fn an_image_that_is_pinned_by_digest_keeps_that_name() {
     let host = Host::new(|engine| {
         engine.image_id = APP_ID.to_owned();

@@ -1,6 +1,6 @@
 //! Gives names of images back: what carrying changed in a store is as it was.
 
-use std::collections::BTreeMap;
+use std::{cmp::Reverse, collections::BTreeMap};
 
 use super::{
     RuntimeError,
@@ -20,7 +20,7 @@ pub(super) async fn in_containerd(
     store: &Store,
     before: &BTreeMap<String, Option<String>>,
 ) -> Result<(), RuntimeError> {
-    for (name, id) in before {
+    for (name, id) in in_order(before) {
         // One that the CRI refuses to know, for it is of another platform, has a name all the same.
         let known = store.cri.image(name).await?;
         match id {
@@ -59,7 +59,7 @@ pub(super) async fn in_docker(
     engine: &Engine,
     before: &BTreeMap<String, Option<String>>,
 ) -> Result<(), RuntimeError> {
-    for (name, id) in before {
+    for (name, id) in in_order(before) {
         let Some(id) = id else {
             engine.remove_name(name).await?;
             continue;
@@ -81,4 +81,11 @@ pub(super) async fn in_docker(
         }
     }
     Ok(())
+}
+
+/// Names go back to images before others are removed, for the image that gets one may be the image that loses one.
+fn in_order(before: &BTreeMap<String, Option<String>>) -> Vec<(&String, &Option<String>)> {
+    let mut names: Vec<_> = before.iter().collect();
+    names.sort_by_key(|(_, id)| Reverse(id.is_some()));
+    names
 }
