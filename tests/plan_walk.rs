@@ -55,6 +55,8 @@ struct Host {
     pods: Option<Runtime>,
     /// The source has sandboxes of pods.
     sandboxes: bool,
+    /// Pods ended with Docker, which nobody meant to.
+    died: bool,
     /// Directories that archives were unpacked into.
     unpacked: BTreeSet<HostPath>,
 }
@@ -118,6 +120,7 @@ impl Host {
             units,
             pods: Some(plan.source.0),
             sandboxes: true,
+            died: false,
             unpacked: BTreeSet::new(),
         }
     }
@@ -176,7 +179,11 @@ impl Host {
         let Some(unit) = self.units.get_mut(name) else {
             return;
         };
-        (unit.active, unit.read) = (false, Files::new());
+        let ran = std::mem::replace(&mut unit.active, false);
+        unit.read = Files::new();
+        if ran && name == DOCKER && self.pods.is_some_and(|pods| units_of(pods).contains(&DOCKER)) {
+            (self.pods, self.died) = (None, true);
+        }
         for other in self.bound(name) {
             self.stop(&other);
         }
@@ -308,6 +315,9 @@ impl Host {
                         self.stop(&step.unit)
                     }
                 }
+                if old.active && step.restart == Restart::StartedBackwards {
+                    self.start(&step.unit);
+                }
                 if old.active && step.restart == Restart::StoppedBackwards {
                     self.stop(&step.unit);
                 }
@@ -421,9 +431,18 @@ impl Walk<'_> {
         if begun {
             saved.push(host.save(&self.plan.steps[steps].does));
         }
+        // From here on the pods end, or Docker is about to be stopped on the way back from where they have.
+        let ends = |step: &Step| match step {
+            Step::StopPods(_) => true,
+            Step::Unit(unit) => unit.restart == Restart::StoppedBackwards,
+            _ => false,
+        };
+        let alive = !self.plan.steps[..saved.len()].iter().any(|step| ends(&step.does));
         while let Some(old) = saved.pop() {
             host.undo(&self.plan.steps[saved.len()].does, old, self);
         }
+        assert!(!(alive && host.died), "pods died after {steps} steps and back");
+        host.died = false;
         assert_eq!(&host, start, "after {steps} steps and back");
     }
 }
@@ -697,6 +716,21 @@ fn the_walk_notices_a_wrong_plan() {
     socket.steps.retain(|step| !of_socket(&step.does));
     let walked = std::panic::catch_unwind(|| walk_plan(&shim_facts, &request, "socket", &socket));
     assert!(walked.is_err(), "not noticed: the socket of cri-dockerd stays");
+    let archive = fixtures::from_archive(Runtime::Containerd);
+    let outcome = planner::plan(&shim_facts, &archive);
+    let mut restarted = outcome.plan().unwrap().clone();
+    for planned in &mut restarted.steps {
+        if let Step::Unit(unit) = &mut planned.does
+            && unit.restart == Restart::StartedBackwards
+        {
+            unit.restart = Restart::Backwards;
+        }
+    }
+    let walked = std::panic::catch_unwind(|| walk_plan(&shim_facts, &archive, "restarted", &restarted));
+    assert!(
+        walked.is_err(),
+        "not noticed: pods die with Docker on the way back"
+    );
     for (what, plan) in wrong {
         let walked = std::panic::catch_unwind(|| walk_plan(&facts, &request, what, &plan));
         assert!(walked.is_err(), "not noticed: {what}");

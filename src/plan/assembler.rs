@@ -28,7 +28,8 @@ const GRACE_LIMIT_SECS: u32 = 20;
 /// The same where the pods stay, unless `drain.gracePeriod` says otherwise: nobody has ended them before, and what a
 /// database has not written when it is killed is worse than a node that is away for longer.
 const GRACE_LIMIT_IN_PLACE_SECS: u32 = 600;
-const RUNTIME_WITHIN_SECS: u32 = 60;
+/// How long a runtime may take until it answers.
+pub(super) const RUNTIME_WITHIN_SECS: u32 = 60;
 const KUBELET_WITHIN_SECS: u32 = 120;
 /// Where the API server comes back with the kubelet: etcd first, which a slow disk delays.
 const CONTROL_PLANE_WITHIN_SECS: u32 = 180;
@@ -156,7 +157,8 @@ fn hold_text() -> String {
     )
 }
 
-fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: u32) -> Step {
+/// A step that waits for the target, and for the kubelet on it where that is to be healthy too.
+pub(super) fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: u32) -> Step {
     Step::Await(AwaitStep {
         side: Side::Target,
         runtime: view.target.cri.clone(),

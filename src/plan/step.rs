@@ -100,8 +100,11 @@ pub enum Restart {
     /// When the step is undone and the unit was running before.
     Backwards,
     /// When the step is undone the unit is only stopped, if it was running before: a step that opens the bracket, and
-    /// restarts it backwards, starts it again. What it runs must not outlive what is undone in between.
+    /// starts it backwards, starts it again. What it runs must not outlive what is undone in between.
     StoppedBackwards,
+    /// When the step is undone the unit is started, if it was running before and does not now. One that was not
+    /// stopped meanwhile goes on as it is, with all that it runs.
+    StartedBackwards,
 }
 
 /// Bring a runtime's files onto the host. Nothing that runs changes: the steps after it point a unit to them.
@@ -277,7 +280,8 @@ pub const KUBELET_UNIT: &str = "kubelet.service";
 /// The file that keeps the kubelet from starting.
 pub const HOLD_FILE: &str = "/var/lib/transship/hold";
 
-/// Wait until a runtime answers over CRI (or its own API) and the kubelet is healthy on it.
+/// Wait until a runtime answers over CRI (or its own API) and the kubelet is healthy on it. A kubelet must stay so; a
+/// runtime alone was seen to stay when its unit was started.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AwaitStep {

@@ -114,6 +114,9 @@ fn unit_sentence(step: &UnitStep) -> String {
     if step.restart == Restart::StoppedBackwards {
         return format!("(On the way back: stop {unit}, until what it stands on is the old one again)");
     }
+    if step.restart == Restart::StartedBackwards {
+        return format!("(On the way back: start {unit} again, if it was stopped)");
+    }
     let mut parts = Vec::new();
     match step.active {
         Some(true) if step.restart == Restart::Forwards => parts.push("start or restart"),

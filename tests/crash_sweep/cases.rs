@@ -151,7 +151,14 @@ impl Case {
         let of_unit: Vec<usize> = steps(&self.plan)
             .enumerate()
             .filter(|(_, step)| match step {
-                Step::Unit(step) => step.unit == unit,
+                // What stops or starts it on the way back is about no file of its own.
+                Step::Unit(step) => {
+                    let alone = matches!(
+                        step.restart,
+                        Restart::StartedBackwards | Restart::StoppedBackwards
+                    );
+                    step.unit == unit && !alone
+                }
                 Step::Kubelet(_) => unit == KUBELET_UNIT,
                 _ => false,
             })
@@ -162,7 +169,10 @@ impl Case {
         };
         self.file_steps()
             .filter(|(index, step)| {
-                (*first..*last).contains(index) && step.path.as_str() != "/etc/crictl.yaml"
+                // A drop-in is its unit's, wherever its step stands.
+                let at = step.path.as_str();
+                let of_another = at.contains(".service.d/") && !at.contains(&format!("/{unit}.d/"));
+                (*first..*last).contains(index) && at != "/etc/crictl.yaml" && !of_another
             })
             .map(|(_, step)| step.path.clone())
             .collect()
@@ -243,6 +253,12 @@ pub fn captured() -> Vec<Case> {
     cases
 }
 
+/// A containerd from an archive that takes the place of Docker's.
+pub fn replaced() -> Case {
+    let facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    case_of("replaced", &facts, fixtures::from_archive(Runtime::Containerd)).unwrap()
+}
+
 fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
     let first = planner::plan(facts, &request);
     // Findings that a person may accept are accepted: what is swept is the plan.
@@ -256,7 +272,10 @@ fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
         preflight: transship::api::request::Preflight { allow },
         ..request
     };
-    let plan = planner::plan(facts, &accepted).plan()?.clone();
+    let mut plan = planner::plan(facts, &accepted).plan()?.clone();
+    // What is brought is swept for itself.
+    plan.steps
+        .retain(|planned| !matches!(planned.does, Step::Install(_)));
     let (mut files, mut units) = (BTreeMap::new(), BTreeMap::new());
     collect(&serde_json::to_value(facts).unwrap(), &mut files, &mut units);
     Some(Case::new(

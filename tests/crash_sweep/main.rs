@@ -492,6 +492,19 @@ fn captured_hosts_end_migrated() {
     }
 }
 
+/// Docker is stopped on the way back, too, as far as pods of the target may run.
+#[rstest]
+#[case::with_a_commit(Fault::Nothing, Others::Commit, End::Committed)]
+#[case::without_one(Fault::Nothing, Others::Nobody, End::RolledBack)]
+#[case::that_does_not_start(Fault::TargetRefusesConfig, Others::Nobody, End::RolledBack)]
+fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
+    #[case] fault: Fault,
+    #[case] others: Others,
+    #[case] end: End,
+) {
+    Sweep::new(&Arc::new(cases::replaced()), fault, others).ends(end);
+}
+
 #[test]
 fn captured_hosts_end_rolled_back() {
     for case in &captured() {

@@ -17,7 +17,7 @@ const POLL: Duration = Duration::from_millis(250);
 /// What identifies a run of the kubelet: its process and its automatic restarts.
 type Run = (u32, u32);
 
-/// Waits until runtime and kubelet are well and stay so, without a restart in between.
+/// Waits until runtime and kubelet are well, and until the kubelet stays so, without a restart in between.
 pub(super) async fn wait<S: Systemd, R: Runtimes>(
     host: &Host<'_, S, R>,
     step: &AwaitStep,
@@ -27,7 +27,8 @@ pub(super) async fn wait<S: Systemd, R: Runtimes>(
     let mut well: Option<(Run, Instant)> = None;
     loop {
         match timeout_at(deadline, look(host, step)).await {
-            Ok(Ok(run)) => match well {
+            Ok(Ok(None)) => return Ok(()),
+            Ok(Ok(Some(run))) => match well {
                 Some((before, since)) if before == run => {
                     if since.elapsed() >= unit::STAYS {
                         return Ok(());
@@ -56,8 +57,11 @@ pub(super) async fn wait<S: Systemd, R: Runtimes>(
     }
 }
 
-/// Looks once; what is not well is said in words.
-async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) -> Result<Run, String> {
+/// Looks once, and answers which run of the kubelet is well, where one is looked at; what is not well is said in words.
+async fn look<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    step: &AwaitStep,
+) -> Result<Option<Run>, String> {
     let name = step.runtime.runtime;
     let health = host
         .runtimes
@@ -74,7 +78,7 @@ async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) 
         ));
     }
     let Some(KubeletWant { endpoint }) = &step.kubelet else {
-        return Ok((0, 0));
+        return Ok(None);
     };
     let unit = host
         .systemd
@@ -103,5 +107,5 @@ async fn look<S: Systemd, R: Runtimes>(host: &Host<'_, S, R>, step: &AwaitStep) 
     if !kubelet.healthy {
         return Err("the kubelet's /healthz does not answer ok".to_owned());
     }
-    Ok((unit.main_pid, unit.restarts))
+    Ok(Some((unit.main_pid, unit.restarts)))
 }

@@ -73,6 +73,8 @@ pub(super) async fn undo(
         systemd.stop(&step.unit).await?;
     } else if step.restart == Restart::Backwards {
         run(systemd, &step.unit, true).await?;
+    } else if step.restart == Restart::StartedBackwards {
+        run(systemd, &step.unit, false).await?;
     } else if step.active.is_some() && step.restart == Restart::Never {
         clear_socket(files, step)?;
         run(systemd, &step.unit, false).await?;

@@ -9,7 +9,7 @@ use crate::{
     api::request::Runtime,
     edit::containerd_toml,
     plan::{
-        assembler::{file, path},
+        assembler::{self, file, path},
         digest::Digest,
         docker_settings,
         facts::{Containerd, Facts},
@@ -189,7 +189,9 @@ pub fn replaces_dockers(view: &View<'_>) -> bool {
     docker && running && archive
 }
 
-/// The other program, where it cannot start beside the source.
+/// The other program, where it cannot start beside the source. Before any pod ends its CRI must answer: until then
+/// Docker runs on, and the way back is one more restart of containerd, which all containers outlive that the older one
+/// has started.
 fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let (Some(docker), Some(containerd)) = (view.docker, view.containerd.filter(|_| replaces_dockers(view)))
     else {
@@ -213,11 +215,11 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         .cri_dockerd
         .filter(|_| view.source.runtime == Runtime::CriDockerd);
     let mut steps: Vec<Step> = shim
-        .map(|shim| unit(&shim.service.name, None, Restart::Backwards))
+        .map(|shim| unit(&shim.service.name, None, Restart::StartedBackwards))
         .into_iter()
         .collect();
     steps.extend([
-        unit(docker, None, Restart::Backwards),
+        unit(docker, None, Restart::StartedBackwards),
         unit(containerd_unit, None, Restart::Backwards),
         Step::File(FileStep {
             path: containerd.drop_in.path.clone(),
@@ -228,6 +230,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             }),
         }),
         unit(containerd_unit, Some(true), Restart::Forwards),
+        assembler::await_target(view, None, assembler::RUNTIME_WITHIN_SECS),
         unit(docker, None, Restart::StoppedBackwards),
     ]);
     Ok(steps)
