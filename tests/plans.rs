@@ -164,6 +164,29 @@ fn what_cri_dockerd_needs_of_docker_is_looked_at() {
     assert_eq!(blocking(&facts, &request), ["CgroupDriverMismatch"]);
 }
 
+/// The kubelet runs with the flags that it was started with, but would not start with those of its files, in neither
+/// direction.
+#[test]
+fn a_flag_that_the_running_kubelet_does_not_know_is_refused() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    assert!(blocking(&facts, &fixtures::request()).is_empty());
+    let extra = "KUBELET_EXTRA_ARGS=\"--network-plugin=cni --register-schedulable=true\"\n";
+    let files = &mut facts.kubelet.as_mut().unwrap().unit.environment_files;
+    files.push(TextFile {
+        path: HostPath::new("/etc/default/kubelet").unwrap(),
+        text: extra.into(),
+        digest: Digest::of(extra),
+        mode: 0o644,
+    });
+    let outcome = plan(&facts, &fixtures::request());
+    assert_eq!(blocking(&facts, &fixtures::request()), ["KubeletFlagUnknown"]);
+    let message = &outcome.findings[0].message;
+    assert!(
+        message.contains("--network-plugin (gone since 1.24), --register-schedulable (gone since 1.34)"),
+        "{message}"
+    );
+}
+
 /// A kubelet from 1.27 on that nothing names an endpoint to uses containerd; the next one is written down.
 #[test]
 fn an_endpoint_that_nothing_names_is_written_down() {

@@ -101,7 +101,7 @@ pub const CODES: &[Code] = &[
 
 /// Flags about runtimes that kubelets have lost, with the minor version of the first one that does not know it
 /// (`cmd/kubelet/app/options` of each version). A kubelet does not start with a flag that it does not know.
-const LOST_FLAGS: [(&str, u64); 21] = [
+const LOST_FLAGS: [(&str, u64); 23] = [
     ("redirect-container-streaming", 22),
     ("network-plugin", 24),
     ("network-plugin-mtu", 24),
@@ -119,6 +119,8 @@ const LOST_FLAGS: [(&str, u64); 21] = [
     ("docker-only", 24),
     ("docker-tls", 24),
     ("docker-tls-ca", 24),
+    ("docker-tls-cert", 24),
+    ("docker-tls-key", 24),
     ("container-runtime", 27),
     ("keep-terminated-pod-volumes", 31),
     ("register-schedulable", 34),
@@ -219,6 +221,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Upgrade the cluster to 1.22 or 1.23 first; this version does not remove the links.",
         ));
     }
+    // The plan may take such a flag out, but going back would put it in again.
+    findings.extend(unknown_flags(kubelet));
     findings.extend(arguments(kubelet));
     findings.extend(flags_that_end(view));
     findings.extend(no_new_privileges(view));
@@ -281,7 +285,8 @@ fn no_new_privileges(view: &View<'_>) -> Option<Finding> {
     })
 }
 
-/// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24.
+/// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24. One that
+/// runs was started before they came there.
 fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
     let minor = version::upstream(&kubelet.version)?.minor;
     let words = kubelet_arguments::compose(&kubelet.unit).ok()?;
@@ -293,7 +298,7 @@ fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
     (!unknown.is_empty()).then(|| {
         KUBELET_FLAG_UNKNOWN.found(
             format!("kubelet {} does not know {}", kubelet.version, super::some(&unknown)),
-            "Remove it from the kubelet's flags (kubeadm-flags.env, /etc/default/kubelet, /etc/sysconfig/kubelet, the unit), and start the kubelet.",
+            "Remove it from the kubelet's flags (kubeadm-flags.env, /etc/default/kubelet, /etc/sysconfig/kubelet, the unit), and restart the kubelet.",
         )
     })
 }
