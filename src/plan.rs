@@ -4,7 +4,8 @@
 //! - [`facts`]: what was found on a node.
 //! - [`finding`]: one result of preflight; [`findings`]: the checks.
 //! - [`step`]: the eight primitives that the executor knows.
-//! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people.
+//! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people, and
+//!   [`redaction`]: what of it anybody may read.
 //! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
 //!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
 //!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried, [`sharing`] whether they are copied,
@@ -24,6 +25,7 @@ pub mod kubelet_arguments;
 pub mod kubelet_endpoint;
 pub mod kubelet_settings;
 pub mod planner;
+pub mod redaction;
 pub mod reference;
 pub mod runtimes;
 pub mod sharing;

@@ -682,7 +682,100 @@ fn no_secret_is_in_the_words() {
     }
 }
 
+/// Ways to write a secret into containerd's configuration, the kubelet's and an environment file; `<Q>` is the
+/// secret in quotes, `<P>` as it is.
+const LAYOUTS: [(usize, &str); 13] = [
+    (
+        0,
+        "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"r.example:5000\".auth]\npassword = <Q>\n",
+    ),
+    (
+        0,
+        "[plugins.\"io.containerd.grpc.v1.cri\".registry.configs]\n\"r.example:5000\" = { auth = { username = \"u\", password = <Q> } }\n",
+    ),
+    (
+        0,
+        "[plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\nAuthorization = [<Q>]\n",
+    ),
+    (
+        0,
+        "[plugins.\"io.containerd.grpc.v1.cri\".registry.headers]\n\"Authorization\"=[\n  <Q>,\n]\n",
+    ),
+    (
+        0,
+        "[plugins.\"io.containerd.grpc.v1.cri\"]\nregistry = { headers = { Authorization = [<Q>] } }\nsandbox_image = \"a\" # <P>\n",
+    ),
+    (0, "# password = <Q>\n"),
+    (0, "[plugins.other]\nkey = \"\"\"\n<P>\n\"\"\"\n"),
+    (1, "staticPodURLHeader:\n  Authorization:\n  - <Q>\n"),
+    (1, "staticPodURLHeader: {Authorization: [<Q>]}\n"),
+    (1, "staticPodURLHeader:\n  Authorization: [\n    <Q>\n  ]\n"),
+    (2, "HTTPS_PROXY=\"http://me:<P>@proxy:3128\"\n"),
+    (2, "HTTPS_PROXY=\"me:<P>@proxy:3128\"\nREGISTRY_TOKEN=\"<P>\"\n"),
+    (3, "me:<P>@proxy:3128"),
+];
+
 proptest! {
+    /// However a secret is written, neither the words nor the diff show a part of it.
+    #[test]
+    fn no_secret_of_a_file_is_in_the_words_or_the_diff(
+        layouts in prop::collection::btree_set(0..LAYOUTS.len(), 1..5),
+        sign in prop::sample::select(vec!["", "@", ":", "/", "?", "#", " #", "=", " ", ",", " --", "]", "}"]),
+    ) {
+        let mut facts = fixtures::named("debian11-kubeadm-1.23-proxies");
+        let secret = format!("zq7a{sign}zq7b");
+        let quoted = format!("\"{secret}\"");
+        let mut written = [const { String::new() }; 4];
+        for (file, layout) in layouts.into_iter().map(|index| LAYOUTS[index]) {
+            // One table of a name, and one key of the others.
+            let goes_along = file == 0 && !(layout.starts_with('[') && written[0].contains('['));
+            if goes_along || written[file].is_empty() {
+                written[file].push_str(&layout.replace("<Q>", &quoted).replace("<P>", &secret));
+            }
+        }
+        let [toml, yaml, variables, proxy] = written;
+        config(&mut facts, &format!("version = 2\n{toml}"));
+        let kubelet = facts.kubelet.as_mut().unwrap();
+        let file = kubelet.config.as_mut().unwrap();
+        let old = file.text.clone();
+        text(file, &format!("{yaml}{old}"));
+        let file = &mut kubelet.unit.environment_files[0];
+        let old = file.text.clone();
+        text(file, &format!("{variables}{old}"));
+        if !proxy.is_empty() {
+            facts.docker.as_mut().unwrap().service.environment = vec![format!("HTTPS_PROXY={proxy}")];
+        }
+        let outcome = plan(&facts, &fixtures::request());
+        prop_assert!(outcome.plan().is_some(), "{:?}", outcome.findings);
+        let words = in_words(&facts, &outcome);
+        prop_assert!(!words.contains("zq7"), "{}", words);
+    }
+
+    /// Nor where Docker's file is in one line, or in many.
+    #[test]
+    fn no_secret_of_dockers_file_is_in_the_diff(pretty: bool, sign in prop::sample::select(vec!["@", ":", "/", "=", ", "])) {
+        let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+        // Docker, which does not run, would use another cgroup driver than the kubelet.
+        facts.cgroup_version = 1;
+        let secret = format!("zq7a{sign}zq7b");
+        let settings = serde_json::json!({
+            "proxies": { "https-proxy": format!("http://me:{secret}@proxy:3128"), "no-proxy": "localhost" },
+            "http-headers": ["a", secret],
+        });
+        let docker = facts.docker.as_mut().unwrap();
+        let new = if pretty { serde_json::to_string_pretty(&settings).unwrap() } else { settings.to_string() };
+        docker.daemon_json = Some(TextFile {
+            path: HostPath::new("/etc/docker/daemon.json").unwrap(),
+            digest: Digest::of(&new),
+            text: new,
+            mode: 0o600,
+        });
+        let outcome = plan(&facts, &fixtures::to(Runtime::CriDockerd));
+        let words = in_words(&facts, &outcome);
+        prop_assert!(words.contains("+  \"exec-opts\": [\"native.cgroupdriver=systemd\"],\n"), "{}", words);
+        prop_assert!(!words.contains("zq7"), "{}", words);
+    }
+
     /// Whatever text a file has, planning ends with a plan or a finding.
     #[test]
     fn no_text_makes_the_planner_panic(at in 0..6usize, new in "(\\PC|\n|[\"'\\\\={}\\[\\]:#-]){0,60}") {

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 use ureq::tls::{RootCerts, TlsConfig};
 
 use super::files::{Files, NewFile, PIECE};
-use crate::plan::{digest::Digest, host_path::HostPath, words};
+use crate::plan::{digest::Digest, host_path::HostPath, redaction};
 
 /// Most bytes that are fetched: twenty times what containerd's archives have.
 const MOST: u64 = 1 << 30;
@@ -68,7 +68,7 @@ pub async fn fetch(
     into: &HostPath,
 ) -> Result<Digest, FetchError> {
     let source = |why: String| FetchError::Source {
-        url: words::public(url),
+        url: redaction::public(url),
         why,
     };
     if let Some(path) = url.strip_prefix("file://") {
@@ -119,7 +119,7 @@ struct Incoming<'a> {
 
 impl<'a> Incoming<'a> {
     fn new(files: &'a Files, url: &str, into: &HostPath, length: Option<u64>) -> Result<Self, FetchError> {
-        let url = words::public(url);
+        let url = redaction::public(url);
         let needed = length.unwrap_or_default();
         let free = files.free_bytes(into)?;
         if free < needed.saturating_add(RESERVE) {
@@ -184,7 +184,7 @@ enum Arrived {
 fn download(url: &str, proxy: Option<&str>, to: &mpsc::Sender<Arrived>) {
     // Nobody may listen any more, which is no failure of this side.
     let failed = |why: &dyn std::fmt::Display| {
-        let _ = to.blocking_send(Arrived::Failed(words::redact(&why.to_string())));
+        let _ = to.blocking_send(Arrived::Failed(redaction::sentence(&why.to_string())));
     };
     let mut response = match request(url, proxy) {
         Ok(response) => response,

@@ -16,9 +16,9 @@ use super::{
         PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE, SOURCE_NOT_UNDERSTOOD,
     },
     host_path::{HostPath, NotAHostPath},
+    redaction::public,
     step::{Archive, InstallStep, Package, PackageManager, Step},
     version,
-    words::public,
 };
 use crate::{
     api::request::{ArchiveSource, PackageSource, Runtime, Source, Target},

@@ -1,4 +1,4 @@
-//! A plan for people: a sentence per step, and what would change in every file. Secrets are redacted.
+//! A plan for people: a sentence per step, and what would change in every file, without secrets.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +9,7 @@ use super::{
     document::{Plan, Section},
     facts::Facts,
     host_path::HostPath,
+    redaction,
     step::{AwaitStep, Boot, FileStep, InstallStep, Layers, Restart, Side, Step, UnitStep},
 };
 
@@ -55,7 +56,7 @@ pub fn sentence(step: &Step) -> String {
         Step::Unit(unit) => unit_sentence(unit),
         Step::Install(InstallStep::Archive(archive)) => format!(
             "Fetch {} ({}), verify it and unpack it into {}; it must say {}",
-            public(&archive.url),
+            redaction::public(&archive.url),
             archive.sha256.short(),
             archive.dir,
             archive.version
@@ -153,8 +154,8 @@ fn await_sentence(wait: &AwaitStep) -> String {
     }
 }
 
-/// What would change in every file, as a unified diff with the digests of both sides, secrets redacted, cut at
-/// [`DIFF_LIMIT`]. Files that are there for the time of the switch alone are named, not shown.
+/// What would change in every file, as a unified diff with the digests of both sides, cut at [`DIFF_LIMIT`]. Of each
+/// line it shows what [`redaction::line`] lets through. Files that are there for the time of the switch alone are named, not shown.
 pub fn diff(plan: &Plan, facts: &Facts) -> String {
     let mut order: Vec<&HostPath> = Vec::new();
     let mut last: BTreeMap<&HostPath, Option<&str>> = BTreeMap::new();
@@ -182,15 +183,26 @@ pub fn diff(plan: &Plan, facts: &Facts) -> String {
         text.push_str(&format!(
             "--- {old_name} ({old_digest})\n+++ {new_name} ({new_digest})\n"
         ));
-        let (old, new) = (redact(old.unwrap_or_default()), redact(new.unwrap_or_default()));
-        text.push_str(
-            &TextDiff::from_lines(&old, &new)
-                .unified_diff()
-                .context_radius(3)
-                .to_string(),
-        );
+        text.push_str(&hunks(old.unwrap_or_default(), new.unwrap_or_default()));
     }
     cut(text)
+}
+
+/// The lines that differ, with three around them: compared as they are, and shown as anybody may read them.
+fn hunks(old: &str, new: &str) -> String {
+    let diff = TextDiff::from_lines(old, new);
+    let mut text = String::new();
+    for hunk in diff.unified_diff().context_radius(3).iter_hunks() {
+        text.push_str(&format!("{}\n", hunk.header()));
+        for change in hunk.iter_changes() {
+            let shown = redaction::line(change.value().trim_end_matches(['\n', '\r']));
+            text.push_str(&format!("{}{shown}\n", change.tag()));
+            if change.missing_newline() {
+                text.push_str("\\ No newline at end of file\n");
+            }
+        }
+    }
+    text
 }
 
 fn cut(mut text: String) -> String {
@@ -206,102 +218,9 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// The text with the passwords of URLs and the values of keys that hold credentials replaced.
-pub fn redact(text: &str) -> String {
-    text.split_inclusive('\n')
-        .map(|line| redact_key(&redact_urls(line)))
-        .collect()
-}
-
-const REDACTED: &str = "[redacted]";
-
-/// A URL as anybody may read it: without user and password, and without the query, which often signs a request.
-pub fn public(url: &str) -> String {
-    redact_urls(url.split(['?', '#']).next().unwrap_or_default())
-}
-
-/// `scheme://user:password@host` without user and password.
-fn redact_urls(line: &str) -> String {
-    let mut done = String::new();
-    let mut rest = line;
-    while let Some(at) = rest.find("://") {
-        let (head, tail) = rest.split_at(at + 3);
-        done.push_str(head);
-        let end = tail
-            .find(|c: char| c.is_whitespace() || matches!(c, '/' | '"' | '\'' | ',' | '?' | '#'))
-            .unwrap_or(tail.len());
-        rest = match tail[..end].rfind('@') {
-            Some(user) => {
-                done.push_str(REDACTED);
-                &tail[user..]
-            }
-            None => tail,
-        };
-    }
-    done + rest
-}
-
-/// `key = value` with a key that holds a credential.
-fn redact_key(line: &str) -> String {
-    const KEYS: [&str; 7] = [
-        "password",
-        "passwd",
-        "secret",
-        "token",
-        "auth",
-        "identitytoken",
-        "authorization",
-    ];
-    let Some(at) = line.find(['=', ':']) else {
-        return line.to_owned();
-    };
-    let key = line[..at]
-        .trim()
-        .trim_matches(['"', '\''])
-        .trim_start_matches("--")
-        .to_ascii_lowercase();
-    let last = key.rsplit(['.', '_', '-']).next().unwrap_or(&key);
-    let value = line[at + 1..].trim();
-    if KEYS.contains(&last) && !value.is_empty() && !value.starts_with(['{', '[']) {
-        let newline = if line.ends_with('\n') { "\n" } else { "" };
-        format!("{} {REDACTED}{newline}", &line[..=at])
-    } else {
-        line.to_owned()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn credentials_are_redacted() {
-        for (text, wanted) in [
-            (
-                "Environment=\"HTTP_PROXY=http://me:pa:ss@proxy:3128\"\n",
-                "Environment=\"HTTP_PROXY=http://[redacted]@proxy:3128\"\n",
-            ),
-            ("  password = \"x\"\n", "  password = [redacted]\n"),
-            ("\"auth\": \"eDp5\"", "\"auth\": [redacted]"),
-            ("registry_token: abc\n", "registry_token: [redacted]\n"),
-            (
-                "[plugins.x.auth]\nsandbox = \"a@b\"\n",
-                "[plugins.x.auth]\nsandbox = \"a@b\"\n",
-            ),
-            ("a=http://x/y b=ftp://u@h", "a=http://x/y b=ftp://[redacted]@h"),
-        ] {
-            assert_eq!(redact(text), wanted);
-        }
-    }
-
-    #[test]
-    fn a_url_is_shown_without_what_signs_it() {
-        assert_eq!(
-            public("https://me:pw@mirror/a.tgz?X-Signature=abc#x"),
-            "https://[redacted]@mirror/a.tgz"
-        );
-        assert_eq!(public("file:///srv/a.tgz"), "file:///srv/a.tgz");
-    }
 
     #[test]
     fn a_long_diff_is_cut_with_a_note() {

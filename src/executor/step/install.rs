@@ -14,8 +14,8 @@ use crate::{
     plan::{
         digest::Digest,
         host_path::{HostPath, NotAHostPath},
+        redaction,
         step::{Archive, InstallStep},
-        words,
     },
     runtime::{RuntimeError, Runtimes},
 };
@@ -156,7 +156,7 @@ async fn build(
     let found = fetch::fetch(files, &step.url, step.proxy.as_deref(), &packed).await?;
     if found != step.sha256 {
         return Err(StepError::Install(InstallError::OtherDigest {
-            url: words::public(&step.url),
+            url: redaction::public(&step.url),
             found,
             wanted: step.sha256.clone(),
         }));
