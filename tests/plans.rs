@@ -187,6 +187,32 @@ fn a_flag_that_the_running_kubelet_does_not_know_is_refused() {
     );
 }
 
+/// A runtime is found by its configuration, not by the usual place of its socket, and kubeadm is told that place.
+#[test]
+fn a_runtime_may_listen_elsewhere() {
+    let mut facts = fixtures::named(LAB);
+    let elsewhere = HostPath::new("/run/k8s/containerd.sock").unwrap();
+    facts.containerd.as_mut().unwrap().endpoint = elsewhere;
+    let outcome = plan(&facts, &fixtures::request());
+    assert_eq!(
+        outcome.plan().unwrap().target_endpoint().as_deref(),
+        Some("unix:///run/k8s/containerd.sock")
+    );
+    let facts = after(&facts, &fixtures::request());
+    assert_eq!(plan(&facts, &fixtures::request()).verdict, Verdict::AlreadyThere);
+    // cri-dockerd as the source.
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let elsewhere = HostPath::new("/run/k8s/cri-dockerd.sock").unwrap();
+    facts.cri_dockerd.as_mut().unwrap().endpoint = elsewhere;
+    let file = facts.kubelet.as_mut().unwrap().config.as_mut().unwrap();
+    let moved = file
+        .text
+        .replace("/var/run/cri-dockerd.sock", "/run/k8s/cri-dockerd.sock");
+    text(file, &moved);
+    let outcome = plan(&facts, &fixtures::request());
+    assert_eq!(outcome.plan().unwrap().source.0, Runtime::CriDockerd);
+}
+
 /// A kubelet from 1.27 on that nothing names an endpoint to uses containerd; the next one is written down.
 #[test]
 fn an_endpoint_that_nothing_names_is_written_down() {
@@ -205,7 +231,10 @@ fn an_endpoint_that_nothing_names_is_written_down() {
     let request = fixtures::to(Runtime::CriDockerd);
     let facts = after(&facts, &request);
     let kubelet = facts.kubelet.as_ref().unwrap();
-    assert_eq!(Settings::of(kubelet).unwrap().runtime, Some(Runtime::CriDockerd));
+    assert_eq!(
+        Settings::of(kubelet, &[]).unwrap().runtime,
+        Some(Runtime::CriDockerd)
+    );
     for file in kubelet.config.iter().chain(&kubelet.instance_config) {
         assert!(
             file.text
@@ -227,10 +256,10 @@ fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
             .all(|layout| layouts.contains(*layout)),
         "{layouts:?}"
     );
-    let drivers = covered(&|facts| Some(Settings::of(facts.kubelet.as_ref()?).unwrap().cgroup_driver));
+    let drivers = covered(&|facts| Some(Settings::of(facts.kubelet.as_ref()?, &[]).unwrap().cgroup_driver));
     assert_eq!(drivers.into_iter().collect::<Vec<_>>(), ["cgroupfs", "systemd"]);
     let runtimes = covered(&|facts| {
-        Settings::of(facts.kubelet.as_ref()?)
+        Settings::of(facts.kubelet.as_ref()?, &[])
             .unwrap()
             .runtime
             .map(|found| found.to_string())
@@ -366,10 +395,10 @@ fn the_files_of_a_plan_bring_the_kubelet_to_the_target() {
         if plan(&facts, &request).plan().is_none() {
             continue;
         }
-        let old = Settings::of(facts.kubelet.as_ref().unwrap()).unwrap();
+        let old = Settings::of(facts.kubelet.as_ref().unwrap(), &[]).unwrap();
         let facts = after(&facts, &request);
         let kubelet = facts.kubelet.as_ref().unwrap();
-        let settings = Settings::of(kubelet).unwrap();
+        let settings = Settings::of(kubelet, &[]).unwrap();
         let target = request.target.runtime;
         let endpoint = match target {
             Runtime::Containerd => "unix:///run/containerd/containerd.sock",

@@ -13,13 +13,13 @@ const SOCKET_ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
 
 /// How an attempt ended for a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// On the runtime that the migration goes to.
-    Target(Runtime),
+pub enum End<'a> {
+    /// On the runtime that the migration goes to, whose endpoint the plan names.
+    Target(Option<&'a str>),
     /// Back on the runtime that it had before.
     Source {
-        /// The one that it was to go to.
-        target: Runtime,
+        /// The endpoint of the one that it was to go to.
+        target: Option<&'a str>,
     },
     /// Nothing was changed.
     Untouched,
@@ -60,26 +60,26 @@ pub fn cordon(node: &Node, migration: &str) -> Option<Value> {
 
 /// What the Node needs after a migration that ended on `end`: kubeadm's annotation tells the runtime, and our
 /// cordon is lifted. Nothing when all of that is so.
-pub fn settle(node: &Node, migration: &str, end: End) -> Option<Value> {
+///
+/// kubeadm before 1.24 takes a socket with its scheme too, and later ones insist on it.
+pub fn settle(node: &Node, migration: &str, end: End<'_>) -> Option<Value> {
     let mut annotations = json!({});
     let socket = node.annotations().get(SOCKET_ANNOTATION);
     let previous = node.annotations().get(PREVIOUS_SOCKET_ANNOTATION);
     match (end, socket, previous) {
-        (End::Target(runtime), Some(socket), _) => {
-            if let Some(wanted) = kubeadm_socket(runtime).filter(|wanted| wanted != socket) {
-                annotations[SOCKET_ANNOTATION] = wanted.into();
+        (End::Target(Some(target)), Some(socket), _) => {
+            if target != socket {
+                annotations[SOCKET_ANNOTATION] = target.into();
                 annotations[PREVIOUS_SOCKET_ANNOTATION] = socket.as_str().into();
             }
         }
         // What an earlier migration kept is not this one's to restore.
-        (End::Source { target }, Some(socket), Some(previous))
-            if kubeadm_socket(target) == Some(socket.as_str()) =>
-        {
+        (End::Source { target }, Some(socket), Some(previous)) if target == Some(socket.as_str()) => {
             annotations[SOCKET_ANNOTATION] = previous.as_str().into();
             annotations[PREVIOUS_SOCKET_ANNOTATION] = Value::Null;
         }
         // From 1.34 on kubeadm has no annotation, and one would count for more than its file.
-        (End::Target(_), None, _) | (End::Source { .. } | End::Untouched, ..) => {}
+        (End::Target(_), ..) | (End::Source { .. } | End::Untouched, ..) => {}
     }
     let ours = node
         .annotations()
@@ -92,16 +92,6 @@ pub fn settle(node: &Node, migration: &str, end: End) -> Option<Value> {
         .as_object()
         .is_some_and(|annotations| !annotations.is_empty());
     changes.then(|| patch(node, annotations, ours.then_some(false)))
-}
-
-/// The value that kubeadm itself would write for a runtime of this version's targets. kubeadm before 1.24 takes it
-/// with the scheme too, and later ones insist on it.
-const fn kubeadm_socket(runtime: Runtime) -> Option<&'static str> {
-    match runtime {
-        Runtime::Containerd => Some("unix:///run/containerd/containerd.sock"),
-        Runtime::CriDockerd => Some("unix:///var/run/cri-dockerd.sock"),
-        Runtime::Dockershim | Runtime::CriO => None,
-    }
 }
 
 fn unschedulable(node: &Node) -> bool {
@@ -157,12 +147,12 @@ mod tests {
         );
     }
 
-    const TARGET: End = End::Target(Runtime::Containerd);
-    const BACK: End = End::Source {
-        target: Runtime::Containerd,
-    };
     const CONTAINERD: &str = "unix:///run/containerd/containerd.sock";
-    const CRI_DOCKERD: &str = "unix:///var/run/cri-dockerd.sock";
+    const CRI_DOCKERD: &str = "unix:///run/elsewhere/cri-dockerd.sock";
+    const TARGET: End<'_> = End::Target(Some(CONTAINERD));
+    const BACK: End<'_> = End::Source {
+        target: Some(CONTAINERD),
+    };
 
     #[rstest]
     #[case::nothing_of_ours(true, json!({}), TARGET, None)]
@@ -191,14 +181,14 @@ mod tests {
     )]
     #[case::cri_dockerd(
         false, json!({ (SOCKET_ANNOTATION): CONTAINERD,
-            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Target(Runtime::CriDockerd),
+            (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }), End::Target(Some(CRI_DOCKERD)),
         Some((json!({ (SOCKET_ANNOTATION): CRI_DOCKERD, (PREVIOUS_SOCKET_ANNOTATION): CONTAINERD }), false))
     )]
-    #[case::kubeadm_keeps_a_file(true, json!({}), End::Target(Runtime::CriDockerd), None)]
+    #[case::kubeadm_keeps_a_file(true, json!({}), End::Target(Some(CRI_DOCKERD)), None)]
     #[case::back_after_an_earlier_migration(
         false, json!({ (SOCKET_ANNOTATION): CONTAINERD,
             (PREVIOUS_SOCKET_ANNOTATION): "/var/run/dockershim.sock" }),
-        End::Source { target: Runtime::CriDockerd }, None
+        End::Source { target: Some(CRI_DOCKERD) }, None
     )]
     #[case::untouched_after_an_earlier_migration(
         true, json!({ (SOCKET_ANNOTATION): CONTAINERD, (CORDONED_ANNOTATION): "m1",
@@ -208,7 +198,7 @@ mod tests {
     fn a_node_is_settled(
         #[case] unschedulable: bool,
         #[case] annotations: Value,
-        #[case] end: End,
+        #[case] end: End<'_>,
         #[case] expected: Option<(Value, bool)>,
     ) {
         let expected = expected.map(|(annotations, uncordon)| {

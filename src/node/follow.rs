@@ -198,17 +198,9 @@ fn summary(records: &[Record], plan: &Plan) {
     if plan.steps.iter().any(knows) {
         return;
     }
-    let socket = plan.steps.iter().find_map(|planned| match &planned.does {
-        Step::Await(AwaitStep {
-            side: Side::Target,
-            runtime,
-            ..
-        }) => Some(&runtime.socket),
-        _ => None,
-    });
-    if let Some(socket) = socket {
+    if let Some(endpoint) = plan.target_endpoint() {
         println!(
-            "If kubeadm made this node, tell it:\n  kubectl annotate node {} --overwrite kubeadm.alpha.kubernetes.io/cri-socket=unix://{socket}",
+            "If kubeadm made this node, tell it:\n  kubectl annotate node {} --overwrite kubeadm.alpha.kubernetes.io/cri-socket={endpoint}",
             plan.node
         );
     }

@@ -113,7 +113,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     }));
     steps.extend(kubelet_endpoint::files(view)?);
     steps.push(Step::Kubelet(KubeletStep { run: true }));
-    let endpoint = Some(kubelet_endpoint::url(&view.target));
+    let endpoint = Some(view.target.cri.url());
     steps.push(await_target(view, Some(KubeletWant { endpoint }), within_secs));
     Ok(steps)
 }

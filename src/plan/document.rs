@@ -2,7 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{digest::Digest, finding::Finding, step::Step};
+use super::{
+    digest::Digest,
+    finding::Finding,
+    step::{AwaitStep, Side, Step},
+};
 use crate::api::request::Runtime;
 
 /// Version of the serialised form; an executor refuses any other.
@@ -67,6 +71,19 @@ impl Plan {
     )]
     pub fn digest(&self) -> Digest {
         Digest::of(serde_json::to_vec(self).expect("a plan serialises"))
+    }
+
+    /// The CRI endpoint of the target as kubeadm keeps it (`unix:///run/containerd/containerd.sock`); every plan of a
+    /// planner awaits it.
+    pub fn target_endpoint(&self) -> Option<String> {
+        self.steps.iter().find_map(|planned| match &planned.does {
+            Step::Await(AwaitStep {
+                side: Side::Target,
+                runtime,
+                ..
+            }) => Some(runtime.url()),
+            _ => None,
+        })
     }
 
     /// Index of the first step that is not in [`Section::Prepare`].

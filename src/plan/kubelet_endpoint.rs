@@ -12,7 +12,6 @@ use super::{
     },
     kubelet_arguments,
     kubelet_settings::{ENDPOINT_FIELD, ENDPOINT_FLAG},
-    runtimes::Target,
     step::Step,
 };
 use crate::edit::{
@@ -59,11 +58,6 @@ const KIND_UNTIL: u64 = 23;
 /// garbage, and of the last one that knows the flag.
 const SANDBOX_FLAG_USED_UNTIL: u64 = 33;
 const SANDBOX_FLAG_KNOWN_UNTIL: u64 = 34;
-
-/// The target's endpoint as kubelet and crictl write it.
-pub fn url(target: &Target) -> String {
-    format!("unix://{}", target.cri.socket)
-}
 
 /// A step for each file that must change.
 pub(super) fn files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
@@ -130,7 +124,7 @@ fn configured(view: &View<'_>, old: &TextFile, must_name: bool) -> Result<String
         .try_fold(old.text.clone(), |text, (key, must_name)| {
             let named = yaml::get(&text, key)?.is_some_and(|endpoint| !endpoint.is_empty());
             if named || must_name {
-                yaml::set(&text, key, &url(&view.target))
+                yaml::set(&text, key, &view.target.cri.url())
             } else {
                 Ok(text)
             }
@@ -142,7 +136,7 @@ fn crictl(view: &View<'_>) -> Result<Option<Step>, Finding> {
     let old = view.facts.text_at(&crictl);
     let text = ["runtime-endpoint", "image-endpoint"].into_iter().try_fold(
         old.map_or(String::new(), |file| file.text.clone()),
-        |text, key| yaml::set(&text, key, &url(&view.target)),
+        |text, key| yaml::set(&text, key, &view.target.cri.url()),
     );
     let text = text.map_err(|error| {
         CRICTL_CONFIG_BROKEN.found(
@@ -171,7 +165,7 @@ fn changes(view: &View<'_>, flagged: bool) -> Vec<Change> {
         changes.push(remove("container-runtime"));
     }
     if flagged {
-        changes.push(set(ENDPOINT_FLAG, &url(&view.target)));
+        changes.push(set(ENDPOINT_FLAG, &view.target.cri.url()));
     }
     if minor <= SANDBOX_FLAG_USED_UNTIL {
         changes.push(set("pod-infra-container-image", &view.cargo.sandbox));

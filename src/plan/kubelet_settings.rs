@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::{
     facts::Kubelet,
+    host_path::HostPath,
     kubelet_arguments::{self, ArgumentsError},
     version,
 };
@@ -99,8 +100,9 @@ pub enum SettingsError {
 }
 
 impl Settings {
-    /// The settings of `kubelet`: from its process, or, when none runs, from what systemd would start.
-    pub fn of(kubelet: &Kubelet) -> Result<Self, SettingsError> {
+    /// The settings of `kubelet`: from its process, or, when none runs, from what systemd would start. The runtime
+    /// behind its endpoint is the one of `runtimes` that was found there, else the one whose usual place that is.
+    pub fn of(kubelet: &Kubelet, runtimes: &[(Runtime, &HostPath)]) -> Result<Self, SettingsError> {
         let version = version::upstream(&kubelet.version)
             .ok_or_else(|| SettingsError::Version(kubelet.version.clone()))?;
         let words = match &kubelet.command_line[..] {
@@ -125,7 +127,7 @@ impl Settings {
             runtime: if dockershim {
                 Some(Runtime::Dockershim)
             } else {
-                runtime_at(&endpoint)
+                runtime_at(&endpoint, runtimes)
             },
             endpoint,
             named_endpoint,
@@ -196,15 +198,17 @@ fn merge(base: &mut Value, patch: Value) {
     }
 }
 
-/// Which runtime serves a well-known socket; `/var/run` is `/run`.
-fn runtime_at(endpoint: &str) -> Option<Runtime> {
-    match &*socket(endpoint) {
+/// Which runtime serves a socket: one that was found there, or the one that is known for it; `/var/run` is `/run`.
+fn runtime_at(endpoint: &str, runtimes: &[(Runtime, &HostPath)]) -> Option<Runtime> {
+    let wanted = socket(endpoint);
+    let found = runtimes.iter().find(|(_, path)| socket(path.as_str()) == wanted);
+    found.map(|(runtime, _)| *runtime).or(match &*wanted {
         "/run/dockershim.sock" => Some(Runtime::Dockershim),
         "/run/containerd/containerd.sock" => Some(Runtime::Containerd),
         "/run/cri-dockerd.sock" => Some(Runtime::CriDockerd),
         "/run/crio/crio.sock" => Some(Runtime::CriO),
         _ => None,
-    }
+    })
 }
 
 /// The path of a socket without its scheme (which kubeadm 1.24.0 could repeat), below `/run`.
@@ -243,7 +247,6 @@ mod tests {
     use crate::plan::{
         digest::Digest,
         facts::{TextFile, UnitFacts},
-        host_path::HostPath,
     };
 
     fn kubelet(version: &str, words: &[&str], config: &str, drop_in: &str) -> Kubelet {
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn the_endpoint_in_effect_decides_not_a_binary() {
         let runtime = |version, words: &[&str], config| {
-            Settings::of(&kubelet(version, words, config, ""))
+            Settings::of(&kubelet(version, words, config, ""), &[])
                 .unwrap()
                 .runtime
         };
@@ -297,9 +300,30 @@ mod tests {
     }
 
     #[test]
+    fn a_runtime_is_known_where_it_was_found() {
+        let path = HostPath::new("/var/run/k8s/containerd.sock").unwrap();
+        let found = [(Runtime::Containerd, &path)];
+        let runtime = |endpoint, found: &[_]| {
+            let config = format!("containerRuntimeEndpoint: {endpoint}\n");
+            Settings::of(&kubelet("1.30.0", &[], &config, ""), found)
+                .unwrap()
+                .runtime
+        };
+        assert_eq!(
+            runtime("unix:///run/k8s/containerd.sock", &found),
+            Some(Runtime::Containerd)
+        );
+        assert_eq!(runtime("unix:///run/k8s/containerd.sock", &[]), None);
+        assert_eq!(
+            runtime("/run/cri-dockerd.sock", &found),
+            Some(Runtime::CriDockerd)
+        );
+    }
+
+    #[test]
     fn the_named_endpoint_is_the_flag_else_the_configuration() {
         let named = |words: &[&str], config| {
-            Settings::of(&kubelet("1.36.3", words, config, ""))
+            Settings::of(&kubelet("1.36.3", words, config, ""), &[])
                 .unwrap()
                 .named_endpoint
         };
@@ -314,7 +338,7 @@ mod tests {
     #[test]
     fn drop_ins_and_flags_win_over_the_file() {
         let driver = |words: &[&str], config, drop_in| {
-            Settings::of(&kubelet("1.30.0", words, config, drop_in))
+            Settings::of(&kubelet("1.30.0", words, config, drop_in), &[])
                 .unwrap()
                 .cgroup_driver
         };

@@ -91,7 +91,8 @@ pub fn plan(facts: &Facts, request: &Request) -> Outcome {
 
 fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<Verdict, Finding> {
     let kubelet = kubelet::ground(facts)?;
-    let settings = Settings::of(kubelet).map_err(|error| configuration::settings(&error))?;
+    let settings =
+        Settings::of(kubelet, &facts.endpoints()).map_err(|error| configuration::settings(&error))?;
     let (source, target, parts) = match runtimes::pair(facts, &settings, request)? {
         Pair::Same => {
             found.push(runtimes::already_there(&settings));

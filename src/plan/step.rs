@@ -172,6 +172,13 @@ pub struct Endpoint {
     pub socket: HostPath,
 }
 
+impl Endpoint {
+    /// As kubelet, kubeadm and crictl write it.
+    pub fn url(&self) -> String {
+        format!("unix://{}", self.socket)
+    }
+}
+
 /// Bring images into the target's store; a name that stands for the same image there already is left as it is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -13,7 +13,7 @@ use transship::plan::finding::Finding;
 use transship::plan::findings::kubeadm;
 use transship::plan::planner::{Outcome, Verdict};
 
-/// Two steps from dockershim to containerd.
+/// Three steps from dockershim to containerd.
 pub(crate) fn plan() -> Plan {
     serde_json::from_str(include_str!("../support/plan.json")).unwrap()
 }

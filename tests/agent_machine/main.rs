@@ -25,7 +25,9 @@ use transship::api::request::Runtime;
 use transship::executor::progress::State;
 use transship::plan::finding::{Finding, Severity};
 use transship::plan::findings::kubeadm;
+use transship::plan::host_path::HostPath;
 use transship::plan::planner::Verdict;
+use transship::plan::step::{Endpoint, Step};
 use world::{CONTAINERD, DOCKER, World};
 
 const SOCKET: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
@@ -45,7 +47,7 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
 
     world.ask("Plan", 1, json!({})).await;
     let status = world.until_phase(NodePhase::Planned).await;
-    assert_eq!(status.message, "planned in 2 steps; nothing was changed");
+    assert_eq!(status.message, "planned in 3 steps; nothing was changed");
     let summary = status.plan.unwrap();
     assert_eq!(
         (summary.steps.len(), summary.digest),
@@ -497,6 +499,14 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
     world.pod("default", "stays", json!({ "app": "stays" })).await;
     let mut shims = plan();
     shims.target = (Runtime::CriDockerd, "0.4.3".to_owned());
+    for step in &mut shims.steps {
+        if let Step::Await(step) = &mut step.does {
+            step.runtime = Endpoint {
+                runtime: Runtime::CriDockerd,
+                socket: HostPath::new("/run/elsewhere/cri-dockerd.sock").unwrap(),
+            };
+        }
+    }
     world.host.inner().verdict = Some(Verdict::Ready(Box::new(shims)));
     world.ask("Migrate", 1, json!({ "mode": "InPlace" })).await;
     let patch = Patch::Merge(json!({ "spec": { "noOtherNode": true } }));
@@ -538,5 +548,8 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
             .is_none()
     );
     let node = world.the_node().await;
-    assert_eq!(node.annotations()[SOCKET], "unix:///var/run/cri-dockerd.sock");
+    assert_eq!(
+        node.annotations()[SOCKET],
+        "unix:///run/elsewhere/cri-dockerd.sock"
+    );
 }

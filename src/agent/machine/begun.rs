@@ -34,12 +34,11 @@ impl Attempt<'_> {
     /// Decides what to do next.
     pub(super) fn decide(&self, mut status: NodeMigrationStatus) -> Decision {
         self.describe(&mut status);
+        let endpoint = self.run.plan.target_endpoint();
+        let target = endpoint.as_deref();
         match self.progress.state {
-            State::Committed => self.settle(status, End::Target(self.run.plan.target.0)),
-            State::RolledBack => {
-                let target = self.run.plan.target.0;
-                self.settle(status, End::Source { target })
-            }
+            State::Committed => self.settle(status, End::Target(target)),
+            State::RolledBack => self.settle(status, End::Source { target }),
             State::Broken => {
                 let error = self
                     .progress
@@ -282,7 +281,7 @@ impl Attempt<'_> {
     }
 
     /// The executor is done: the Node is put in order, and the migration of the node ends.
-    fn settle(&self, mut status: NodeMigrationStatus, end: End) -> Decision {
+    fn settle(&self, mut status: NodeMigrationStatus, end: End<'_>) -> Decision {
         let patch = node::settle(self.seen.node, &self.seen.migration.spec.migration.uid, end);
         status.current_step = None;
         match (end, patch) {

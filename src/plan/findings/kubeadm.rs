@@ -69,7 +69,7 @@ impl Node {
             .kubelet
             .as_ref()
             .filter(|_| facts.layout == Layout::Kubeadm)?;
-        let settings = Settings::of(kubelet).ok()?;
+        let settings = Settings::of(kubelet, &facts.endpoints()).ok()?;
         let socket = match target {
             Runtime::Containerd => facts.containerd.as_ref().map(|found| found.endpoint.as_str()),
             Runtime::CriDockerd => facts.cri_dockerd.as_ref().map(|found| found.endpoint.as_str()),
