@@ -9,7 +9,7 @@
 //! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
 //!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
 //!   the kubelet, [`docker_settings`] Docker, [`cargo`] which images are carried, [`sharing`] whether they are copied,
-//!   [`install`] where the target's files come from.
+//!   [`install`] where the target's files come from, [`support`] which releases go together.
 
 pub mod assembler;
 pub mod cargo;
@@ -30,5 +30,6 @@ pub mod reference;
 pub mod runtimes;
 pub mod sharing;
 pub mod step;
+pub mod support;
 pub mod version;
 pub mod words;

@@ -560,6 +560,8 @@ fn a_bad_request_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Request))
 #[case::docker_alone("SetByDockerAlone", |f: &mut Facts| f.prerequisites = Some(Prerequisites { at_boot: BTreeSet::new(), ..good() }))]
 #[case::swap("SwapOn", |f: &mut Facts| f.prerequisites = Some(Prerequisites { swap: true, ..good() }))]
 #[case::cgroup_v1("CgroupV1", |f: &mut Facts| { f.cgroup_version = 1; f.containerd.as_mut().unwrap().version = "2.2.1".into(); })]
+#[case::unsupported("TargetVersionUnsupported", |f: &mut Facts| { modern(f, "1.36.3"); f.containerd.as_mut().unwrap().version = "2.1.5".into(); })]
+#[case::not_told("CgroupDriverNotTold", |f: &mut Facts| modern(f, "1.31.4"))]
 #[case::flag_ends("KubeletFlagEnds", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--dynamic-config-dir=/x".into()))]
 fn a_host_is_told(#[case] code: &str, #[case] change: fn(&mut Facts)) {
     let codes = |facts: &Facts| -> Vec<String> {
@@ -571,6 +573,17 @@ fn a_host_is_told(#[case] code: &str, #[case] change: fn(&mut Facts)) {
     assert!(!codes(&facts).contains(&code.to_owned()));
     change(&mut facts);
     assert!(codes(&facts).contains(&code.to_owned()), "{:?}", codes(&facts));
+}
+
+/// A kubelet of this version that knows dockershim no more.
+fn modern(facts: &mut Facts, version: &str) {
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    kubelet.version = version.into();
+    kubelet
+        .command_line
+        .push("--container-runtime-endpoint=unix:///run/cri-dockerd.sock".into());
+    let shim = fixtures::named("debian12-kubeadm-1.36-cri-dockerd").cri_dockerd;
+    facts.cri_dockerd = shim;
 }
 
 fn good() -> Prerequisites {

@@ -60,8 +60,6 @@ pub struct TargetPart {
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
-    /// Whether it tells the kubelet its cgroup driver (CRI `RuntimeConfig`).
-    pub tells_cgroup_driver: fn(&Target) -> bool,
 }
 
 /// The runtime that is left.

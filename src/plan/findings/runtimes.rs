@@ -1,6 +1,6 @@
 //! The two runtimes: whether the pair can be planned, and whether the target fits the kubelet.
 
-use super::{Code, View};
+use super::{Code, DRIVER_FROM_CRI_SINCE, View};
 use crate::{
     api::request::{CgroupDriverChoice, Runtime},
     plan::{
@@ -9,6 +9,7 @@ use crate::{
         kubelet_settings::Settings,
         planner::Request,
         runtimes::{Planner, Source, SourcePart, Target, TargetPart, store_of},
+        support::{self, Misfit},
         version,
     },
 };
@@ -43,6 +44,11 @@ pub const TARGET_VERSION_UNFIT: Code = Code::block(
     "TargetVersionUnfit",
     "The target's version cannot serve this kubelet",
 );
+/// The target was not tested with this kubelet.
+pub const TARGET_VERSION_UNSUPPORTED: Code = Code::warn(
+    "TargetVersionUnsupported",
+    "The target's version is older than those that its project supports with this kubelet",
+);
 /// Not the version that was asked for.
 pub const TARGET_VERSION_MISMATCH: Code = Code::block(
     "TargetVersionMismatch",
@@ -57,6 +63,11 @@ pub const CRI_DISABLED: Code = Code::info(
 pub const CGROUP_DRIVER_MISMATCH: Code = Code::block(
     "CgroupDriverMismatch",
     "The cgroup drivers of kubelet, source and request differ",
+);
+/// The target does not answer `RuntimeConfig`.
+pub const CGROUP_DRIVER_NOT_TOLD: Code = Code::warn(
+    "CgroupDriverNotTold",
+    "The target's version does not tell the kubelet its cgroup driver, which kubelets from 1.38 on are announced to need",
 );
 /// Docker gets the kubelet's cgroup driver.
 pub const DOCKER_DRIVER_CHANGES: Code = Code::info(
@@ -78,9 +89,11 @@ pub const CODES: &[Code] = &[
     TARGET_NOT_INSTALLED,
     TARGET_MASKED,
     TARGET_VERSION_UNFIT,
+    TARGET_VERSION_UNSUPPORTED,
     TARGET_VERSION_MISMATCH,
     CRI_DISABLED,
     CGROUP_DRIVER_MISMATCH,
+    CGROUP_DRIVER_NOT_TOLD,
     DOCKER_DRIVER_CHANGES,
     DOCKER_GROUP_MISSING,
 ];
@@ -169,8 +182,40 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         view.request.target.version.as_deref(),
     )
     .into_iter()
+    .chain(fit(view))
     .chain(cgroup_driver(view))
+    .chain(not_told(view))
     .collect()
+}
+
+/// Whether the target's release goes with the kubelet.
+fn fit(view: &View<'_>) -> Option<Finding> {
+    let (target, kubelet) = (&view.target, &view.settings.version);
+    let pair = format!("{} {} with kubelet {kubelet}", target.runtime, target.version);
+    Some(match support::misfit(target.runtime, &target.version, kubelet)? {
+        Misfit::Refused(why) => TARGET_VERSION_UNFIT.found(
+            format!("{pair}: {why}"),
+            "Install a version that fits, or bring one with target.source.",
+        ),
+        Misfit::Unsupported(listed) => TARGET_VERSION_UNSUPPORTED.found(
+            format!("{pair}, with which {listed} are supported"),
+            "Bring a supported version with target.source, or try this one on a node that may fail.",
+        ),
+    })
+}
+
+/// Whether kubelets that ask the runtime for its cgroup driver get an answer.
+fn not_told(view: &View<'_>) -> Option<Finding> {
+    let (target, kubelet) = (&view.target, &view.settings.version);
+    let later = support::tells_driver_later(target.runtime, &target.version)
+        .filter(|_| kubelet.minor >= DRIVER_FROM_CRI_SINCE)?;
+    Some(CGROUP_DRIVER_NOT_TOLD.found(
+        format!(
+            "{} {} does not answer RuntimeConfig, so kubelet {kubelet} takes the driver from its own configuration",
+            target.runtime, target.version
+        ),
+        format!("It will do until the upgrade to 1.38; {} {later} and later answer.", target.runtime),
+    ))
 }
 
 /// The finding for a unit of the target that cannot be started.
@@ -214,7 +259,7 @@ fn cgroup_driver(view: &View<'_>) -> Option<Finding> {
         CgroupDriverChoice::Systemd => "systemd",
         CgroupDriverChoice::Cgroupfs => "cgroupfs",
     };
-    let tells = (view.parts.1.tells_cgroup_driver)(&view.target);
+    let tells = support::tells_driver_later(view.target.runtime, &view.target.version).is_none();
     let message = match view.source.cgroup_driver {
         _ if asked != kubelet => {
             format!("the kubelet uses {kubelet}, and target.cgroupDriver asks for {asked}")

@@ -37,7 +37,6 @@ pub const PLANNER: Planner = Planner {
         prepare,
         switch,
         check,
-        tells_cgroup_driver: |target| version::upstream(&target.version) >= Some(Version::new(2, 0, 0)),
     }),
 };
 
@@ -392,12 +391,10 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
 }
 
 fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = unfit(&view.target.version, &view.settings.version)
-        .into_iter()
-        .collect();
     let Some(containerd) = view.containerd else {
-        return findings;
+        return Vec::new();
     };
+    let mut findings = Vec::new();
     findings.extend(runtimes::not_loaded(&containerd.service));
     let text = containerd
         .config
@@ -411,44 +408,4 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-/// CRI versions: kubelets up to 1.22 speak v1alpha2 alone, which containerd 2.0 removed; kubelets from 1.26 on
-/// speak v1 alone, which containerd has from 1.6.15 on in the form that they need. containerd before 1.5 is older
-/// than anything that was tested with a kubelet from 1.20 on.
-fn unfit(found: &str, kubelet: &Version) -> Option<Finding> {
-    let remedy = "Install a version that fits; docs of containerd: RELEASES.md, \"Kubernetes Support\".";
-    let Some(containerd) = version::upstream(found) else {
-        return Some(runtimes::TARGET_VERSION_UNFIT.found(
-            format!("containerd's version {found:?} is not understood"),
-            remedy,
-        ));
-    };
-    let reason = if kubelet.minor <= 22 && containerd >= Version::new(2, 0, 0) {
-        "it needs the CRI v1alpha2, which containerd 2.0 removed; use 1.6 or 1.7"
-    } else if kubelet.minor >= 26 && containerd < Version::new(1, 6, 15) {
-        "it needs the CRI v1 of containerd 1.6.15 or later"
-    } else if containerd < Version::new(1, 5, 0) {
-        "it needs containerd 1.5 or later"
-    } else {
-        return None;
-    };
-    Some(runtimes::TARGET_VERSION_UNFIT.found(
-        format!("containerd {found} cannot serve kubelet {kubelet}: {reason}"),
-        remedy,
-    ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_cri_version_decides_what_fits() {
-        let fits = |containerd, kubelet| unfit(containerd, &version::upstream(kubelet).unwrap()).is_none();
-        assert!(fits("1.6.20~ds1", "1.23.17") && fits("2.1.0", "1.23.17"));
-        assert!(fits("1.7.28", "1.22.0") && !fits("2.0.0", "1.22.0"));
-        assert!(fits("1.6.15", "1.26.0") && !fits("1.6.8", "1.26.0"));
-        assert!(!fits("1.4.13", "1.21.0") && !fits("devel", "1.23.0"));
-    }
 }

@@ -48,7 +48,6 @@ pub const PLANNER: Planner = Planner {
         prepare,
         switch: |_| Ok(Vec::new()),
         check,
-        tells_cgroup_driver: |target| version::upstream(&target.version) >= Some(Version::new(0, 3, 17)),
     }),
 };
 
@@ -289,9 +288,7 @@ WantedBy=sockets.target
 ";
 
 fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = unfit(&view.target.version, &view.settings.version)
-        .into_iter()
-        .collect();
+    let mut findings = Vec::new();
     if let Some(engine) = view.engine {
         findings.extend(unfit_engine(&view.target.version, &engine.version, view.daemon));
         if !matches!(&*engine.logging_driver, "json-file" | "") {
@@ -327,31 +324,6 @@ fn check(view: &View<'_>) -> Vec<Finding> {
     findings
 }
 
-/// CRI versions: kubelets up to 1.22 speak v1alpha2 alone, which 0.3.22 and 0.4.3 dropped; kubelets from 1.26 on
-/// speak v1 alone, which came with 0.3.0.
-fn unfit(found: &str, kubelet: &Version) -> Option<Finding> {
-    let remedy = "Install a version of cri-dockerd that fits.";
-    let Some(shim) = version::upstream(found) else {
-        return Some(TARGET_VERSION_UNFIT.found(
-            format!("cri-dockerd's version {found:?} is not understood"),
-            remedy,
-        ));
-    };
-    let dropped =
-        Version::new(0, 3, 22) <= shim && shim < Version::new(0, 4, 0) || shim >= Version::new(0, 4, 3);
-    let reason = if kubelet.minor <= 22 && dropped {
-        "it needs the CRI v1alpha2, which cri-dockerd 0.3.22 and 0.4.3 dropped; use 0.3.21"
-    } else if kubelet.minor >= 26 && shim < Version::new(0, 3, 0) {
-        "it needs the CRI v1 of cri-dockerd 0.3 or later"
-    } else {
-        return None;
-    };
-    Some(TARGET_VERSION_UNFIT.found(
-        format!("cri-dockerd {found} cannot serve kubelet {kubelet}: {reason}"),
-        remedy,
-    ))
-}
-
 /// Docker's API: from 29 on it refuses clients below 1.44 (`min-api-version`), which cri-dockerd before 0.3.16 are;
 /// 0.4.0 to 0.4.2 ask for 1.42, which came with Docker 23.
 fn unfit_engine(found: &str, engine: &str, daemon: &Map<String, Value>) -> Option<Finding> {
@@ -377,11 +349,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cri_version_and_dockers_api_decide_what_fits() {
-        let fits = |shim, kubelet| unfit(shim, &version::upstream(kubelet).unwrap()).is_none();
-        assert!(fits("0.4.3", "1.36.3") && !fits("0.2.6", "1.26.0"));
-        assert!(fits("0.3.21", "1.22.0") && !fits("0.3.22", "1.22.0"));
-        assert!(fits("0.4.1", "1.22.0") && !fits("0.4.3", "1.22.0") && !fits("", "1.23.0"));
+    fn dockers_api_decides_what_fits() {
         let (plain, allowed) = (
             Map::new(),
             Map::from_iter([("min-api-version".to_owned(), "1.24".into())]),
