@@ -757,6 +757,23 @@ const LAYOUTS: [(usize, &str); 13] = [
     (3, "me:<P>@proxy:3128"),
 ];
 
+/// Nor do the findings, where a file cannot be read or says something else than what runs.
+#[rstest]
+#[case::yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "staticPodURLHeader:\n  Authorization: [zq7, \"\n"))]
+#[case::toml("ContainerdConfigBroken", |f: &mut Facts| config(f, "version = 2\n[x]\npassword = zq7\n"))]
+#[case::json("DaemonJsonBroken", |f: &mut Facts| text(f.docker.as_mut().unwrap().daemon_json.as_mut().unwrap(), "{\"x\": zq7}"))]
+#[case::quote("FlagsNotEditable", |f: &mut Facts| flags(f, "KUBELET_KUBEADM_ARGS=\"--token=zq7 '\"\n"))]
+#[case::backslash("FlagsNotEditable", |f: &mut Facts| flags(f, "KUBELET_KUBEADM_ARGS='--token=zq7\\ b'\n"))]
+#[case::differs("KubeletArgumentsDiffer", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--token=zq7".into(), "--other".into(), "zq7".into()]))]
+fn no_secret_is_in_a_finding(#[case] code: &str, #[case] spoil: fn(&mut Facts)) {
+    let mut facts = fixtures::named(LAB);
+    spoil(&mut facts);
+    let outcome = plan(&facts, &fixtures::request());
+    let found = outcome.findings.iter().find(|finding| finding.code == code);
+    let message = &found.unwrap_or_else(|| panic!("{:?}", outcome.findings)).message;
+    assert!(!message.contains("zq7"), "{message}");
+}
+
 proptest! {
     /// However a secret is written, neither the words nor the diff show a part of it.
     #[test]

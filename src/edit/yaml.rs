@@ -6,7 +6,7 @@ use serde_json::Value;
 /// A file that cannot be read, or not be edited safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum YamlError {
-    /// No YAML; the parser's words name the line.
+    /// No YAML; the parser's words name the line. They show nothing of it, for it may be a secret.
     #[error("{0}")]
     Syntax(String),
     /// YAML, but no block mapping at the top.
@@ -40,7 +40,7 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
         {
             Ok(Value::Object(serde_json::Map::new()))
         }
-        Err(error) => Err(YamlError::Syntax(error.to_string())),
+        Err(error) => Err(YamlError::Syntax(error.without_snippet().to_string())),
     }
 }
 

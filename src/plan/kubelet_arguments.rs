@@ -7,6 +7,7 @@
 use super::{
     facts::UnitFacts,
     host_path::{HostPath, NotAHostPath},
+    redaction,
 };
 use crate::edit::{
     env_file::{self, EnvFileError},
@@ -49,7 +50,7 @@ pub enum ArgumentsError {
     NotAsMeant {
         /// The unit.
         unit: String,
-        /// A word that would be wrong.
+        /// A word that would be wrong, as anybody may read it.
         flag: String,
     },
     /// A path that is none.
@@ -221,7 +222,7 @@ fn check(
     let odd = composed.iter().find(|word| !expected.contains(word));
     let flag = odd
         .or_else(|| expected.iter().find(|word| !composed.contains(word)))
-        .cloned()
+        .map(|word| redaction::flags(word))
         .unwrap_or_default();
     Err(ArgumentsError::NotAsMeant {
         unit: unit.name.clone(),

@@ -342,7 +342,7 @@ fn is_flag(body: &str) -> bool {
 }
 
 /// Flags with the values of those that may be read.
-fn flags(text: &str) -> String {
+pub fn flags(text: &str) -> String {
     let mut known = false;
     let words = text.split(' ').map(|word| {
         if word.is_empty() {

@@ -9,7 +9,7 @@ use crate::{
     plan::{
         facts::{Facts, Kubelet, Layout},
         finding::Finding,
-        kubelet_arguments, version,
+        kubelet_arguments, redaction, version,
     },
 };
 
@@ -330,7 +330,7 @@ fn arguments(kubelet: &Kubelet) -> Option<Finding> {
             .iter()
             .skip(1)
             .filter(|word| !those.contains(word))
-            .cloned()
+            .map(|word| redaction::flags(word))
             .collect()
     };
     let (running, written) = (
