@@ -13,7 +13,7 @@ use transship::{
     edit::{flags, yaml},
     plan::{
         digest::Digest,
-        facts::{Container, Facts, Layout, MaybeFile, Prerequisites, TextFile},
+        facts::{Container, Facts, Image, Layout, MaybeFile, Prerequisites, TextFile},
         finding::Severity,
         host_path::HostPath,
         kubelet_arguments,
@@ -678,6 +678,60 @@ fn images_are_carried_as_asked() {
     assert_eq!(names(Transfer::None), ["registry.k8s.io/pause:3.6"]);
     assert_eq!(names(Transfer::InUse).len(), 3);
     assert_eq!(names(Transfer::All).len(), 4);
+}
+
+/// Where Docker ends, and where the way back has to stop it; not where it stays in peace.
+#[rstest]
+#[case::ends(false, false, true)]
+#[case::kept(true, false, false)]
+#[case::replaced(false, true, true)]
+#[case::kept_over_another_containerd(true, true, true)]
+fn containers_that_are_not_kubernetes_are_spared(
+    #[case] keep_source: bool,
+    #[case] archive: bool,
+    #[case] blocks: bool,
+) {
+    let mut request = if archive {
+        fixtures::from_archive(Runtime::Containerd)
+    } else {
+        fixtures::request()
+    };
+    request.target.keep_source = keep_source;
+    let clean = fixtures::named(LAB);
+    assert_eq!(blocking(&clean, &request), [""; 0]);
+    for (name, image, code) in [
+        ("registry", "docker.io/library/registry:2", "ForeignContainers"),
+        ("etcd-backup", "docker.io/library/busybox:1", "EtcdInDocker"),
+        ("etcd1", "docker.io/library/x:1", "EtcdInDocker"),
+        (
+            "store",
+            "docker.io/rancher/mirrored-coreos-etcd:v3.5.9",
+            "EtcdInDocker",
+        ),
+        ("store", "registry.example/etcd/backup:etcd", "ForeignContainers"),
+        ("setcd", "docker.io/library/etcdkeeper:1", "ForeignContainers"),
+    ] {
+        let mut facts = clean.clone();
+        container(name, None, &mut facts);
+        let store = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store;
+        store.images.push(Image {
+            id: "sha256:of-it".to_owned(),
+            names: vec![image.to_owned()],
+            digests: Vec::new(),
+            size: 1,
+        });
+        store.containers.last_mut().unwrap().image_id = "sha256:of-it".to_owned();
+        let expected = if blocks { vec![code] } else { Vec::new() };
+        assert_eq!(blocking(&facts, &request), expected, "{name} of {image}");
+        request.preflight.allow = vec![code.to_owned()];
+        let stays = blocks && code == "EtcdInDocker";
+        assert_eq!(
+            plan(&facts, &request).plan().is_none(),
+            stays,
+            "{name} of {image}"
+        );
+        request.preflight.allow.clear();
+    }
 }
 
 #[rstest]

@@ -4,12 +4,18 @@ use super::{Code, View};
 use crate::plan::{
     facts::{Container, Docker, Engine},
     finding::Finding,
+    runtimes::containerd::replaces_dockers,
 };
 
 /// Containers that Kubernetes does not know.
 pub const FOREIGN_CONTAINERS: Code = Code::block_unless_allowed(
     "ForeignContainers",
-    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `target.keepSource` too)",
+    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `target.keepSource` too), or on a way back that has to stop it",
+);
+/// etcd under Docker itself.
+pub const ETCD_IN_DOCKER: Code = Code::block(
+    "EtcdInDocker",
+    "etcd runs under Docker and is not Kubernetes'; it would end where Docker does, and the cluster's data may be in it alone",
 );
 /// Pods that use Docker itself.
 pub const DOCKER_SOCKET_MOUNTED: Code = Code::block_unless_allowed(
@@ -45,6 +51,7 @@ pub const DEFAULT_RUNTIME: Code = Code::block(
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     FOREIGN_CONTAINERS,
+    ETCD_IN_DOCKER,
     DOCKER_SOCKET_MOUNTED,
     DOCKER_SOCKET_REACHABLE,
     LIVE_RESTORE,
@@ -59,20 +66,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     let Some((docker, engine)) = view.docker_left() else {
         return findings;
     };
+    findings.extend(foreign(view, engine));
     if view.docker_ends() {
-        let foreign: Vec<String> = engine
-            .store
-            .containers
-            .iter()
-            .filter(|container| container.pod.is_none() && container.running)
-            .map(|container| container.name.clone())
-            .collect();
-        if !foreign.is_empty() {
-            findings.push(FOREIGN_CONTAINERS.found(
-                format!("{} not Kubernetes' and would end with Docker: {}", are(foreign.len(), "container"), super::some(&foreign)),
-                "Move them elsewhere, keep Docker for them with `target.keepSource: true`, or accept it with `preflight.allow: [ForeignContainers]`.",
-            ));
-        }
         findings.extend(mounts(docker, engine));
     }
     if engine.live_restore {
@@ -102,6 +97,68 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Running containers that Kubernetes does not know, and what ends them.
+fn foreign(view: &View<'_>, engine: &Engine) -> Vec<Finding> {
+    let (end, instead) = if view.docker_ends() {
+        (
+            "would end with Docker",
+            "keep Docker for them with `target.keepSource: true`",
+        )
+    } else if replaces_dockers(view) {
+        (
+            "would end on the way back, where Docker is stopped while the older containerd takes its place again",
+            "use the containerd that is installed",
+        )
+    } else {
+        return Vec::new();
+    };
+    let running =
+        (engine.store.containers.iter()).filter(|container| container.pod.is_none() && container.running);
+    let (etcd, others): (Vec<&Container>, Vec<&Container>) =
+        running.partition(|container| is_etcd(container, engine));
+    let named = |code: &Code, containers: &[&Container], remedy: String| {
+        let names: Vec<String> = containers
+            .iter()
+            .map(|container| container.name.clone())
+            .collect();
+        let what = format!("{} not Kubernetes' and {end}", are(names.len(), "container"));
+        (!names.is_empty()).then(|| code.found(format!("{what}: {}", super::some(&names)), remedy))
+    };
+    let etcd = named(
+        &ETCD_IN_DOCKER,
+        &etcd,
+        format!("Let etcd run as a service or as a static pod first, leave this node out, or {instead}."),
+    );
+    let others = named(
+        &FOREIGN_CONTAINERS,
+        &others,
+        format!("Move them elsewhere, {instead}, or accept it with `preflight.allow: [ForeignContainers]`."),
+    );
+    etcd.into_iter().chain(others).collect()
+}
+
+/// Whether a container's name (`etcd1`) or the name of its image (`coreos-etcd`) has the word etcd.
+fn is_etcd(container: &Container, engine: &Engine) -> bool {
+    let word = |name: &str| {
+        let mut words = name.split(|c: char| !c.is_ascii_alphanumeric());
+        words.any(|word| word.trim_end_matches(|c: char| c.is_ascii_digit()) == "etcd")
+    };
+    let image = engine
+        .store
+        .images
+        .iter()
+        .find(|image| image.id == container.image_id);
+    // Where an image comes from says nothing of what it is, and neither does a tag.
+    let last = |reference: &String| {
+        let name = reference.rsplit('/').next().unwrap_or_default();
+        word(name.split([':', '@']).next().unwrap_or_default())
+    };
+    let mut images = image
+        .into_iter()
+        .flat_map(|image| image.names.iter().chain(&image.digests));
+    word(&container.name) || images.any(last)
 }
 
 fn are(number: usize, noun: &str) -> String {
