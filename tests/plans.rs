@@ -734,6 +734,46 @@ fn containers_that_are_not_kubernetes_are_spared(
     }
 }
 
+/// What is streamed is written more than once: see the two factors of the finding.
+#[rstest]
+#[case::into_containerd("debian12-kubeadm-1.23-dockershim", Runtime::Containerd, 2)]
+#[case::into_docker("debian12-kubeadm-1.36-control-plane-containerd-2.4", Runtime::CriDockerd, 4)]
+fn images_that_are_streamed_need_room(#[case] host: &str, #[case] target: Runtime, #[case] times: u64) {
+    const RESERVE: u64 = 512 << 20;
+    let mut facts = fixtures::named(host);
+    if let Some(engine) = facts.docker.as_mut().and_then(|docker| docker.engine.as_mut()) {
+        engine.storage_driver = "vfs".to_owned();
+    }
+    let source = if target == Runtime::Containerd {
+        &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store
+    } else {
+        facts.containerd.as_mut().unwrap().store.as_mut().unwrap()
+    };
+    source.images.iter_mut().for_each(|image| image.size = 1 << 30);
+    let images = source.images.clone();
+    let request = fixtures::to(target);
+    let outcome = plan(&facts, &request);
+    let carried = outcome
+        .plan()
+        .unwrap()
+        .steps
+        .iter()
+        .find_map(|step| match &step.does {
+            Step::Images(images) => Some(&images.names),
+            _ => None,
+        });
+    let carried = carried.unwrap();
+    let of_them = |image: &&Image| image.names.iter().any(|name| carried.contains(name));
+    let needed = (images.iter().filter(of_them).count() as u64 * times) << 30;
+    for (free, expected) in [
+        (needed + RESERVE, &[][..]),
+        (needed + RESERVE - 1, &["DiskSpace"]),
+    ] {
+        facts.disks.iter_mut().for_each(|disk| disk.free = free);
+        assert_eq!(blocking(&facts, &request), *expected, "{free} free");
+    }
+}
+
 #[rstest]
 #[case::drained(DrainMode::Evict, -1, 20)]
 #[case::drained_in_its_own_time(DrainMode::Evict, 45, 20)]

@@ -30,8 +30,11 @@ pub const XFS_FTYPE_UNKNOWN: Code = Code::warn(
 /// All codes of this module.
 pub const CODES: &[Code] = &[DISK_SPACE, DISK_PRESSURE_AHEAD, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN];
 
-/// An image is stored as layers and as an unpacked snapshot.
+/// Of an image, containerd keeps the layers, which Docker gives it uncompressed, and an unpacked snapshot.
 const COPIES: u64 = 2;
+/// A CRI tells the compressed size of an image. Docker unpacks it to about three times that, and `docker load` spools
+/// what it reads below the data root before.
+const TIMES_COMPRESSED: u64 = 4;
 /// Of an image whose layers are shared this part, or less, is written: its directories, and small files.
 const SHARED: u64 = 20;
 /// Bytes that stay free beside the images.
@@ -57,6 +60,9 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     };
     let needed = match sharing::layers(view) {
         Layers::Linked { .. } => view.cargo.bytes / SHARED,
+        Layers::Streamed { .. } if over_docker(view.target.runtime) => {
+            view.cargo.bytes.saturating_mul(TIMES_COMPRESSED)
+        }
         Layers::Streamed { .. } => view.cargo.bytes.saturating_mul(COPIES),
     };
     if disk.free < needed.saturating_add(RESERVE) {
