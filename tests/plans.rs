@@ -14,7 +14,7 @@ use transship::{
     plan::{
         digest::Digest,
         facts::{Container, Facts, Image, Layout, MaybeFile, Prerequisites, TextFile},
-        finding::Severity,
+        finding::{Finding, Severity},
         host_path::HostPath,
         kubelet_arguments,
         kubelet_settings::Settings,
@@ -732,6 +732,58 @@ fn containers_that_are_not_kubernetes_are_spared(
         );
         request.preflight.allow.clear();
     }
+}
+
+/// In whichever store the pods are, and whatever the socket is called in them.
+#[rstest]
+#[case::dockershim(LAB, Runtime::Containerd, "/var/run/dockershim.sock", true)]
+#[case::dockershim_to_another_shim(
+    "debian12-kubeadm-1.23-control-plane-dockershim",
+    Runtime::CriDockerd,
+    "/run/dockershim.sock",
+    true
+)]
+#[case::cri_dockerd(
+    "debian12-kubeadm-1.36-cri-dockerd",
+    Runtime::Containerd,
+    "/run/cri-dockerd.sock",
+    true
+)]
+#[case::containerd(
+    "debian12-kubeadm-1.36-control-plane-containerd-2.4",
+    Runtime::CriDockerd,
+    "/run/containerd/containerd.sock",
+    true
+)]
+#[case::the_targets(LAB, Runtime::Containerd, "/run/containerd/containerd.sock", false)]
+fn pods_that_use_the_cri_are_named(
+    #[case] host: &str,
+    #[case] target: Runtime,
+    #[case] socket: &str,
+    #[case] found: bool,
+) {
+    let mut facts = fixtures::named(host);
+    let engine = facts.docker.as_mut().and_then(|docker| docker.engine.as_mut());
+    let containerd = facts
+        .containerd
+        .as_mut()
+        .and_then(|containerd| containerd.store.as_mut());
+    let stores = engine
+        .map(|engine| &mut engine.store)
+        .into_iter()
+        .chain(containerd);
+    let of_pod = |one: &&mut Container| one.running && one.pod.is_some();
+    let user = stores
+        .flat_map(|store| &mut store.containers)
+        .find(of_pod)
+        .unwrap();
+    user.mounts.push(socket.to_owned());
+    let pod = user.pod.clone().unwrap();
+    let findings = plan(&facts, &fixtures::to(target)).findings;
+    let named = |finding: &&Finding| finding.code == "CriSocketMounted";
+    let users = findings.iter().find(named).map(|finding| finding.message.clone());
+    assert_eq!(users.is_some(), found);
+    assert!(users.is_none_or(|users| users.ends_with(&format!(": {}/{}", pod.namespace, pod.name))));
 }
 
 /// What is streamed is written more than once: see the two factors of the finding.

@@ -29,7 +29,7 @@ use transship::{
         host_path::HostPath,
         step::{ClearPods, Endpoint, ImagesStep, Layers, Rehearsal, StopPods},
     },
-    runtime::{Carried, Means, Runtimes, Stopped, hosted::HostRuntimes},
+    runtime::{Carried, Means, Runtimes, Stopped, cri::Cri, hosted::HostRuntimes},
 };
 
 const APP: &str = "docker.io/library/app:1";
@@ -603,6 +603,15 @@ const PROGRAMS: [(&str, bool); 2] = [
     ("trap 'exit 0' TERM; while :; do sleep 0.05; done", false),
     ("while :; do sleep 0.05; done", true),
 ];
+
+#[tokio::test]
+async fn a_cri_tells_what_a_container_mounts_until_it_is_gone() {
+    let host = with_pods_behind_the_cri();
+    let socket = host.root.path().join("run/containerd/containerd.sock");
+    let cri = Cri::connect(&socket).await.unwrap();
+    assert_eq!(cri.mounts("c3").await.unwrap(), ["/srv/c3"]);
+    assert_eq!(cri.mounts("gone").await.unwrap(), [""; 0]);
+}
 
 #[tokio::test]
 async fn a_process_is_signalled_without_the_engine() {

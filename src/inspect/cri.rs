@@ -38,9 +38,15 @@ pub(super) async fn store(socket: &Path) -> Result<Store, RuntimeError> {
         .iter()
         .map(|sandbox| (sandbox.id.clone(), pod(sandbox)))
         .collect();
-    let of_pods = containers
-        .into_iter()
-        .map(|container| self::container(container, &pods));
+    let mut of_pods = Vec::new();
+    for container in containers {
+        let mut container = self::container(container, &pods);
+        // The list does not say them.
+        if container.running {
+            container.mounts = cri.mounts(&container.id).await?;
+        }
+        of_pods.push(container);
+    }
     Ok(Store {
         containers: sandboxes.iter().map(self::sandbox).chain(of_pods).collect(),
         images: images.into_iter().map(image).collect(),

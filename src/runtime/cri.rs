@@ -3,11 +3,12 @@
 use std::{path::Path, path::PathBuf, time::Duration};
 
 use k8s_cri::v1::{
-    CgroupDriver, Container, Image, ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest,
-    ListPodSandboxRequest, PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest,
-    PodSandboxStatusResponse, RemoveContainerRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    CgroupDriver, Container, ContainerStatusRequest, Image, ImageSpec, ImageStatusRequest,
+    ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
+    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, RemoveContainerRequest,
+    RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest, StopContainerRequest,
+    StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
@@ -147,6 +148,24 @@ impl Cri {
         let mut client = self.runtime.clone();
         let asked = client.list_containers(ListContainersRequest::default());
         Ok(self.ask("ListContainers", QUESTION, asked).await?.containers)
+    }
+
+    /// The sources of a container's bind mounts; none when it is gone.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn mounts(&self, id: &str) -> Result<Vec<String>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        let verb = format!("ContainerStatus {id}");
+        let answer = self
+            .ask_found(&verb, QUESTION, client.container_status(request))
+            .await?;
+        let status = answer.and_then(|answer| answer.status).unwrap_or_default();
+        Ok(status.mounts.into_iter().map(|mount| mount.host_path).collect())
     }
 
     /// Makes a sandbox and returns its id.

@@ -1,10 +1,13 @@
 //! What runs under Docker, and what depends on Docker itself.
 
 use super::{Code, View};
-use crate::plan::{
-    facts::{Container, Docker, Engine},
-    finding::Finding,
-    runtimes::containerd::replaces_dockers,
+use crate::{
+    api::request::Runtime,
+    plan::{
+        facts::{Container, Docker, Engine, Store},
+        finding::Finding,
+        runtimes::containerd::replaces_dockers,
+    },
 };
 
 /// Containers that Kubernetes does not know.
@@ -26,6 +29,11 @@ pub const DOCKER_SOCKET_MOUNTED: Code = Code::block_unless_allowed(
 pub const DOCKER_SOCKET_REACHABLE: Code = Code::warn(
     "DockerSocketReachable",
     "Pods mount a directory that holds Docker's socket or its data",
+);
+/// Pods that use the source's CRI.
+pub const CRI_SOCKET_MOUNTED: Code = Code::warn(
+    "CriSocketMounted",
+    "Pods mount the CRI socket of the source, behind which there are no pods afterwards",
 );
 /// Containers outlive Docker.
 pub const LIVE_RESTORE: Code = Code::warn(
@@ -54,15 +62,19 @@ pub const CODES: &[Code] = &[
     ETCD_IN_DOCKER,
     DOCKER_SOCKET_MOUNTED,
     DOCKER_SOCKET_REACHABLE,
+    CRI_SOCKET_MOUNTED,
     LIVE_RESTORE,
     LOGGING_DRIVER,
     DOCKER_BOUND_TO_CONTAINERD,
     DEFAULT_RUNTIME,
 ];
 
-/// Checks of what runs under Docker, where it is left.
+/// Where the dockershim, a part of the kubelet, serves its CRI (`--container-runtime-endpoint` of kubelets up to 1.23).
+const DOCKERSHIM: &str = "/run/dockershim.sock";
+
+/// Checks of what runs under the source, most of them where that is Docker and is left.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = cri_users(view).into_iter().collect();
     let Some((docker, engine)) = view.docker_left() else {
         return findings;
     };
@@ -169,22 +181,22 @@ fn are(number: usize, noun: &str) -> String {
     )
 }
 
-/// How near a mounted path is to Docker.
+/// How near a mounted path is to those that are looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reach {
-    Docker,
+    Inside,
     Around,
     Nothing,
 }
 
-fn reach(mount: &str, docker: &[String]) -> Reach {
+fn reach(mount: &str, wanted: &[String]) -> Reach {
     let mount = normal(mount);
     let below = |path: &str, dir: &str| {
         path == dir || path.strip_prefix(dir).is_some_and(|rest| rest.starts_with('/'))
     };
-    if docker.iter().any(|path| below(&mount, path)) {
-        Reach::Docker
-    } else if mount == "/" || docker.iter().any(|path| below(path, &mount)) {
+    if wanted.iter().any(|path| below(&mount, path)) {
+        Reach::Inside
+    } else if mount == "/" || wanted.iter().any(|path| below(path, &mount)) {
         Reach::Around
     } else {
         Reach::Nothing
@@ -204,44 +216,72 @@ fn normal(path: &str) -> String {
     }
 }
 
+/// The pods of running containers that are like this, in the order of their names.
+fn pods(store: &Store, like: impl Fn(&Container) -> bool) -> Vec<String> {
+    let containers = store.containers.iter();
+    let mut pods: Vec<String> = containers
+        .filter(|container| container.running && like(container))
+        .filter_map(|container| container.pod.as_ref())
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .collect();
+    pods.sort_unstable();
+    pods.dedup();
+    pods
+}
+
+/// Pods that speak to the source's CRI themselves, as agents for logs and metrics do.
+fn cri_users(view: &View<'_>) -> Option<Finding> {
+    let source = &view.source;
+    let socket = match source.runtime {
+        Runtime::Dockershim => DOCKERSHIM,
+        Runtime::CriDockerd | Runtime::Containerd | Runtime::CriO => source.cri.socket.as_str(),
+    };
+    let wanted = [normal(socket)];
+    let users = pods(source.store, |container| {
+        let mut mounts = container.mounts.iter();
+        mounts.any(|mount| reach(mount, &wanted) == Reach::Inside)
+    });
+    (!users.is_empty()).then(|| {
+        CRI_SOCKET_MOUNTED.found(
+            format!(
+                "{} {socket}, the CRI socket of {}: {}",
+                mount_verb(users.len()),
+                source.runtime,
+                super::some(&users)
+            ),
+            "Point these workloads to the target's socket when the node has moved.",
+        )
+    })
+}
+
 fn mounts(docker: &Docker, engine: &Engine) -> Vec<Finding> {
     let docker = [
         normal(docker.endpoint.as_str()),
         normal(engine.data_root.as_str()),
     ];
-    let pods = |wanted: Reach| -> Vec<String> {
+    let near = |wanted: Reach| -> Vec<String> {
         let nearest = |container: &Container| {
             let reaches: Vec<Reach> = container
                 .mounts
                 .iter()
                 .map(|mount| reach(mount, &docker))
                 .collect();
-            [Reach::Docker, Reach::Around]
+            [Reach::Inside, Reach::Around]
                 .into_iter()
                 .find(|reach| reaches.contains(reach))
                 .unwrap_or(Reach::Nothing)
         };
-        let mut pods: Vec<String> = engine
-            .store
-            .containers
-            .iter()
-            .filter(|container| container.running && nearest(container) == wanted)
-            .filter_map(|container| container.pod.as_ref())
-            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
-            .collect();
-        pods.sort_unstable();
-        pods.dedup();
-        pods
+        pods(&engine.store, |container| nearest(container) == wanted)
     };
     let mut findings = Vec::new();
-    let users = pods(Reach::Docker);
+    let users = near(Reach::Inside);
     if !users.is_empty() {
         findings.push(DOCKER_SOCKET_MOUNTED.found(
             format!("{} Docker's socket or data: {}", mount_verb(users.len()), super::some(&users)),
             "Change these workloads first, keep Docker with `target.keepSource: true`, or accept it with `preflight.allow: [DockerSocketMounted]`.",
         ));
     }
-    let around = pods(Reach::Around);
+    let around = near(Reach::Around);
     if !around.is_empty() {
         findings.push(DOCKER_SOCKET_REACHABLE.found(
             format!(
@@ -271,8 +311,8 @@ mod tests {
     fn the_socket_is_found_behind_its_other_name_and_from_above() {
         let docker = ["/run/docker.sock".to_owned(), "/var/lib/docker".to_owned()];
         for (mount, wanted) in [
-            ("/var/run/docker.sock", Reach::Docker),
-            ("/var/lib/docker/containers", Reach::Docker),
+            ("/var/run/docker.sock", Reach::Inside),
+            ("/var/lib/docker/containers", Reach::Inside),
             ("/var/run/", Reach::Around),
             ("/", Reach::Around),
             ("/var/lib", Reach::Around),
