@@ -208,7 +208,11 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let prepared = drop_in(view, containerd, Program::Present);
     let old = containerd.drop_in.file.as_ref().map(|file| file.digest.clone());
     let text = drop_in(view, containerd, Program::Brought).unwrap_or_default();
-    let (docker, containerd_unit) = (&docker.service.name, &containerd.service.name);
+    let containerd_unit = &containerd.service.name;
+    // While Docker is away nobody may start it again through its socket.
+    let socket = Some(&docker.socket).filter(|socket| socket.active == "active");
+    let socket = |restart| socket.map(|socket| unit(&socket.name, None, restart));
+    let docker = &docker.service.name;
     // cri-dockerd may have been stopped with Docker.
     let shim = view
         .cri_dockerd
@@ -217,8 +221,9 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         .map(|shim| unit(&shim.service.name, None, Restart::StartedBackwards))
         .into_iter()
         .collect();
+    steps.push(unit(docker, None, Restart::StartedBackwards));
+    steps.extend(socket(Restart::StartedBackwards));
     steps.extend([
-        unit(docker, None, Restart::StartedBackwards),
         unit(containerd_unit, None, Restart::Backwards),
         Step::File(FileStep {
             path: containerd.drop_in.path.clone(),
@@ -232,6 +237,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         assembler::await_target(view, None, assembler::RUNTIME_WITHIN_SECS),
         unit(docker, None, Restart::StoppedBackwards),
     ]);
+    steps.extend(socket(Restart::StoppedBackwards));
     Ok(steps)
 }
 
