@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 
@@ -139,10 +139,17 @@ pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane
         ready: is_ready(node),
         cordoned,
         cordoned_by_others: cordoned && !node.annotations().contains_key(CORDONED_ANNOTATION),
-        open: !cordoned && taints.iter().all(|taint| taint.effect == "PreferNoSchedule"),
+        open: !cordoned && !taints.iter().any(keeps_out),
         on_target: on_target(node, target),
         label: labels.get(AGENT_LABEL).cloned(),
     }
+}
+
+/// Whether a taint keeps pods out for good. Those under `node.kubernetes.io/` the cluster itself sets and takes away,
+/// moments after the cordon and the conditions that they stand for (`pkg/controller/nodelifecycle`): right after a node
+/// was uncordoned one of them would say that the next node has nowhere to drain to.
+fn keeps_out(taint: &Taint) -> bool {
+    taint.effect != "PreferNoSchedule" && !taint.key.starts_with("node.kubernetes.io/")
 }
 
 /// Whether a Node bears a label of a control plane.
@@ -232,4 +239,29 @@ pub fn last_progress(migration: &RuntimeMigration, world: &World) -> Option<Time
         });
     let created = migration.metadata.creation_timestamp.as_ref().map(|time| time.0);
     of_slots.chain(of_phases).chain(created).max()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_cluster_taints_for_moments_does_not_close_a_node() {
+        let open = |unschedulable: bool, key: &str, effect: &str| {
+            let node = serde_json::from_value(serde_json::json!({
+                "spec": { "unschedulable": unschedulable, "taints": [{ "key": key, "effect": effect }] },
+            }));
+            view(&node.unwrap(), true, Runtime::Containerd, ControlPlane::Last).open
+        };
+        assert!(open(false, "node.kubernetes.io/unschedulable", "NoSchedule"));
+        assert!(open(false, "node.kubernetes.io/not-ready", "NoExecute"));
+        assert!(open(false, "example.com/batch", "PreferNoSchedule"));
+        assert!(!open(true, "node.kubernetes.io/unschedulable", "NoSchedule"));
+        assert!(!open(
+            false,
+            "node-role.kubernetes.io/control-plane",
+            "NoSchedule"
+        ));
+        assert!(!open(false, "example.com/gpu", "NoExecute"));
+    }
 }

@@ -141,6 +141,12 @@ ended() {
         ! lab exec "$1" systemctl is-active --quiet "$unit" || fail "$unit still runs on $1"
     done
 }
+# drained NODE: its pods were moved before the switch, and not restarted with it.
+drained() {
+    local mode
+    mode=$(k get nodemigration "$1" -o jsonpath='{.spec.drain.mode}')
+    [[ $mode == Evict ]] || fail "$1 was not drained, but switched with its pods: drain.mode is $mode"
+}
 annotation_of() { k get node "$1" -o jsonpath='{.metadata.annotations.kubeadm\.alpha\.kubernetes\.io/cri-socket}'; }
 
 # Each program of the control plane runs once on the node; twice is what a switch that forgets the old ones leaves.
