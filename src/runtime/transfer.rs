@@ -17,12 +17,14 @@ use tokio::{
 use super::{Carried, Means, RuntimeError, containerd::Containerd, cri::Cri, docker::Engine, link::link};
 use crate::{
     host::{
-        command::{bounded, command},
+        command::{bounded, command, run},
         files::Files,
     },
     plan::step::Layers,
 };
 
+/// How long `ctr` may take to say what it can do.
+const ASK: Duration = Duration::from_secs(30);
 /// How long the stream may stand still. The engine packs a layer before it sends the first byte of it.
 const STALLED: Duration = Duration::from_secs(300);
 /// How long the store that gets an image may take to unpack the layers after the last byte.
@@ -173,7 +175,11 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
         return Ok(NAMED);
     }
     let mut export = ctr_images(from);
-    export.args(["export", "-", name]);
+    export.arg("export");
+    if exports_by_transfer(from).await? {
+        export.arg("--local");
+    }
+    export.args(["-", name]);
     let mut child = export
         .spawn()
         .map_err(|error| say(format!("ctr could not be started: {error}")))?;
@@ -217,6 +223,17 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
             .unwrap_or_default(),
         means: Means::Streamed { instead: None },
     })
+}
+
+/// Whether `ctr` lets the server write archives (2.0 and later do, unless told otherwise): then it ends, with success,
+/// when the server has, and what is still on its way to standard output is cut off.
+async fn exports_by_transfer(store: &Store) -> Result<bool, RuntimeError> {
+    let mut help = ctr_images(store);
+    help.args(["export", "--help"]);
+    let said = run(help, b"", ASK)
+        .await
+        .map_err(|error| RuntimeError(error.to_string()))?;
+    Ok(String::from_utf8_lossy(&said.stdout).contains("--local"))
 }
 
 /// The id under which the CRI knows a name, as soon as it is as expected or the time is up.
