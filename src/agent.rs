@@ -9,6 +9,7 @@
 //! - [`drain`]: which pods leave the node, and how they are asked to.
 //! - [`identity`]: clients: the node's own for everything on its Node and pods, the service account's for its
 //!   `NodeMigration` alone.
+//! - [`kubeconfig`]: the kubelet's, read as kubectl reads it; no error shows a part of it.
 //! - [`host`]: what the agent asks of the host that it runs on.
 //! - [`shell`]: looks, decides, writes the status, acts; over and over.
 //! - [`service`]: `transship agent`.
@@ -17,6 +18,7 @@ mod cluster;
 pub mod drain;
 pub mod host;
 pub mod identity;
+mod kubeconfig;
 pub mod machine;
 pub mod node;
 pub mod report;

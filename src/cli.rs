@@ -92,7 +92,7 @@ pub fn main() -> ExitCode {
     };
     telemetry::start(cli.command.role(), cli.log_format);
     cli.command.run().unwrap_or_else(|error| {
-        eprintln!("transship: {error:#}");
+        telemetry::complain(&format_args!("{error:#}"));
         ExitCode::from(FAILED)
     })
 }

@@ -2,6 +2,7 @@
 //! to change; comments, order and unknown keys survive. The result is parsed again and compared with the original
 //! before it is returned, and what cannot be printed again safely is refused.
 //!
+//! - [`parse`]: YAML, JSON and TOML as data; no error quotes the text.
 //! - [`env_file`]: systemd environment files; [`flags`]: the command line words inside their values.
 //! - [`containerd_toml`]: containerd's `config.toml`.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files.
@@ -12,5 +13,6 @@ pub mod containerd_toml;
 pub mod daemon_json;
 pub mod env_file;
 pub mod flags;
+pub mod parse;
 pub mod unit_file;
 pub mod yaml;

@@ -53,6 +53,43 @@ const FORBIDDEN: &[(&str, &[&[&str]])] = &[
 /// The files of the host are touched in one place.
 const FILES: &str = "host/files";
 
+/// Parsers, whose errors quote what they read, and what says something outside the process; and the files that may
+/// name them, because there nothing gets out that must not.
+const GUARDED: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "serde_saphyr::from_",
+            "serde_json::from_",
+            "parse::<DocumentMut>",
+            "toml_edit::de",
+            "Kubeconfig::read",
+            "Kubeconfig::from_",
+        ],
+        &["edit/parse.rs"],
+        "foreign text is read by edit/parse.rs, whose errors do not quote it",
+    ),
+    (
+        &["eprintln!", "eprint!", "dbg!", "io::stderr()"],
+        &["telemetry.rs"],
+        "standard error is written by telemetry.rs, which hides secrets",
+    ),
+    (
+        &["tracing_subscriber"],
+        &["telemetry.rs"],
+        "logs are written by telemetry.rs, which hides secrets",
+    ),
+    (
+        &["patch_status(", "replace_status(", "Patch::Apply("],
+        &["agent/share.rs", "controller/"],
+        "a status leaves the node through agent/share.rs, which hides secrets",
+    ),
+    (
+        &["events::", "Recorder"],
+        &["controller.rs", "controller/"],
+        "events are published by the controller, which sees no file of a node",
+    ),
+];
+
 struct Source {
     path: PathBuf,
     text: String,
@@ -200,6 +237,40 @@ fn files_are_touched_in_one_place() {
         }));
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_foreign_gets_out_unseen() {
+    let mut wrong = Vec::new();
+    for source in sources().iter().filter(|source| !is_tests_file(source)) {
+        let name = source.name();
+        let text = source.text.split("#[cfg(test)]").next().unwrap();
+        for (words, places, why) in GUARDED {
+            if places.iter().any(|place| name.starts_with(place)) {
+                continue;
+            }
+            for line in text.lines().filter(|line| !line.trim().starts_with("//")) {
+                wrong.extend(
+                    words
+                        .iter()
+                        .filter(|word| line.contains(*word))
+                        .map(|word| format!("{name} names {word}: {why}\n    {}", line.trim())),
+                );
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    for (words, places, _) in GUARDED {
+        for place in *places {
+            let named = sources().iter().any(|source| {
+                source.name().starts_with(place) && words.iter().any(|word| source.text.contains(word))
+            });
+            assert!(
+                named,
+                "{place} names none of {words:?}: a rule that holds nothing"
+            );
+        }
+    }
 }
 
 #[test]

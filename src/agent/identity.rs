@@ -11,11 +11,13 @@ use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod};
 use kube::{
     Api, Client, Config,
     api::{ListParams, Patch, PatchParams, VersionMatch},
-    config::{KubeConfigOptions, Kubeconfig},
 };
 use serde_json::{Value, json};
 
-use super::drain::evict::{Answer, EvictionVersion, evict};
+use super::{
+    drain::evict::{Answer, EvictionVersion, evict},
+    kubeconfig::{self, KubeconfigError},
+};
 use crate::api::request::Drain;
 
 /// How long the API server may take to answer.
@@ -32,10 +34,10 @@ pub enum IdentityError {
         /// Where it should be.
         path: PathBuf,
         /// What is wrong.
-        error: Box<dyn std::error::Error + Send + Sync>,
+        error: KubeconfigError,
     },
     /// The API server refused a request, or did not answer it.
-    #[error("{what}: {error}")]
+    #[error("{what}: {}", kubeconfig::words(.error))]
     Api {
         /// The request.
         what: &'static str,
@@ -112,15 +114,16 @@ impl NodeIdentity {
         if let Some((client, version)) = &self.client {
             return Ok((client.clone(), *version));
         }
-        let unusable = |error: Box<dyn std::error::Error + Send + Sync>| IdentityError::Kubeconfig {
+        let unusable = |error| IdentityError::Kubeconfig {
             path: self.kubeconfig.clone(),
             error,
         };
-        let file = Kubeconfig::read_from(&self.kubeconfig).map_err(|error| unusable(error.into()))?;
-        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| unusable(error.into()))?;
-        let client = Client::try_from(plain(config)).map_err(|error| unusable(error.into()))?;
+        let config = kubeconfig::read(&self.kubeconfig).await.map_err(unusable)?;
+        let client = Client::try_from(plain(config)).map_err(|_| {
+            unusable(KubeconfigError::Content(
+                "its certificates, its key or its token cannot be used",
+            ))
+        })?;
         let server = client
             .apiserver_version()
             .await

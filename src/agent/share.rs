@@ -12,6 +12,7 @@ use super::identity::{self, FIELD_MANAGER};
 use crate::{
     api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
     metrics::Metrics,
+    plan::redaction::Published,
 };
 
 /// What keeps the agent from its NodeMigration.
@@ -28,6 +29,21 @@ impl ShareError {
     pub(super) fn is_absence(&self) -> bool {
         identity::is_absence(&self.error)
     }
+}
+
+/// The status of a NodeMigration as it leaves the node. `None` if the API server has it.
+fn change(migration: &NodeMigration, status: &NodeMigrationStatus) -> Option<Published> {
+    let body = |status| {
+        Published::of(json!({
+            "apiVersion": NodeMigration::api_version(&()),
+            "kind": NodeMigration::kind(&()),
+            // An object of this name that was made anew is another one, and the server says so.
+            "metadata": { "name": migration.name_any(), "uid": migration.uid() },
+            "status": status,
+        }))
+    };
+    let new = body(Some(status));
+    (body(migration.status.as_ref()) != new).then_some(new)
 }
 
 /// The NodeMigration of one node.
@@ -102,16 +118,9 @@ impl Share {
         migration: &NodeMigration,
         status: &NodeMigrationStatus,
     ) -> Result<(), ShareError> {
-        if migration.status.as_ref() == Some(status) {
+        let Some(body) = change(migration, status) else {
             return Ok(());
-        }
-        let body = json!({
-            "apiVersion": NodeMigration::api_version(&()),
-            "kind": NodeMigration::kind(&()),
-            // An object of this name that was made anew is another one, and the server says so.
-            "metadata": { "name": migration.name_any(), "uid": migration.uid() },
-            "status": status,
-        });
+        };
         self.migrations
             .patch_status(
                 &self.node,
@@ -129,5 +138,38 @@ impl Share {
             name: self.node.clone(),
             error: Box::new(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_status_leaves_the_node_with_a_secret() {
+        let mut migration: NodeMigration = serde_json::from_value(json!({
+            "metadata": { "name": "w1", "uid": "u" },
+            "spec": {
+                "migration": { "name": "m", "uid": "m1", "generation": 1 },
+                "nodeUid": "n1",
+                "action": "Plan",
+                "target": { "runtime": "containerd" },
+            },
+        }))
+        .unwrap();
+        let status = NodeMigrationStatus {
+            message: "the executor says: 3 | token: zq7".to_owned(),
+            last_error: Some("cannot fetch https://me:zq7@mirror/a?sig=zq7".to_owned()),
+            ..NodeMigrationStatus::default()
+        };
+        let body = change(&migration, &status).unwrap().to_string();
+        assert!(
+            !body.contains("zq7") && body.contains("https://…@mirror/a"),
+            "{body}"
+        );
+        // What the API server has is not written again and again.
+        let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+        migration.status = serde_json::from_value(body["status"].clone()).unwrap();
+        assert_eq!(change(&migration, &status), None);
     }
 }

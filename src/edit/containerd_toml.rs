@@ -11,6 +11,8 @@ use std::collections::BTreeMap;
 pub use read::{Cni, Snapshots, cni, disables_cri, imports, sandbox_image, snapshots};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
+use super::parse::ParseError;
+
 /// What the file shall say.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
@@ -31,14 +33,9 @@ pub struct Wanted {
 /// A file that cannot be edited safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ContainerdTomlError {
-    /// No TOML.
-    #[error("line {line}: {message}")]
-    Syntax {
-        /// Line number from 1.
-        line: usize,
-        /// What the parser says.
-        message: String,
-    },
+    /// Not TOML.
+    #[error(transparent)]
+    Syntax(#[from] ParseError),
     /// The old form of plugin names, whose translation is containerd's business.
     #[error(
         "a file of version 1 that configures plugins is not translated; run `containerd config migrate`, or write it as version 2"
@@ -161,14 +158,7 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ContainerdTomlError> {
-    text.parse::<DocumentMut>().map_err(|error| {
-        let at = error.span().map_or(0, |span| span.start.min(text.len()));
-        let line = text.get(..at).unwrap_or_default().matches('\n').count() + 1;
-        ContainerdTomlError::Syntax {
-            line,
-            message: error.message().trim_end().replace('\n', "; "),
-        }
-    })
+    Ok(super::parse::toml(text)?)
 }
 
 /// The version of the file, which becomes 2 where there is none and no plugin is configured.
@@ -456,7 +446,7 @@ SystemdCgroup = true
         let error = |text| edit(Some(text), &wanted()).unwrap_err();
         assert!(matches!(
             error("a = 1\nb = [\n"),
-            ContainerdTomlError::Syntax { line: 2 | 3, .. }
+            ContainerdTomlError::Syntax(ParseError { line: 2 | 3, .. })
         ));
         assert_eq!(
             error("[plugins.cri]\nsandbox_image = 'x'\n"),

@@ -2,12 +2,14 @@
 
 use serde_json::{Map, Value};
 
+use super::parse::{self, ParseError};
+
 /// A `daemon.json` that is no JSON object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DaemonJsonError {
-    /// No JSON; serde_json's words end with the line and the column.
-    #[error("{0}")]
-    Syntax(String),
+    /// Not JSON.
+    #[error(transparent)]
+    Syntax(#[from] ParseError),
     /// JSON, but no object.
     #[error("the file holds no JSON object")]
     NoObject,
@@ -24,7 +26,7 @@ pub fn parse(text: &str) -> Result<Map<String, Value>, DaemonJsonError> {
     if text.trim().is_empty() {
         return Ok(Map::new());
     }
-    match serde_json::from_str(text).map_err(|error| DaemonJsonError::Syntax(error.to_string()))? {
+    match parse::json(text)? {
         Value::Object(settings) => Ok(settings),
         _ => Err(DaemonJsonError::NoObject),
     }

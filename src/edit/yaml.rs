@@ -3,12 +3,14 @@
 
 use serde_json::Value;
 
+use super::parse::{self, ParseError};
+
 /// A file that cannot be read, or not be edited safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum YamlError {
-    /// No YAML; the parser's words name the line. They show nothing of it, for it may be a secret.
-    #[error("{0}")]
-    Syntax(String),
+    /// Not YAML.
+    #[error(transparent)]
+    Syntax(#[from] ParseError),
     /// YAML, but no block mapping at the top.
     #[error("the file is not a plain mapping with one key per line")]
     NoMapping,
@@ -30,7 +32,7 @@ pub enum YamlError {
 
 /// The file as data; an empty file is an empty mapping.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
-    match serde_saphyr::from_str::<Value>(text) {
+    match parse::yaml(text) {
         Ok(Value::Null) => Ok(Value::Object(serde_json::Map::new())),
         Ok(parsed) => Ok(parsed),
         Err(_)
@@ -40,7 +42,7 @@ pub fn parse(text: &str) -> Result<Value, YamlError> {
         {
             Ok(Value::Object(serde_json::Map::new()))
         }
-        Err(error) => Err(YamlError::Syntax(error.without_snippet().to_string())),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -9,6 +9,7 @@ use super::{
     progress::{self, Progress, State},
 };
 use crate::{
+    edit::parse::{self, ParseError},
     host::files::Files,
     plan::{
         digest::Digest,
@@ -18,8 +19,7 @@ use crate::{
     },
 };
 
-/// Where everything of Transship lies on a host.
-pub const STATE: &str = "/var/lib/transship";
+pub use crate::plan::document::STATE;
 
 /// What the executor is told; the file holds the digest of the plan that is meant, and a newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ pub enum ControlError {
         /// The file.
         path: HostPath,
         /// What is wrong.
-        error: serde_json::Error,
+        error: ParseError,
     },
     /// The plan has a form that this version does not know.
     #[error("{path}: plan format {found}, this version knows {}", document::FORMAT)]
@@ -254,7 +254,7 @@ impl Dir {
         let Some(bytes) = self.files.read(path)? else {
             return Ok(None);
         };
-        serde_json::from_slice(&bytes)
+        parse::json(&bytes)
             .map(Some)
             .map_err(|error| ControlError::Content {
                 path: path.clone(),
@@ -263,10 +263,7 @@ impl Dir {
     }
 
     fn write_json<T: serde::Serialize>(&self, path: HostPath, value: &T) -> Result<(), ControlError> {
-        let bytes = serde_json::to_vec(value).map_err(|error| ControlError::Content {
-            path: path.clone(),
-            error,
-        })?;
+        let bytes = serde_json::to_vec(value).map_err(io::Error::from)?;
         Ok(self.files.write(&path, &bytes, 0o600)?)
     }
 }

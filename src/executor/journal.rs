@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    edit::parse::{self, ParseError},
     host::files::{Attributes, Bytes, Files},
     plan::{digest::Digest, host_path::HostPath},
     runtime::Carried,
@@ -167,7 +168,7 @@ pub enum JournalError {
         /// Counted from one.
         line: usize,
         /// What is wrong.
-        error: serde_json::Error,
+        error: ParseError,
     },
 }
 
@@ -181,7 +182,7 @@ fn parse(path: &HostPath, bytes: &[u8]) -> Result<(Vec<Record>, u64), JournalErr
         .split_inclusive(|byte| *byte == b'\n')
         .enumerate()
         .map(|(index, line)| {
-            serde_json::from_slice(line).map_err(|error| JournalError::Line {
+            parse::json(line).map_err(|error| JournalError::Line {
                 path: path.clone(),
                 line: index + 1,
                 error,

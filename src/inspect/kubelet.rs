@@ -4,6 +4,7 @@ use serde::Deserialize;
 
 use super::{Host, Notes};
 use crate::{
+    edit::parse,
     host::files::Files,
     plan::{
         facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
@@ -112,8 +113,8 @@ struct Config {
 
 fn static_pod_path(config: &str) -> Option<String> {
     // A configuration that is no YAML is the planner's to report.
-    serde_saphyr::from_str::<Config>(config)
-        .ok()?
+    parse::lenient_yaml::<Config>(config)
+        .ok()??
         .static_pod_path
         .filter(|path| !path.is_empty())
 }
@@ -150,14 +151,14 @@ fn static_pod_images(files: &Files, path: &str, notes: &Notes) -> Vec<String> {
         let Some(file) = notes.text(files, &format!("{path}/{name}")) else {
             continue;
         };
-        match serde_saphyr::from_str::<Manifest>(&file.text) {
-            Ok(Manifest { spec }) => {
-                images.extend(
-                    spec.init_containers
-                        .into_iter()
-                        .chain(spec.containers)
-                        .map(|one| one.image),
-                );
+        match parse::lenient_yaml::<Manifest>(&file.text) {
+            Ok(manifest) => {
+                let Spec {
+                    init_containers,
+                    containers,
+                } = manifest.unwrap_or_default().spec;
+                let all = init_containers.into_iter().chain(containers);
+                images.extend(all.map(|one| one.image));
             }
             Err(error) => notes.add(format!("static pod {}: {error}", file.path)),
         }

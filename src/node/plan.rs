@@ -13,6 +13,7 @@ use crate::{
         Runtime, Source, Target,
     },
     cli,
+    edit::parse,
     host::files::Files,
     inspect::{Host, inspect},
     plan::{
@@ -164,7 +165,7 @@ fn read(file: &std::path::Path) -> anyhow::Result<Facts> {
     let text = Files::new("/")
         .read_text(&path)?
         .with_context(|| format!("{path} does not exist"))?;
-    serde_json::from_str(&text)
+    parse::json(&text)
         .with_context(|| format!("{path} holds no facts; write them with `transship node inspect -o json`"))
 }
 

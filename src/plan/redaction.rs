@@ -1,6 +1,11 @@
 //! What anybody may read of somebody's configuration. A line of a diff shows its key, and its value only where the
 //! key is one that Transship sets or one of a short list that holds no secret: a list of the keys that do hold
-//! secrets would never be whole.
+//! secrets would never be whole. Whatever leaves the node goes through [`sentence`] as well, in which the forms that
+//! secrets have are hidden: nobody knows what a foreign program says.
+
+mod sentence;
+
+pub use sentence::{Published, sentence};
 
 /// Stands for what is not shown.
 const HIDDEN: &str = "…";
@@ -33,28 +38,13 @@ fn is_address(text: &str) -> bool {
         && port.chars().all(|c| c.is_ascii_digit())
 }
 
-/// A sentence in which every URL, and whatever else may begin with a user and a password, is [`public`].
-pub fn sentence(text: &str) -> String {
-    let outside = |c: char| c.is_whitespace() || "\"'`()<>".contains(c);
-    text.split_inclusive(outside)
-        .map(|piece| {
-            let word = piece.trim_end_matches(|c| outside(c) || ".,;:".contains(c));
-            let shown = if word.contains("://") || !is_public(word) {
-                public(word)
-            } else {
-                word.to_owned()
-            };
-            shown + &piece[word.len()..]
-        })
-        .collect()
-}
-
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 53] = [
+const KEYS: [&str; 54] = [
     "After",
     "Delegate",
     "Description",
     "Documentation",
+    "EnvironmentFile",
     "ExecReload",
     "ExecStartPre",
     "KillMode",
@@ -476,9 +466,5 @@ mod tests {
         ] {
             assert_eq!(public(url), shown);
         }
-        assert_eq!(
-            sentence("fetch https://h/a?sig=x: proxy \"me:pw@p:3128\" (ftp://u@h) says no"),
-            "fetch https://h/a: proxy \"…@p:3128\" (ftp://…@h) says no"
-        );
     }
 }

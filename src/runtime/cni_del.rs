@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::{
+    edit::parse,
     host::{command, files::Files},
     plan::host_path::HostPath,
 };
@@ -106,7 +107,7 @@ impl Network<'_> {
             .read_text(&path)
             .map_err(|error| error.to_string())?
             .unwrap_or_default();
-        let mut attachment: Attachment = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        let mut attachment: Attachment = parse::json(&text).map_err(|error| error.to_string())?;
         attachment.file = Some(path);
         Ok(attachment)
     }
@@ -158,7 +159,7 @@ impl Network<'_> {
             return Ok(());
         }
         // A plugin explains itself by JSON on standard output.
-        let said: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        let said: Value = parse::json(&output.stdout).unwrap_or_default();
         let words = said["msg"]
             .as_str()
             .map_or_else(|| output.stderr.trim().to_owned(), str::to_owned);
@@ -227,8 +228,8 @@ fn calls(attachment: &Attachment) -> Result<Vec<Call>, String> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(&attachment.config)
         .map_err(|error| format!("the cached configuration is no base64: {error}"))?;
-    let list: Map<String, Value> = serde_json::from_slice(&bytes)
-        .map_err(|error| format!("the cached configuration is no JSON object: {error}"))?;
+    let list: Map<String, Value> = parse::json(&bytes)
+        .map_err(|error| format!("the cached configuration is not a JSON object: {error}"))?;
     let plugins = match list.get("plugins") {
         Some(Value::Array(plugins)) => plugins.clone(),
         // A configuration of one plugin.

@@ -11,6 +11,7 @@ use tokio::{
 
 use super::{KubeletHealth, RuntimeError};
 use crate::{
+    edit::parse,
     host::files::Files,
     plan::{host_path::HostPath, kubelet_settings},
 };
@@ -110,7 +111,7 @@ pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
 /// Where `/healthz` is served: the flags beat the configuration file. Nowhere when its port is 0.
 fn address(flags: &[String], config: Option<&str>) -> Option<String> {
     let config: Config = config
-        .and_then(|text| serde_saphyr::from_str(text).ok())
+        .and_then(|text| parse::lenient_yaml(text).ok().flatten())
         .unwrap_or_default();
     let port = flag(flags, "healthz-port")
         .and_then(|port| port.parse().ok())

@@ -7,6 +7,7 @@ use serde::Deserialize;
 
 use super::RuntimeError;
 use crate::{
+    edit::parse,
     host::files::Files,
     plan::{digest::Digest, host_path::HostPath},
 };
@@ -69,7 +70,7 @@ pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Ima
     if Digest::of(&config).as_str() != id {
         return Err(RuntimeError(format!("{path} is damaged: its digest is another")));
     }
-    let diff_ids = serde_json::from_slice::<Config>(&config)
+    let diff_ids = parse::json::<Config>(&config)
         .map_err(|error| RuntimeError(format!("{path}: {error}")))?
         .rootfs
         .diff_ids;

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
+    edit::parse,
     plan::{finding::Finding, version},
 };
 
@@ -90,8 +91,7 @@ fn chain(view: &View<'_>) -> Result<Option<Chain>, String> {
     let Some(file) = view.facts.cni.configs.first() else {
         return Ok(None);
     };
-    let config: Value =
-        serde_json::from_str(&file.text).map_err(|error| format!("{}: {error}", file.path))?;
+    let config: Value = parse::json(&file.text).map_err(|error| format!("{}: {error}", file.path))?;
     let versioned = config
         .get("cniVersion")
         .and_then(Value::as_str)

@@ -6,7 +6,9 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use crate::{api::request::Runtime, host::files::Files, plan::host_path::HostPath, runtime::RuntimeError};
+use crate::{
+    api::request::Runtime, edit::parse, host::files::Files, plan::host_path::HostPath, runtime::RuntimeError,
+};
 
 /// Where a server keeps them, by default; nothing for runtimes with an engine of their own.
 const fn directory(of: Runtime) -> Option<&'static str> {
@@ -48,7 +50,7 @@ pub fn has_host_ports(files: &Files, of: Runtime, sandbox: &str) -> Option<bool>
 }
 
 fn has_ports(checkpoint: &str) -> Option<bool> {
-    let checkpoint: Value = serde_json::from_str(checkpoint).ok()?;
+    let checkpoint: Value = parse::json(checkpoint).ok()?;
     let data = checkpoint.get("data")?;
     let ports = data.get("port_mappings").and_then(Value::as_array);
     // All ports of a pod are there; those without one of the node have none or 0.

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     api::request::Runtime,
+    edit::parse,
     host::files::Files,
     runtime::{RuntimeError, Stopped, cri::Cri, docker::Engine},
 };
@@ -152,7 +153,7 @@ fn in_host_network(described: &PodSandboxStatusResponse) -> bool {
 /// Whether ports of the node lead to a sandbox, by the configuration that it was made from, which containerd tells;
 /// nothing where the runtime does not.
 fn has_host_ports(described: &PodSandboxStatusResponse) -> Option<bool> {
-    let info: Value = serde_json::from_str(described.info.get("info")?).ok()?;
+    let info: Value = parse::json(described.info.get("info")?).ok()?;
     let ports = info.get("config")?.get("port_mappings").and_then(Value::as_array);
     // All ports of a pod are there; those without one of the node have none or 0.
     let leads = |port: &Value| {
