@@ -1,4 +1,4 @@
-//! Reads a host into [`Facts`]. Changes nothing; what cannot be read is listed in [`Facts::unreadable`] and is never
+//! Reads a host into [`Facts`]. Changes nothing but the node's own key; what cannot be read is listed in [`Facts::unreadable`] and is never
 //! a failure. Everything that waits for somebody waits at the same time.
 //!
 //! - `units`: units as systemd describes them.
@@ -27,6 +27,7 @@ use crate::{
     plan::{
         assembler::HOLD_DROP_IN,
         digest::Digest,
+        document::{DIGEST_KEY_FILE, STATE},
         facts::{Facts, MaybeFile, TextFile},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
@@ -78,7 +79,7 @@ pub async fn inspect(host: &Host) -> Facts {
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
     let prerequisites = prerequisites::inspect(files, notes);
-    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN];
+    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN, containerd::ENVIRONMENT_FILE];
     if containerd.is_none() {
         paths.extend([containerd::CONFIG, containerd::DROP_IN]);
     }
@@ -107,7 +108,43 @@ pub async fn inspect(host: &Host) -> Facts {
         files,
         disks,
         unreadable: notes.0.take(),
+        digest_key: if host.live {
+            digest_key(&Files::new("/"))
+        } else {
+            String::new()
+        },
     }
+}
+
+/// The key of this node, which is made if there is none. Where it cannot be kept it is another one each time: the
+/// digests of plans then cannot be compared, but tell nothing either.
+fn digest_key(files: &Files) -> String {
+    let kept = || {
+        let (state, file) = (HostPath::new(STATE).ok()?, HostPath::new(DIGEST_KEY_FILE).ok()?);
+        let known = files.read_text(&file).ok()?;
+        if let Some(key) = known.filter(|key| Digest::from_hex(key).is_some()) {
+            return Some(key);
+        }
+        let key = random()?;
+        // Somebody may look who is not root.
+        let _ = files
+            .make_private(&state)
+            .and_then(|()| files.write(&file, key.as_bytes(), 0o600));
+        Some(key)
+    };
+    kept().or_else(random).unwrap_or_default()
+}
+
+/// 256 bits in hex.
+fn random() -> Option<String> {
+    let device = HostPath::new("/dev/urandom").ok()?;
+    let bytes = Files::new("/").read_at_most(&device, 32).ok()??;
+    Some(
+        Digest::of(bytes)
+            .as_str()
+            .trim_start_matches("sha256:")
+            .to_owned(),
+    )
 }
 
 /// What could not be read, in sentences.
@@ -175,4 +212,29 @@ impl Notes {
 /// Whether there is something at a path; what cannot be looked at is not there.
 fn exists(files: &Files, path: &str) -> bool {
     HostPath::new(path).is_ok_and(|path| files.exists(&path).unwrap_or(false))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[test]
+    fn a_node_has_one_key_which_root_alone_can_read() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        // As the kubelet makes it for a pod that mounts it.
+        files.create_dir_all(&HostPath::new(STATE).unwrap()).unwrap();
+        let key = digest_key(&files);
+        assert!(Digest::from_hex(&key).is_some(), "{key}");
+        assert_eq!(digest_key(&files), key);
+        let mode = |path: &str| {
+            let found = std::fs::metadata(root.path().join(path.trim_start_matches('/'))).unwrap();
+            found.permissions().mode() & 0o777
+        };
+        assert_eq!((mode(STATE), mode(DIGEST_KEY_FILE)), (0o700, 0o600));
+        let other = tempfile::tempdir().unwrap();
+        assert_ne!(digest_key(&Files::new(other.path())), key);
+    }
 }

@@ -83,6 +83,7 @@ impl Host {
             target: (Runtime::Containerd, VERSION.to_owned()),
             confirm_within_secs: 60,
             rollback_automatic: true,
+            digest_key: String::new(),
             findings: Vec::new(),
             // Nobody lets the switch begin; the plan only goes on behind the step.
             steps: vec![

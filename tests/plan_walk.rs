@@ -13,7 +13,7 @@ use transship::{
     plan::{
         digest::Digest,
         document::Plan,
-        facts::{Facts, TextFile},
+        facts::{Facts, MaybeFile, TextFile},
         host_path::HostPath,
         planner::{self, Request, plan},
         step::{Boot, FileStep, InstallStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
@@ -639,7 +639,6 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
     for (name, mut facts) in fixtures::all() {
         let outcome = plan(&facts, &fixtures::request());
         let Some(first) = outcome.plan() else { continue };
-        let containerd = facts.containerd.as_mut().unwrap();
         for step in &first.steps {
             let Step::File(FileStep {
                 path,
@@ -656,13 +655,18 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
                 digest,
                 mode: want.mode,
             });
+            let containerd = facts.containerd.as_mut().unwrap();
             for place in [&mut containerd.config, &mut containerd.drop_in] {
                 if place.path == *path {
                     place.file.clone_from(&file);
                 }
             }
+            if path.as_str().ends_with("/transship.env") {
+                let path = path.clone();
+                facts.files.push(MaybeFile { path, file });
+            }
         }
-        if containerd.cri.is_some() {
+        if facts.containerd.as_ref().unwrap().cri.is_some() {
             seen += 1;
             let outcome = plan(&facts, &fixtures::request());
             let restarts = |step: &Step| matches!(step, Step::Unit(unit) if unit.restart != Restart::Never);

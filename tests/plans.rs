@@ -19,7 +19,7 @@ use transship::{
         kubelet_arguments,
         kubelet_settings::Settings,
         planner::{Outcome, Request, Verdict, plan},
-        step::{Boot, Step},
+        step::{Boot, FileStep, Step},
         words,
     },
 };
@@ -918,6 +918,90 @@ fn no_secret_is_in_a_finding(#[case] code: &str, #[case] spoil: fn(&mut Facts)) 
     let found = outcome.findings.iter().find(|finding| finding.code == code);
     let message = &found.unwrap_or_else(|| panic!("{:?}", outcome.findings)).message;
     assert!(!message.contains("zq7"), "{message}");
+}
+
+/// systemd shows a unit's `Environment=` to everybody on D-Bus, and every file may be read that is not for root alone.
+#[test]
+fn a_proxys_password_is_in_a_file_for_root_alone() {
+    let mut facts = fixtures::named("debian11-kubeadm-1.23-proxies");
+    let written = |facts: &Facts| -> Vec<FileStep> {
+        let outcome = plan(facts, &fixtures::request());
+        let steps = outcome.plan().unwrap().steps.iter();
+        let files = steps.filter_map(|step| match &step.does {
+            Step::File(file) if file.path.as_str().contains("/containerd.service.d/") => Some(file.clone()),
+            _ => None,
+        });
+        files.collect()
+    };
+    let files = written(&facts);
+    let [environment, drop_in] = &files[..] else {
+        panic!("{files:?}")
+    };
+    let (environment_text, drop_in_text) = (
+        environment.want.as_ref().unwrap(),
+        &drop_in.want.as_ref().unwrap().text,
+    );
+    assert!(
+        environment_text
+            .text
+            .contains("HTTP_PROXY=\"http://svc:s3cr%25t@proxy.example.org:3128\"\n")
+    );
+    assert_eq!(environment_text.mode, 0o600);
+    let named = format!("EnvironmentFile={}\n", environment.path);
+    assert!(
+        drop_in_text.contains(&named) && !drop_in_text.contains("s3cr"),
+        "{drop_in_text}"
+    );
+
+    // One that is there and open to others is closed; where there is nothing to change nothing is.
+    let there = |mode| TextFile {
+        path: environment.path.clone(),
+        digest: Digest::of(&environment_text.text),
+        text: environment_text.text.clone(),
+        mode,
+    };
+    let drop_in_there = TextFile {
+        path: drop_in.path.clone(),
+        digest: Digest::of(drop_in_text),
+        text: drop_in_text.clone(),
+        mode: 0o644,
+    };
+    facts.containerd.as_mut().unwrap().drop_in.file = Some(drop_in_there);
+    for (mode, steps) in [(0o644, 1), (0o600, 0)] {
+        facts.files.retain(|file| file.path != environment.path);
+        facts.files.push(MaybeFile {
+            path: environment.path.clone(),
+            file: Some(there(mode)),
+        });
+        assert_eq!(written(&facts).len(), steps, "{mode:o}");
+    }
+}
+
+/// The digest is shown beside the diff, in which passwords are hidden.
+#[test]
+fn no_password_can_be_tried_out_on_the_digest_of_a_plan() {
+    let mut facts = fixtures::named("debian11-kubeadm-1.23-proxies");
+    // Nor on those of its files.
+    let outcome = plan(&facts, &fixtures::request());
+    let page = in_words(&facts, &outcome);
+    for step in &outcome.plan().unwrap().steps {
+        let Step::File(file) = &step.does else { continue };
+        let new = file.want.as_ref().map(|want| Digest::of(&want.text));
+        for digest in [&file.planned_from, &new].into_iter().flatten() {
+            assert!(!page.contains(digest.as_str()), "{}", file.path);
+        }
+    }
+    let mut shown = |key: &str| {
+        facts.digest_key = key.to_owned();
+        let outcome = plan(&facts, &fixtures::request());
+        let page = transship::node::plan::page(&facts, &outcome);
+        let digest = outcome.plan().unwrap().digest();
+        assert!(page.contains(digest.as_str()) && !page.contains(key), "{page}");
+        digest
+    };
+    let first = shown("key-of-one-node");
+    assert_eq!(shown("key-of-one-node"), first);
+    assert_ne!(shown("key-of-another"), first);
 }
 
 proptest! {

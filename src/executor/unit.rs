@@ -180,6 +180,7 @@ mod tests {
             rollback_automatic: true,
             findings: Vec::new(),
             steps: Vec::new(),
+            digest_key: String::new(),
         };
         other.write_plan(&plan).unwrap();
         // A plan alone has changed nothing.

@@ -8,6 +8,7 @@ mod change;
 mod layer;
 mod tree;
 
+pub use change::is_private;
 pub use tree::{NewFile, PIECE};
 
 use std::{

@@ -1,13 +1,16 @@
 //! containerd: its unit and configuration, and what its CRI says of itself.
 
-use toml_edit::{DocumentMut, Item};
+use toml_edit::Item;
 
 use super::{Host, Notes, cri};
-pub(super) use crate::plan::runtimes::containerd::{CONFIG, DROP_IN};
-use crate::plan::{
-    facts::{Containerd, UnitFacts},
-    host_path::HostPath,
-    runtimes::containerd::SOCKET,
+pub(super) use crate::plan::runtimes::containerd::{CONFIG, DROP_IN, ENVIRONMENT_FILE};
+use crate::{
+    edit::parse,
+    plan::{
+        facts::{Containerd, UnitFacts},
+        host_path::HostPath,
+        runtimes::containerd::SOCKET,
+    },
 };
 
 /// Looks at containerd; nothing when there is no unit for it.
@@ -26,9 +29,7 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         }
         _ => (None, None),
     };
-    let document = effective
-        .as_ref()
-        .and_then(|text| text.parse::<DocumentMut>().ok());
+    let document = effective.as_ref().and_then(|text| parse::toml(text).ok());
     let socket = document
         .as_ref()
         .and_then(|document| text(document.as_item(), &["grpc", "address"]));

@@ -56,6 +56,7 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
             .into_iter()
             .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
             .collect(),
+        digest_key: view.facts.digest_key.clone(),
     })
 }
 
@@ -180,9 +181,11 @@ fn images(view: &View<'_>) -> Option<Step> {
     })
 }
 
-/// A step for a file whose text changes; a file that is as it must be needs none.
+/// A step for a file whose text changes, or which is open to others and must not be; a file that is as it must be
+/// needs none.
 pub(super) fn file(path: &HostPath, old: Option<&TextFile>, text: String, mode: u32) -> Option<Step> {
-    if old.is_some_and(|old| old.text == text) {
+    let too_wide = |old: &TextFile| mode & 0o077 == 0 && old.mode & 0o077 != 0;
+    if old.is_some_and(|old| old.text == text && !too_wide(old)) {
         return None;
     }
     Some(Step::File(FileStep {

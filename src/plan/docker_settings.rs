@@ -252,29 +252,55 @@ fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
         })
 }
 
-/// The lines for containerd's unit that give it Docker's proxies and limit of open files, which containers inherit;
-/// none when it has them already. In a drop-in that is written whole, everything is said again.
-pub fn service_lines(
+/// What gives a unit Docker's proxies and its limit of open files.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForUnit {
+    /// Lines of the section `[Service]` of a drop-in.
+    pub lines: Vec<String>,
+    /// Text of the environment file with the proxies, if one of them holds credentials: systemd shows the
+    /// `Environment=` of a unit to everybody on D-Bus, whatever the mode of the drop-in.
+    pub environment: Option<String>,
+}
+
+/// What gives containerd's unit Docker's proxies and limit of open files, which containers inherit; nothing when it has
+/// them already. In a drop-in that is written whole, everything is said again. `environment_file` is where the
+/// environment file will be.
+pub fn for_unit(
     docker: &Docker,
     daemon: &Map<String, Value>,
     unit: &UnitFacts,
     whole: bool,
-) -> Vec<String> {
+    environment_file: &str,
+) -> ForUnit {
     let missing = |assignment: &&String| {
         let (name, value) = assignment.split_once('=').unwrap_or_default();
         whole || variable(unit, name).as_deref() != Some(value)
     };
     let proxies = proxies(docker, daemon);
-    let mut lines: Vec<String> = proxies
-        .iter()
-        .filter(missing)
-        .map(|proxy| unit_file::environment(proxy))
-        .collect();
+    let missing: Vec<&String> = proxies.iter().filter(missing).collect();
+    let (mut lines, mut environment) = (Vec::new(), None);
+    if missing.iter().any(|proxy| proxy.contains('@')) {
+        let pairs = proxies.iter().filter_map(|proxy| proxy.split_once('='));
+        let head = "# Written by Transship: the proxies of docker.service, for root alone.\n".to_owned();
+        environment = pairs
+            .map(Ok)
+            .try_fold(head, |text, pair| {
+                let (name, value) = pair?;
+                env_file::set(&text, name, value)
+            })
+            .ok();
+    }
+    if environment.is_some() {
+        lines.push(format!("EnvironmentFile={environment_file}"));
+    } else {
+        let plain = missing.iter().filter(|proxy| !proxy.contains('@'));
+        lines.extend(plain.map(|proxy| unit_file::environment(proxy)));
+    }
     let limit = docker.service.limit_nofile;
     if limit != (0, 0) && (whole || limit != unit.limit_nofile) {
         lines.push(format!("LimitNOFILE={}:{}", number(limit.0), number(limit.1)));
     }
-    lines
+    ForUnit { lines, environment }
 }
 
 fn number(limit: u64) -> String {

@@ -9,6 +9,12 @@ use super::{
 };
 use crate::api::request::Runtime;
 
+/// Where Transship keeps its own files on a node: plans, journals, the executor's binary. For root alone: plans hold the
+/// text of configuration files.
+pub const STATE: &str = "/var/lib/transship";
+/// Where a node keeps the key of the digests of its plans ([`Plan::digest_key`]), for root alone.
+pub const DIGEST_KEY_FILE: &str = "/var/lib/transship/digest-key";
+
 /// Version of the serialised form; an executor refuses any other.
 pub const FORMAT: u32 = 1;
 
@@ -36,6 +42,11 @@ pub struct Plan {
     pub findings: Vec<Finding>,
     /// What is done, in this order.
     pub steps: Vec<PlannedStep>,
+    /// A secret of the node that makes the digest of the plan tell nothing of the plan: the digest is shown beside a
+    /// diff in which passwords are hidden, and without the key anybody could try passwords until the digest fits.
+    /// Empty in plans from facts that were captured on another host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest_key: String,
 }
 
 /// A step and the section that it stands in.
@@ -61,7 +72,7 @@ pub enum Section {
 }
 
 impl Plan {
-    /// Digest of the serialised plan; commits and control files name it.
+    /// Digest of the serialised plan, with the node's [`Plan::digest_key`] in it; commits and control files name it.
     ///
     /// # Panics
     /// Never: every field serialises.

@@ -57,6 +57,9 @@ pub struct Facts {
     pub disks: Vec<Disk>,
     /// What could not be read, a sentence each, naming the object.
     pub unreadable: Vec<String>,
+    /// See [`Plan::digest_key`](super::document::Plan::digest_key).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub digest_key: String,
 }
 
 /// What manages the kubelet on a host.

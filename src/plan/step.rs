@@ -52,7 +52,8 @@ pub struct FileStep {
 pub struct Contents {
     /// Its text.
     pub text: String,
-    /// Its permission bits, for a file that is created; an existing file keeps its mode, owner and xattrs.
+    /// Its permission bits, for a file that is created; an existing file keeps its mode, owner and xattrs, but is taken
+    /// from group and others if these bits give it to its owner alone.
     pub mode: u32,
 }
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use similar::TextDiff;
 
 use super::{
-    digest::Digest,
-    document::{Plan, Section},
+    document::{Plan, PlannedStep, Section},
     facts::Facts,
     host_path::HostPath,
     redaction,
@@ -154,7 +153,7 @@ fn await_sentence(wait: &AwaitStep) -> String {
     }
 }
 
-/// What would change in every file, as a unified diff with the digests of both sides, cut at [`DIFF_LIMIT`]. Of each
+/// What would change in every file, as a unified diff, cut at [`DIFF_LIMIT`]. Of each
 /// line it shows what [`redaction::line`] lets through. Files that are there for the time of the switch alone are named, not shown.
 pub fn diff(plan: &Plan, facts: &Facts) -> String {
     let mut order: Vec<&HostPath> = Vec::new();
@@ -172,20 +171,26 @@ pub fn diff(plan: &Plan, facts: &Facts) -> String {
         let old = facts.text_at(path).map(|file| file.text.as_str());
         let new = last.get(path).copied().flatten();
         if old == new {
-            text.push_str(&format!("# {path}: for the time of the switch alone\n"));
+            let why = if steps_for(plan, path) == 1 {
+                "its text stays, and only root can read it afterwards"
+            } else {
+                "for the time of the switch alone"
+            };
+            text.push_str(&format!("# {path}: {why}\n"));
             continue;
         }
-        let side = |text: Option<&str>| match text {
-            Some(text) => (path.to_string(), Digest::of(text).to_string()),
-            None => ("/dev/null".to_owned(), "no file".to_owned()),
-        };
-        let ((old_name, old_digest), (new_name, new_digest)) = (side(old), side(new));
-        text.push_str(&format!(
-            "--- {old_name} ({old_digest})\n+++ {new_name} ({new_digest})\n"
-        ));
+        // No digest: beside the redacted text it would tell whether a guess of what is hidden is right.
+        let side = |text: Option<&str>| text.map_or("/dev/null", |_| path.as_str());
+        text.push_str(&format!("--- {}\n+++ {}\n", side(old), side(new)));
         text.push_str(&hunks(old.unwrap_or_default(), new.unwrap_or_default()));
     }
     cut(text)
+}
+
+/// How many steps change a file.
+fn steps_for(plan: &Plan, path: &HostPath) -> usize {
+    let is_it = |step: &&PlannedStep| matches!(&step.does, Step::File(file) if file.path == *path);
+    plan.steps.iter().filter(is_it).count()
 }
 
 /// The lines that differ, with three around them: compared as they are, and shown as anybody may read them.

@@ -468,6 +468,7 @@ pub fn by_hand() -> Case {
             .chain(in_section(Section::Switch, switch.to_vec()))
             .chain(in_section(Section::Settle, settle.to_vec()))
             .collect(),
+        digest_key: String::new(),
     };
     let units = [
         (KUBELET_UNIT, true, "enabled"),

@@ -245,5 +245,6 @@ fn plan(manager: PackageManager) -> Plan {
             .into_iter()
             .map(|(section, does)| PlannedStep { section, does })
             .collect(),
+        digest_key: String::new(),
     }
 }

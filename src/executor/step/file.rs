@@ -3,7 +3,7 @@
 use super::{Saved, StepError};
 use crate::{
     executor::journal::SavedFile,
-    host::files::{Bytes, Files},
+    host::files::{Bytes, Files, is_private},
     plan::{digest::Digest, host_path::HostPath, step::FileStep},
 };
 
@@ -28,11 +28,11 @@ pub(super) fn save(files: &Files, step: &FileStep) -> Result<Saved, StepError> {
 
 pub(super) fn apply(files: &Files, step: &FileStep) -> Result<(), StepError> {
     let found = files.read(&step.path)?;
-    if found.as_deref() == wanted(step) {
+    if found.as_deref() == wanted(step) && !is_too_wide(files, step)? {
         // It has happened already, before a crash that may have come before the sync.
         return Ok(files.settle(&step.path)?);
     }
-    if found.as_ref().map(Digest::of) != step.planned_from {
+    if found.as_deref() != wanted(step) && found.as_ref().map(Digest::of) != step.planned_from {
         return Err(StepError::ChangedBefore(step.path.clone()));
     }
     match &step.want {
@@ -51,7 +51,15 @@ pub(super) fn undo(
 ) -> Result<(), StepError> {
     let found = files.read(&step.path)?;
     let was = old.map(|old| old.bytes.0.as_slice());
-    if found.as_deref() == was {
+    let as_it_was = |files: &Files| match old {
+        Some(old) => Ok::<_, StepError>(
+            files
+                .attributes(&step.path)?
+                .is_some_and(|now| now.mode == old.attributes.mode),
+        ),
+        None => Ok(true),
+    };
+    if found.as_deref() == was && as_it_was(files)? {
         // It was not changed, or put back before a crash. Nothing is written: the disk may be read-only.
         files.remove_leftover(&step.path)?;
     } else if found.is_some() && found.as_deref() != wanted(step) {
@@ -68,6 +76,54 @@ pub(super) fn undo(
     Ok(files.settle(&step.path)?)
 }
 
+/// Whether others may read a file that is for its owner alone.
+fn is_too_wide(files: &Files, step: &FileStep) -> Result<bool, StepError> {
+    let Some(want) = step.want.as_ref().filter(|want| is_private(want.mode)) else {
+        return Ok(false);
+    };
+    let now = files.attributes(&step.path)?;
+    Ok(now.is_some_and(|now| now.mode & !want.mode & 0o077 != 0))
+}
+
 fn wanted(step: &FileStep) -> Option<&[u8]> {
     step.want.as_ref().map(|want| want.text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::step::Contents;
+
+    #[test]
+    fn a_file_with_a_secret_is_taken_from_all_others() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let path = HostPath::new("/etc/containerd.service.d/transship.env").unwrap();
+        let mode = || files.attributes(&path).unwrap().unwrap().mode;
+        for (old, new) in [
+            ("HTTPS_PROXY=a\n", "HTTPS_PROXY=b\n"),
+            ("HTTPS_PROXY=a\n", "HTTPS_PROXY=a\n"),
+        ] {
+            files.write(&path, old.as_bytes(), 0o644).unwrap();
+            assert_eq!(mode(), 0o644);
+            let step = FileStep {
+                path: path.clone(),
+                planned_from: Some(Digest::of(old)),
+                want: Some(Contents {
+                    text: new.to_owned(),
+                    mode: 0o600,
+                }),
+            };
+            let Saved::File { file, missing_dirs } = save(&files, &step).unwrap() else {
+                panic!("not a file")
+            };
+            apply(&files, &step).unwrap();
+            assert_eq!(mode(), 0o600);
+            apply(&files, &step).unwrap();
+            undo(&files, &step, file.as_ref(), &missing_dirs).unwrap();
+            assert_eq!(files.read_text(&path).unwrap().unwrap(), old);
+            assert_eq!(mode(), 0o644, "as it was before");
+            files.remove(&path).unwrap();
+        }
+    }
 }

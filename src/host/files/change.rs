@@ -22,15 +22,26 @@ pub(super) fn temporary(real: &Path) -> PathBuf {
     real.with_file_name(name)
 }
 
+/// The permissions of group and others.
+const NOT_THE_OWNERS: u32 = 0o077;
+
+/// Whether a mode leaves a file to its owner alone.
+pub const fn is_private(mode: u32) -> bool {
+    mode & NOT_THE_OWNERS == 0
+}
+
 impl Files {
     /// Writes a whole file: into a temporary file beside it, then renamed over it. A file that exists keeps its
-    /// mode, owner and extended attributes; a new one gets `mode` and the owner of this process. Directories on
-    /// the way are made.
+    /// mode, owner and extended attributes, but loses the permissions of group and others if `mode` has none for
+    /// them: it gets a secret. A new one gets `mode` and the owner of this process. Directories on the way are made.
     ///
     /// # Errors
     /// When the file could not be replaced, naming the path; it is then as it was.
     pub fn write(&self, path: &HostPath, bytes: &[u8], mode: u32) -> io::Result<()> {
-        let attributes = self.attributes(path)?;
+        let mut attributes = self.attributes(path)?;
+        if let Some(attributes) = attributes.as_mut().filter(|_| is_private(mode)) {
+            attributes.mode &= !NOT_THE_OWNERS;
+        }
         self.replace(path, bytes, mode, attributes.as_ref())
     }
 
@@ -161,6 +172,24 @@ impl Files {
             naming("make the directory", &real, made)?;
         }
         Ok(())
+    }
+
+    /// Makes a directory, or takes the permissions of group and others from the one that is there.
+    ///
+    /// # Errors
+    /// When others may still look into it, naming the path.
+    pub fn make_private(&self, directory: &HostPath) -> io::Result<()> {
+        self.create_dir_all(directory)?;
+        let real = self.real(directory)?;
+        let mode = naming("look at", &real, fs::metadata(&real))?
+            .permissions()
+            .mode();
+        if is_private(mode) {
+            return Ok(());
+        }
+        self.effect(Effect::Change(&real))?;
+        let narrow = fs::Permissions::from_mode(mode & 0o7777 & !NOT_THE_OWNERS);
+        naming("change the mode of", &real, fs::set_permissions(&real, narrow))
     }
 
     /// Removes a directory if it is there and empty.

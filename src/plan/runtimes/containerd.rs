@@ -47,6 +47,9 @@ const UNIT: &str = "/etc/systemd/system/containerd.service";
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// The drop-in that Transship writes.
 pub const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-transship.conf";
+/// The environment file for its unit that Transship writes: systemd reads only files in the directory whose names end
+/// in `.conf` as drop-ins.
+pub const ENVIRONMENT_FILE: &str = "/etc/systemd/system/containerd.service.d/transship.env";
 /// Its socket unless its configuration names another.
 pub const SOCKET: &str = "/run/containerd/containerd.sock";
 
@@ -207,7 +210,9 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     };
     let prepared = drop_in(view, containerd, Program::Present);
     let old = containerd.drop_in.file.as_ref().map(|file| file.digest.clone());
-    let text = drop_in(view, containerd, Program::Brought).unwrap_or_default();
+    let text = drop_in(view, containerd, Program::Brought)
+        .map(|drop_in| drop_in.text)
+        .unwrap_or_default();
     let containerd_unit = &containerd.service.name;
     // While Docker is away nobody may start it again through its socket.
     let socket = Some(&docker.socket).filter(|socket| socket.active == "active");
@@ -227,11 +232,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         unit(containerd_unit, None, Restart::Backwards),
         Step::File(FileStep {
             path: containerd.drop_in.path.clone(),
-            planned_from: prepared.map(Digest::of).or(old),
-            want: Some(Contents {
-                mode: drop_in_mode(&text),
-                text,
-            }),
+            planned_from: prepared.map(|drop_in| Digest::of(drop_in.text)).or(old),
+            want: Some(Contents { mode: 0o644, text }),
         }),
         unit(containerd_unit, Some(true), Restart::Forwards),
         assembler::await_target(view, None, assembler::RUNTIME_WITHIN_SECS),
@@ -274,14 +276,21 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     } else {
         Program::Brought
     };
-    if let Some(text) = drop_in(view, containerd, program) {
-        let mode = drop_in_mode(&text);
-        files.extend(file(
-            &containerd.drop_in.path,
-            containerd.drop_in.file.as_ref(),
-            text,
-            mode,
-        ));
+    if let Some(DropIn { text, environment }) = drop_in(view, containerd, program) {
+        let named = maybe(view.facts, ENVIRONMENT_FILE)?;
+        let old = named.file.as_ref();
+        let is_left = environment.is_none();
+        // Before the drop-in that names it: the unit does not start without it.
+        files.extend(environment.and_then(|text| file(&named.path, old, text, 0o600)));
+        let drop_in = &containerd.drop_in;
+        files.extend(file(&drop_in.path, drop_in.file.as_ref(), text, 0o644));
+        if let Some(old) = old.filter(|_| is_left) {
+            files.push(Step::File(FileStep {
+                path: named.path.clone(),
+                planned_from: Some(old.digest.clone()),
+                want: None,
+            }));
+        }
     }
     // One whose files are right but whose CRI does not answer was started before they were.
     let restart = !files.is_empty() || containerd.cri.is_none();
@@ -309,11 +318,6 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
-/// A proxy's password is for root alone.
-fn drop_in_mode(text: &str) -> u32 {
-    if text.contains('@') { 0o600 } else { 0o644 }
-}
-
 /// Which program a drop-in starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Program {
@@ -323,8 +327,15 @@ enum Program {
     Brought,
 }
 
+/// A drop-in and the environment file that it names.
+struct DropIn {
+    text: String,
+    environment: Option<String>,
+}
+
 /// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
-fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<String> {
+fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<DropIn> {
+    let mut environment = None;
     let old = containerd.drop_in.file.as_ref();
     let mut lines = Vec::new();
     let brought = view.target.command(&containerd.service.exec_start);
@@ -348,18 +359,21 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
     if let Some(docker) = view.docker.filter(|_| over_docker(view.source.runtime)) {
         let whole = old.is_some() || !lines.is_empty();
         let unit = &containerd.service;
-        lines.extend(docker_settings::service_lines(docker, view.daemon, unit, whole));
+        let given = docker_settings::for_unit(docker, view.daemon, unit, whole, ENVIRONMENT_FILE);
+        lines.extend(given.lines);
+        environment = given.environment;
     }
     let what = if lines.iter().any(|line| line.starts_with("ExecStart=")) {
         "the program of an archive, and "
     } else {
         ""
     };
-    (!lines.is_empty()).then(|| {
-        format!(
+    (!lines.is_empty()).then(|| DropIn {
+        text: format!(
             "# Written by Transship: {what}what docker.service gave to its containers.\n[Service]\n{}\n",
             lines.join("\n")
-        )
+        ),
+        environment,
     })
 }
 
