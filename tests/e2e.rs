@@ -30,32 +30,37 @@ fn c_a_migration_deleted_in_the_middle_ends_on_one_side() -> io::Result<()> {
 }
 
 #[test]
-fn d_one_node_and_a_shell() -> io::Result<()> {
+fn d_a_real_systemd_follows_the_rules_of_the_crash_sweeps() -> io::Result<()> {
+    scenario("systemd-rules")
+}
+
+#[test]
+fn e_one_node_and_a_shell() -> io::Result<()> {
     scenario("by-hand")
 }
 
 #[test]
-fn e_an_image_lies_in_two_stores_and_once_on_the_disk() -> io::Result<()> {
+fn f_an_image_lies_in_two_stores_and_once_on_the_disk() -> io::Result<()> {
     scenario("images")
 }
 
 #[test]
-fn f_from_dockershim_to_cri_dockerd_and_back() -> io::Result<()> {
+fn g_from_dockershim_to_cri_dockerd_and_back() -> io::Result<()> {
     scenario("cri-dockerd")
 }
 
 #[test]
-fn g_the_only_control_plane_moves_with_the_operator_on_it() -> io::Result<()> {
+fn h_the_only_control_plane_moves_with_the_operator_on_it() -> io::Result<()> {
     scenario("control-plane")
 }
 
 #[test]
-fn h_a_cluster_of_one_node_moves_in_place() -> io::Result<()> {
+fn i_a_cluster_of_one_node_moves_in_place() -> io::Result<()> {
     scenario("one-node")
 }
 
 #[test]
-fn i_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
+fn j_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
     scenario("current-kubernetes")
 }
 

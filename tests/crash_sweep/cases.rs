@@ -314,10 +314,12 @@ fn collect(
     }
 }
 
+/// The drop-in that holds the kubelet, in the case by hand.
+pub const HOLD: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
+
 /// A host and a plan with every primitive, in the order of a plan from dockershim to containerd; containerd is
 /// neither running nor enabled, a unit drop-in is made in a directory that does not exist, a file is removed.
 pub fn by_hand() -> Case {
-    const HOLD: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
     let hold = format!("[Unit]\nConditionPathExists=!{HOLD_FILE}\n");
     let docker = Endpoint {
         runtime: Runtime::Dockershim,

@@ -29,6 +29,7 @@ mod disk;
 mod fixtures;
 mod package;
 mod programs;
+mod rules;
 mod world;
 
 use std::{

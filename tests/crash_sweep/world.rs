@@ -74,6 +74,8 @@ pub struct FakeUnit {
     pub active: bool,
     pub failed: bool,
     pub boot: String,
+    /// Whether it is enabled below its mask.
+    pub enabled_below: bool,
     pub pid: u32,
     pub restarts: u32,
     /// The bytes of its files that it runs with.
@@ -160,7 +162,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn path(text: &str) -> HostPath {
+pub fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
 }
 

@@ -286,7 +286,12 @@ impl Systemd for World {
 
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        self.state().units.entry(name.to_owned()).or_default().boot = "masked".to_owned();
+        {
+            let mut state = self.state();
+            let unit = state.units.entry(name.to_owned()).or_default();
+            unit.enabled_below |= unit.boot == "enabled";
+            unit.boot = "masked".to_owned();
+        }
         self.reported("mask", name)
     }
 
@@ -295,7 +300,8 @@ impl Systemd for World {
         if let Some(unit) = self.state().units.get_mut(name)
             && unit.boot == "masked"
         {
-            unit.boot = "disabled".to_owned();
+            let below = std::mem::take(&mut unit.enabled_below);
+            unit.boot = if below { "enabled" } else { "disabled" }.to_owned();
         }
         Ok(())
     }
