@@ -40,8 +40,7 @@ use kube::runtime::{WatchStreamExt as _, reflector::store::Writer};
 use kube::{Api, Client, Resource, ResourceExt as _};
 
 use crate::api::migration::{ControlPlane, RuntimeMigration};
-use crate::api::node_migration::NodeMigration;
-use crate::api::request::Runtime;
+use crate::api::node_migration::{NodeMigration, READY_TO_SWITCH};
 use crate::metrics::Metrics;
 pub use error::Error;
 use reconcile::{Context, again, reconcile};
@@ -93,8 +92,8 @@ impl Leader {
             node_writer,
             self.metrics.clone(),
             |node: &Node| {
-                let view = observe::view(node, true, Runtime::Containerd, ControlPlane::Last);
-                digest(&(view, node.labels(), observe::runtime_version(node)))
+                let view = observe::view(node, true, ControlPlane::Last);
+                digest(&(view, node.labels()))
             },
         );
         let share_changes = changes(
@@ -162,7 +161,10 @@ fn without_bulk_of_share(share: &mut DeserializeGuard<NodeMigration>) {
     }) = &mut share.0
     {
         status.plan = None;
-        (status.findings, status.conditions) = (Vec::new(), Vec::new());
+        status.findings = Vec::new();
+        status
+            .conditions
+            .retain(|condition| condition.type_ == READY_TO_SWITCH);
     }
 }
 

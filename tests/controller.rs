@@ -146,6 +146,7 @@ async fn pods_stay_where_there_is_no_other_node(#[values(Release::Old, Release::
     s.until_phase("alone", MigrationPhase::Succeeded).await;
     let spec = s.share("n1").await.unwrap().spec;
     assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::InPlace, true));
+    s.until_told("alone", "NoOtherNode").await;
 
     s.fleet.node("n2", "another").await;
     s.fleet.node("n3", "n").await;
@@ -159,6 +160,60 @@ async fn pods_stay_where_there_is_no_other_node(#[values(Release::Old, Release::
     let spec = s.share("n3").await.unwrap().spec;
     assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::Evict, false));
     s.end(&["alone"]).await;
+}
+
+/// Another node is away for a moment: its pods would be killed in place, past every PodDisruptionBudget.
+#[rstest]
+#[tokio::test]
+async fn a_drain_waits_for_a_node_that_can_take_the_pods(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
+    s.fleet.node("e1", "e").await;
+    s.fleet.node("e2", "another").await;
+    s.fleet.status("e2", "docker://20.10.24", false).await;
+    s.create("evict", "e", json!({})).await;
+    let expected = "waits until another node can take the pods: e2 is not Ready";
+    s.until("evict", "a reason", |m| message(m).contains(expected))
+        .await;
+    assert!(s.share("e1").await.is_none());
+    s.fleet.status("e2", "docker://20.10.24", true).await;
+    s.until_phase("evict", MigrationPhase::Succeeded).await;
+    let spec = s.share("e1").await.unwrap().spec;
+    assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::Evict, false));
+    assert!(spec.proceed, "the switch was let begin");
+    s.end(&["evict"]).await;
+}
+
+/// The Node's runtime has the right name, and not the version that is asked for.
+#[rstest]
+#[tokio::test]
+async fn a_node_with_another_version_is_not_on_the_target(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
+    for name in ["x1", "x2"] {
+        s.fleet.node(name, "x").await;
+        s.fleet.status(name, "containerd://1.6.20", true).await;
+    }
+    s.fleet.script("x1", Script::Block);
+    s.fleet.script("x2", Script::Lie);
+    s.create(
+        "version",
+        "x",
+        json!({ "target": { "runtime": "containerd", "version": ">=2" }, "strategy": { "maxUnavailable": 1 } }),
+    )
+    .await;
+    let doubted = s
+        .until("version", "doubt", |m| {
+            message(m).contains("the Node shows containerd://1.6.20")
+        })
+        .await;
+    let nodes = doubted.status.unwrap().nodes;
+    assert_eq!((nodes.succeeded, nodes.blocked, nodes.active), (0, 1, 1));
+    s.fleet.status("x2", "containerd://2.0.5", true).await;
+    s.until_phase("version", MigrationPhase::Degraded).await;
+    s.end(&["version"]).await;
 }
 
 #[rstest]
@@ -308,7 +363,7 @@ async fn why_nothing_happens_is_always_said(#[values(Release::Old, Release::New)
     s.fleet.script("q1", Script::Lie);
     s.fleet.status("q2", "docker://20.10.24", true).await;
     s.until("paused", "doubt", |m| {
-        message(m).contains("the Node shows another runtime")
+        message(m).contains("the Node shows docker://20.10.24")
     })
     .await;
     s.fleet.status("q1", "containerd://1.6.20", true).await;

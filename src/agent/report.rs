@@ -4,10 +4,8 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+pub use crate::api::node_migration::{DRAIN_TIMED_OUT, READY_TO_SWITCH};
 use crate::api::node_migration::{NodeMigrationSpec, NodeMigrationStatus, NodePhase, PhaseTime};
-
-/// Condition of a node whose pods did not leave in time.
-pub const DRAIN_TIMED_OUT: &str = "DrainTimedOut";
 
 /// Most bytes of a status as JSON.
 const LIMIT: usize = 60 * 1024;
@@ -72,6 +70,20 @@ pub fn set_condition(status: &mut NodeMigrationStatus, kind: &str, message: Stri
         last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
         observed_generation: Some(status.migration_generation),
     });
+}
+
+/// Removes a condition.
+pub fn unset_condition(status: &mut NodeMigrationStatus, kind: &str) {
+    status.conditions.retain(|condition| condition.type_ != kind);
+}
+
+/// Since when a condition is true.
+pub fn condition_since(status: &NodeMigrationStatus, kind: &str) -> Option<Timestamp> {
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == "True")
+        .map(|condition| condition.last_transition_time.0)
 }
 
 /// The message of a condition that is true.

@@ -14,6 +14,12 @@ use crate::plan::finding::Finding;
 /// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
 pub(crate) const MOST: i64 = (1 << 53) - 1;
 
+/// Condition of a node whose pods did not leave in time, or whose switch was not let begin in time.
+pub const DRAIN_TIMED_OUT: &str = "DrainTimedOut";
+/// Condition of a node that is prepared and drained, and waits for `spec.proceed`. Its time of transition begins the
+/// deadline of the wait.
+pub const READY_TO_SWITCH: &str = "ReadyToSwitch";
+
 /// One node's share of a `RuntimeMigration`.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[kube(
@@ -75,10 +81,14 @@ pub struct NodeMigrationSpec {
     /// How pods are moved away before the switch.
     #[serde(default)]
     pub drain: Drain,
-    /// No other node was Ready and open to pods when this was written, so `drain.mode` is `InPlace` although the
+    /// The cluster has no other node that could ever take the pods, so `drain.mode` is `InPlace` although the
     /// migration asks for another.
     #[serde(default)]
     pub no_other_node: bool,
+    /// Whether the agent may stop the kubelet once the node is prepared and drained. The controller sets it when the
+    /// agent reports the condition `ReadyToSwitch` and nothing speaks against the switch at that moment.
+    #[serde(default)]
+    pub proceed: bool,
     /// What happens to the images in the source's store.
     #[serde(default)]
     pub images: Images,

@@ -12,9 +12,9 @@ use serde_json::json;
 use super::error::{Error, IntoError as _};
 use super::observe::{self, World};
 use super::report::Happened;
-use super::rollout::Decision;
+use super::rollout::{Ask, Decision, Write};
 use super::seen::Seen;
-use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus, Slot};
+use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus};
 use crate::api::node_migration::{Action, MigrationRef, NodeMigration, NodeMigrationSpec};
 use crate::api::request::DrainMode;
 use crate::api::{AGENT_LABEL, FINALIZER};
@@ -77,16 +77,8 @@ pub(super) async fn apply(
             }
         }
     }
-    for (name, action) in &decision.writes {
-        write(
-            &shares,
-            migration,
-            world,
-            seen,
-            (name.as_str(), *action),
-            &decision.slots,
-        )
-        .await?;
+    for (name, wanted) in &decision.writes {
+        write(&shares, migration, world, seen, name, *wanted).await?;
     }
     let nodes: Api<Node> = Api::all(client.clone());
     let value = label_value(migration);
@@ -106,53 +98,40 @@ async fn write(
     migration: &RuntimeMigration,
     world: &World,
     seen: &Seen,
-    (name, action): (&str, Action),
-    slots: &[Slot],
+    name: &str,
+    wanted: Write,
 ) -> Result<(), Error> {
     let before = observe::readable(&world.shares).find(|share| share.name_any() == name);
     let doing = || format!("writing NodeMigration {name}");
-    match before {
-        Some(before) if action == Action::Abort => {
-            let mut wanted = NodeMigration::clone(before);
-            wanted.spec.action = Action::Abort;
-            shares
-                .replace(name, &PostParams::default(), &wanted)
-                .await
-                .during(doing)?;
+    let mut object = match (before, wanted) {
+        (Some(before), _) => NodeMigration::clone(before),
+        (None, Write::Ask(ask)) => NodeMigration::new(name, spec(migration, seen, name, ask)),
+        (None, Write::Abort | Write::Proceed(_) | Write::Evict) => return Ok(()),
+    };
+    match wanted {
+        Write::Ask(ask) => {
+            object.spec = spec(migration, seen, name, ask);
+            object.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
         }
-        Some(before) => {
-            let mut wanted = NodeMigration::clone(before);
-            wanted.spec = spec(migration, seen, slots, name, action);
-            wanted.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
-            shares
-                .replace(name, &PostParams::default(), &wanted)
-                .await
-                .during(doing)?;
-        }
-        None => {
-            let mut wanted = NodeMigration::new(name, spec(migration, seen, slots, name, action));
-            wanted.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
-            shares
-                .create(&PostParams::default(), &wanted)
-                .await
-                .during(doing)?;
+        Write::Abort => object.spec.action = Action::Abort,
+        Write::Proceed(proceed) => object.spec.proceed = proceed,
+        Write::Evict => {
+            (object.spec.drain.mode, object.spec.no_other_node) = (DrainMode::Evict, false);
+            object.spec.proceed = false;
         }
     }
+    match before {
+        Some(_) => shares.replace(name, &PostParams::default(), &object).await,
+        None => shares.create(&PostParams::default(), &object).await,
+    }
+    .during(doing)?;
     Ok(())
 }
 
-/// `slots` are those that the decision leaves: who drains cannot take another's pods.
-fn spec(
-    migration: &RuntimeMigration,
-    seen: &Seen,
-    slots: &[Slot],
-    name: &str,
-    action: Action,
-) -> NodeMigrationSpec {
+fn spec(migration: &RuntimeMigration, seen: &Seen, name: &str, ask: Ask) -> NodeMigrationSpec {
     let spec = &migration.spec;
     let mut drain = spec.drain.clone();
-    let no_other_node = drain.mode == DrainMode::Evict && !seen.has_other_node(name, slots);
-    if no_other_node {
+    if ask.no_other_node {
         drain.mode = DrainMode::InPlace;
     }
     NodeMigrationSpec {
@@ -166,10 +145,11 @@ fn spec(
             .get(name)
             .map(|node| node.uid.clone())
             .unwrap_or_default(),
-        action,
+        action: ask.action,
         target: spec.target.clone(),
         drain,
-        no_other_node,
+        no_other_node: ask.no_other_node,
+        proceed: false,
         images: spec.images.clone(),
         preflight: spec.preflight.clone(),
         rollback: spec.rollback.clone(),

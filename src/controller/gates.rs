@@ -11,6 +11,7 @@ use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
 
 use super::observe;
+use crate::api::migration::Slot;
 use crate::api::node_migration::{Action, NodeMigration, NodePhase};
 
 /// Selects the static pods, in `kube-system`, without which the cluster forgets or does not answer; so kubeadm labels
@@ -18,14 +19,15 @@ use crate::api::node_migration::{Action, NodeMigration, NodePhase};
 const VITAL: &str = "component in (etcd, kube-apiserver)";
 
 /// What the control plane waits for now, in sentences that follow "waits". Nothing when all gates are open.
-pub(super) async fn closed(client: &Client, nodes: &[Arc<Node>]) -> Vec<String> {
+/// Nodes that are under way by the migration that asks (`own`) do not close a gate: the migration itself orders them.
+pub(super) async fn closed(client: &Client, nodes: &[Arc<Node>], own: &[Slot]) -> Vec<String> {
     let nodes: Vec<&Node> = nodes
         .iter()
         .map(AsRef::as_ref)
         .filter(|node| observe::is_control_plane(node))
         .collect();
     match look(client, &nodes).await {
-        Ok((pods, shares)) => judge(&nodes, &pods, &shares),
+        Ok((pods, shares)) => judge(&nodes, &pods, &shares, own),
         Err(error) => vec![format!("for the API server to be ready ({error})")],
     }
 }
@@ -51,8 +53,9 @@ async fn look(client: &Client, nodes: &[&Node]) -> kube::Result<(Vec<Pod>, Vec<N
     Ok((pods, shares))
 }
 
-fn judge(nodes: &[&Node], pods: &[Pod], shares: &[NodeMigration]) -> Vec<String> {
-    let under_way = shares.iter().filter(|share| {
+fn judge(nodes: &[&Node], pods: &[Pod], shares: &[NodeMigration], own: &[Slot]) -> Vec<String> {
+    let of_others = |share: &&NodeMigration| own.iter().all(|slot| slot.name != share.name_any());
+    let under_way = shares.iter().filter(of_others).filter(|share| {
         let begun = share.phase() != NodePhase::Pending || share.spec.action == Action::Migrate;
         share.spec.action != Action::Plan && begun && !share.phase().ended()
     });
@@ -160,6 +163,19 @@ mod tests {
         #[case] expected: &[&str],
     ) {
         let nodes: Vec<&Node> = nodes.iter().collect();
-        assert_eq!(judge(&nodes, pods, shares), expected);
+        assert_eq!(judge(&nodes, pods, shares, &[]), expected);
+    }
+
+    #[test]
+    fn a_node_that_is_under_way_does_not_wait_for_itself() {
+        let (cp1, cp2) = (node("cp1", true), node("cp2", false));
+        let own: Slot = serde_json::from_value(json!({ "name": "cp1", "generation": 1,
+            "since": "2026-01-01T00:00:00Z" }))
+        .unwrap();
+        let draining = [share("Migrate", NodePhase::Draining)];
+        assert_eq!(
+            judge(&[&cp1, &cp2], &[], &draining, &[own]),
+            ["for cp2 to be Ready"]
+        );
     }
 }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 
 use super::seen::{LeftOut, NodeView, OnTarget, Seen, Share};
 use crate::api::migration::{ControlPlane, RuntimeMigration};
-use crate::api::node_migration::NodeMigration;
-use crate::api::request::Runtime;
+use crate::api::node_migration::{NodeMigration, READY_TO_SWITCH};
+use crate::api::request::{Runtime, Source, Target};
 use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, SKIP_ANNOTATION, validation};
 use crate::plan::version;
 
@@ -51,13 +52,9 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         .nodes
         .iter()
         .map(|node| {
-            let view = view(
-                node,
-                chooses(node),
-                spec.target.runtime,
-                spec.strategy.control_plane,
-            );
-            (node.name_any(), view)
+            let on_target = on_target(node, &spec.target);
+            let view = view(node, chooses(node), spec.strategy.control_plane);
+            (node.name_any(), NodeView { on_target, ..view })
         })
         .collect();
     let budgeted = Seen::budgeted(&nodes).count();
@@ -75,6 +72,7 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         max_unavailable: spec.strategy.max_unavailable.of(budgeted).unwrap_or(1),
         max_failures: spec.strategy.max_failures as usize,
         control_plane: spec.strategy.control_plane,
+        drain: spec.drain.mode,
         gates: None,
         slots: status.active_nodes,
         shares: readable(&world.shares)
@@ -108,8 +106,8 @@ pub fn has_ended(migration: &RuntimeMigration) -> bool {
     })
 }
 
-/// A node, as far as a decision needs it.
-pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane) -> NodeView {
+/// A node, as far as a decision about any target needs it.
+pub fn view(node: &Node, selected: bool, strategy: ControlPlane) -> NodeView {
     let cordoned = node.spec.as_ref().and_then(|s| s.unschedulable).unwrap_or(false);
     let taints = node
         .spec
@@ -118,6 +116,7 @@ pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane
         .unwrap_or_default();
     let labels = node.labels();
     let control_plane = is_control_plane(node);
+    let other_system = labels.get("kubernetes.io/os").is_some_and(|os| os != "linux");
     let left_out = if control_plane && strategy == ControlPlane::Skip {
         Some(LeftOut::ControlPlane)
     } else if node
@@ -126,7 +125,7 @@ pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane
         .is_some_and(|value| value == "true")
     {
         Some(LeftOut::OptedOut)
-    } else if labels.get("kubernetes.io/os").is_some_and(|os| os != "linux") {
+    } else if other_system {
         Some(LeftOut::NotLinux)
     } else {
         None
@@ -139,17 +138,35 @@ pub fn view(node: &Node, selected: bool, target: Runtime, strategy: ControlPlane
         ready: is_ready(node),
         cordoned,
         cordoned_by_others: cordoned && !node.annotations().contains_key(CORDONED_ANNOTATION),
-        open: !cordoned && !taints.iter().any(keeps_out),
-        on_target: on_target(node, target),
+        takes_pods: !other_system && !taints.iter().any(keeps_out),
+        taint: taints
+            .iter()
+            .find(|taint| is_passing(taint))
+            .map(|taint| taint.key.clone()),
+        shows: cut(runtime_version(node)),
+        on_target: OnTarget::default(),
         label: labels.get(AGENT_LABEL).cloned(),
     }
 }
 
-/// Whether a taint keeps pods out for good. Those under `node.kubernetes.io/` the cluster itself sets and takes away,
-/// moments after the cordon and the conditions that they stand for (`pkg/controller/nodelifecycle`): right after a node
-/// was uncordoned one of them would say that the next node has nowhere to drain to.
+/// The prefix of the taints that the cluster itself sets and takes away (`pkg/controller/nodelifecycle`).
+const OF_CLUSTER: &str = "node.kubernetes.io/";
+/// Taints of the cluster that repeat what the Node's own fields say, and that go moments after it.
+const REPEATING: [&str; 3] = [
+    "node.kubernetes.io/unschedulable",
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+];
+
+/// Whether a taint keeps pods out for good.
 fn keeps_out(taint: &Taint) -> bool {
-    taint.effect != "PreferNoSchedule" && !taint.key.starts_with("node.kubernetes.io/")
+    taint.effect != "PreferNoSchedule" && !taint.key.starts_with(OF_CLUSTER)
+}
+
+/// Whether a taint keeps pods out for the moment, by itself.
+fn is_passing(taint: &Taint) -> bool {
+    let of_cluster = taint.key.starts_with(OF_CLUSTER) && !REPEATING.contains(&taint.key.as_str());
+    taint.effect != "PreferNoSchedule" && of_cluster
 }
 
 /// Whether a Node bears a label of a control plane.
@@ -173,20 +190,36 @@ pub fn runtime_version(node: &Node) -> &str {
     info.map_or("", |info| info.container_runtime_version.as_str())
 }
 
-/// Compares what a Node shows in `status.nodeInfo.containerRuntimeVersion` with the target. `docker://` is the same
-/// for dockershim and cri-dockerd, but from 1.24 on kubelets have no dockershim.
-fn on_target(node: &Node, target: Runtime) -> OnTarget {
-    let possible: &[Runtime] = match runtime_version(node).split_once("://") {
-        Some(("containerd", _)) => &[Runtime::Containerd],
-        Some(("cri-o", _)) => &[Runtime::CriO],
-        Some(("docker", _)) if without_dockershim(node) => &[Runtime::CriDockerd],
-        Some(("docker", _)) => &[Runtime::Dockershim, Runtime::CriDockerd],
+/// Compares what a Node shows in `status.nodeInfo.containerRuntimeVersion` with the target, its version included.
+/// `docker://` is the same for dockershim and cri-dockerd, but from 1.24 on kubelets have no dockershim; the version
+/// after it is Docker Engine's, which is not the shim's.
+fn on_target(node: &Node, target: &Target) -> OnTarget {
+    let Some((scheme, shown)) = runtime_version(node).split_once("://") else {
+        return OnTarget::No;
+    };
+    let possible: &[Runtime] = match scheme {
+        "containerd" => &[Runtime::Containerd],
+        "cri-o" => &[Runtime::CriO],
+        "docker" if without_dockershim(node) => &[Runtime::CriDockerd],
+        "docker" => &[Runtime::Dockershim, Runtime::CriDockerd],
         _ => &[],
     };
-    match possible.contains(&target) {
-        false => OnTarget::No,
-        true if possible.len() == 1 => OnTarget::Yes,
-        true => OnTarget::Perhaps,
+    if !possible.contains(&target.runtime) {
+        return OnTarget::No;
+    }
+    let as_asked = match (&target.version, &target.source) {
+        (None, Source::Preinstalled(_)) => Some(true),
+        (Some(wanted), _) if scheme != "docker" => version::requirement(wanted)
+            .ok()
+            .zip(version::upstream(shown))
+            .map(|(wanted, shown)| wanted.matches(&shown)),
+        // Only the node itself can find out.
+        (None | Some(_), _) => None,
+    };
+    match as_asked {
+        Some(false) => OnTarget::No,
+        Some(true) if possible.len() == 1 => OnTarget::Yes,
+        Some(true) | None => OnTarget::Perhaps,
     }
 }
 
@@ -212,6 +245,12 @@ fn share(share: &NodeMigration, migrations: &[Arc<DeserializeGuard<RuntimeMigrat
             .current()
             .map(|status| cut(&status.message))
             .unwrap_or_default(),
+        no_other_node: share.spec.no_other_node,
+        proceed: share.spec.proceed,
+        ready_to_switch: share.current().is_some_and(|status| {
+            let is_ready = |c: &Condition| c.type_ == READY_TO_SWITCH && c.status == "True";
+            status.conditions.iter().any(is_ready)
+        }),
     }
 }
 
@@ -243,25 +282,93 @@ pub fn last_progress(migration: &RuntimeMigration, world: &World) -> Option<Time
 
 #[cfg(test)]
 mod tests {
+    use rstest::rstest;
+    use serde_json::json;
+
     use super::*;
 
+    #[rstest]
+    #[case::cordon("node.kubernetes.io/unschedulable", "NoSchedule", true, None)]
+    #[case::not_ready("node.kubernetes.io/not-ready", "NoExecute", true, None)]
+    #[case::disk(
+        "node.kubernetes.io/disk-pressure",
+        "NoSchedule",
+        true,
+        Some("node.kubernetes.io/disk-pressure")
+    )]
+    #[case::preference("example.com/batch", "PreferNoSchedule", true, None)]
+    #[case::control_plane("node-role.kubernetes.io/control-plane", "NoSchedule", false, None)]
+    #[case::gpu("example.com/gpu", "NoExecute", false, None)]
+    fn a_taint_that_passes_is_told_from_one_that_stays(
+        #[case] key: &str,
+        #[case] effect: &str,
+        #[case] takes_pods: bool,
+        #[case] taint: Option<&str>,
+    ) {
+        let node = serde_json::from_value(json!({
+            "spec": { "taints": [{ "key": key, "effect": effect }] },
+        }));
+        let view = view(&node.unwrap(), true, ControlPlane::Last);
+        assert_eq!((view.takes_pods, view.taint.as_deref()), (takes_pods, taint));
+    }
+
     #[test]
-    fn what_the_cluster_taints_for_moments_does_not_close_a_node() {
-        let open = |unschedulable: bool, key: &str, effect: &str| {
-            let node = serde_json::from_value(serde_json::json!({
-                "spec": { "unschedulable": unschedulable, "taints": [{ "key": key, "effect": effect }] },
-            }));
-            view(&node.unwrap(), true, Runtime::Containerd, ControlPlane::Last).open
-        };
-        assert!(open(false, "node.kubernetes.io/unschedulable", "NoSchedule"));
-        assert!(open(false, "node.kubernetes.io/not-ready", "NoExecute"));
-        assert!(open(false, "example.com/batch", "PreferNoSchedule"));
-        assert!(!open(true, "node.kubernetes.io/unschedulable", "NoSchedule"));
-        assert!(!open(
-            false,
-            "node-role.kubernetes.io/control-plane",
-            "NoSchedule"
-        ));
-        assert!(!open(false, "example.com/gpu", "NoExecute"));
+    fn pods_do_not_go_to_another_system() {
+        let windows = json!({ "metadata": { "labels": { "kubernetes.io/os": "windows" } } });
+        let node = serde_json::from_value(windows).unwrap();
+        assert!(!view(&node, true, ControlPlane::Last).takes_pods);
+    }
+
+    fn archive() -> serde_json::Value {
+        json!({ "archive": { "url": "https://mirror/containerd-2.0.5-linux-amd64.tar.gz", "sha256": "0".repeat(64) } })
+    }
+
+    #[rstest]
+    // Preinstalled, any version: the runtime's name alone.
+    #[case("containerd", "containerd://1.6.20", None, json!({ "preinstalled": {} }), OnTarget::Yes)]
+    #[case("containerd", "docker://20.10.24", None, json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("containerd", "cri-o://1.30.0", None, json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("containerd", "", None, json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("cri-dockerd", "docker://20.10.24", None, json!({ "preinstalled": {} }), OnTarget::Perhaps)]
+    // A version, exact, in part and as a range.
+    #[case("containerd", "containerd://1.6.20", Some("1.6.20"), json!({ "preinstalled": {} }), OnTarget::Yes)]
+    #[case("containerd", "containerd://1.6.20~ds1", Some("1.6.20"), json!({ "preinstalled": {} }), OnTarget::Yes)]
+    #[case("containerd", "containerd://1.6.20", Some("1.6.21"), json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("containerd", "containerd://1.7.28", Some("1.7"), json!({ "preinstalled": {} }), OnTarget::Yes)]
+    #[case("containerd", "containerd://1.6.20", Some(">=2"), json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("containerd", "containerd://2.0.5", Some(">=2"), json!({ "preinstalled": {} }), OnTarget::Yes)]
+    #[case("containerd", "docker://2.0.5", Some(">=2"), json!({ "preinstalled": {} }), OnTarget::No)]
+    #[case("containerd", "containerd://devel", Some(">=2"), json!({ "preinstalled": {} }), OnTarget::Perhaps)]
+    // The version after docker:// is not the shim's.
+    #[case("cri-dockerd", "docker://20.10.24", Some("0.4.3"), json!({ "preinstalled": {} }), OnTarget::Perhaps)]
+    // Brought along.
+    #[case("containerd", "containerd://1.6.20", None, archive(), OnTarget::Perhaps)]
+    #[case("containerd", "containerd://2.0.5", Some("2.0.5"), archive(), OnTarget::Yes)]
+    #[case("containerd", "containerd://1.6.20", Some("2.0.5"), archive(), OnTarget::No)]
+    #[case("containerd", "docker://20.10.24", None, archive(), OnTarget::No)]
+    #[case("containerd", "containerd://1.7.28", Some("1.7.28"), json!({ "package": { "name": "containerd.io" } }), OnTarget::Yes)]
+    #[case("containerd", "containerd://1.6.20", Some("1.7.28"), json!({ "package": { "name": "containerd.io" } }), OnTarget::No)]
+    fn version_and_source_count(
+        #[case] runtime: &str,
+        #[case] shown: &str,
+        #[case] version: Option<&str>,
+        #[case] source: serde_json::Value,
+        #[case] expected: OnTarget,
+    ) {
+        let node = serde_json::from_value(
+            json!({ "status": { "nodeInfo": { "containerRuntimeVersion": shown,
+            "kubeletVersion": "v1.23.17" } } }),
+        );
+        let target = json!({ "runtime": runtime, "version": version, "source": source });
+        let target = serde_json::from_value(target).unwrap();
+        assert_eq!(on_target(&node.unwrap(), &target), expected);
+    }
+
+    #[test]
+    fn from_1_24_on_docker_has_one_shim() {
+        let node = serde_json::from_value(json!({ "status": { "nodeInfo": {
+            "containerRuntimeVersion": "docker://26.1.3", "kubeletVersion": "v1.30.1" } } }));
+        let target = serde_json::from_value(json!({ "runtime": "cri-dockerd" })).unwrap();
+        assert_eq!(on_target(&node.unwrap(), &target), OnTarget::Yes);
     }
 }

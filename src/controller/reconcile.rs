@@ -126,7 +126,7 @@ pub(super) async fn reconcile(
     context.trouble(&mut seen).await;
     let mut decision = rollout::decide(&seen);
     if decision.asks_gates {
-        seen.gates = Some(gates::closed(client, &world.nodes).await);
+        seen.gates = Some(gates::closed(client, &world.nodes, &seen.slots).await);
         decision = rollout::decide(&seen);
     }
     let before = migration.status.clone().unwrap_or_default();
@@ -160,7 +160,7 @@ pub(super) async fn reconcile(
         return Ok(Action::await_change());
     }
     // Nothing tells when a gate opens.
-    let gated = matches!(decision.hold, Some(rollout::Hold::Gates(_)));
+    let gated = decision.gated || matches!(decision.hold, Some(rollout::Hold::Gates(_)));
     Ok(Action::requeue(if gated {
         GATED
     } else if decision.slots.is_empty() {

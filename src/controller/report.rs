@@ -4,12 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::runtime::events::EventType;
 
-use super::rollout::{Decision, Hold, Standing};
+use super::rollout::{Decision, Hold, Standing, Write};
 use super::seen::Seen;
 use crate::api::migration::{
     MigrationPhase, Mode, NodeCounts, RuntimeMigrationSpec, RuntimeMigrationStatus, Started,
 };
-use crate::api::node_migration::NodePhase;
+use crate::api::node_migration::{Action, NodePhase};
 
 /// How many nodes a sentence names before it only counts them.
 const NAMED: usize = 3;
@@ -273,7 +273,8 @@ fn left_out(decision: &Decision) -> String {
     list(&reasons)
 }
 
-fn list(items: &[String]) -> String {
+/// The first few of a list, and how many more there are.
+pub(super) fn list(items: &[String]) -> String {
     match items.len().checked_sub(NAMED) {
         Some(more) if more > 0 => format!("{} and {more} more", items[..NAMED].join(", ")),
         _ => items.join(", "),
@@ -291,7 +292,9 @@ pub fn happened(
     for name in &decision.starts {
         let note = match seen.mode {
             Mode::Plan => format!("{name}: the plan is being computed; nothing is changed"),
-            Mode::Apply => format!("{name}: its runtime is being switched"),
+            Mode::Apply => {
+                format!("{name}: its plan is computed; unless a finding blocks it, its runtime is switched")
+            }
         };
         let reason = if seen.mode == Mode::Plan {
             "NodePlanning"
@@ -304,6 +307,21 @@ pub fn happened(
             note,
             node: Some(name.clone()),
         });
+        let in_place = |(of, write): &(String, Write)| {
+            of == name
+                && matches!(write, Write::Ask(ask) if ask.no_other_node && ask.action == Action::Migrate)
+        };
+        if decision.writes.iter().any(in_place) {
+            all.push(Happened {
+                kind: EventType::Warning,
+                reason: "NoOtherNode",
+                note: format!(
+                    "{name}: its pods will be stopped and started again in place, without evictions: the cluster has no \
+                     other node that could take them"
+                ),
+                node: Some(name.clone()),
+            });
+        }
     }
     for (name, phase) in &decision.ends {
         let message = seen.share(name).map_or("", |share| share.message.as_str());

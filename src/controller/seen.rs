@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
+use crate::api::request::DrainMode;
 
 /// Everything that one decision knows.
 #[derive(Clone, Debug)]
@@ -30,6 +31,8 @@ pub struct Seen {
     pub max_failures: usize,
     /// When control plane nodes have their turn.
     pub control_plane: ControlPlane,
+    /// How pods leave a node, as the user asks for it.
+    pub drain: DrainMode,
     /// What the control plane as a whole still waits for, in sentences that follow "waits"; absent when it was not
     /// asked.
     pub gates: Option<Vec<String>>,
@@ -66,9 +69,14 @@ pub struct NodeView {
     pub cordoned: bool,
     /// It is unschedulable, and not by an agent.
     pub cordoned_by_others: bool,
-    /// It is schedulable and bears no taint that keeps ordinary pods away.
-    pub open: bool,
-    /// What its `containerRuntimeVersion` says about the target.
+    /// Ordinary pods may run there, apart from what passes: it runs Linux, and nobody tainted it for good.
+    pub takes_pods: bool,
+    /// The cluster's own taint that keeps pods away for the moment, apart from those that only repeat that the node is
+    /// not Ready or cordoned.
+    pub taint: Option<String>,
+    /// Its `containerRuntimeVersion`.
+    pub shows: String,
+    /// What that says about the target.
     pub on_target: OnTarget,
     /// The value of the agent's label, if it bears one.
     pub label: Option<String>,
@@ -128,6 +136,23 @@ pub struct Share {
     pub phase: NodePhase,
     /// The agent's sentence.
     pub message: String,
+    /// Its spec has the pods stop in place, because the cluster had no other node for them.
+    pub no_other_node: bool,
+    /// Its spec lets the switch begin.
+    pub proceed: bool,
+    /// Its agent has only the switch left to do, and waits until its spec lets it begin.
+    pub ready_to_switch: bool,
+}
+
+/// Whether the pods of a node can go to another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Another node can take them now.
+    Now,
+    /// Other nodes could, and cannot now; the reason of each, as `w2 is not Ready`.
+    Later(Vec<String>),
+    /// The cluster has no other node that could ever take them.
+    Never,
 }
 
 impl Seen {
@@ -139,12 +164,36 @@ impl Seen {
             .filter(|(_, node)| node.selected && !node.control_plane)
     }
 
-    /// Whether the pods of a node could go to another one: Ready, open to them, and not about to be drained itself.
-    pub fn has_other_node(&self, name: &str, slots: &[Slot]) -> bool {
+    /// Whether the pods of a node can go to another one, with `slots` claimed.
+    pub fn elsewhere(&self, name: &str, slots: &[Slot]) -> Elsewhere {
         let busy = |other: &str| self.mode == Mode::Apply && slots.iter().any(|slot| slot.name == other);
-        self.nodes
-            .iter()
-            .any(|(other, node)| other != name && node.ready && node.open && !busy(other))
+        let mut later = Vec::new();
+        for (other, node) in &self.nodes {
+            if other == name || !node.takes_pods {
+                continue;
+            }
+            let why = match &node.taint {
+                _ if busy(other) => "being migrated".to_owned(),
+                _ if !node.ready => "not Ready".to_owned(),
+                _ if node.cordoned => "cordoned".to_owned(),
+                Some(taint) => format!("tainted {taint}"),
+                None => return Elsewhere::Now,
+            };
+            later.push(format!("{other} is {why}"));
+        }
+        if later.is_empty() {
+            Elsewhere::Never
+        } else {
+            Elsewhere::Later(later)
+        }
+    }
+
+    /// Whether a control plane node has been migrated, or may have been.
+    pub fn moved_control_plane(&self) -> bool {
+        self.nodes.iter().any(|(name, node)| {
+            let migrated = |share: &Share| share.action == Action::Migrate && share.phase.ended();
+            node.control_plane && self.share(name).is_some_and(migrated)
+        })
     }
 
     /// This migration's share for a node, if it means the node that is there now.

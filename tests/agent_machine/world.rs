@@ -212,6 +212,7 @@ impl World {
             "action": action,
             "target": { "runtime": "containerd" },
             "drain": drain,
+            "proceed": true,
         });
         if self.migrations().get_opt(self.node).await.unwrap().is_some() {
             let patch = Patch::Merge(json!({ "spec": spec }));

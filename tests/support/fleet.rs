@@ -10,13 +10,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::api_server::{ApiServer, NAMESPACE};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
 use transship::api::AGENT_LABEL;
-use transship::api::node_migration::{Action, NodeMigration, NodePhase};
+use transship::api::node_migration::{Action, NodeMigration, NodePhase, READY_TO_SWITCH};
 
 /// What the agent of a node does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,6 +168,7 @@ impl Fleet {
         if script == Script::Absent || !node.labels().contains_key(AGENT_LABEL) || share.phase().ended() {
             return;
         }
+        let of = &share.spec;
         let next = match (share.spec.action, share.phase(), script) {
             (Action::Plan, _, Script::Block) | (Action::Migrate, NodePhase::Pending, Script::Block) => {
                 NodePhase::Blocked
@@ -176,12 +179,14 @@ impl Fleet {
             (Action::Migrate, NodePhase::Pending, _) => NodePhase::Preparing,
             (Action::Migrate, NodePhase::Preparing, _) => NodePhase::Draining,
             (Action::Migrate, NodePhase::Draining, Script::Hang) => return,
+            (Action::Migrate, NodePhase::Draining, _) if !of.proceed && is_ready_to_switch(share) => return,
+            (Action::Migrate, NodePhase::Draining, _) if !of.proceed => NodePhase::Draining,
             (Action::Migrate, NodePhase::Draining, _) => NodePhase::Switching,
             (Action::Migrate, _, Script::RollBack) => NodePhase::RolledBack,
             (Action::Migrate, ..) => NodePhase::Succeeded,
         };
         match next {
-            NodePhase::Draining => nodes.cordon(&name).await.map(drop).unwrap(),
+            NodePhase::Draining if share.phase() != next => nodes.cordon(&name).await.map(drop).unwrap(),
             NodePhase::RolledBack => nodes.uncordon(&name).await.map(drop).unwrap(),
             NodePhase::Succeeded if script != Script::Lie => {
                 self.status(&name, "containerd://1.6.20", true).await;
@@ -189,11 +194,16 @@ impl Fleet {
             }
             _ => {}
         }
-        let of = &share.spec;
+        let again = next == share.phase();
+        let conditions = if again {
+            vec![ready_to_switch()]
+        } else {
+            Vec::new()
+        };
         let status = json!({ "status": {
             "migrationUid": of.migration.uid, "migrationGeneration": of.migration.generation, "action": of.action,
             "nodeUid": of.node_uid, "phase": next, "message": format!("the script says {}", next.name()),
-            "findings": [], "stepsDone": 0, "times": [], "conditions": [],
+            "findings": [], "stepsDone": 0, "times": [], "conditions": conditions,
         } });
         Api::<NodeMigration>::all(self.agent(&name))
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
@@ -215,4 +225,21 @@ impl Fleet {
                 .unwrap();
         }
     }
+}
+
+/// What an agent reports that has only the switch left to do.
+fn ready_to_switch() -> Condition {
+    Condition {
+        type_: READY_TO_SWITCH.to_owned(),
+        status: "True".to_owned(),
+        reason: READY_TO_SWITCH.to_owned(),
+        message: "the script says that no pod is left".to_owned(),
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        observed_generation: None,
+    }
+}
+
+fn is_ready_to_switch(share: &NodeMigration) -> bool {
+    let conditions = share.status.iter().flat_map(|status| &status.conditions);
+    conditions.into_iter().any(|c| c.type_ == READY_TO_SWITCH)
 }

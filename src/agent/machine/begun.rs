@@ -15,12 +15,13 @@ use crate::{
     },
     api::{
         node_migration::{Action, BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
-        request::DrainMode,
+        request::{DrainMode, Runtime},
     },
     executor::{
         control::Order,
         progress::{Progress, State},
     },
+    plan::version,
 };
 
 /// A node that the executor has begun to work on.
@@ -58,6 +59,9 @@ impl Attempt<'_> {
                 self.watch(status, NodePhase::Switching, "the executor takes over")
             }
             State::Prepared if self.aborted() => self.abort(status),
+            State::Prepared if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() => {
+                self.give_up_drain(status)
+            }
             State::Prepared => match self.seen.migration.spec.drain.mode {
                 DrainMode::Evict => self.drain(status),
                 DrainMode::InPlace => self.stay(status),
@@ -152,16 +156,46 @@ impl Attempt<'_> {
     /// cordoned node, here the only one, out of their load balancers; and where this node carries the API server,
     /// nothing may be left for it to take back.
     fn stay(&self, status: NodeMigrationStatus) -> Decision {
-        let message = "the pods stay; the executor takes over";
-        self.then(status, NodePhase::Switching, message, Act::Order(Order::Go))
+        self.go(status, NodePhase::Preparing, "the pods stay")
+    }
+
+    /// Nothing is left to do but the switch. What allowed it when the node was started may have changed since, so the
+    /// controller is asked again, and not longer than the drain may take.
+    fn go(&self, mut status: NodeMigrationStatus, phase: NodePhase, ready: &str) -> Decision {
+        let spec = &self.seen.migration.spec;
+        if spec.proceed {
+            report::unset_condition(&mut status, report::READY_TO_SWITCH);
+            let message = format!("{ready}; the executor takes over");
+            return self.then(status, NodePhase::Switching, message, Act::Order(Order::Go));
+        }
+        let since = report::condition_since(&status, report::READY_TO_SWITCH);
+        if since.is_none() {
+            report::set_condition(
+                &mut status,
+                report::READY_TO_SWITCH,
+                ready.to_owned(),
+                self.seen.now,
+            );
+        }
+        let waited = self.seen.now.duration_since(since.unwrap_or(self.seen.now));
+        if waited.unsigned_abs() > spec.drain.timeout.get() {
+            let message = format!(
+                "{ready}, but RuntimeMigration {} did not let the switch begin within {}; its message names the reason",
+                spec.migration.name, spec.drain.timeout
+            );
+            report::set_condition(&mut status, report::DRAIN_TIMED_OUT, message, self.seen.now);
+            return self.give_up_drain(status);
+        }
+        let message = format!(
+            "{ready}; waits until RuntimeMigration {} lets the switch begin",
+            spec.migration.name
+        );
+        self.then(status, phase, message, Act::Wait)
     }
 
     fn drain(&self, mut status: NodeMigrationStatus) -> Decision {
         let seen = self.seen;
         let spec = &seen.migration.spec;
-        if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() {
-            return self.give_up_drain(status);
-        }
         if let Some(patch) = node::cordon(seen.node, &spec.migration.uid) {
             return self.then(status, NodePhase::Draining, "cordons the node", Act::Patch(patch));
         }
@@ -190,9 +224,9 @@ impl Attempt<'_> {
             blocking: in_the_way,
         });
         if remaining == 0 {
-            let message = "no pod is left to evict; the executor takes over";
-            return self.then(status, NodePhase::Switching, message, Act::Order(Order::Go));
+            return self.go(status, NodePhase::Draining, "no pod is left to evict");
         }
+        report::unset_condition(&mut status, report::READY_TO_SWITCH);
 
         let since = report::first_entered(&status, NodePhase::Draining).unwrap_or(seen.now);
         if seen.now.duration_since(since).unsigned_abs() > spec.drain.timeout.get() {
@@ -223,7 +257,8 @@ impl Attempt<'_> {
         self.then(status, NodePhase::Draining, message, act)
     }
 
-    fn give_up_drain(&self, status: NodeMigrationStatus) -> Decision {
+    fn give_up_drain(&self, mut status: NodeMigrationStatus) -> Decision {
+        report::unset_condition(&mut status, report::READY_TO_SWITCH);
         let message = report::condition(&status, report::DRAIN_TIMED_OUT)
             .unwrap_or_default()
             .to_owned();
@@ -268,6 +303,11 @@ impl Attempt<'_> {
         let reported = node::runtime_version(self.seen.node);
         if !reported.starts_with(scheme) {
             missing.push(format!("the Node reports {target} instead of {reported}"));
+        } else if self.is_of_another_version(reported) {
+            let planned = &self.run.plan.target.1;
+            missing.push(format!(
+                "the Node reports {target} {planned} instead of {reported}"
+            ));
         }
         if !is_ready(self.seen.node, since) {
             missing.push("the Node reports Ready since the kubelet's start".to_owned());
@@ -278,6 +318,20 @@ impl Attempt<'_> {
             None => missing.push("the kubelet was asked for its health".to_owned()),
         }
         missing
+    }
+
+    /// Whether the Node reports another version of the target than the planned one. Docker Engine's version, which
+    /// the Node reports for its shims, is not the target's.
+    fn is_of_another_version(&self, reported: &str) -> bool {
+        let (target, planned) = &self.run.plan.target;
+        let reported = match target {
+            Runtime::Dockershim | Runtime::CriDockerd => None,
+            Runtime::Containerd | Runtime::CriO => reported.strip_prefix(node::scheme(*target)),
+        };
+        let (planned, reported) = (version::upstream(planned), reported.and_then(version::upstream));
+        planned
+            .zip(reported)
+            .is_some_and(|(planned, reported)| planned != reported)
     }
 
     /// The executor is done: the Node is put in order, and the migration of the node ends.

@@ -64,7 +64,7 @@ impl World {
             "apiVersion": "transship.dev/v1alpha1", "kind": "NodeMigration", "metadata": { "name": "w1" },
             "spec": {
                 "migration": { "name": "m", "uid": "m1", "generation": 1 }, "nodeUid": "n1", "action": action,
-                "target": { "runtime": "containerd" },
+                "target": { "runtime": "containerd" }, "proceed": true,
             },
         });
         let mut migration: NodeMigration = serde_json::from_value(migration).unwrap();
@@ -198,6 +198,11 @@ fn an_executor_that_should_work_is_started(#[case] state: State, #[case] go: boo
         .container_runtime_version = "docker://20.10.24".to_owned(),
     "the Node reports containerd instead of docker://20.10.24"
 )]
+#[case::version(
+    |world: &mut World| world.node.status.as_mut().unwrap().node_info.as_mut().unwrap()
+        .container_runtime_version = "containerd://1.6.19".to_owned(),
+    "instead of containerd://1.6.19"
+)]
 #[case::stale(
     |world: &mut World| world.node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0]
         .last_heartbeat_time.as_mut().unwrap().0 = at(NOW - 10),
@@ -296,16 +301,71 @@ fn with_nowhere_to_go_nothing_is_cordoned_or_evicted() {
     assert_eq!(world.decide().unwrap().status.drain, None);
 }
 
+/// What allowed the switch when the node was started may have changed during a long drain.
+#[rstest]
+#[case::drained(DrainMode::Evict, NodePhase::Draining)]
+#[case::in_place(DrainMode::InPlace, NodePhase::Preparing)]
+fn the_switch_waits_for_its_permission_and_not_for_ever(#[case] mode: DrainMode, #[case] phase: NodePhase) {
+    let mut world = World::new("Migrate", phase, Some(run(Some(State::Prepared))));
+    world.migration.spec.drain.mode = mode;
+    world.migration.spec.proceed = false;
+    assert_eq!(world.decided(), (phase, "wait"));
+    let status = world.decide().unwrap().status;
+    assert!(report::condition(&status, report::READY_TO_SWITCH).is_some());
+    world.migration.status = Some(status.clone());
+    assert_eq!(
+        world.decide().unwrap().status,
+        status,
+        "nothing churns while it waits"
+    );
+
+    world.migration.spec.proceed = true;
+    assert_eq!(world.decided(), (NodePhase::Switching, "go"));
+    let status = world.decide().unwrap().status;
+    assert!(report::condition(&status, report::READY_TO_SWITCH).is_none());
+
+    world.migration.spec.proceed = false;
+    let since = world
+        .migration
+        .status
+        .as_mut()
+        .unwrap()
+        .conditions
+        .first_mut()
+        .unwrap();
+    since.last_transition_time.0 = at(NOW - 15 * 60 - 1);
+    assert_eq!(world.decided(), (NodePhase::RollingBack, "abort"));
+    let status = world.decide().unwrap().status;
+    assert!(
+        status.message.contains("did not let the switch begin within 15m"),
+        "{}",
+        status.message
+    );
+    world.migration.status = Some(status);
+    world.migration.spec.proceed = true;
+    assert_eq!(world.decided(), (NodePhase::RollingBack, "abort"), "too late");
+}
+
+#[test]
+fn pods_that_come_after_the_drain_are_drained_too() {
+    let mut world = World::new("Migrate", NodePhase::Draining, Some(run(Some(State::Prepared))));
+    world.migration.spec.proceed = false;
+    world.migration.status = Some(world.decide().unwrap().status);
+    world.pods.push(web());
+    let status = world.decide().unwrap().status;
+    assert!(report::condition(&status, report::READY_TO_SWITCH).is_none());
+}
+
 #[rstest]
 #[case::stays(json!({}), &["NoOtherNode"])]
-#[case::never(json!({ "restartPolicy": "Never" }), &["PodsEndInPlace", "NoOtherNode"])]
+#[case::never(json!({ "restartPolicy": "Never" }), &["NoOtherNode", "PodsEndInPlace"])]
 #[case::pre_stop(
     json!({ "containers": [{ "name": "c", "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } } }] }),
-    &["PreStopSkipped", "NoOtherNode"]
+    &["NoOtherNode", "PreStopSkipped"]
 )]
 #[case::of_a_sidecar(
     json!({ "initContainers": [{ "name": "s", "lifecycle": { "preStop": { "exec": { "command": ["/stop"] } } } }] }),
-    &["PreStopSkipped", "NoOtherNode"]
+    &["NoOtherNode", "PreStopSkipped"]
 )]
 #[case::post_start(
     json!({ "containers": [{ "name": "c", "lifecycle": { "postStart": { "exec": { "command": ["/go"] } } } }] }),

@@ -243,9 +243,10 @@ fn about_staying(seen: &Seen<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     if seen.migration.spec.no_other_node {
         findings.push(NO_OTHER_NODE.found(
-            "no other node is Ready and open to pods, so they stay: they end with the source and start again under \
-             the target. Nothing is evicted, no PodDisruptionBudget is asked, and the node is not cordoned",
-            "Nothing to do. To have the pods move away instead, add a node before the migration starts.",
+            "the cluster has no other node that could ever take the pods, so they stay: they stop with the source and \
+             start again under the target. Nothing is evicted, no PodDisruptionBudget is asked, and the node is not \
+             cordoned",
+            "To have the pods move away instead, add a node. Without one, do by hand what an eviction would do for them.",
         ));
     }
     let named = |which: fn(&Pod) -> bool| -> Vec<String> {

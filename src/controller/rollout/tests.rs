@@ -1,7 +1,13 @@
 use std::collections::BTreeMap;
 
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use rstest::rstest;
+
+use super::starts::PLANNING;
 use super::*;
-use crate::controller::seen::LeftOut;
+use crate::api::request::DrainMode;
+use crate::controller::seen::{Elsewhere, LeftOut, Share};
 
 mod control_plane;
 mod properties;
@@ -15,6 +21,7 @@ fn node(ready: bool, cordoned: bool) -> NodeView {
         ready,
         cordoned,
         cordoned_by_others: cordoned,
+        takes_pods: true,
         ..NodeView::default()
     }
 }
@@ -29,6 +36,9 @@ fn share(generation: i64, action: Action, phase: NodePhase) -> Share {
         node_uid: "node-uid".to_owned(),
         phase,
         message: String::new(),
+        no_other_node: false,
+        proceed: false,
+        ready_to_switch: false,
     }
 }
 
@@ -54,6 +64,7 @@ fn three() -> Seen {
         max_unavailable: 1,
         max_failures: 1,
         control_plane: ControlPlane::Last,
+        drain: DrainMode::Evict,
         gates: Some(Vec::new()),
         slots: Vec::new(),
         nodes: ["w1", "w2", "w3"]
@@ -65,6 +76,14 @@ fn three() -> Seen {
         agent_trouble: BTreeMap::new(),
         now: Timestamp::UNIX_EPOCH,
     }
+}
+
+/// A new spec that asks for `action`.
+const fn asks(action: Action) -> Write {
+    Write::Ask(Ask {
+        action,
+        no_other_node: false,
+    })
 }
 
 fn with(change: impl FnOnce(&mut Seen)) -> Decision {
@@ -99,7 +118,7 @@ fn what_cannot_be_read_keeps_its_slot_and_starts_nothing() {
 fn the_first_node_by_name_starts_and_is_written() {
     let decision = with(|_| {});
     assert_eq!(decision.starts, ["w1"]);
-    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+    assert_eq!(decision.writes, [("w1".to_owned(), asks(Action::Migrate))]);
     assert_eq!(
         decision
             .slots
@@ -128,7 +147,12 @@ fn planning_is_bounded_and_takes_no_budget() {
             .collect();
     });
     assert_eq!(decision.starts.len(), PLANNING);
-    assert!(decision.writes.iter().all(|(_, action)| *action == Action::Plan));
+    assert!(
+        decision
+            .writes
+            .iter()
+            .all(|(_, write)| *write == asks(Action::Plan))
+    );
 }
 
 #[test]
@@ -207,7 +231,7 @@ fn a_claim_of_success_is_believed_when_the_node_agrees() {
     for (spoil, why) in [
         (
             (|n| n.on_target = OnTarget::No) as fn(&mut NodeView),
-            "another runtime",
+            "the Node shows",
         ),
         (|n| n.ready = false, "not Ready"),
         (|n| n.cordoned = true, "cordoned"),
@@ -232,32 +256,165 @@ fn what_only_the_node_knows_is_planned_first_and_its_word_taken_then() {
     assert_eq!(decision.ends, [("w1".to_owned(), Some(NodePhase::Succeeded))]);
 }
 
-#[test]
-fn pods_go_to_another_node_that_is_ready_open_and_not_drained_itself() {
-    let other = |change: fn(&mut Seen)| {
-        let mut seen = three();
-        for node in seen.nodes.values_mut() {
-            node.open = true;
-        }
-        seen.nodes.remove("w3");
-        change(&mut seen);
-        seen.has_other_node("w1", &seen.slots)
-    };
-    assert!(other(|_| {}));
-    assert!(!other(|seen| set(seen, "w2", |n| n.ready = false)));
-    assert!(!other(|seen| set(seen, "w2", |n| n.open = false)));
-    assert!(!other(|seen| drop(seen.nodes.remove("w2"))));
-    assert!(!other(|seen| seen.slots = vec![slot("w1", 2), slot("w2", 2)]));
-    assert!(other(|seen| {
-        seen.mode = Mode::Plan;
+/// A node that is away for a moment is waited for. Only a cluster that has no other node at all lets pods stop in place.
+#[rstest]
+#[case::free(|_: &mut Seen| {}, Elsewhere::Now, true)]
+#[case::not_ready(|seen: &mut Seen| set(seen, "w2", |n| n.ready = false), later("w2 is not Ready"), false)]
+#[case::cordoned(|seen: &mut Seen| set(seen, "w2", |n| n.cordoned = true), later("w2 is cordoned"), false)]
+#[case::pressure(
+    |seen: &mut Seen| set(seen, "w2", |n| n.taint = Some("node.kubernetes.io/disk-pressure".to_owned())),
+    later("w2 is tainted node.kubernetes.io/disk-pressure"),
+    false
+)]
+#[case::migrating(
+    |seen: &mut Seen| {
         seen.slots = vec![slot("w2", 2)];
-    }));
+        seen.shares.insert("w2".to_owned(), share(2, Action::Migrate, NodePhase::Draining));
+    },
+    later("w2 is being migrated"),
+    false
+)]
+#[case::tainted_for_good(|seen: &mut Seen| set(seen, "w2", |n| n.takes_pods = false), Elsewhere::Never, true)]
+#[case::none(|seen: &mut Seen| drop(seen.nodes.remove("w2")), Elsewhere::Never, true)]
+fn a_drain_never_becomes_a_kill_in_place_while_another_node_is_away(
+    #[case] change: fn(&mut Seen),
+    #[case] elsewhere: Elsewhere,
+    #[case] starts: bool,
+) {
+    let mut seen = three();
+    seen.nodes.remove("w3");
+    seen.max_unavailable = 9;
+    set(&mut seen, "w2", |n| n.selected = false);
+    change(&mut seen);
+    assert_eq!(seen.elsewhere("w1", &seen.slots), elsewhere);
+    let decision = decide(&seen);
+    assert_eq!(decision.starts == ["w1"], starts);
+    let no_other_node = elsewhere == Elsewhere::Never;
+    for (name, write) in &decision.writes {
+        let action = Action::Migrate;
+        let expected = Write::Ask(Ask {
+            action,
+            no_other_node,
+        });
+        assert_eq!((name.as_str(), *write), ("w1", expected));
+    }
+    if let Elsewhere::Later(why) = elsewhere {
+        let expected = format!("waits until another node can take the pods: {}", why[0]);
+        assert_eq!(decision.waiting, [("w1".to_owned(), Some(expected))]);
+    }
+    // Asked for, it needs no other node; and a plan changes nothing.
+    for seen in [
+        Seen {
+            drain: DrainMode::InPlace,
+            ..seen.clone()
+        },
+        Seen {
+            mode: Mode::Plan,
+            slots: Vec::new(),
+            shares: BTreeMap::new(),
+            ..seen
+        },
+    ] {
+        assert_eq!(decide(&seen).starts, ["w1"]);
+    }
+}
+
+fn later(why: &str) -> Elsewhere {
+    Elsewhere::Later(vec![why.to_owned()])
+}
+
+#[test]
+fn nodes_that_are_drained_at_once_leave_one_for_their_pods() {
+    let decision = with(|seen| seen.max_unavailable = 3);
+    assert_eq!(decision.starts, ["w1", "w2"]);
+    let why = decision.waiting[0].1.as_deref().unwrap();
+    assert_eq!(
+        why,
+        "waits until another node can take the pods: w1 is being migrated, w2 is being migrated"
+    );
+}
+
+/// `w1` has only the switch left to do.
+fn ready_to_switch(change: impl FnOnce(&mut Seen)) -> Decision {
+    with(|seen| {
+        seen.slots = vec![slot("w1", 2)];
+        let draining = share(2, Action::Migrate, NodePhase::Draining);
+        let ready = Share {
+            ready_to_switch: true,
+            ..draining
+        };
+        seen.shares.insert("w1".to_owned(), ready);
+        change(seen);
+    })
+}
+
+fn set_share(seen: &mut Seen, change: impl FnOnce(&mut Share)) {
+    change(seen.shares.get_mut("w1").unwrap());
+}
+
+#[test]
+fn the_switch_begins_when_nothing_speaks_against_it_any_more() {
+    let proceed = |on: bool| vec![("w1".to_owned(), Write::Proceed(on))];
+    assert_eq!(ready_to_switch(|_| {}).writes, proceed(true));
+    assert_eq!(
+        ready_to_switch(|seen| set_share(seen, |s| s.proceed = true)).writes,
+        []
+    );
+    assert_eq!(
+        ready_to_switch(|seen| set_share(seen, |s| s.ready_to_switch = false)).writes,
+        []
+    );
+    let deleting = ready_to_switch(|seen| seen.deleting = true);
+    assert_eq!(deleting.writes, [("w1".to_owned(), Write::Abort)]);
+
+    // The gates are asked again, and a permission that was not used is taken back.
+    let of_control_plane = |gates: Option<&[&str]>, proceed: bool| {
+        ready_to_switch(|seen| {
+            set(seen, "w1", |n| n.control_plane = true);
+            set_share(seen, |s| s.proceed = proceed);
+            seen.gates = gates.map(|closed| closed.iter().map(|&text| text.to_owned()).collect());
+        })
+    };
+    let asks = of_control_plane(None, false);
+    assert!(asks.asks_gates && asks.writes.is_empty());
+    let closed = of_control_plane(Some(&["for etcd-w2 to be Ready"]), true);
+    assert_eq!(closed.writes, proceed(false));
+    assert_eq!(closed.waits, ["ready to switch; waits for etcd-w2 to be Ready"]);
+    assert!(closed.gated);
+    assert_eq!(of_control_plane(Some(&[]), false).writes, proceed(true));
+    assert_eq!(
+        of_control_plane(Some(&["for etcd-w2 to be Ready"]), false).writes,
+        []
+    );
+}
+
+/// The cluster got another node while this one was prepared.
+#[test]
+fn pods_are_evicted_after_all_where_another_node_has_come() {
+    let in_place = |change: fn(&mut Seen)| {
+        ready_to_switch(|seen| {
+            set_share(seen, |s| s.no_other_node = true);
+            change(seen);
+        })
+    };
+    assert_eq!(in_place(|_| {}).writes, [("w1".to_owned(), Write::Evict)]);
+    let away = in_place(|seen| {
+        seen.nodes.remove("w3");
+        set(seen, "w2", |n| n.ready = false);
+    });
+    assert_eq!(away.writes, []);
+    assert_eq!(
+        away.waits,
+        ["ready to switch; waits until another node can take the pods: w2 is not Ready"]
+    );
+    let alone = in_place(|seen| seen.nodes.retain(|name, _| name == "w1"));
+    assert_eq!(alone.writes, [("w1".to_owned(), Write::Proceed(true))]);
 }
 
 #[test]
 fn a_claimed_slot_without_its_share_is_written_again() {
     let decision = with(|seen| seen.slots = vec![slot("w1", 2)]);
-    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+    assert_eq!(decision.writes, [("w1".to_owned(), asks(Action::Migrate))]);
     assert_eq!(decision.starts, Vec::<String>::new());
     let stale = with(|seen| {
         seen.slots = vec![slot("w1", 1)];
@@ -304,7 +461,7 @@ fn deletion_aborts_waits_and_starts_nothing() {
         })
     };
     let under_way = deleting(NodePhase::Draining, Action::Migrate, 1000);
-    assert_eq!(under_way.writes, [("w1".to_owned(), Action::Abort)]);
+    assert_eq!(under_way.writes, [("w1".to_owned(), Write::Abort)]);
     assert_eq!((under_way.slots.len(), under_way.starts.len()), (1, 0));
     assert_eq!(
         deleting(NodePhase::Switching, Action::Abort, 100_000).slots.len(),
@@ -354,7 +511,7 @@ fn the_share_of_an_ended_migration_is_taken_over() {
         };
         seen.shares.insert("w1".to_owned(), other);
     });
-    assert_eq!(decision.writes, [("w1".to_owned(), Action::Migrate)]);
+    assert_eq!(decision.writes, [("w1".to_owned(), asks(Action::Migrate))]);
 }
 
 #[test]

@@ -11,9 +11,9 @@ pub const PODS_BLOCK_DRAIN: Code = Code::block_unless_allowed(
 pub const PODS_TO_EVICT: Code = Code::info("PodsToEvict", "The pods that the drain will evict");
 
 /// There is nowhere to go.
-pub const NO_OTHER_NODE: Code = Code::info(
+pub const NO_OTHER_NODE: Code = Code::warn(
     "NoOtherNode",
-    "No other node could take the pods: they are not evicted and start again on this one",
+    "The cluster has no other node that could take the pods: they are stopped without an eviction and start again on this one",
 );
 /// Pods that a switch without a drain ends for good.
 pub const PODS_END_IN_PLACE: Code = Code::warn(

@@ -45,11 +45,14 @@ prop_compose! {
 /// What the shell and a well-behaved agent make of a decision: everything that was written ends as `outcome` says.
 fn world_after(seen: &mut Seen, decision: &Decision, outcome: impl Fn(&str) -> NodePhase) {
     seen.slots = decision.slots.clone();
-    for (name, action) in &decision.writes {
-        seen.shares.insert(
-            name.clone(),
-            share(seen.generation, *action, NodePhase::Preparing),
-        );
+    for (name, write) in &decision.writes {
+        let action = match write {
+            Write::Ask(ask) => ask.action,
+            Write::Abort => Action::Abort,
+            Write::Proceed(_) | Write::Evict => continue,
+        };
+        seen.shares
+            .insert(name.clone(), share(seen.generation, action, NodePhase::Preparing));
     }
     for slot in &seen.slots {
         let phase = outcome(&slot.name);
@@ -75,7 +78,11 @@ proptest! {
         let decision = decide(&seen);
         if !decision.starts.is_empty() {
             prop_assert!(decision.slots.len() <= seen.max_unavailable);
-            prop_assert!(unavailable(&seen, &decision).len() <= seen.max_unavailable);
+            let unavailable = seen.nodes.iter().filter(|(name, node)| {
+                let bad = !node.control_plane && (!node.ready || node.cordoned);
+                bad || decision.slots.iter().any(|slot| slot.name == **name)
+            });
+            prop_assert!(unavailable.count() <= seen.max_unavailable);
         }
     }
 
@@ -91,6 +98,22 @@ proptest! {
         }
         let ended = Seen { ended: true, ..seen };
         prop_assert_eq!(decide(&ended).starts, Vec::<String>::new());
+    }
+
+    #[test]
+    fn pods_stop_in_place_only_where_there_is_no_other_node(seen in any_seen()) {
+        let decision = decide(&seen);
+        let others = |name: &str, usable: fn(&NodeView) -> bool| {
+            seen.nodes.iter().filter(|(other, node)| *other != name && node.takes_pods && usable(node)).count()
+        };
+        for (name, write) in &decision.writes {
+            if let Write::Ask(ask) = write {
+                prop_assert_eq!(ask.no_other_node, others(name, |_| true) == 0);
+            }
+        }
+        for name in &decision.starts {
+            prop_assert!(others(name, |_| true) == 0 || others(name, |node| node.ready && !node.cordoned) > 0);
+        }
     }
 
     #[test]
