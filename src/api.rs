@@ -4,6 +4,9 @@
 //! nothing of Kubernetes, so that `plan` can use it. [`migration`] and [`node_migration`] are the custom resources,
 //! [`validation`] is what the first must satisfy, and [`crd`] prints their definitions.
 
+use http::HeaderValue;
+use http::header::{HeaderName, USER_AGENT};
+
 pub mod crd;
 pub mod migration;
 pub mod node_migration;
@@ -22,7 +25,17 @@ pub const SKIP_ANNOTATION: &str = "transship.dev/skip";
 /// Annotation on the Node that says that the agent cordoned it (value: the migration's UID), so that a node
 /// which was already cordoned stays so.
 pub const CORDONED_ANNOTATION: &str = "transship.dev/cordoned-by";
+/// Annotation on a NodeMigration by which a person asks for another attempt on its node, whatever its value. The
+/// controller removes it with the attempt.
+pub const RETRY_ANNOTATION: &str = "transship.dev/retry";
 /// Label that all of Transship's own pods bear, and its value; they are never evicted by a drain.
 pub const POD_LABEL: (&str, &str) = ("app.kubernetes.io/name", "transship");
 /// Annotation on the Node that keeps kubeadm's `cri-socket` annotation as it was before the switch.
 pub const PREVIOUS_SOCKET_ANNOTATION: &str = "transship.dev/previous-cri-socket";
+
+/// The header that names a role in the API server's audit log and flow control.
+pub fn user_agent(role: &'static str) -> (HeaderName, HeaderValue) {
+    let version = env!("CARGO_PKG_VERSION");
+    let value = HeaderValue::from_str(&format!("{role}/{version}"));
+    (USER_AGENT, value.unwrap_or(HeaderValue::from_static(role)))
+}

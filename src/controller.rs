@@ -6,6 +6,7 @@
 //! - [`observe`]: from the stores of the watches to [`seen::Seen`], plain data, validated.
 //! - [`rollout`]: the decision, a pure function of it.
 //! - [`gates`]: what the control plane as a whole waits for; asked before one of its nodes is started.
+//! - [`overlap`]: migrations that choose the same nodes.
 //! - [`report`]: the decision in words: status, conditions, events (pure).
 //! - [`apply`]: the writes, the claim of the slots first.
 //! - [`trouble`]: why agents do not begin.
@@ -15,6 +16,7 @@ mod apply;
 mod error;
 mod gates;
 pub mod observe;
+mod overlap;
 mod reconcile;
 pub mod report;
 pub mod rollout;
@@ -40,8 +42,9 @@ use kube::runtime::{WatchStreamExt as _, reflector::store::Writer};
 use kube::{Api, Client, Resource, ResourceExt as _};
 
 use crate::api::migration::{ControlPlane, RuntimeMigration};
-use crate::api::node_migration::{NodeMigration, READY_TO_SWITCH};
+use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, READY_TO_SWITCH};
 use crate::metrics::Metrics;
+use crate::plan::finding::Severity;
 pub use error::Error;
 use reconcile::{Context, again, reconcile};
 pub use service::{Args, run};
@@ -155,16 +158,25 @@ fn without_bulk_of_node(node: &mut Node) {
 }
 
 fn without_bulk_of_share(share: &mut DeserializeGuard<NodeMigration>) {
-    share.meta_mut().managed_fields = None;
+    for entry in share.meta_mut().managed_fields.iter_mut().flatten() {
+        // Its time says when the agent last wrote the status.
+        entry.fields_v1 = None;
+    }
     if let Ok(NodeMigration {
         status: Some(status), ..
     }) = &mut share.0
     {
         status.plan = None;
-        status.findings = Vec::new();
+        status
+            .findings
+            .retain(|finding| finding.severity == Severity::Block);
+        for finding in &mut status.findings {
+            (finding.message, finding.remedy) = (String::new(), String::new());
+        }
+        let read = [READY_TO_SWITCH, DRAIN_TIMED_OUT];
         status
             .conditions
-            .retain(|condition| condition.type_ == READY_TO_SWITCH);
+            .retain(|condition| read.contains(&&*condition.type_));
     }
 }
 

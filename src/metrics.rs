@@ -112,6 +112,7 @@ impl Metrics {
             succeeded,
             rolled_back,
             failed,
+            lost,
             blocked,
             skipped,
         } = nodes;
@@ -122,6 +123,7 @@ impl Metrics {
             ("succeeded", succeeded),
             ("rolled_back", rolled_back),
             ("failed", failed),
+            ("lost", lost),
             ("blocked", blocked),
             ("skipped", skipped),
         ] {

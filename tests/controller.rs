@@ -23,7 +23,7 @@ use serde_json::json;
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
 use transship::api::node_migration::{NodeMigration, NodePhase};
 use transship::api::request::DrainMode;
-use transship::api::{AGENT_LABEL, FINALIZER};
+use transship::api::{AGENT_LABEL, FINALIZER, RETRY_ANNOTATION};
 
 #[rstest]
 #[tokio::test]
@@ -218,7 +218,7 @@ async fn a_node_with_another_version_is_not_on_the_target(
 
 #[rstest]
 #[tokio::test]
-async fn the_brake_stops_and_an_edit_tries_again(#[values(Release::Old, Release::New)] release: Release) {
+async fn the_brake_stops_and_forgets_nothing(#[values(Release::Old, Release::New)] release: Release) {
     let s = Scenario::start(release, 1).await;
     for name in ["b1", "b2", "b3"] {
         s.fleet.node(name, "b").await;
@@ -232,8 +232,41 @@ async fn the_brake_stops_and_an_edit_tries_again(#[values(Release::Old, Release:
     assert!(s.share("b3").await.is_none(), "nothing more is started");
     let before = s.share("b1").await.unwrap().metadata.generation;
 
+    // A person asks for another attempt, on that node alone; it fails as the first one did.
+    s.annotate_share("b2", RETRY_ANNOTATION).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let retried = loop {
+        let share = s.share("b2").await.unwrap();
+        if share.spec.attempt == 1 && share.phase() == NodePhase::RolledBack {
+            break share;
+        }
+        assert!(Instant::now() < deadline, "b2 is not tried again: {share:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(retried.status.as_ref().unwrap().attempt, 1);
+    assert!(!retried.annotations().contains_key(RETRY_ANNOTATION), "once");
+    let managers = retried.managed_fields().iter();
+    assert!(
+        managers
+            .filter_map(|entry| entry.manager.as_deref())
+            .any(|manager| manager == "transship-controller")
+    );
+    s.until_phase("brake", MigrationPhase::Paused).await;
+    assert!(s.share("b3").await.is_none(), "still nothing more is started");
+
+    // More failures are allowed; the one before is neither forgotten nor tried again.
     s.fleet.script("b2", Script::Succeed);
     s.edit("brake", json!({ "strategy": { "maxFailures": 2 } })).await;
+    let degraded = s.until_phase("brake", MigrationPhase::Degraded).await;
+    assert!(
+        message(&degraded).contains("b2 RolledBack"),
+        "{}",
+        message(&degraded)
+    );
+    let nodes = degraded.status.unwrap().nodes;
+    assert_eq!((nodes.succeeded, nodes.rolled_back), (2, 1));
+
+    s.annotate_share("b2", RETRY_ANNOTATION).await;
     s.until_phase("brake", MigrationPhase::Succeeded).await;
     assert_eq!(
         s.share("b1").await.unwrap().metadata.generation,
@@ -416,9 +449,12 @@ async fn a_second_migration_leaves_the_nodes_of_an_active_one(
         .await;
     s.create("second", "o", json!({})).await;
     s.until("second", "a reason", |m| {
-        message(m).contains("under the migration first")
+        message(m).contains("waits for o1, which migration first has")
     })
     .await;
+    for name in ["first", "second"] {
+        s.until_told(name, "Overlapping").await;
+    }
     let owner = s.share("o1").await.unwrap().spec.migration.name;
     assert_eq!(owner, "first");
     // The first ends by its deletion; then the node is free.
@@ -431,6 +467,90 @@ async fn a_second_migration_leaves_the_nodes_of_an_active_one(
     s.until_phase("second", MigrationPhase::Succeeded).await;
     assert_eq!(s.share("o1").await.unwrap().spec.migration.name, "second");
     s.end(&["second"]).await;
+}
+
+/// What one migration did, the other must not count as its own; nor may two drain two nodes at once.
+#[rstest]
+#[tokio::test]
+async fn opposite_migrations_do_not_fight(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
+    for name in ["f1", "f2"] {
+        s.fleet.node(name, "f").await;
+    }
+    s.fleet.script("f1", Script::Hang);
+    s.create("older", "f", json!({})).await;
+    s.until("older", "draining", |m| message(m).contains("Draining"))
+        .await;
+    // Creation times have whole seconds.
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    s.create("younger", "f", json!({ "target": { "runtime": "cri-dockerd" } }))
+        .await;
+    let refused = s
+        .until("younger", "a reason", |m| {
+            message(m).contains("migration older, which is older and has not ended")
+        })
+        .await;
+    assert_eq!(refused.status.unwrap().nodes.pending, 2);
+    s.fleet.script("f1", Script::Succeed);
+    s.until_phase("older", MigrationPhase::Succeeded).await;
+    assert_eq!(s.fleet.most(), 1, "one at a time, whoever asks");
+    s.migrations
+        .delete("younger", &DeleteParams::default())
+        .await
+        .unwrap();
+    s.gone("younger", Duration::from_secs(30)).await;
+
+    // Somebody rolls a node back by hand.
+    s.fleet.status("f2", "docker://20.10.24", true).await;
+    let degraded = s.until_phase("older", MigrationPhase::Degraded).await;
+    assert!(
+        message(&degraded).contains("f2 was migrated and shows docker://20.10.24 now"),
+        "{}",
+        message(&degraded)
+    );
+    s.until_told("older", "NodesReverted").await;
+    s.fleet.status("f2", "containerd://1.6.20", true).await;
+    s.until_phase("older", MigrationPhase::Succeeded).await;
+    s.end(&["older"]).await;
+}
+
+/// Its kubelet is held, so no agent can report.
+#[rstest]
+#[tokio::test]
+async fn a_node_that_is_gone_is_lost_and_brakes(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
+    for name in ["l1", "l2", "l3"] {
+        s.fleet.node(name, "l").await;
+    }
+    s.fleet.script("l1", Script::Hang);
+    s.create("lost", "l", json!({})).await;
+    s.until("lost", "draining", |m| message(m).contains("Draining"))
+        .await;
+    s.fleet.not_ready_since("l1", Duration::from_secs(60)).await;
+    let silent = s
+        .until("lost", "silence", |m| {
+            message(m).contains("the Node is not Ready since") && message(m).contains("counts as lost from")
+        })
+        .await;
+    assert_eq!(silent.status.unwrap().nodes.lost, 0);
+    // The slot is as old as the condition.
+    s.age_slot("lost", Duration::from_secs(2 * 3600)).await;
+    s.fleet.not_ready_since("l1", Duration::from_secs(3600)).await;
+    s.edit("lost", json!({ "strategy": { "maxUnavailable": 3 } }))
+        .await;
+    let braked = s.until_phase("lost", MigrationPhase::Paused).await;
+    assert!(message(&braked).contains("(l1 Lost)"), "{}", message(&braked));
+    let status = braked.status.unwrap();
+    assert_eq!((status.nodes.lost, status.nodes.pending), (1, 2));
+    let degraded = status.conditions.iter().find(|c| c.type_ == "Degraded").unwrap();
+    assert_eq!((&*degraded.status, &*degraded.reason), ("True", "NodesLost"));
+    s.until_told("lost", "NodeLost").await;
+
+    s.fleet.status("l1", "docker://20.10.24", true).await;
+    s.until_told("lost", "NodeFound").await;
+    s.fleet.script("l1", Script::Succeed);
+    s.until_phase("lost", MigrationPhase::Succeeded).await;
+    s.end(&["lost"]).await;
 }
 
 /// The chart's admission policy: the token of the agent's pod says on which node it is.

@@ -32,6 +32,33 @@ fn every_field_is_described() {
     }
 }
 
+/// It prints descriptions as formats, and nothing below a field that may be null.
+#[test]
+fn kubectl_explain_can_show_every_field() {
+    fn trouble(schema: &JSONSchemaProps, path: &str, found: &mut Vec<String>) {
+        if schema.description.as_ref().is_some_and(|text| text.contains('%')) {
+            found.push(format!("{path}: %"));
+        }
+        for (name, field) in schema.properties.iter().flatten() {
+            let path = format!("{path}.{name}");
+            if field.nullable == Some(true) && field.properties.is_some() {
+                found.push(format!("{path}: null"));
+            }
+            trouble(field, &path, found);
+        }
+    }
+    for crd in crd::all(Cel::With) {
+        let schema = crd.spec.versions[0].schema.clone().unwrap();
+        let mut found = Vec::new();
+        trouble(
+            &schema.open_api_v3_schema.unwrap(),
+            &crd.spec.names.kind,
+            &mut found,
+        );
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
+
 fn undescribed(schema: &JSONSchemaProps, path: &str, bare: &mut Vec<String>) {
     for (name, field) in schema.properties.iter().flatten() {
         let path = format!("{path}.{name}");
@@ -119,6 +146,7 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
         json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1 } }),
         json!({ "drain": { "mode": "InPlace" } }),
+        json!({ "drain": { "timeout": "1s" }, "rollback": { "confirmWithin": "30s" } }),
         json!({ "strategy": { "controlPlane": "First" } }),
         json!({ "target": { "runtime": "cri-dockerd" } }),
         from(&json!({ "preinstalled": {} }), None),
@@ -167,6 +195,9 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "drain": { "mode": "Delete" } }),
         json!({ "drain": { "timeout": "soon" } }),
         json!({ "drain": { "timeout": "" } }),
+        json!({ "drain": { "timeout": "0s" } }),
+        json!({ "rollback": { "confirmWithin": "1s" } }),
+        json!({ "rollback": { "confirmWithin": "0h0m29s" } }),
         json!({ "drain": { "gracePeriod": -2 } }),
         json!({ "rollback": { "confirmWithin": "5 minutes" } }),
         json!({ "preflight": { "allow": ["Typo"] } }),
@@ -184,6 +215,13 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
             .create(&PostParams::default(), &serde_json::from_value(object).unwrap())
             .await;
         assert_eq!(answer.is_ok(), accepted, "API server, {change}: {answer:?}");
+        if let Ok(created) = answer {
+            let read = objects.get(&created.metadata.name.unwrap()).await.unwrap();
+            assert_eq!(
+                read.data["status"]["phase"], "Pending",
+                "nobody has looked at it yet"
+            );
+        }
         assert_eq!(by_controller, accepted, "controller, {change}");
     }
 }

@@ -19,6 +19,7 @@ use super::{
     kubeconfig::{self, KubeconfigError},
 };
 use crate::api::request::Drain;
+use crate::api::user_agent;
 
 /// How long the API server may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -76,6 +77,7 @@ pub fn plain(mut config: Config) -> Config {
     config.default_retry = false;
     config.read_timeout = Some(ANSWER);
     config.reset_reader_on_write = true;
+    config.headers.push(user_agent(FIELD_MANAGER));
     config
 }
 

@@ -110,7 +110,11 @@ pub enum Act {
 /// attempt that has begun is brought to its end before a newer generation is taken up.
 pub fn run_name(migration: &NodeMigration) -> String {
     let status = current(migration);
-    format!("{}-{}", migration.spec.migration.uid, status.migration_generation)
+    let name = format!("{}-{}", migration.spec.migration.uid, status.migration_generation);
+    match status.attempt {
+        0 => name,
+        attempt => format!("{name}-{attempt}"),
+    }
 }
 
 /// The status, as far as it speaks of this migration and this node; else a new one. What begins (again) gets the
@@ -146,8 +150,12 @@ fn starts_over(spec: &NodeMigrationSpec, status: &NodeMigrationStatus) -> bool {
         status.phase,
         NodePhase::Blocked | NodePhase::Planned | NodePhase::RolledBack
     );
-    let news = spec.migration.generation > status.migration_generation || Some(spec.action) != status.action;
-    untouched && news && spec.action != Action::Abort
+    let asked = (spec.migration.generation, spec.attempt);
+    let newer = asked > (status.migration_generation, status.attempt);
+    // A person asks for the attempt, and answers for what another end has left on the node.
+    let retried = newer && spec.attempt > 0 && status.phase.ended();
+    let news = newer || Some(spec.action) != status.action;
+    (untouched && news || retried) && spec.action != Action::Abort
 }
 
 /// Decides what to do next; nothing when the `NodeMigration` is not about this node.

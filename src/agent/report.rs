@@ -28,6 +28,7 @@ pub fn begin(spec: &NodeMigrationSpec) -> NodeMigrationStatus {
 pub fn acknowledge(status: &mut NodeMigrationStatus, spec: &NodeMigrationSpec) {
     status.migration_uid.clone_from(&spec.migration.uid);
     status.migration_generation = spec.migration.generation;
+    status.attempt = spec.attempt;
     status.action = Some(spec.action);
 }
 

@@ -1,9 +1,10 @@
 //! The custom resource definitions, generated from the types.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps,
+    CustomResourceDefinition, JSON, JSONSchemaProps,
 };
 use kube::CustomResourceExt as _;
+use serde_json::json;
 
 use super::migration::RuntimeMigration;
 use super::node_migration::NodeMigration;
@@ -41,7 +42,29 @@ pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
             }
         }
     }
-    [migration, NodeMigration::crd()]
+    let mut all = [migration, NodeMigration::crd()];
+    for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
+        let schema = version
+            .schema
+            .as_mut()
+            .and_then(|s| s.open_api_v3_schema.as_mut());
+        if let Some(status) = schema.and_then(|schema| field(schema, &["status"])) {
+            explained(status);
+            // What nobody has reported on yet has a phase, too.
+            status.default = Some(JSON(json!({ "phase": "Pending" })));
+        }
+    }
+    all
+}
+
+/// `kubectl explain` shows no field of an object that may be null. What is absent is left out instead.
+fn explained(schema: &mut JSONSchemaProps) {
+    if schema.properties.is_some() {
+        schema.nullable = None;
+    }
+    for (_, field) in schema.properties.iter_mut().flatten() {
+        explained(field);
+    }
 }
 
 fn field<'a>(schema: &'a mut JSONSchemaProps, path: &[&str]) -> Option<&'a mut JSONSchemaProps> {

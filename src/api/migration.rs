@@ -102,10 +102,12 @@ pub enum Mode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Strategy {
-    /// How many of the selected nodes may be unavailable at a time, for any reason: a number, or a percentage
-    /// rounded down, at least 1 (`10%`).
+    /// How many of the selected nodes may be unavailable at a time, for any reason: a number, or a text with a
+    /// percentage (ten and a percent sign, for one), rounded down to at least 1 node.
     pub max_unavailable: IntOrPercent,
-    /// After this many nodes that failed or rolled back no further node is started, and the migration says why.
+    /// After this many nodes that failed, rolled back or were lost no further node is started, and the message gives
+    /// the reason. A failure counts until its node is tried again: by an edit of `target`, `drain`, `images`,
+    /// `preflight` or `rollback`, or by the annotation `transship.dev/retry` on its NodeMigration.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_failures: u32,
     /// When control plane nodes are migrated. Each goes alone, whatever `maxUnavailable` says, and only while the API
@@ -206,7 +208,7 @@ pub struct RuntimeMigrationStatus {
     /// What was asked for when the first node was started; it cannot change any more.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started: Option<Started>,
-    /// `Progressing`, `Degraded` and `Complete`, by Kubernetes' conventions.
+    /// `Progressing`, `Degraded`, `Complete` and `Overlapping`, by Kubernetes' conventions.
     pub conditions: Vec<Condition>,
 }
 
@@ -224,6 +226,12 @@ pub struct Slot {
     /// Whether the node was cordoned before; it is left as it was.
     #[serde(default)]
     pub cordoned: bool,
+    /// Whether its switch was seen to have begun. From then on the node is not untouched any more.
+    #[serde(default)]
+    pub switching: bool,
+    /// Since when the node is lost: not Ready for longer than a switch and its rollback take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<Time>,
 }
 
 /// The parts of a spec that cannot change once a node has been started.
@@ -315,10 +323,13 @@ pub struct NodeCounts {
     /// In a state that no software can repair.
     #[schemars(range(max = 1_000_000))]
     pub failed: u32,
+    /// Under way and not Ready for longer than a switch and its rollback take.
+    #[schemars(range(max = 1_000_000))]
+    pub lost: u32,
     /// Stopped by a finding, untouched.
     #[schemars(range(max = 1_000_000))]
     pub blocked: u32,
-    /// Left out (opted out, control plane with `controlPlane: Skip`, owned by another migration).
+    /// Left out (opted out, control plane with `controlPlane: Skip`).
     #[schemars(range(max = 1_000_000))]
     pub skipped: u32,
 }

@@ -85,6 +85,10 @@ pub struct NodeMigrationSpec {
     /// migration asks for another.
     #[serde(default)]
     pub no_other_node: bool,
+    /// How often this node was tried again at the same generation, by the annotation `transship.dev/retry`.
+    #[serde(default)]
+    #[schemars(range(max = 1_000_000))]
+    pub attempt: u32,
     /// Whether the agent may stop the kubelet once the node is prepared and drained. The controller sets it when the
     /// agent reports the condition `ReadyToSwitch` and nothing speaks against the switch at that moment.
     #[serde(default)]
@@ -134,6 +138,9 @@ pub struct NodeMigrationStatus {
     /// `spec.migration.generation` that this status speaks of.
     #[schemars(range(min = 0, max = MOST))]
     pub migration_generation: i64,
+    /// `spec.attempt` that this status speaks of.
+    #[schemars(range(max = 1_000_000))]
+    pub attempt: u32,
     /// `spec.action` that this status speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub action: Option<Action>,
@@ -188,6 +195,7 @@ impl NodeMigration {
         self.status.as_ref().filter(|status| {
             status.migration_uid == self.spec.migration.uid
                 && status.migration_generation == self.spec.migration.generation
+                && status.attempt == self.spec.attempt
                 && status.node_uid == self.spec.node_uid
                 && (status.action == Some(self.spec.action) || self.spec.action == Action::Abort)
         })

@@ -166,8 +166,9 @@ pub enum CgroupDriverChoice {
 pub struct Drain {
     /// How pods leave the node.
     pub mode: DrainMode,
-    /// How long to keep trying before the node is uncordoned and the migration says `DrainTimedOut` (`15m`).
-    #[schemars(with = "String", regex(pattern = DURATION))]
+    /// How long to keep trying before the node is uncordoned and the migration says `DrainTimedOut` (`15m`); at least
+    /// `1s`.
+    #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
     pub timeout: GoDuration,
     /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`. Under `InPlace` it is
     /// the most that a pod gets, and -1 stands for ten minutes there: one that ends sooner has its own.
@@ -245,8 +246,8 @@ pub struct Rollback {
     /// Go back when a step fails. When false, a failed node stays as it is for a person to look at; the
     /// dead-man timer works either way.
     pub automatic: bool,
-    /// How long after the kubelet's start under the target a switch must be confirmed (`5m`).
-    #[schemars(with = "String", regex(pattern = DURATION))]
+    /// How long after the kubelet's start under the target a switch must be confirmed (`5m`); at least `30s`.
+    #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
     pub confirm_within: GoDuration,
 }
 

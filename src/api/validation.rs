@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
-use super::request::{Runtime, Source};
+use super::request::{GoDuration, Runtime, Source};
 use crate::plan::{digest::Digest, findings, version};
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
@@ -32,7 +32,14 @@ const SHA256: &str = "allowed are the 64 hex digits of the archive's SHA-256";
 const MAX_UNAVAILABLE: &str = "allowed are a number of nodes from 1 on, and 1% to 100%";
 const MAX_FAILURES: &str = "allowed are numbers from 1 on";
 const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's own";
+const DRAIN_TIMEOUT: &str = "allowed are durations from 1s on";
+const CONFIRM_WITHIN: &str =
+    "allowed are durations from 30s on: the kubelet and the agent's pod need that to report";
 const ALLOW: &str = "allowed are the codes that docs/findings.md calls acceptable";
+/// A drain that gives up at once evicts nothing.
+const LEAST_DRAIN: GoDuration = GoDuration::from_secs(1);
+/// No switch is confirmed sooner: the kubelet starts, the agent's pod starts and the Node reports Ready before.
+const LEAST_CONFIRMATION: GoDuration = GoDuration::from_secs(30);
 const TARGET_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
 const MODE_FIXED: &str = "it cannot go back once a node was started; set spec.paused to stop";
@@ -112,6 +119,17 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     );
     let grace = spec.drain.grace_period;
     check(grace >= -1, "spec.drain.gracePeriod", &grace, GRACE_PERIOD);
+    let timeout = spec.drain.timeout;
+    let long_enough = timeout >= LEAST_DRAIN;
+    check(long_enough, "spec.drain.timeout", &timeout, DRAIN_TIMEOUT);
+    let confirm = spec.rollback.confirm_within;
+    let long_enough = confirm >= LEAST_CONFIRMATION;
+    check(
+        long_enough,
+        "spec.rollback.confirmWithin",
+        &confirm,
+        CONFIRM_WITHIN,
+    );
     for code in &spec.preflight.allow {
         let known = findings::acceptable_codes().any(|acceptable| acceptable == code);
         check(known, "spec.preflight.allow", code, ALLOW);
@@ -171,6 +189,22 @@ pub fn cel() -> Vec<ValidationRule> {
                 .into(),
             "spec.target.version",
             PACKAGE_VERSION,
+        ),
+        rule(
+            format!(
+                "!has(self.spec.drain) || !has(self.spec.drain.timeout) || \
+                 duration(self.spec.drain.timeout) >= duration('{LEAST_DRAIN}')"
+            ),
+            "spec.drain.timeout",
+            DRAIN_TIMEOUT,
+        ),
+        rule(
+            format!(
+                "!has(self.spec.rollback) || !has(self.spec.rollback.confirmWithin) || \
+                 duration(self.spec.rollback.confirmWithin) >= duration('{LEAST_CONFIRMATION}')"
+            ),
+            "spec.rollback.confirmWithin",
+            CONFIRM_WITHIN,
         ),
         rule(format!("!({STARTED}) || self.spec.mode == 'Apply'"), "spec.mode", MODE_FIXED),
         rule(
@@ -242,6 +276,11 @@ mod tests {
     #[case::failures(json!({ "strategy": { "maxFailures": 0 } }), "spec.strategy.maxFailures is 0")]
     #[case::unknown_code(json!({ "preflight": { "allow": ["Typo"] } }), "spec.preflight.allow is Typo; allowed are")]
     #[case::no_way_round(json!({ "preflight": { "allow": ["NoKubelet"] } }), "spec.preflight.allow is NoKubelet")]
+    #[case::no_drain(json!({ "drain": { "timeout": "0s" } }), "spec.drain.timeout is 0s; allowed are durations from")]
+    #[case::no_confirmation(
+        json!({ "rollback": { "confirmWithin": "29s" } }),
+        "spec.rollback.confirmWithin is 29s; allowed are durations from 30s"
+    )]
     #[case::grace(json!({ "drain": { "gracePeriod": -2 } }), "spec.drain.gracePeriod is -2")]
     fn names_the_field_the_value_and_what_is_allowed(
         #[case] change: serde_json::Value,

@@ -17,7 +17,24 @@ use super::seen::Seen;
 use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus};
 use crate::api::node_migration::{Action, MigrationRef, NodeMigration, NodeMigrationSpec};
 use crate::api::request::DrainMode;
-use crate::api::{AGENT_LABEL, FINALIZER};
+use crate::api::{AGENT_LABEL, FINALIZER, RETRY_ANNOTATION};
+
+/// Who owns what the controller writes.
+pub(super) const FIELD_MANAGER: &str = "transship-controller";
+
+fn post() -> PostParams {
+    PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    }
+}
+
+fn patching() -> PatchParams {
+    PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PatchParams::default()
+    }
+}
 
 /// What the agent's label is set to: the migration's name, cut to a valid label value.
 pub(super) fn label_value(migration: &RuntimeMigration) -> String {
@@ -44,7 +61,7 @@ pub(super) async fn claim(
         status: Some(status),
         ..migration.clone()
     };
-    api.replace_status(&name, &PostParams::default(), &wanted)
+    api.replace_status(&name, &post(), &wanted)
         .await
         .during(|| format!("writing the status of RuntimeMigration {name}"))?;
     Ok(())
@@ -110,7 +127,15 @@ async fn write(
     };
     match wanted {
         Write::Ask(ask) => {
+            let asked = object.spec.clone();
             object.spec = spec(migration, seen, name, ask);
+            let again = before.is_some()
+                && asked.node_uid == object.spec.node_uid
+                && asked.migration.uid == object.spec.migration.uid
+                && asked.migration.generation == object.spec.migration.generation;
+            // What is on the node of the attempt before stays there under its name.
+            object.spec.attempt = if again { asked.attempt + 1 } else { 0 };
+            object.annotations_mut().remove(RETRY_ANNOTATION);
             object.metadata.owner_references = migration.controller_owner_ref(&()).map(|owner| vec![owner]);
         }
         Write::Abort => object.spec.action = Action::Abort,
@@ -121,8 +146,8 @@ async fn write(
         }
     }
     match before {
-        Some(_) => shares.replace(name, &PostParams::default(), &object).await,
-        None => shares.create(&PostParams::default(), &object).await,
+        Some(_) => shares.replace(name, &post(), &object).await,
+        None => shares.create(&post(), &object).await,
     }
     .during(doing)?;
     Ok(())
@@ -149,6 +174,7 @@ fn spec(migration: &RuntimeMigration, seen: &Seen, name: &str, ask: Ask) -> Node
         target: spec.target.clone(),
         drain,
         no_other_node: ask.no_other_node,
+        attempt: 0,
         proceed: false,
         images: spec.images.clone(),
         preflight: spec.preflight.clone(),
@@ -160,7 +186,7 @@ fn spec(migration: &RuntimeMigration, seen: &Seen, name: &str, ask: Ask) -> Node
 async fn label(nodes: &Api<Node>, name: &str, value: Option<&str>) -> Result<(), Error> {
     let patch = json!({ "metadata": { "labels": { AGENT_LABEL: value } } });
     match nodes
-        .patch_metadata(name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_metadata(name, &patching(), &Patch::Merge(&patch))
         .await
     {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
@@ -190,7 +216,7 @@ pub(super) async fn finalizer(
         "resourceVersion": migration.metadata.resource_version,
     } });
     match api
-        .patch_metadata(&name, &PatchParams::default(), &Patch::Merge(&patch))
+        .patch_metadata(&name, &patching(), &Patch::Merge(&patch))
         .await
     {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),

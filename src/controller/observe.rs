@@ -3,17 +3,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Taint};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
+use kube::{Resource as _, ResourceExt as _};
 
+use super::overlap;
 use super::seen::{LeftOut, NodeView, OnTarget, Seen, Share};
-use crate::api::migration::{ControlPlane, RuntimeMigration};
-use crate::api::node_migration::{NodeMigration, READY_TO_SWITCH};
-use crate::api::request::{Runtime, Source, Target};
-use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, SKIP_ANNOTATION, validation};
+use crate::api::migration::{ControlPlane, RuntimeMigration, RuntimeMigrationSpec};
+use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, NodeMigrationSpec, READY_TO_SWITCH};
+use crate::api::request::{DrainMode, Runtime, Source, Target};
+use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, RETRY_ANNOTATION, SKIP_ANNOTATION, validation};
+use crate::plan::finding::Severity;
 use crate::plan::version;
 
 const CONTROL_PLANE: [&str; 2] = [
@@ -42,27 +44,30 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
     let spec = &migration.spec;
     let status = migration.status.clone().unwrap_or_default();
     let generation = migration.metadata.generation.unwrap_or_default();
-    let selector = Selector::try_from(spec.node_selector.clone()).ok();
-    let chooses = |node: &Node| {
-        selector
-            .as_ref()
-            .is_some_and(|s| !s.selects_all() && s.matches(node.labels()))
-    };
-    let nodes: BTreeMap<String, NodeView> = world
+    let choice = Choice::of(spec);
+    let mut nodes: BTreeMap<String, NodeView> = world
         .nodes
         .iter()
         .map(|node| {
             let on_target = on_target(node, &spec.target);
-            let view = view(node, chooses(node), spec.strategy.control_plane);
+            let view = view(node, choice.chooses(node), spec.strategy.control_plane);
             (node.name_any(), NodeView { on_target, ..view })
         })
         .collect();
     let budgeted = Seen::budgeted(&nodes).count();
+    let overlaps = overlap::mark(migration, world, &mut nodes);
+    let shares: BTreeMap<String, Share> = readable(&world.shares)
+        .map(|s| (s.name_any(), share(s, migration, &world.migrations)))
+        .collect();
+    let uid = migration.uid().unwrap_or_default();
+    let retry = |(name, share): (&String, &Share)| {
+        share.migration_uid == uid && share.retry && nodes.get(name).is_some_and(|node| node.selected)
+    };
     Seen {
-        uid: migration.uid().unwrap_or_default(),
         generation,
         deleting: migration.metadata.deletion_timestamp.is_some(),
-        ended: has_ended(migration),
+        ended: has_ended(migration) && !shares.iter().any(retry),
+        uid,
         mode: spec.mode,
         paused: spec.paused,
         problems: validation::validate(spec, status.started.as_ref())
@@ -75,9 +80,8 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         drain: spec.drain.mode,
         gates: None,
         slots: status.active_nodes,
-        shares: readable(&world.shares)
-            .map(|s| (s.name_any(), share(s, &world.migrations)))
-            .collect(),
+        shares,
+        overlaps,
         unreadable: world
             .shares
             .iter()
@@ -91,6 +95,24 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         own_node,
         agent_trouble: BTreeMap::new(),
         now,
+    }
+}
+
+/// Which nodes a migration chooses.
+pub(super) struct Choice(Option<Selector>);
+
+impl Choice {
+    /// That of a spec; an invalid or empty selector chooses none.
+    pub(super) fn of(spec: &RuntimeMigrationSpec) -> Self {
+        let selector = Selector::try_from(spec.node_selector.clone()).ok();
+        Self(selector.filter(|selector| !selector.selects_all()))
+    }
+
+    /// Whether it chooses a node.
+    pub(super) fn chooses(&self, node: &Node) -> bool {
+        self.0
+            .as_ref()
+            .is_some_and(|selector| selector.matches(node.labels()))
     }
 }
 
@@ -130,14 +152,21 @@ pub fn view(node: &Node, selected: bool, strategy: ControlPlane) -> NodeView {
     } else {
         None
     };
+    let cordoned_for = node.annotations().get(CORDONED_ANNOTATION).cloned();
     NodeView {
         uid: node.uid().unwrap_or_default(),
         selected,
         control_plane,
         left_out,
         ready: is_ready(node),
+        ready_changed: ready_condition(node)
+            .and_then(|condition| condition.last_transition_time.as_ref())
+            .map(|time| time.0),
         cordoned,
-        cordoned_by_others: cordoned && !node.annotations().contains_key(CORDONED_ANNOTATION),
+        cordoned_by_others: cordoned && cordoned_for.is_none(),
+        cordoned_for: cordoned_for.filter(|_| cordoned),
+        claimed_by: None,
+        busy_with: None,
         takes_pods: !other_system && !taints.iter().any(keeps_out),
         taint: taints
             .iter()
@@ -177,11 +206,12 @@ pub fn is_control_plane(node: &Node) -> bool {
 
 /// Whether a Node's condition `Ready` is true.
 pub fn is_ready(node: &Node) -> bool {
+    ready_condition(node).is_some_and(|condition| condition.status == "True")
+}
+
+fn ready_condition(node: &Node) -> Option<&NodeCondition> {
     let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|c| c.type_ == "Ready" && c.status == "True")
+    conditions.unwrap_or_default().iter().find(|c| c.type_ == "Ready")
 }
 
 /// What a Node shows as its `containerRuntimeVersion`; empty before its first heartbeat.
@@ -229,28 +259,75 @@ fn without_dockershim(node: &Node) -> bool {
     version.is_some_and(|version| (version.major, version.minor) >= (1, 24))
 }
 
-fn share(share: &NodeMigration, migrations: &[Arc<DeserializeGuard<RuntimeMigration>>]) -> Share {
+/// What a switch may take on top of its confirmation: a machine that boots, and a rollback.
+const MARGIN: SignedDuration = SignedDuration::from_mins(10);
+/// The most that a container gets to stop where its pod stays on the node.
+const GRACE_IN_PLACE: SignedDuration = SignedDuration::from_mins(10);
+
+/// How long a node may be not Ready before it counts as lost.
+pub(super) fn patience(spec: &NodeMigrationSpec) -> SignedDuration {
+    let confirm = SignedDuration::try_from(spec.rollback.confirm_within.get()).unwrap_or(SignedDuration::MAX);
+    let grace = match (spec.drain.mode, spec.drain.grace_period) {
+        (DrainMode::Evict, _) => SignedDuration::ZERO,
+        (DrainMode::InPlace, seconds) if seconds >= 0 => SignedDuration::from_secs(seconds),
+        (DrainMode::InPlace, _) => GRACE_IN_PLACE,
+    };
+    MARGIN.saturating_add(confirm).saturating_add(grace)
+}
+
+/// Whether a NodeMigration asks for what its migration asks for now.
+fn is_same_request(share: &NodeMigrationSpec, spec: &RuntimeMigrationSpec) -> bool {
+    let mut drain = share.drain.clone();
+    if share.no_other_node {
+        drain.mode = DrainMode::Evict;
+    }
+    drain == spec.drain
+        && share.target == spec.target
+        && share.images == spec.images
+        && share.preflight == spec.preflight
+        && share.rollback == spec.rollback
+}
+
+fn share(
+    share: &NodeMigration,
+    migration: &RuntimeMigration,
+    migrations: &[Arc<DeserializeGuard<RuntimeMigration>>],
+) -> Share {
     let of = &share.spec.migration;
+    let parent = migrations.iter().find(|m| m.uid().as_ref() == Some(&of.uid));
+    let status = share.current();
+    let holds = |kind: &str| {
+        let is = |c: &Condition| c.type_ == kind && c.status == "True";
+        status.is_some_and(|status| status.conditions.iter().any(is))
+    };
+    let blocking = status.into_iter().flat_map(|status| &status.findings);
     Share {
         migration_uid: of.uid.clone(),
-        migration_active: migrations
-            .iter()
-            .any(|m| m.uid().as_ref() == Some(&of.uid) && is_active(m)),
+        migration_active: parent.is_some_and(|m| is_active(m)),
+        migration_older: parent.is_some_and(|m| overlap::age(m.meta()) < overlap::age(&migration.metadata)),
         migration_name: of.name.clone(),
         generation: of.generation,
         action: share.spec.action,
+        same_request: is_same_request(&share.spec, &migration.spec),
+        retry: share.annotations().contains_key(RETRY_ANNOTATION),
         node_uid: share.spec.node_uid.clone(),
         phase: share.phase(),
-        message: share
-            .current()
-            .map(|status| cut(&status.message))
-            .unwrap_or_default(),
+        message: status.map(|status| cut(&status.message)).unwrap_or_default(),
         no_other_node: share.spec.no_other_node,
         proceed: share.spec.proceed,
-        ready_to_switch: share.current().is_some_and(|status| {
-            let is_ready = |c: &Condition| c.type_ == READY_TO_SWITCH && c.status == "True";
-            status.conditions.iter().any(is_ready)
-        }),
+        ready_to_switch: holds(READY_TO_SWITCH),
+        timed_out: holds(DRAIN_TIMED_OUT),
+        blocked_by: blocking
+            .filter(|finding| finding.severity == Severity::Block)
+            .map(|finding| cut(&finding.code))
+            .collect(),
+        reported: share
+            .managed_fields()
+            .iter()
+            .filter(|entry| entry.subresource.as_deref() == Some("status"))
+            .filter_map(|entry| Some(entry.time.as_ref()?.0))
+            .max(),
+        patience: patience(&share.spec),
     }
 }
 

@@ -26,6 +26,9 @@ const IDLE: Duration = Duration::from_secs(300);
 /// How long an agent may take to begin before its pod is asked why.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long an agent that has begun may report nothing before its pod is asked why.
+const SILENCE: Duration = Duration::from_secs(60);
+
 /// What every reconciliation works with.
 pub(super) struct Context {
     pub(super) leader: Leader,
@@ -60,23 +63,25 @@ impl Context {
         }
     }
 
-    /// Asks why agents have not begun for a while.
+    /// Asks why agents have not begun, or report nothing, for a while.
     async fn trouble(&self, seen: &mut seen::Seen) {
-        let unbegun: Vec<&str> = seen
+        let since = |moment: jiff::Timestamp| seen.now.duration_since(moment).unsigned_abs();
+        let silent: Vec<&str> = seen
             .slots
             .iter()
             .filter(|slot| {
-                seen.share(&slot.name)
-                    .is_some_and(|share| share.phase == NodePhase::Pending)
-                    && seen.now.duration_since(slot.since.0).unsigned_abs() > PATIENCE
+                seen.share(&slot.name).is_some_and(|share| match share.phase {
+                    NodePhase::Pending => since(slot.since.0) > PATIENCE,
+                    _ => share.reported.is_some_and(|last| since(last) > SILENCE),
+                })
             })
             .map(|slot| slot.name.as_str())
             .collect();
-        if !unbegun.is_empty() {
+        if !silent.is_empty() {
             let Leader {
                 client, namespace, ..
             } = &self.leader;
-            seen.agent_trouble = trouble::of_agents(client, namespace, &unbegun).await;
+            seen.agent_trouble = trouble::of_agents(client, namespace, &silent).await;
         }
     }
 }
@@ -130,8 +135,10 @@ pub(super) async fn reconcile(
         decision = rollout::decide(&seen);
     }
     let before = migration.status.clone().unwrap_or_default();
-    // What has ended keeps its outcome: nodes that another migration took over since do not change it.
-    let after = if seen.ended && !deleting && decision.slots == before.active_nodes {
+    // What has ended keeps its outcome, as long as its own nodes keep theirs: nodes that another migration took over
+    // since do not change it.
+    let ended = seen.ended && !deleting && decision.slots == before.active_nodes;
+    let after = if ended && !report::reverted(&decision, &before) {
         before.clone()
     } else {
         report::status(&seen, &decision, &migration.spec, &before)

@@ -1,31 +1,30 @@
-//! A decision in words: the status of the migration, and the events that tell what changed. Pure.
+//! A decision in words: the status of the migration, and in [`events`] what changed. Pure.
+
+mod events;
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::runtime::events::EventType;
 
-use super::rollout::{Decision, Hold, Standing, Write};
+use super::rollout::{Decision, Hold, Standing};
 use super::seen::Seen;
+use crate::api::RETRY_ANNOTATION;
 use crate::api::migration::{
     MigrationPhase, Mode, NodeCounts, RuntimeMigrationSpec, RuntimeMigrationStatus, Started,
 };
-use crate::api::node_migration::{Action, NodePhase};
+use crate::api::node_migration::{DRAIN_TIMED_OUT, NodePhase};
+
+pub use events::{Happened, happened};
 
 /// How many nodes a sentence names before it only counts them.
 const NAMED: usize = 3;
-
-/// One thing that happened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Happened {
-    /// Normal or warning.
-    pub kind: EventType,
-    /// One word for it.
-    pub reason: &'static str,
-    /// A sentence.
-    pub note: String,
-    /// The node that it happened to, if to one.
-    pub node: Option<String>,
-}
+/// How many codes a sentence names.
+const CODES: usize = 5;
+/// Condition of a migration that chooses nodes of another active one.
+const OVERLAPPING: &str = "Overlapping";
+/// Reason of `Degraded` where nodes were migrated and left the target afterwards.
+const REVERTED: &str = "NodesReverted";
 
 /// The status that a decision leads to. Times of conditions that do not change are kept from `before`.
 pub fn status(
@@ -59,18 +58,25 @@ pub fn status(
         }
     };
     let moving = !decision.slots.is_empty() || decision.hold.is_none() && !phase.ended();
-    let bad = bad(decision);
+    let bad = bad(seen, decision);
     let degraded = !bad.is_empty() || !seen.problems.is_empty();
-    let degraded_reason = match (seen.problems.is_empty(), bad.is_empty()) {
-        (false, _) => "InvalidSpec",
-        (true, false) => "NodesNotOnTarget",
-        (true, true) => "AsExpected",
+    let degraded_reason = if !seen.problems.is_empty() {
+        "InvalidSpec"
+    } else if nodes.lost > 0 {
+        "NodesLost"
+    } else if has_reverted(decision) {
+        REVERTED
+    } else if !bad.is_empty() {
+        "NodesNotOnTarget"
+    } else {
+        "AsExpected"
     };
     let degraded_message = if seen.problems.is_empty() {
-        list(&bad)
+        bad
     } else {
         seen.problems.join("; ")
     };
+    let overlapping = overlapping(seen);
     RuntimeMigrationStatus {
         observed_generation: seen.generation,
         phase,
@@ -82,6 +88,10 @@ pub fn status(
             condition("Progressing", moving, reason, &message),
             condition("Degraded", degraded, degraded_reason, &degraded_message),
             condition("Complete", phase.ended(), reason, &message),
+            match &overlapping {
+                Some(message) => condition(OVERLAPPING, true, "SameNodes", message),
+                None => condition(OVERLAPPING, false, "NoOverlap", ""),
+            },
         ],
         message,
     }
@@ -94,9 +104,10 @@ fn counts(decision: &Decision) -> NodeCounts {
         *match standing {
             Standing::Pending => &mut counts.pending,
             Standing::Active => &mut counts.active,
+            Standing::Lost => &mut counts.lost,
             Standing::OnTarget | Standing::Ended(NodePhase::Succeeded) => &mut counts.succeeded,
             Standing::Ended(NodePhase::Planned) => &mut counts.planned,
-            Standing::Ended(NodePhase::RolledBack) => &mut counts.rolled_back,
+            Standing::Ended(NodePhase::RolledBack) | Standing::Reverted(_) => &mut counts.rolled_back,
             Standing::Ended(NodePhase::Failed) => &mut counts.failed,
             Standing::Ended(_) => &mut counts.blocked,
             Standing::LeftOut(_) => &mut counts.skipped,
@@ -126,7 +137,8 @@ fn phase(
             return MigrationPhase::Pending;
         }
         Some(Hold::Paused | Hold::Brake(_)) => true,
-        Some(Hold::Invalid(_) | Hold::NoNodes | Hold::Budget(..) | Hold::Gates(_)) | None => false,
+        Some(Hold::Invalid(_) | Hold::NoNodes | Hold::Budget(..) | Hold::Gates(_) | Hold::Opposed(..))
+        | None => false,
     };
     if held && nodes.pending > 0 {
         return MigrationPhase::Paused;
@@ -178,10 +190,18 @@ fn sentence(
         Some(Hold::Brake(failed)) if phase == MigrationPhase::Paused => (
             "MaxFailuresReached",
             format!(
-                "nothing more is started: {} of at most {} failures ({}); edit the spec to try again",
+                "nothing more is started: {} of at most {} failures ({}); repair the cause, then annotate the \
+                 NodeMigration with {RETRY_ANNOTATION}, or edit what is asked of nodes",
                 failed.len(),
                 seen.max_failures,
-                list(&bad(decision))
+                list(&failures(decision, failed))
+            ),
+        ),
+        Some(Hold::Opposed(other, runtime)) => (
+            "Overlapping",
+            format!(
+                "nothing is started: migration {other}, which is older and has not ended, moves some of the same nodes \
+                 to {runtime}; delete one of the two, or wait"
             ),
         ),
         Some(Hold::Budget(names, limit)) => (
@@ -209,7 +229,7 @@ fn sentence(
             ),
             MigrationPhase::Degraded | MigrationPhase::Failed => (
                 "NodesNotOnTarget",
-                format!("ended, and not as asked: {}", list(&bad(decision))),
+                format!("ended, and not as asked: {}", bad(seen, decision)),
             ),
             MigrationPhase::Pending => (
                 "NothingToDo",
@@ -243,22 +263,110 @@ fn sentence(
     (reason, message)
 }
 
-/// Nodes that ended and are not where they should be.
-fn bad(decision: &Decision) -> Vec<String> {
-    decision
-        .standing
-        .iter()
-        .filter_map(|(name, standing)| match standing {
-            Standing::Ended(phase @ (NodePhase::RolledBack | NodePhase::Failed | NodePhase::Blocked)) => {
-                Some(format!("{name} {}", phase.name()))
+/// The nodes that are not where they should be, in words. Blocked ones are counted by what blocks them.
+fn bad(seen: &Seen, decision: &Decision) -> String {
+    let mut blocked: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    let mut count = 0;
+    let mut others = Vec::new();
+    for (name, standing) in &decision.standing {
+        if let Some(how) = how_bad(standing) {
+            others.push(format!("{name} {how}"));
+        }
+        if *standing == Standing::Ended(NodePhase::Blocked) {
+            count += 1;
+            let share = seen.share(name);
+            let codes = share.map_or(&[][..], |share| &share.blocked_by);
+            let other = match share {
+                Some(share) if share.timed_out => DRAIN_TIMED_OUT,
+                _ => "without a finding",
+            };
+            let codes = codes
+                .iter()
+                .map(String::as_str)
+                .chain(codes.is_empty().then_some(other));
+            for code in codes.collect::<BTreeSet<_>>() {
+                blocked.entry(code).or_default().push(name.clone());
             }
-            Standing::Ended(_)
-            | Standing::Pending
-            | Standing::Active
-            | Standing::OnTarget
-            | Standing::LeftOut(_) => None,
+        }
+    }
+    let mut parts = Vec::new();
+    if !others.is_empty() {
+        parts.push(list(&others));
+    }
+    if count > 0 {
+        let mut blocked: Vec<(&str, Vec<String>)> = blocked.into_iter().collect();
+        blocked.sort_by_key(|(code, names)| (std::cmp::Reverse(names.len()), *code));
+        let more = blocked.len().saturating_sub(CODES);
+        let mut codes: Vec<String> = blocked
+            .iter()
+            .take(CODES)
+            .map(|(code, names)| format!("{} {code} ({})", names.len(), list(names)))
+            .collect();
+        if more > 0 {
+            codes.push(format!("{more} more codes"));
+        }
+        parts.push(format!("{count} Blocked: {}", codes.join(", ")));
+    }
+    parts.join("; ")
+}
+
+/// How a node that is not where it should be stands; `None` also for what is only blocked.
+fn how_bad(standing: &Standing) -> Option<String> {
+    match standing {
+        Standing::Ended(phase @ (NodePhase::RolledBack | NodePhase::Failed)) => Some(phase.name().to_owned()),
+        Standing::Lost => Some("Lost".to_owned()),
+        Standing::Reverted(shows) => Some(format!("was migrated and shows {shows} now")),
+        Standing::Ended(_)
+        | Standing::Pending
+        | Standing::Active
+        | Standing::OnTarget
+        | Standing::LeftOut(_) => None,
+    }
+}
+
+/// The nodes that count for `maxFailures`, each with how it stands.
+fn failures(decision: &Decision, failed: &[String]) -> Vec<String> {
+    let of = |name: &String| decision.standing.iter().find(|(other, _)| other == name);
+    failed
+        .iter()
+        .map(|name| {
+            let how = of(name).and_then(|(_, standing)| how_bad(standing));
+            format!("{name} {}", how.unwrap_or_else(|| "RollingBack".to_owned()))
         })
         .collect()
+}
+
+fn has_reverted(decision: &Decision) -> bool {
+    let reverted = |(_, standing): &(String, Standing)| matches!(standing, Standing::Reverted(_));
+    decision.standing.iter().any(reverted)
+}
+
+/// Whether a node of an ended migration has left the target, or the status says so of one that came back to it.
+pub fn reverted(decision: &Decision, before: &RuntimeMigrationStatus) -> bool {
+    has_reverted(decision) || before.conditions.iter().any(|c| c.reason == REVERTED)
+}
+
+/// What is to be said of migrations that choose some of the same nodes.
+fn overlapping(seen: &Seen) -> Option<String> {
+    let each = seen.overlaps.iter().map(|overlap| {
+        let first = if overlap.older {
+            "it is older and goes first"
+        } else {
+            "it is younger and waits"
+        };
+        let runtime = overlap
+            .opposed
+            .map(|runtime| format!(", which it moves to {runtime}"))
+            .unwrap_or_default();
+        format!(
+            "migration {} chooses {} of the same nodes ({}){runtime}; {first}",
+            overlap.migration,
+            overlap.nodes.len(),
+            list(&overlap.nodes)
+        )
+    });
+    let each: Vec<String> = each.collect();
+    (!each.is_empty()).then(|| list(&each))
 }
 
 fn left_out(decision: &Decision) -> String {
@@ -267,7 +375,12 @@ fn left_out(decision: &Decision) -> String {
         .iter()
         .filter_map(|(name, standing)| match standing {
             Standing::LeftOut(reason) => Some(format!("{name} is {reason}")),
-            Standing::Ended(_) | Standing::Pending | Standing::Active | Standing::OnTarget => None,
+            Standing::Ended(_)
+            | Standing::Pending
+            | Standing::Active
+            | Standing::Lost
+            | Standing::Reverted(_)
+            | Standing::OnTarget => None,
         })
         .collect();
     list(&reasons)
@@ -281,108 +394,11 @@ pub(super) fn list(items: &[String]) -> String {
     }
 }
 
-/// What happened between two statuses.
-pub fn happened(
-    seen: &Seen,
-    decision: &Decision,
-    before: &RuntimeMigrationStatus,
-    after: &RuntimeMigrationStatus,
-) -> Vec<Happened> {
-    let mut all = Vec::new();
-    for name in &decision.starts {
-        let note = match seen.mode {
-            Mode::Plan => format!("{name}: the plan is being computed; nothing is changed"),
-            Mode::Apply => {
-                format!("{name}: its plan is computed; unless a finding blocks it, its runtime is switched")
-            }
-        };
-        let reason = if seen.mode == Mode::Plan {
-            "NodePlanning"
-        } else {
-            "NodeStarted"
-        };
-        all.push(Happened {
-            kind: EventType::Normal,
-            reason,
-            note,
-            node: Some(name.clone()),
-        });
-        let in_place = |(of, write): &(String, Write)| {
-            of == name
-                && matches!(write, Write::Ask(ask) if ask.no_other_node && ask.action == Action::Migrate)
-        };
-        if decision.writes.iter().any(in_place) {
-            all.push(Happened {
-                kind: EventType::Warning,
-                reason: "NoOtherNode",
-                note: format!(
-                    "{name}: its pods will be stopped and started again in place, without evictions: the cluster has no \
-                     other node that could take them"
-                ),
-                node: Some(name.clone()),
-            });
-        }
-    }
-    for (name, phase) in &decision.ends {
-        let message = seen.share(name).map_or("", |share| share.message.as_str());
-        let (kind, reason) = match phase {
-            Some(NodePhase::Succeeded) => (EventType::Normal, "NodeSucceeded"),
-            Some(NodePhase::Planned) => (EventType::Normal, "NodePlanned"),
-            Some(NodePhase::RolledBack) => (EventType::Warning, "NodeRolledBack"),
-            Some(NodePhase::Failed) => (EventType::Warning, "NodeFailed"),
-            Some(_) => (EventType::Warning, "NodeBlocked"),
-            None => (EventType::Normal, "NodeReleased"),
-        };
-        let note = if message.is_empty() {
-            format!("{name} ended")
-        } else {
-            format!("{name}: {message}")
-        };
-        all.push(Happened {
-            kind,
-            reason,
-            note,
-            node: Some(name.clone()),
-        });
-    }
-    let reason = |status: &RuntimeMigrationStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "Progressing")
-            .map(|c| c.reason.clone())
-    };
-    if reason(before) != reason(after) {
-        let (kind, reason) = match &decision.hold {
-            Some(Hold::Invalid(_)) => (EventType::Warning, "InvalidSpec"),
-            Some(Hold::Brake(_)) if after.phase == MigrationPhase::Paused => {
-                (EventType::Warning, "MaxFailuresReached")
-            }
-            Some(Hold::Paused) if after.phase == MigrationPhase::Paused => (EventType::Normal, "Paused"),
-            Some(Hold::NoNodes) => (EventType::Warning, "NoNodes"),
-            Some(Hold::Budget(..)) => (EventType::Normal, "NoBudget"),
-            Some(Hold::Gates(_)) => (EventType::Normal, "ControlPlaneNotReady"),
-            Some(Hold::Deleting | Hold::Paused | Hold::Brake(_)) | None => match after.phase {
-                MigrationPhase::Succeeded => (EventType::Normal, "Complete"),
-                MigrationPhase::Degraded | MigrationPhase::Failed => (EventType::Warning, "Complete"),
-                MigrationPhase::Pending
-                | MigrationPhase::Planning
-                | MigrationPhase::Running
-                | MigrationPhase::Paused => return all,
-            },
-        };
-        all.push(Happened {
-            kind,
-            reason,
-            note: after.message.clone(),
-            node: None,
-        });
-    }
-    all
-}
-
 /// Seconds since the epoch of a moment, for a gauge.
 pub fn seconds(moment: Timestamp) -> f64 {
     std::time::Duration::try_from(moment.duration_since(Timestamp::UNIX_EPOCH))
         .map_or(0.0, |d| d.as_secs_f64())
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,15 +4,19 @@
 //! writes anything else. So a slot whose NodeMigration is missing is one that was claimed and not begun.
 
 //!
-//! - [`slots`]: what becomes of the slots that are held.
-//! - [`starts`]: which nodes get a new one.
+//! - [`slots`]: what becomes of the slots that are held, and [`ends`]: whether an end that is reported is believed.
+//! - [`brake`]: how every node stands, and whether too many failed.
+//! - [`starts`]: which nodes get a new slot.
 
+mod brake;
+mod ends;
 mod slots;
 mod starts;
 
-use super::seen::{NodeView, OnTarget, Seen};
+use super::seen::{NodeView, Seen};
 use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
+use crate::api::request::Runtime;
 use slots::Fate;
 use starts::Budget;
 
@@ -75,8 +79,10 @@ pub enum Hold {
     Invalid(Vec<String>),
     /// The user paused it.
     Paused,
-    /// Too many nodes failed or rolled back; their names.
+    /// Too many nodes failed, rolled back or were lost; their names.
     Brake(Vec<String>),
+    /// An older migration moves some of the same nodes to another runtime: its name, and that runtime.
+    Opposed(String, Runtime),
     /// The selector chooses no node.
     NoNodes,
     /// Nodes are unavailable already; their names, and the limit.
@@ -92,6 +98,10 @@ pub enum Standing {
     Pending,
     /// It holds a slot.
     Active,
+    /// It holds a slot, and its Node is not Ready for longer than a switch and its rollback take.
+    Lost,
+    /// It was migrated, and its Node shows this runtime now.
+    Reverted(String),
     /// It ended in this phase.
     Ended(NodePhase),
     /// It is on the target.
@@ -105,7 +115,7 @@ pub fn decide(seen: &Seen) -> Decision {
     let mut decision = Decision::default();
     for slot in &seen.slots {
         match slots::fate(seen, slot) {
-            Fate::Keep(kept) => decision.keep(slot.clone(), kept),
+            Fate::Keep(kept) => decision.keep(slots::marked(seen, slot), kept),
             Fate::Release(phase) => decision.ends.push((slot.name.clone(), phase)),
         }
     }
@@ -125,9 +135,9 @@ pub fn decide(seen: &Seen) -> Decision {
     });
     let standing: Vec<_> = order
         .iter()
-        .map(|(name, node)| (*name, standing(seen, &decision, name, node)))
+        .map(|(name, node)| (*name, brake::standing(seen, &decision, name, node)))
         .collect();
-    decision.hold = hold(seen, &standing);
+    decision.hold = brake::hold(seen, &standing);
     let mut budget = Budget::new(seen, &decision);
     for (name, standing) in standing {
         let started = standing == Standing::Pending && starts::start(seen, &mut decision, &mut budget, name);
@@ -139,67 +149,13 @@ pub fn decide(seen: &Seen) -> Decision {
         let closed = seen.gates.as_ref().filter(|closed| !closed.is_empty());
         decision.hold = match closed {
             Some(closed) => Some(Hold::Gates(closed.clone())),
+            // Others wait for something of their own.
+            None if decision.waiting.iter().all(|(_, reason)| reason.is_some()) => None,
             None => budget.exhausted(),
         };
     }
     decision
 }
 
-fn standing(seen: &Seen, decision: &Decision, name: &str, node: &NodeView) -> Standing {
-    if decision.slots.iter().any(|slot| slot.name == name) {
-        return Standing::Active;
-    }
-    if let Some(why) = node.left_out {
-        return Standing::LeftOut(why.reason().to_owned());
-    }
-    if let Some(other) = seen.foreign(name) {
-        return Standing::LeftOut(format!(
-            "under the migration {}, which has not ended",
-            other.migration_name
-        ));
-    }
-    let Some(share) = seen.share(name) else {
-        return if node.on_target == OnTarget::Yes {
-            Standing::OnTarget
-        } else {
-            Standing::Pending
-        };
-    };
-    match share.phase {
-        // A new generation retries the others; what has succeeded stays, and what is broken needs a person.
-        NodePhase::Succeeded | NodePhase::Failed => Standing::Ended(share.phase),
-        phase if phase.ended() && share.generation == seen.generation => Standing::Ended(phase),
-        _ => Standing::Pending,
-    }
-}
-
-fn hold(seen: &Seen, standing: &[(&String, Standing)]) -> Option<Hold> {
-    let failed: Vec<String> = standing
-        .iter()
-        .filter(|(name, standing)| {
-            matches!(
-                standing,
-                Standing::Ended(NodePhase::RolledBack | NodePhase::Failed)
-            ) && seen
-                .share(name)
-                .is_some_and(|share| share.generation == seen.generation)
-        })
-        .map(|(name, _)| (*name).clone())
-        .collect();
-    if seen.deleting {
-        Some(Hold::Deleting)
-    } else if !seen.problems.is_empty() {
-        Some(Hold::Invalid(seen.problems.clone()))
-    } else if standing.is_empty() {
-        Some(Hold::NoNodes)
-    } else if seen.paused {
-        Some(Hold::Paused)
-    } else if failed.len() >= seen.max_failures {
-        Some(Hold::Brake(failed))
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
-use crate::api::request::DrainMode;
+use crate::api::request::{DrainMode, Runtime};
 
 /// Everything that one decision knows.
 #[derive(Clone, Debug)]
@@ -48,6 +48,8 @@ pub struct Seen {
     pub own_node: Option<String>,
     /// Why the agent does not run on a node, where that is known.
     pub agent_trouble: BTreeMap<String, String>,
+    /// Other active migrations that choose some of the same nodes.
+    pub overlaps: Vec<Overlap>,
     /// Now.
     pub now: Timestamp,
 }
@@ -65,10 +67,18 @@ pub struct NodeView {
     pub left_out: Option<LeftOut>,
     /// Condition `Ready` is true.
     pub ready: bool,
+    /// When that condition changed last, by the clock of the control plane or of the node.
+    pub ready_changed: Option<Timestamp>,
     /// It is unschedulable.
     pub cordoned: bool,
     /// It is unschedulable, and not by an agent.
     pub cordoned_by_others: bool,
+    /// UID of the migration in whose name an agent made it unschedulable.
+    pub cordoned_for: Option<String>,
+    /// An older active migration that chooses it too; its name.
+    pub claimed_by: Option<String>,
+    /// Another migration, for which it holds a slot and is changed; its name.
+    pub busy_with: Option<String>,
     /// Ordinary pods may run there, apart from what passes: it runs Linux, and nobody tainted it for good.
     pub takes_pods: bool,
     /// The cluster's own taint that keeps pods away for the moment, apart from those that only repeat that the node is
@@ -130,6 +140,12 @@ pub struct Share {
     pub generation: i64,
     /// What it asks.
     pub action: Action,
+    /// Whether that migration is older than the one that decides.
+    pub migration_older: bool,
+    /// Its spec asks for what the migration asks for now.
+    pub same_request: bool,
+    /// A person asks for another attempt.
+    pub retry: bool,
     /// UID of the node that it means.
     pub node_uid: String,
     /// Where the node is on its way to what the spec asks; `Pending` when the status speaks of anything else.
@@ -142,6 +158,27 @@ pub struct Share {
     pub proceed: bool,
     /// Its agent has only the switch left to do, and waits until its spec lets it begin.
     pub ready_to_switch: bool,
+    /// Its drain, or the wait for permission to switch, took too long.
+    pub timed_out: bool,
+    /// The codes of the findings that block the node.
+    pub blocked_by: Vec<String>,
+    /// When its agent last wrote the status, by the API server's clock.
+    pub reported: Option<Timestamp>,
+    /// How long its Node may be not Ready before it counts as lost: the switch, its confirmation, a rollback and a boot.
+    pub patience: SignedDuration,
+}
+
+/// Another active migration that chooses some of the same nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    /// Its name.
+    pub migration: String,
+    /// Whether it is older than the one that decides; the older one goes first.
+    pub older: bool,
+    /// The runtime that it moves nodes to, where that is another one.
+    pub opposed: Option<Runtime>,
+    /// The nodes that both choose.
+    pub nodes: Vec<String>,
 }
 
 /// Whether the pods of a node can go to another one.
@@ -173,7 +210,7 @@ impl Seen {
                 continue;
             }
             let why = match &node.taint {
-                _ if busy(other) => "being migrated".to_owned(),
+                _ if busy(other) || node.busy_with.is_some() => "being migrated".to_owned(),
                 _ if !node.ready => "not Ready".to_owned(),
                 _ if node.cordoned => "cordoned".to_owned(),
                 Some(taint) => format!("tainted {taint}"),
@@ -204,12 +241,23 @@ impl Seen {
             .filter(|share| share.migration_uid == self.uid && share.node_uid == node.uid)
     }
 
-    /// The share of another migration for a node, if it must be left alone: that migration is active, or its node is
-    /// under way, whatever became of the migration.
+    /// The share of another migration for a node, if it must be left alone: it may be under way, whatever became of
+    /// its migration, or that migration is active and goes first.
     pub fn foreign(&self, name: &str) -> Option<&Share> {
         self.shares.get(name).filter(|share| {
             let under_way = !share.phase.ended() && share.phase != NodePhase::Pending;
-            share.migration_uid != self.uid && (share.migration_active || under_way)
+            let claimed = share.phase == NodePhase::Pending && share.action != Action::Plan;
+            let goes_first = share.migration_older || self.mode == Mode::Plan;
+            share.migration_uid != self.uid
+                && (under_way || share.migration_active && (claimed || goes_first))
         })
+    }
+
+    /// The migration that must be done with a node before this one starts it.
+    pub fn left_to(&self, name: &str) -> Option<&str> {
+        let node = self.nodes.get(name)?;
+        let foreign = self.foreign(name).map(|share| share.migration_name.as_str());
+        let claimed = node.claimed_by.as_deref().filter(|_| self.mode == Mode::Apply);
+        foreign.or(node.busy_with.as_deref()).or(claimed)
     }
 }

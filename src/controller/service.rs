@@ -6,14 +6,16 @@ use std::time::Duration;
 
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
-use kube::{Api, Client, ResourceExt as _};
+use kube::{Api, Client, Config, ResourceExt as _};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, LeaseParams};
 use tokio::task::JoinHandle;
 
 use super::Leader;
+use super::apply::FIELD_MANAGER;
 use super::error::{Error, IntoError as _};
 use crate::admin::{self, Ready};
 use crate::api::node_migration::{Action, NodeMigration, NodePhase};
+use crate::api::user_agent;
 use crate::metrics::Metrics;
 
 /// Seconds that a lease lasts, and seconds before its end at which it is renewed.
@@ -51,7 +53,7 @@ const RETRY: Duration = Duration::from_secs(2);
 /// # Errors
 /// The service account or the listening address cannot be used.
 pub async fn run(args: Args) -> Result<(), Error> {
-    let client = Client::try_default()
+    let client = client()
         .await
         .during(|| "reading the configuration of the client".to_owned())?;
     if args.check_idle {
@@ -84,6 +86,12 @@ pub async fn run(args: Args) -> Result<(), Error> {
         let _ = tokio::time::timeout(Duration::from_secs(3), holding).await;
     }
     result
+}
+
+async fn client() -> kube::Result<Client> {
+    let mut config = Config::infer().await.map_err(kube::Error::InferConfig)?;
+    config.headers.push(user_agent(FIELD_MANAGER));
+    Client::try_from(config)
 }
 
 /// The task that renews the lease, and gives it back when nobody watches it any more.

@@ -100,6 +100,18 @@ impl Fleet {
             .unwrap();
     }
 
+    /// What the control plane writes of a node whose kubelet is silent.
+    pub async fn not_ready_since(&self, name: &str, ago: Duration) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let since = Time(Timestamp::now() - ago);
+        let patch = json!({ "status": { "conditions": [{ "type": "Ready", "status": "Unknown", "reason": "Test",
+            "message": "", "lastHeartbeatTime": null, "lastTransitionTime": since }] } });
+        nodes
+            .patch_status(name, &PatchParams::default(), &Patch::Strategic(&patch))
+            .await
+            .unwrap();
+    }
+
     /// What the kubelet of a control plane node says of its etcd, which it runs under its present runtime.
     pub async fn etcd(&self, node: &str, ready: bool) {
         let nodes: Api<Node> = Api::all(self.admin.clone());
@@ -202,6 +214,7 @@ impl Fleet {
         };
         let status = json!({ "status": {
             "migrationUid": of.migration.uid, "migrationGeneration": of.migration.generation, "action": of.action,
+            "attempt": of.attempt,
             "nodeUid": of.node_uid, "phase": next, "message": format!("the script says {}", next.name()),
             "findings": [], "stepsDone": 0, "times": [], "conditions": conditions,
         } });

@@ -159,6 +159,33 @@ impl Scenario {
             .unwrap()
     }
 
+    /// What a person does with `kubectl annotate`.
+    pub async fn annotate_share(&self, name: &str, annotation: &str) {
+        let patch = json!({ "metadata": { "annotations": { annotation: "" } } });
+        Api::<NodeMigration>::all(self.admin.clone())
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
+            .await
+            .unwrap();
+    }
+
+    /// Makes the slots of a migration older: nobody waits as long as a node that is lost.
+    pub async fn age_slot(&self, name: &str, by: Duration) {
+        loop {
+            let mut migration = self.migrations.get(name).await.unwrap();
+            for slot in &mut migration.status.as_mut().unwrap().active_nodes {
+                slot.since.0 -= by;
+            }
+            let replaced = self
+                .migrations
+                .replace_status(name, &PostParams::default(), &migration)
+                .await;
+            match replaced {
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                replaced => return drop(replaced.unwrap()),
+            }
+        }
+    }
+
     pub async fn without_label(&self, names: &[&str]) {
         for name in names {
             let deadline = Instant::now() + Duration::from_secs(10);

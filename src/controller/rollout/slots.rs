@@ -4,12 +4,12 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::{Ask, Decision, Write};
+use super::{Ask, Decision, Write, ends};
 use crate::api::migration::{Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
 use crate::api::request::DrainMode;
 use crate::controller::report::list;
-use crate::controller::seen::{Elsewhere, NodeView, OnTarget, Seen, Share};
+use crate::controller::seen::{Elsewhere, NodeView, Seen, Share};
 
 /// How long a deletion waits for an agent that has not begun.
 const UNBEGUN: SignedDuration = SignedDuration::from_mins(2);
@@ -65,6 +65,14 @@ fn writes(write: Write, wait: impl Into<String>) -> Fate {
 
 /// What becomes of a slot.
 pub(super) fn fate(seen: &Seen, slot: &Slot) -> Fate {
+    let mut fate = fate_of(seen, slot);
+    if let (Fate::Keep(kept), Some(silence)) = (&mut fate, silence(seen, slot)) {
+        kept.wait.push_str(&silence);
+    }
+    fate
+}
+
+fn fate_of(seen: &Seen, slot: &Slot) -> Fate {
     let Some(node) = seen.nodes.get(&slot.name) else {
         return Fate::Release(None);
     };
@@ -77,7 +85,7 @@ pub(super) fn fate(seen: &Seen, slot: &Slot) -> Fate {
     let stale = slot.generation != seen.generation || seen.deleting;
     let Some(share) = seen
         .share(&slot.name)
-        .filter(|share| share.generation >= slot.generation)
+        .filter(|share| share.generation >= slot.generation && !(share.retry && share.phase.ended()))
     else {
         // Claimed, and nothing was written yet.
         return if stale || seen.foreign(&slot.name).is_some() {
@@ -89,8 +97,12 @@ pub(super) fn fate(seen: &Seen, slot: &Slot) -> Fate {
             )
         };
     };
+    if share.action == Action::Plan && stale {
+        // Planning changes nothing: it can be let go at any time.
+        return Fate::Release(None);
+    }
     if share.phase.ended() {
-        return match doubt(share, node, slot) {
+        return match ends::doubt(seen, share, node, slot) {
             Some(wait) => waits(wait),
             None => Fate::Release(Some(share.phase)),
         };
@@ -98,8 +110,6 @@ pub(super) fn fate(seen: &Seen, slot: &Slot) -> Fate {
     let wait = waits_for(seen, slot, share);
     let unbegun = share.phase == NodePhase::Pending;
     match share.action {
-        // Planning changes nothing: it can be let go at any time.
-        Action::Plan if stale => Fate::Release(None),
         Action::Migrate if seen.deleting => writes(Write::Abort, wait),
         Action::Abort if unbegun && seen.now.duration_since(slot.since.0) >= UNBEGUN => Fate::Release(None),
         Action::Migrate if unbegun && stale => Fate::Release(None),
@@ -161,63 +171,96 @@ pub(super) fn ask(seen: &Seen, name: &str) -> Ask {
     }
 }
 
-/// Why a claim of success is not believed: on servers without admission policies any agent could have written it, the
-/// Node is written by the node's own kubelet.
-fn doubt(share: &Share, node: &NodeView, slot: &Slot) -> Option<String> {
-    if share.phase != NodePhase::Succeeded {
-        None
-    } else if node.on_target == OnTarget::No {
-        Some(format!(
-            "its agent says Succeeded, but the Node shows {}",
-            node.shows
-        ))
-    } else if !node.ready {
-        Some("its agent says Succeeded, but the Node is not Ready".to_owned())
-    } else if node.cordoned && !slot.cordoned {
-        Some("its agent says Succeeded, but the Node is still cordoned".to_owned())
-    } else {
-        None
-    }
-}
-
 fn waits_for(seen: &Seen, slot: &Slot, share: &Share) -> String {
     let since = slot.since.0;
+    let trouble = seen.agent_trouble.get(&slot.name);
     if share.phase == NodePhase::Pending {
-        return match seen.agent_trouble.get(&slot.name) {
+        return match trouble {
             Some(trouble) => format!("its agent has not begun since {since:.0}: {trouble}"),
             None => format!("its agent has not begun since {since:.0}"),
         };
     }
-    let colon = if share.message.is_empty() { "" } else { ": " };
-    let in_place = if share.no_other_node {
-        "; its pods stop in place, the cluster has no other node for them"
-    } else {
-        ""
-    };
-    format!(
-        "{} (started {since:.0}){colon}{}{in_place}",
-        share.phase.name(),
-        share.message
-    )
+    let mut wait = format!("{} (started {since:.0})", share.phase.name());
+    if !share.message.is_empty() {
+        wait.push_str(&format!(": {}", share.message));
+    }
+    if share.no_other_node {
+        wait.push_str("; its pods stop in place, the cluster has no other node for them");
+    }
+    if let Some(trouble) = trouble {
+        wait.push_str(&format!("; its agent: {trouble}"));
+    }
+    wait
 }
 
-/// A node that is under way without a slot gets one, whatever the budget says: it is under way.
+/// A slot with what is seen of its node now: that its switch has begun, and that the node is lost.
+pub(super) fn marked(seen: &Seen, slot: &Slot) -> Slot {
+    let mut slot = slot.clone();
+    let phase = seen.share(&slot.name).map(|share| share.phase);
+    slot.switching |= matches!(
+        phase,
+        Some(NodePhase::Switching | NodePhase::Verifying | NodePhase::Uncordoning)
+    );
+    slot.lost = match lost_from(seen, &slot) {
+        Some((_, from)) if from <= seen.now => Some(slot.lost.unwrap_or(Time(seen.now))),
+        _ => None,
+    };
+    slot
+}
+
+/// Since when the Node of a slot whose work has begun is not Ready, and from when on it counts as lost. Of other
+/// clocks, only the control plane's counts: the time of the Node's condition.
+fn lost_from(seen: &Seen, slot: &Slot) -> Option<(Timestamp, Timestamp)> {
+    let node = seen.nodes.get(&slot.name).filter(|node| !node.ready)?;
+    let share = seen.share(&slot.name).filter(|share| {
+        share.action != Action::Plan && (share.phase != NodePhase::Pending || slot.switching)
+    })?;
+    let since = node.ready_changed.unwrap_or(slot.since.0).max(slot.since.0);
+    Some((
+        since,
+        since.saturating_add(share.patience).unwrap_or(Timestamp::MAX),
+    ))
+}
+
+/// What is known of a node that is silent, to follow what it waits for.
+fn silence(seen: &Seen, slot: &Slot) -> Option<String> {
+    let (since, lost) = lost_from(seen, slot)?;
+    let share = seen.share(&slot.name)?;
+    let mut words = format!("; the Node is not Ready since {since:.0}");
+    if let Some(reported) = share.reported {
+        words.push_str(&format!(", its agent last reported at {reported:.0}"));
+    }
+    let switches = matches!(share.phase, NodePhase::Switching | NodePhase::Verifying);
+    words.push_str(&if lost <= seen.now {
+        "; it is lost: look at the machine (docs/runbooks.md#transshipnodelost)".to_owned()
+    } else if switches {
+        format!("; unless its switch is confirmed it rolls back by itself; it counts as lost from {lost:.0}")
+    } else {
+        format!("; it counts as lost from {lost:.0}")
+    });
+    Some(words)
+}
+
+/// A node that is under way without a slot gets one, whatever the budget says: it is under way. So does a node that
+/// bears this migration's cordon, whatever its NodeMigration says: its agent lifts the cordon before it reports an end.
 pub(super) fn adopt(seen: &Seen, decision: &mut Decision) {
     for (name, node) in &seen.nodes {
-        let Some(share) = seen.share(name) else { continue };
-        let under_way =
-            !share.phase.ended() && share.phase != NodePhase::Pending && share.action != Action::Plan;
-        let has_slot = seen.slots.iter().any(|slot| slot.name == *name);
-        if under_way && !has_slot {
-            let slot = new_slot(name, share.generation, seen.now, node);
-            let write = (seen.deleting && share.action == Action::Migrate).then_some(Write::Abort);
-            let wait = waits_for(seen, &slot, share);
-            let kept = Kept {
-                write,
-                wait,
-                ..Kept::default()
-            };
-            decision.keep(slot, kept);
+        if seen.slots.iter().any(|slot| slot.name == *name) {
+            continue;
+        }
+        let marked = node.cordoned_for.as_ref() == Some(&seen.uid) && seen.foreign(name).is_none();
+        let begun = match seen.share(name) {
+            Some(share) if share.phase.ended() => marked && share.phase != NodePhase::Failed,
+            Some(share) => share.phase != NodePhase::Pending && share.action != Action::Plan,
+            None => marked && seen.mode == Mode::Apply,
+        };
+        if !begun {
+            continue;
+        }
+        let generation = seen.share(name).map_or(seen.generation, |share| share.generation);
+        let slot = new_slot(name, generation, seen.now, node);
+        if let Fate::Keep(kept) = fate(seen, &slot) {
+            decision.keep(self::marked(seen, &slot), kept);
         }
     }
 }
@@ -228,5 +271,7 @@ pub(super) fn new_slot(name: &str, generation: i64, now: Timestamp, node: &NodeV
         generation,
         since: Time(now),
         cordoned: node.cordoned_by_others,
+        switching: false,
+        lost: None,
     }
 }

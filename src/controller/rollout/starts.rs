@@ -25,7 +25,7 @@ impl Budget {
     /// What the slots that are held leave.
     pub(super) fn new(seen: &Seen, decision: &Decision) -> Self {
         let unavailable = Seen::budgeted(&seen.nodes)
-            .filter(|(_, node)| !node.ready || node.cordoned)
+            .filter(|(_, node)| !node.ready || node.cordoned || node.busy_with.is_some())
             .map(|(name, _)| name.clone())
             .chain(decision.slots.iter().map(|slot| slot.name.clone()));
         Self {
@@ -86,6 +86,9 @@ fn may_start(
 ) -> Result<(), Option<String>> {
     if decision.hold.is_some() || seen.ended {
         return Err(None);
+    }
+    if let Some(other) = seen.left_to(name) {
+        return Err(Some(format!("waits for {name}, which migration {other} has")));
     }
     if !node.ready {
         return Err(Some("it is not Ready".to_owned()));

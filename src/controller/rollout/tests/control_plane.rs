@@ -70,6 +70,7 @@ fn first_is_before_any_worker() {
     assert_eq!(decide(&seen).starts, ["cp2"]);
     seen.slots = vec![slot("cp2", 2)];
     ended(&mut seen, &["cp2"], NodePhase::RolledBack);
+    set(&mut seen, "cp2", |n| n.on_target = OnTarget::No);
     assert_eq!(decide(&seen).starts, ["w1", "w2"]);
 }
 

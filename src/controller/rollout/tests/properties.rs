@@ -16,7 +16,7 @@ prop_compose! {
         nodes in proptest::collection::vec(
             (
                 any::<bool>(), proptest::bool::weighted(0.2), sample(ON_TARGET.to_vec()), proptest::bool::weighted(0.3),
-                proptest::option::of((1i64..3, phases(), any::<bool>())),
+                proptest::option::of((1i64..3, phases(), any::<bool>())), proptest::bool::weighted(0.1),
             ),
             1..8,
         ),
@@ -28,9 +28,11 @@ prop_compose! {
         gates in sample(vec![None, Some(Vec::new()), Some(vec!["for etcd-n0 to be Ready".to_owned()])]),
     ) -> Seen {
         let mut seen = Seen { max_unavailable, max_failures, paused, deleting, control_plane, gates, nodes: BTreeMap::new(), ..three() };
-        for (index, (ready, cordoned, on_target, control_plane, of_share)) in nodes.into_iter().enumerate() {
+        for (index, (ready, cordoned, on_target, control_plane, of_share, marked)) in nodes.into_iter().enumerate() {
             let name = format!("n{index}");
-            seen.nodes.insert(name.clone(), NodeView { on_target, control_plane, ..node(ready, cordoned) });
+            seen.nodes.insert(name.clone(), NodeView {
+                cordoned_for: (cordoned && marked).then(|| ME.to_owned()), on_target, control_plane, ..node(ready, cordoned)
+            });
             if let Some((generation, phase, claimed)) = of_share {
                 seen.shares.insert(name.clone(), share(generation, Action::Migrate, phase));
                 if claimed && seen.slots.len() < max_unavailable {
@@ -57,6 +59,7 @@ fn world_after(seen: &mut Seen, decision: &Decision, outcome: impl Fn(&str) -> N
     for slot in &seen.slots {
         let phase = outcome(&slot.name);
         let node = seen.nodes.get_mut(&slot.name).unwrap();
+        node.cordoned_for = None;
         (node.ready, node.cordoned, node.on_target) = (
             true,
             slot.cordoned,
@@ -90,7 +93,7 @@ proptest! {
     fn what_is_paused_deleted_braked_or_ended_starts_nothing(seen in any_seen()) {
         let failed = seen.shares.iter().filter(|(name, share)| {
             let ended = matches!(share.phase, NodePhase::RolledBack | NodePhase::Failed);
-            ended && share.generation == seen.generation && seen.nodes.contains_key(*name)
+            ended && seen.nodes.contains_key(*name)
                 && !decide(&seen).slots.iter().any(|slot| slot.name == **name)
         }).count();
         if seen.paused || seen.deleting || failed >= seen.max_failures {
@@ -170,6 +173,7 @@ proptest! {
         let mut seen = Seen { max_failures: 100, paused: false, deleting: false, gates, ..seen };
         for node in seen.nodes.values_mut() {
             (node.ready, node.cordoned, node.cordoned_by_others) = (true, false, false);
+            node.cordoned_for = None;
         }
         let outcome = |name: &str| {
             let index: u32 = name[1..].parse().unwrap();
