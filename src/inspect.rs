@@ -4,7 +4,8 @@
 //! - `units`: units as systemd describes them.
 //! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
 //! - `cri`: what a CRI says of itself and holds.
-//! - `network`, `disks`, `prerequisites`, `system`: CNI, file systems, the kernel, and the rest.
+//! - `network`, `disks`, `registries`, `prerequisites`, `system`: CNI, file systems, certificates, the kernel, the rest.
+//! - `rivals`: who else acts on the runtimes.
 
 mod containerd;
 mod cri;
@@ -14,6 +15,8 @@ mod docker;
 mod kubelet;
 mod network;
 mod prerequisites;
+mod registries;
+mod rivals;
 mod system;
 mod units;
 
@@ -59,6 +62,7 @@ pub async fn inspect(host: &Host) -> Facts {
     .into_iter()
     .map(str::to_owned)
     .chain(cri_dockerd::units())
+    .chain(rivals::units())
     .collect();
     let mut units = if host.live {
         units::Units::ask(files, &names, notes).await
@@ -70,9 +74,10 @@ pub async fn inspect(host: &Host) -> Facts {
     let flags = kubelet::Flags::of(files, &unit, notes);
     let (docker_service, docker_socket) = (units.take("docker.service"), units.take("docker.socket"));
     let containerd_service = units.take("containerd.service");
+    let snap = units.take(rivals::SNAP);
     let (kubelet, docker, containerd, cri_dockerd) = tokio::join!(
         kubelet::inspect(host, unit, &flags, notes),
-        docker::inspect(files, docker_service, docker_socket, &flags, notes),
+        docker::inspect(files, [docker_service, docker_socket, snap], &flags, notes),
         containerd::inspect(host, containerd_service, notes),
         cri_dockerd::inspect(host, &mut units, notes),
     );
@@ -88,7 +93,8 @@ pub async fn inspect(host: &Host) -> Facts {
     }
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.0);
-    let files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
+    let maybe_files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
+    let log_rules = disks::log_rules(files, docker.as_ref());
     Facts {
         node: system.node,
         machine_id: system.machine_id,
@@ -105,8 +111,11 @@ pub async fn inspect(host: &Host) -> Facts {
         docker_group: system.docker_group,
         cni,
         prerequisites: Some(prerequisites),
-        files,
+        files: maybe_files,
         disks,
+        registry_directories: registries::inspect(files),
+        log_rules,
+        rivals: rivals::inspect(files, &mut units),
         unreadable: notes.0.take(),
         digest_key: if host.live {
             digest_key(&Files::new("/"))
@@ -147,13 +156,16 @@ fn random() -> Option<String> {
     )
 }
 
-/// What could not be read, in sentences.
+/// What could not be read, in sentences, each once.
 #[derive(Debug, Default)]
 struct Notes(RefCell<Vec<String>>);
 
 impl Notes {
     fn add(&self, note: String) {
-        self.0.borrow_mut().push(note);
+        let mut notes = self.0.borrow_mut();
+        if !notes.contains(&note) {
+            notes.push(note);
+        }
     }
 
     /// The value, or a note.

@@ -1,4 +1,5 @@
-//! containerd's `config.toml`: the CRI switched on, and the four settings that a kubelet depends on.
+//! containerd's `config.toml`: the CRI switched on, the settings that a kubelet depends on, and what pods had under
+//! Docker.
 //!
 //! A file of version 2 keeps its version (containerd 2.x reads it too), one of version 3 or 4 gets the names that
 //! belong there. A file without a version is read by containerd as version 1, with other names for the plugins;
@@ -8,7 +9,10 @@ mod read;
 
 use std::collections::BTreeMap;
 
-pub use read::{Cni, Snapshots, cni, disables_cri, imports, sandbox_image, snapshots};
+pub use read::{
+    Cni, Snapshots, cni, disables_cri, imports, misuses_systemd_cgroup, pull_progress_timeout,
+    registry_directories, sandbox_image, snapshots, socket,
+};
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
 use super::parse::ParseError;
@@ -28,6 +32,13 @@ pub struct Wanted {
     pub bin_dirs: bool,
     /// The newest version of the file that containerd reads: 2, from 2.0 on 3, from 2.3 on 4.
     pub newest_version: i64,
+    /// Processes without privileges may bind ports under 1024 and send pings, as under Docker. Otherwise the file
+    /// decides as before.
+    pub unprivileged: bool,
+    /// containerd allows both unless the file says otherwise (2.0 and later).
+    pub unprivileged_by_default: bool,
+    /// How long a pull may make no progress (`5m0s`); `None` leaves what the file has.
+    pub pull_progress_timeout: Option<String>,
 }
 
 /// A file that cannot be edited safely.
@@ -38,7 +49,7 @@ pub enum ContainerdTomlError {
     Syntax(#[from] ParseError),
     /// The old form of plugin names, whose translation is containerd's business.
     #[error(
-        "a file of version 1 that configures plugins is not translated; run `containerd config migrate`, or write it as version 2"
+        "the file has no `version = 2` and configures plugins by their names of version 1, which are not translated"
     )]
     VersionOne,
     /// A version that came after this program.
@@ -80,6 +91,9 @@ const CRI: &str = "io.containerd.grpc.v1.cri";
 const CRI_IMAGES: &str = "io.containerd.cri.v1.images";
 const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const RUNC: &str = "io.containerd.runc.v2";
+const UNPRIVILEGED: [&str; 2] = ["enable_unprivileged_ports", "enable_unprivileged_icmp"];
+const PULL_PROGRESS_TIMEOUT: &str = "image_pull_progress_timeout";
+const SYSTEMD_CGROUP: &str = "systemd_cgroup";
 
 /// The file as it must be; `None` for the text stands for a file that does not exist.
 pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTomlError> {
@@ -131,6 +145,31 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
         &["plugins", runtime, "cni", "conf_dir"],
         wanted.cni_conf_dir.as_str().into(),
     )?;
+    if wanted.unprivileged {
+        for key in UNPRIVILEGED {
+            let has = before
+                .get(&format!("plugins.{runtime}.{key}"))
+                .map(String::as_str);
+            if has.map_or(!wanted.unprivileged_by_default, |has| has != "true") {
+                set(&["plugins", runtime, key], true.into())?;
+            }
+        }
+    }
+    if let Some(timeout) = &wanted.pull_progress_timeout {
+        let plugin = if version == 2 { CRI } else { CRI_IMAGES };
+        set(
+            &["plugins", plugin, PULL_PROGRESS_TIMEOUT],
+            timeout.as_str().into(),
+        )?;
+    }
+    // With it the CRI plugin loads for no runtime but that of containerd 1.1; SystemdCgroup replaces it.
+    if before
+        .get(&format!("plugins.{CRI}.{SYSTEMD_CGROUP}"))
+        .map(String::as_str)
+        == Some("true")
+    {
+        set(&["plugins", CRI, SYSTEMD_CGROUP], false.into())?;
+    }
     for name in runc_runtimes(&before, runtime) {
         let table = ["plugins", runtime, "containerd", "runtimes", &name];
         // Naming the table replaces containerd's built-in entry, so the type is given again.
@@ -361,6 +400,9 @@ mod tests {
             cni_conf_dir: "/etc/cni/net.d".into(),
             bin_dirs: false,
             newest_version: 3,
+            unprivileged: false,
+            unprivileged_by_default: false,
+            pull_progress_timeout: None,
         }
     }
 
@@ -439,6 +481,61 @@ SystemdCgroup = true
             edited.contains("bin_dir = \"/opt/cni/bin\"") && !edited.contains("bin_dirs"),
             "{edited}"
         );
+    }
+
+    #[test]
+    fn pods_may_bind_low_ports_where_the_file_does_not_say_so() {
+        let cri = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nenable_unprivileged_ports = false\n";
+        let runtime =
+            "version = 3\n[plugins.'io.containerd.cri.v1.runtime']\nenable_unprivileged_ports = false\n";
+        for (text, by_default, ports, pings) in [
+            ("", false, true, true),
+            ("version = 2\n", false, true, true),
+            ("version = 2\n", true, false, false),
+            (cri, false, true, true),
+            // Only what says otherwise is changed.
+            (cri, true, true, false),
+            (runtime, true, true, false),
+        ] {
+            let wanted = Wanted {
+                unprivileged: true,
+                unprivileged_by_default: by_default,
+                ..wanted()
+            };
+            let edited = edit(Some(text), &wanted).unwrap();
+            let has = |key: &str| edited.contains(&format!("{key} = true\n"));
+            let found = (has("enable_unprivileged_ports"), has("enable_unprivileged_icmp"));
+            assert_eq!(found, (ports, pings), "{edited}");
+            assert!(!edited.contains("enable_unprivileged_ports = false"), "{edited}");
+            assert_eq!(edit(Some(&edited), &wanted).unwrap(), edited, "idempotent");
+        }
+    }
+
+    #[test]
+    fn a_pull_without_progress_is_given_its_time() {
+        let wanted = Wanted {
+            pull_progress_timeout: Some("30m0s".into()),
+            ..wanted()
+        };
+        let key = "image_pull_progress_timeout = \"30m0s\"\n";
+        let second = edit(None, &wanted).unwrap();
+        let third = edit(Some("version = 3\n"), &wanted).unwrap();
+        assert!(second.contains(key) && third.contains(key), "{second}{third}");
+        let (_, images) = third
+            .split_once("[plugins.\"io.containerd.cri.v1.images\"]\n")
+            .unwrap();
+        assert!(images.starts_with(key), "{third}");
+        assert_eq!(pull_progress_timeout(&second).as_deref(), Some("30m0s"));
+        assert_eq!(pull_progress_timeout(&third).as_deref(), Some("30m0s"));
+    }
+
+    /// What `sed s/systemd_cgroup = false/systemd_cgroup = true/` makes of a default configuration.
+    #[test]
+    fn the_key_with_which_the_cri_does_not_load_is_switched_off() {
+        let text = format!("version = 2\n[plugins.'{CRI}']\nsystemd_cgroup = true # yes\n");
+        let edited = edit(Some(&text), &wanted()).unwrap();
+        assert!(edited.contains("systemd_cgroup = false # yes\n"), "{edited}");
+        assert!(misuses_systemd_cgroup(&text) && !misuses_systemd_cgroup(&edited));
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub enum DaemonJsonError {
     NotAsMeant,
 }
 
-/// The settings by key. An empty file is an empty object, as for Docker.
+/// The settings by key. An empty file is an empty object, as for Docker from 23.0 on.
 pub fn parse(text: &str) -> Result<Map<String, Value>, DaemonJsonError> {
     if text.trim().is_empty() {
         return Ok(Map::new());

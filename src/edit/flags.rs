@@ -56,8 +56,14 @@ impl Change {
     }
 }
 
-/// Flags of the kubelet that may stand without a value; all others take the next word when they have no `=`.
-const BOOLEAN: [&str; 3] = ["docker-only", "docker-tls", "redirect-container-streaming"];
+/// Flags of the kubelet and of cri-dockerd that may stand without a value; all others take the next word when they have
+/// no `=`.
+const BOOLEAN: [&str; 4] = [
+    "docker-only",
+    "docker-tls",
+    "ipv6-dual-stack",
+    "redirect-container-streaming",
+];
 
 /// A flag among words: its name, its value, and the words that it takes.
 struct Flag<'a> {
@@ -102,6 +108,15 @@ pub fn value<'a>(words: &'a [String], name: &str) -> Option<&'a str> {
         .into_iter()
         .rfind(|flag| flag.name == name)
         .map(|flag| flag.value.unwrap_or_default())
+}
+
+/// The values of every `--name` among `words`, in order.
+pub fn values<'a>(words: &'a [String], name: &str) -> Vec<&'a str> {
+    flags(words)
+        .into_iter()
+        .filter(|flag| flag.name == name)
+        .map(|flag| flag.value.unwrap_or_default())
+        .collect()
 }
 
 /// The words of `text`.

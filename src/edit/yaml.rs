@@ -1,9 +1,15 @@
 //! Top-level scalars of other people's YAML: `containerRuntimeEndpoint` of a KubeletConfiguration or of kubeadm's
 //! `instance-config.yaml`, `runtime-endpoint` and `image-endpoint` of `/etc/crictl.yaml`.
+//!
+//! It accepts what the kubelet's own reader accepts: JSON, a key that stands there twice (the last value counts), and
+//! documents after the first, which are not read.
 
 use serde_json::Value;
 
-use super::parse::{self, ParseError};
+use super::{
+    json,
+    parse::{self, ParseError},
+};
 
 /// A file that cannot be read, or not be edited safely.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -11,8 +17,8 @@ pub enum YamlError {
     /// Not YAML.
     #[error(transparent)]
     Syntax(#[from] ParseError),
-    /// YAML, but no block mapping at the top.
-    #[error("the file is not a plain mapping with one key per line")]
+    /// YAML, but not a block mapping at the top.
+    #[error("the file is not a mapping with one key per line; write it in that form")]
     NoMapping,
     /// A value that is more than a scalar on one line.
     #[error("line {line}: the value of {key} is not a plain text on one line; edit it by hand")]
@@ -32,18 +38,45 @@ pub enum YamlError {
 
 /// The file as data; an empty file is an empty mapping.
 pub fn parse(text: &str) -> Result<Value, YamlError> {
-    match parse::yaml(text) {
+    if let Some(found) = json::parse(text) {
+        return Ok(Value::Object(found));
+    }
+    let (text, _) = first_document(text);
+    match parse::lenient_yaml::<Value>(text).map(Option::unwrap_or_default) {
         Ok(Value::Null) => Ok(Value::Object(serde_json::Map::new())),
         Ok(parsed) => Ok(parsed),
         Err(_)
             if text
                 .lines()
-                .all(|line| line.trim().is_empty() || line.starts_with('#')) =>
+                .all(|line| line.trim().is_empty() || line.starts_with('#') || is_marker(line, "---")) =>
         {
             Ok(Value::Object(serde_json::Map::new()))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The first document of a text, and what follows it.
+fn first_document(text: &str) -> (&str, &str) {
+    let (mut at, mut begun) = (0, false);
+    for line in text.split_inclusive('\n') {
+        let ends = is_marker(line, "...") || (begun && is_marker(line, "---"));
+        if ends {
+            return text.split_at(at);
+        }
+        let nothing = line.trim().is_empty() || line.starts_with(['#', '%']);
+        begun |= !nothing;
+        at += line.len();
+    }
+    (text, "")
+}
+
+/// Whether a line is a marker of documents, perhaps with a comment behind it.
+fn is_marker(line: &str, marker: &str) -> bool {
+    let rest = line.strip_prefix(marker);
+    rest.is_some_and(|rest| {
+        rest.trim().is_empty() || rest.trim_start().starts_with('#') && rest.starts_with(' ')
+    })
 }
 
 /// The text of a top-level scalar; absent when there is none.
@@ -55,7 +88,8 @@ pub fn get(text: &str, key: &str) -> Result<Option<String>, YamlError> {
     })
 }
 
-/// The text with the top-level scalar `key` set to `new`: its line is replaced, or one is added at the end.
+/// The text with the top-level scalar `key` set to `new`: its line is replaced, or one is added at the end of the first
+/// document.
 pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
     let Value::Object(before) = parse(text)? else {
         return Err(YamlError::NoMapping);
@@ -63,34 +97,41 @@ pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
     if before.get(key).and_then(Value::as_str) == Some(new) {
         return Ok(text.to_owned());
     }
-    let flow = text
+    let not_as_meant = || YamlError::NotAsMeant { key: key.to_owned() };
+    if json::parse(text).is_some() {
+        return json::set(text, key, new).ok_or_else(not_as_meant);
+    }
+    let (document, rest) = first_document(text);
+    let flow = document
         .lines()
-        .find(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']) && *line != "---");
-    if flow.is_some_and(|line| line.starts_with(['{', '[', ' ', '\t']))
-        || text.lines().any(|line| line == "...")
-    {
+        .find(|line| !line.trim().is_empty() && !line.starts_with(['#', '%']) && !is_marker(line, "---"));
+    if flow.is_some_and(|line| line.starts_with(['{', '[', ' ', '\t'])) {
         return Err(YamlError::NoMapping);
     }
-    let edited = match text
-        .split_inclusive('\n')
-        .position(|line| line_key(line) == Some(key))
-    {
-        Some(index) => replace(text, index, key, new)?,
-        None => {
-            let newline = if text.is_empty() || text.ends_with('\n') {
-                ""
-            } else {
-                "\n"
-            };
-            format!("{text}{newline}{key}: {}\n", quoted(new))
-        }
-    };
+    let lines = document.split_inclusive('\n').enumerate();
+    let places: Vec<usize> = lines
+        .filter(|(_, line)| line_key(line) == Some(key))
+        .map(|(index, _)| index)
+        .collect();
+    let mut edited = document.to_owned();
+    for index in &places {
+        edited = replace(&edited, *index, key, new)?;
+    }
+    if places.is_empty() {
+        let newline = if document.is_empty() || document.ends_with('\n') {
+            ""
+        } else {
+            "\n"
+        };
+        edited.push_str(&format!("{newline}{key}: {}\n", quoted(new)));
+    }
+    edited.push_str(rest);
     let mut expected = before;
     expected.insert(key.to_owned(), Value::String(new.to_owned()));
     if parse(&edited) == Ok(Value::Object(expected)) {
         Ok(edited)
     } else {
-        Err(YamlError::NotAsMeant { key: key.to_owned() })
+        Err(not_as_meant())
     }
 }
 
@@ -169,10 +210,28 @@ mod tests {
         assert_eq!(set("# nothing\n", "b", "2").unwrap(), "# nothing\nb: \"2\"\n");
     }
 
+    /// As the kubelet itself reads them.
+    #[test]
+    fn duplicates_json_and_further_documents_are_accepted() {
+        let twice = "b: 1\na: x\nb: unix:///a\n";
+        assert_eq!(get(twice, "b").unwrap().as_deref(), Some("unix:///a"));
+        assert_eq!(set(twice, "b", "c").unwrap(), "b: \"c\"\na: x\nb: \"c\"\n");
+        let two = "---\nb: 1\n--- # more\nb: 2\n";
+        assert_eq!(get(two, "b").unwrap().as_deref(), Some("1"));
+        assert_eq!(set(two, "b", "c").unwrap(), "---\nb: \"c\"\n--- # more\nb: 2\n");
+        assert_eq!(set("a: 1\n...\n", "b", "c").unwrap(), "a: 1\nb: \"c\"\n...\n");
+        let json = "{\n\t\"kind\": \"X\",\n\t\"b\": \"unix:///a\"\n}\n";
+        assert_eq!(set(json, "b", "c").unwrap(), json.replace("unix:///a", "c"));
+        assert_eq!(
+            parse("a: 1\nb: [\n").unwrap_err().to_string().split(' ').next(),
+            Some("line")
+        );
+    }
+
     #[test]
     fn refuses_what_it_cannot_print_again() {
-        assert!(matches!(set("a: [\n", "b", "2"), Err(YamlError::Syntax(_))));
-        assert_eq!(set("{a: 1}\n", "b", "2"), Err(YamlError::NoMapping));
+        assert!(matches!(set("a: [\n", "b", "2"), Err(YamlError::Syntax { .. })));
+        assert_eq!(set("{a: 1}\n", "b", "2"), Err(YamlError::NoMapping), "not JSON");
         assert_eq!(set("- a\n", "b", "2"), Err(YamlError::NoMapping));
         assert!(matches!(
             set("b: |\n  x\n", "b", "2"),
@@ -198,7 +257,6 @@ mod tests {
         #[test]
         fn changes_one_key(lines in prop::collection::vec(line(), 0..6), new in "[ -~]{0,12}") {
             let text = lines.join("\n");
-            // A key that stands there twice is no YAML.
             let Ok(Value::Object(before)) = parse(&text) else { return Ok(()) };
             let edited = set(&text, "b", &new).unwrap();
             let Value::Object(after) = parse(&edited).unwrap() else { unreachable!() };

@@ -104,6 +104,10 @@ pub struct UnitProperties {
     pub exec_start: Vec<String>,
     /// `Requires`, `Requisite`, `BindsTo` and `PartOf`.
     pub bound_to: Vec<String>,
+    /// `RequiredBy`, `BoundBy` and `WantedBy`.
+    pub needed_by: Vec<String>,
+    /// `ActiveEnterTimestamp`, in microseconds since 1970; 0 if it never was active.
+    pub active_since_micros: u64,
     /// `LimitNOFILESoft` and `LimitNOFILE` (`u64::MAX` is infinity).
     pub limit_nofile: (u64, u64),
 }
@@ -331,6 +335,11 @@ impl SystemBus {
                 .iter()
                 .flat_map(|kind| texts(&unit, kind))
                 .collect(),
+            needed_by: ["RequiredBy", "BoundBy", "WantedBy"]
+                .iter()
+                .flat_map(|kind| texts(&unit, kind))
+                .collect(),
+            active_since_micros: number(&unit, "ActiveEnterTimestamp"),
             limit_nofile: (
                 number(&service, "LimitNOFILESoft"),
                 number(&service, "LimitNOFILE"),

@@ -1,16 +1,16 @@
 //! containerd: its unit and configuration, and what its CRI says of itself.
 
-use toml_edit::Item;
-
 use super::{Host, Notes, cri};
 pub(super) use crate::plan::runtimes::containerd::{CONFIG, DROP_IN, ENVIRONMENT_FILE};
 use crate::{
-    edit::parse,
+    edit::containerd_toml,
     plan::{
         facts::{Containerd, UnitFacts},
-        host_path::HostPath,
+        host_path::{self, HostPath},
+        kubelet_arguments,
         runtimes::containerd::SOCKET,
     },
+    runtime,
 };
 
 /// Looks at containerd; nothing when there is no unit for it.
@@ -18,9 +18,11 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
     if service.load == "not-found" {
         return None;
     }
-    let path = config_path(&service.exec_start);
+    // The variables of the unit name the file on some systems.
+    let command = kubelet_arguments::command(&service);
+    let path = host_path::plain(&config_path(&command));
     let dump = ["--config", path.as_str(), "config", "dump"];
-    let (version, effective) = match service.exec_start.first() {
+    let (version, effective) = match command.first() {
         Some(program) if host.live => {
             tokio::join!(
                 notes.output(program, &["--version"]),
@@ -29,11 +31,12 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         }
         _ => (None, None),
     };
-    let document = effective.as_ref().and_then(|text| parse::toml(text).ok());
-    let socket = document
-        .as_ref()
-        .and_then(|document| text(document.as_item(), &["grpc", "address"]));
-    let endpoint = notes.keep(HostPath::new(socket.unwrap_or(SOCKET)))?;
+    let config = notes.maybe(&host.files, &path)?;
+    let written = config.file.as_ref().map(|file| file.text.as_str());
+    let socket = effective.as_deref().or(written).and_then(containerd_toml::socket);
+    let endpoint = notes.keep(HostPath::new(
+        socket.map_or_else(|| SOCKET.to_owned(), |socket| host_path::plain(&socket)),
+    ))?;
     let (cri, store) = match notes.keep(host.files.real(&endpoint)) {
         // That it does not answer is a fact and no failure: many packages switch the CRI plugin off.
         Some(socket) if service.active == "active" => {
@@ -41,6 +44,10 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
             (cri.ok(), store.ok())
         }
         _ => (None, None),
+    };
+    let cri_problem = match notes.keep(host.files.real(&endpoint)) {
+        Some(socket) if service.active == "active" && cri.is_none() => problem(&socket).await,
+        _ => None,
     };
     Some(Containerd {
         // `containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u1`
@@ -51,14 +58,21 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
                     .map(|word| word.trim_start_matches('v').to_owned())
             })
             .unwrap_or_default(),
-        config: notes.maybe(&host.files, &path)?,
+        config,
         effective,
         endpoint,
         cri,
+        cri_problem,
         store,
         drop_in: notes.maybe(&host.files, DROP_IN)?,
         service,
     })
+}
+
+/// Why the CRI plugin of a running containerd did not load, if it says.
+async fn problem(socket: &std::path::Path) -> Option<String> {
+    let containerd = runtime::containerd::Containerd::connect(socket).await.ok()?;
+    containerd.cri_problem().await.ok()?
 }
 
 fn config_path(arguments: &[String]) -> String {
@@ -74,11 +88,6 @@ fn config_path(arguments: &[String]) -> String {
         }
     }
     CONFIG.to_owned()
-}
-
-/// A text in a TOML document.
-fn text<'a>(item: &'a Item, keys: &[&str]) -> Option<&'a str> {
-    keys.iter().try_fold(item, |item, key| item.get(key))?.as_str()
 }
 
 #[cfg(test)]

@@ -2,7 +2,16 @@
 
 use super::{Host, Notes, cri, units::Units};
 pub(super) use crate::plan::runtimes::cri_dockerd::DROP_IN;
-use crate::plan::{facts::CriDockerd, host_path::HostPath, runtimes::cri_dockerd::SOCKET};
+use crate::{
+    edit::flags,
+    plan::{
+        facts::CriDockerd,
+        host_path::{self, HostPath},
+        kubelet_arguments,
+        kubelet_settings::ENDPOINT_FLAG,
+        runtimes::cri_dockerd::SOCKET,
+    },
+};
 
 /// What the packages call the units, and what Kubespray does.
 const NAMES: [&str; 2] = ["cri-docker", "cri-dockerd"];
@@ -26,11 +35,12 @@ pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Op
     let (name, service, socket) = found
         .into_iter()
         .find(|(_, service, _)| service.load != "not-found" && !service.load.is_empty())?;
-    let version = match service.exec_start.first() {
+    let command = kubelet_arguments::command(&service);
+    let version = match command.first() {
         Some(program) if host.live => notes.output(program, &["--version"]).await,
         _ => None,
     };
-    let endpoint = notes.keep(HostPath::new(endpoint(&service.exec_start)))?;
+    let endpoint = notes.keep(HostPath::new(endpoint(&command)))?;
     let cri = match notes.keep(host.files.real(&endpoint)) {
         // Connecting to the socket of a stopped service would start it.
         Some(path) if service.active == "active" => cri::facts(&path).await.ok(),
@@ -50,20 +60,10 @@ pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Op
 }
 
 /// The socket that the service serves. `fd://` is that of the socket unit.
-fn endpoint(arguments: &[String]) -> &str {
-    const FLAG: &str = "--container-runtime-endpoint";
-    let mut rest = arguments.iter();
-    while let Some(argument) = rest.next() {
-        let value = match argument.split_once('=') {
-            Some((FLAG, value)) => Some(value),
-            None if argument == FLAG => rest.next().map(String::as_str),
-            _ => None,
-        };
-        if let Some(path) = value.and_then(|value| value.strip_prefix("unix://")) {
-            return path;
-        }
-    }
-    SOCKET
+fn endpoint(arguments: &[String]) -> String {
+    let value = flags::value(arguments, ENDPOINT_FLAG);
+    let path = value.and_then(|value| value.strip_prefix("unix:"));
+    host_path::plain(path.unwrap_or(SOCKET))
 }
 
 /// `cri-dockerd 0.4.3 (42ceb44)`.

@@ -15,6 +15,10 @@ use crate::{
 const DOCKER: &str = "/var/lib/docker";
 const KUBELET: &str = "/var/lib/kubelet";
 const TRANSSHIP: &str = "/var/lib/transship";
+/// Where the logs of pods lie under a CRI.
+const LOGS: &str = "/var/log/pods";
+/// Where logrotate(8) has its rules.
+const LOG_RULES: &str = "/etc/logrotate.d";
 
 /// Looks at the disks.
 pub(super) fn inspect(
@@ -25,7 +29,7 @@ pub(super) fn inspect(
 ) -> Vec<Disk> {
     let engine = docker.and_then(|docker| docker.engine.as_ref());
     let snapshots = sharing::snapshots(containerd);
-    let mut paths = vec![KUBELET, TRANSSHIP, &*snapshots.directory];
+    let mut paths = vec![KUBELET, TRANSSHIP, LOGS, &*snapshots.directory];
     paths.push(engine.map_or(DOCKER, |engine| engine.data_root.as_str()));
     paths.sort_unstable();
     paths.dedup();
@@ -36,6 +40,22 @@ pub(super) fn inspect(
     paths
         .into_iter()
         .filter_map(|path| disk(files, path, &mounts, notes))
+        .collect()
+}
+
+/// Rules of logrotate for the logs under Docker's data root.
+pub(super) fn log_rules(files: &Files, docker: Option<&Docker>) -> Vec<HostPath> {
+    let Some(engine) = docker.and_then(|docker| docker.engine.as_ref()) else {
+        return Vec::new();
+    };
+    let logs = format!("{}/containers/", engine.data_root);
+    let directory = HostPath::new(LOG_RULES).ok();
+    let names = directory.and_then(|directory| files.list(&directory).ok());
+    names
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|name| HostPath::new(format!("{LOG_RULES}/{name}")).ok())
+        .filter(|path| matches!(files.read_text(path), Ok(Some(text)) if text.contains(&logs)))
         .collect()
 }
 

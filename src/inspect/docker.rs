@@ -7,7 +7,7 @@ use crate::{
     host::files::Files,
     plan::{
         facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store, UnitFacts},
-        host_path::HostPath,
+        host_path::{self, HostPath},
     },
     runtime::{RuntimeError, docker, reference},
 };
@@ -19,13 +19,12 @@ const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 /// Looks at Docker Engine; nothing when it is not installed.
 pub(super) async fn inspect(
     files: &Files,
-    service: UnitFacts,
-    socket: UnitFacts,
+    [service, socket, snap]: [UnitFacts; 3],
     flags: &Flags,
     notes: &Notes,
 ) -> Option<Docker> {
     let endpoint = flags.get("docker-endpoint").unwrap_or(SOCKET);
-    let endpoint = notes.keep(HostPath::new(endpoint.trim_start_matches("unix://")))?;
+    let endpoint = notes.keep(HostPath::new(socket_path(endpoint)))?;
     if service.load == "not-found" && !exists(files, endpoint.as_str()) {
         return None;
     }
@@ -35,13 +34,33 @@ pub(super) async fn inspect(
         Some(socket) if runs => notes.keep(engine(&socket).await),
         _ => None,
     };
+    let started = service.active_since_micros;
+    let other_unit = (service.load == "not-found" && snap.active == "active").then_some(snap.name);
     Some(Docker {
+        daemon_json_unread: started != 0 && engine.is_some() && is_newer(files, DAEMON_JSON, started),
+        other_unit,
         service,
         socket,
         endpoint,
         daemon_json: notes.text(files, DAEMON_JSON),
         engine,
     })
+}
+
+/// The path of an endpoint as it is written, without its scheme.
+fn socket_path(endpoint: &str) -> String {
+    host_path::plain(endpoint.strip_prefix("unix:").unwrap_or(endpoint))
+}
+
+/// Whether a file was written after a moment, in microseconds since 1970.
+fn is_newer(files: &Files, path: &str, moment: u64) -> bool {
+    let written = || {
+        let real = files.real(&HostPath::new(path).ok()?).ok()?;
+        let written = std::fs::metadata(real).ok()?.modified().ok()?;
+        let since = written.duration_since(std::time::UNIX_EPOCH).ok()?;
+        u64::try_from(since.as_micros()).ok()
+    };
+    written().is_some_and(|written| written > moment)
 }
 
 async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
@@ -67,7 +86,7 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
             .map(|driver| driver.to_string())
             .unwrap_or_default(),
         storage_driver: info.driver.unwrap_or_default(),
-        data_root: HostPath::new(data_root)
+        data_root: HostPath::new(host_path::plain(&data_root))
             .map_err(|error| RuntimeError(format!("Docker's data root: {error}")))?,
         user_namespaces: info
             .security_options

@@ -4,11 +4,13 @@ use serde::Deserialize;
 
 use super::{Host, Notes};
 use crate::{
-    edit::parse,
+    edit::{parse, yaml},
     host::files::Files,
     plan::{
         facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
-        host_path::HostPath,
+        findings::kubelet::starts_containers,
+        host_path::{self, HostPath},
+        kubelet_arguments,
     },
     runtime::kubelet::{command_line, flag},
 };
@@ -29,7 +31,7 @@ impl Flags {
         };
         Self {
             running,
-            declared: unit.exec_start.clone(),
+            declared: kubelet_arguments::command(unit),
         }
     }
 
@@ -47,7 +49,7 @@ impl Flags {
 
     /// The value of a flag that is a path; one that is relative or holds a variable is none.
     fn path(&self, name: &str) -> Option<HostPath> {
-        HostPath::new(self.get(name)?).ok()
+        HostPath::new(host_path::plain(self.get(name)?)).ok()
     }
 }
 
@@ -58,6 +60,8 @@ pub(super) async fn inspect(host: &Host, unit: UnitFacts, flags: &Flags, notes: 
     }
     let files = &host.files;
     let program = flags.running.first().or(unit.exec_start.first());
+    // A container's client would report its own version.
+    let program = program.filter(|program| !starts_containers(program));
     let version = match program {
         Some(program) if host.live => notes.output(program, &["--version"]).await.unwrap_or_default(),
         _ => String::new(),
@@ -104,18 +108,10 @@ fn drop_ins(files: &Files, directory: &HostPath, notes: &Notes) -> Vec<TextFile>
         .collect()
 }
 
-/// What of KubeletConfiguration says where static pods are.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Config {
-    static_pod_path: Option<String>,
-}
-
 fn static_pod_path(config: &str) -> Option<String> {
-    // A configuration that is no YAML is the planner's to report.
-    parse::lenient_yaml::<Config>(config)
-        .ok()??
-        .static_pod_path
+    // A configuration that is not YAML is the planner's to report.
+    yaml::get(config, "staticPodPath")
+        .ok()?
         .filter(|path| !path.is_empty())
 }
 
@@ -142,9 +138,9 @@ struct Container {
 /// The images that static pods name. `path` is a directory, or one manifest; the kubelet skips hidden files.
 fn static_pod_images(files: &Files, path: &str, notes: &Notes) -> Vec<String> {
     let mut images = Vec::new();
-    let path = path.trim_end_matches('/');
+    let path = host_path::plain(path);
     for name in notes
-        .list(files, path)
+        .list(files, &path)
         .iter()
         .filter(|name| !name.starts_with('.'))
     {

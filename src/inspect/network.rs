@@ -6,7 +6,7 @@ use crate::{
     host::files::Files,
     plan::{
         facts::{Cni, Containerd},
-        host_path::HostPath,
+        host_path::{self, HostPath},
     },
 };
 
@@ -19,9 +19,8 @@ const PLUGINS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containerd>, notes: &Notes) -> Cni {
     let directory = flags
         .get("cni-conf-dir")
-        .unwrap_or(CONFIGS)
-        .trim_end_matches('/')
-        .to_owned();
+        .filter(|directory| !directory.is_empty());
+    let directory = host_path::plain(directory.unwrap_or(CONFIGS));
     let configs = notes
         .list(files, &directory)
         .into_iter()
@@ -42,15 +41,15 @@ pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containe
     bin_dirs.extend(effective.map(containerd_toml::cni).unwrap_or_default().bin_dirs);
     bin_dirs.extend(PLUGINS.map(str::to_owned));
     let mut seen = Vec::new();
-    for directory in bin_dirs.iter().map(|directory| directory.trim_end_matches('/')) {
+    for directory in bin_dirs.iter().map(|directory| host_path::plain(directory)) {
         let new = !seen
             .iter()
             .any(|(path, _): &(HostPath, _)| path.as_str() == directory);
-        if let Ok(path) = HostPath::new(directory)
+        if let Ok(path) = HostPath::new(&*directory)
             && new
-            && exists(files, directory)
+            && exists(files, &directory)
         {
-            seen.push((path, notes.list(files, directory)));
+            seen.push((path, notes.list(files, &directory)));
         }
     }
     Cni {

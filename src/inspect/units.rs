@@ -105,6 +105,8 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
         exec_start,
         main_pid: said.unit.main_pid,
         bound_to: said.bound_to,
+        needed_by: said.needed_by,
+        active_since_micros: said.active_since_micros,
         limit_nofile: said.limit_nofile,
     }
 }

@@ -48,8 +48,7 @@ pub fn settings(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Setting> {
         .filter(|(_, value)| is_set(value))
         .map(|(key, _)| key.clone())
         .collect();
-    let command =
-        kubelet_arguments::compose(&docker.service).unwrap_or_else(|_| docker.service.exec_start.clone());
+    let command = kubelet_arguments::command(&docker.service);
     for word in command.iter().skip(1) {
         if let Some(flag) = word.strip_prefix("--") {
             names.push(key_of_flag(flag.split('=').next().unwrap_or(flag)).to_owned());
@@ -99,9 +98,6 @@ fn fate(name: &str) -> Fate {
     match name {
         "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses"),
         "proxies" => Fate::Carried("they are written into a drop-in of containerd.service"),
-        "log-opts" => Fate::Approximated(
-            "the kubelet rotates the logs itself (containerLogMaxSize, containerLogMaxFiles)",
-        ),
         "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway"),
         "max-concurrent-downloads" => {
             Fate::Approximated("containerd downloads three layers of an image at a time")
@@ -118,9 +114,6 @@ fn fate(name: &str) -> Fate {
         "data-root" | "graph" => Fate::NotCarried(
             "containerd stores images in its own `root`; set it in config.toml if /var/lib is small.",
         ),
-        "default-ulimits" => {
-            Fate::NotCarried("containerd has no such setting; pods get the limits of containerd.service.")
-        }
         "userns-remap" => Fate::NotCarried(
             "Pods run without a remapped root under containerd; use user namespaces of pods.",
         ),
@@ -141,7 +134,9 @@ fn fate(name: &str) -> Fate {
             Fate::NotCarried("It has no counterpart; pods say such things in their own specification.")
         }
         // Findings of their own look at what is in effect.
-        "log-driver" | "storage-driver" | "default-runtime" => Fate::DockersOwn,
+        "log-driver" | "log-opts" | "storage-driver" | "default-runtime" | "default-ulimits" => {
+            Fate::DockersOwn
+        }
         "bip"
         | "bridge"
         | "fixed-cidr"
@@ -252,7 +247,7 @@ fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
         })
 }
 
-/// What gives a unit Docker's proxies and its limit of open files.
+/// What gives a unit Docker's proxies.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ForUnit {
     /// Lines of the section `[Service]` of a drop-in.
@@ -262,8 +257,7 @@ pub struct ForUnit {
     pub environment: Option<String>,
 }
 
-/// What gives containerd's unit Docker's proxies and limit of open files, which containers inherit; nothing when it has
-/// them already. In a drop-in that is written whole, everything is said again. `environment_file` is where the
+/// What gives containerd's unit Docker's proxies; nothing when it has them already. In a drop-in that is written whole, everything is said again. `environment_file` is where the
 /// environment file will be.
 pub fn for_unit(
     docker: &Docker,
@@ -296,17 +290,5 @@ pub fn for_unit(
         let plain = missing.iter().filter(|proxy| !proxy.contains('@'));
         lines.extend(plain.map(|proxy| unit_file::environment(proxy)));
     }
-    let limit = docker.service.limit_nofile;
-    if limit != (0, 0) && (whole || limit != unit.limit_nofile) {
-        lines.push(format!("LimitNOFILE={}:{}", number(limit.0), number(limit.1)));
-    }
     ForUnit { lines, environment }
-}
-
-fn number(limit: u64) -> String {
-    if limit == u64::MAX {
-        "infinity".to_owned()
-    } else {
-        limit.to_string()
-    }
 }

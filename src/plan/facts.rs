@@ -53,13 +53,32 @@ pub struct Facts {
     /// text, or absent where there is no such file: `/etc/crictl.yaml`, the kubelet's hold drop-in, and what would be
     /// read by a runtime that is not installed yet.
     pub files: Vec<MaybeFile>,
-    /// File systems below the stores.
+    /// File systems below the stores and the logs.
     pub disks: Vec<Disk>,
+    /// Directories of registries under `/etc/docker/certs.d` and `/etc/containerd/certs.d`.
+    #[serde(default)]
+    pub registry_directories: Vec<HostPath>,
+    /// Files of logrotate(8) that name the logs under Docker's data root.
+    #[serde(default)]
+    pub log_rules: Vec<HostPath>,
+    /// Who else acts on the runtimes of this host.
+    #[serde(default)]
+    pub rivals: Rivals,
     /// What could not be read, a sentence each, naming the object.
     pub unreadable: Vec<String>,
     /// See [`Plan::digest_key`](super::document::Plan::digest_key).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest_key: String,
+}
+
+/// Who else acts on the runtimes of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rivals {
+    /// Units, jobs of cron and checks of monit that start Docker.
+    pub starters: Vec<HostPath>,
+    /// Running services of configuration management.
+    pub agents: Vec<String>,
 }
 
 /// What manages the kubelet on a host.
@@ -138,8 +157,54 @@ pub struct UnitFacts {
     pub main_pid: u32,
     /// `Requires`, `BindsTo`, `Requisite` and `PartOf`: units whose stop would stop this one.
     pub bound_to: Vec<String>,
-    /// Effective soft and hard `LimitNOFILE` (`u64::MAX` is infinity).
+    /// `RequiredBy`, `BoundBy` and `WantedBy`: units that start this one, or stop with it.
+    pub needed_by: Vec<String>,
+    /// When it became active, in microseconds since 1970; 0 if it never was.
+    pub active_since_micros: u64,
+    /// Effective soft and hard `LimitNOFILE` (`u64::MAX` is infinity, written as `"infinity"`).
+    #[serde(with = "limit_pair")]
     pub limit_nofile: (u64, u64),
+}
+
+/// A soft and a hard limit in a form that every reader of JSON keeps: 2^64-1 is no number to most of them.
+mod limit_pair {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Limit {
+        Number(u64),
+        Word(Infinity),
+    }
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    enum Infinity {
+        Infinity,
+    }
+
+    const fn written(limit: u64) -> Limit {
+        match limit {
+            u64::MAX => Limit::Word(Infinity::Infinity),
+            number => Limit::Number(number),
+        }
+    }
+
+    const fn read(limit: &Limit) -> u64 {
+        match limit {
+            Limit::Number(number) => *number,
+            Limit::Word(Infinity::Infinity) => u64::MAX,
+        }
+    }
+
+    pub(super) fn serialize<S: Serializer>(pair: &(u64, u64), serializer: S) -> Result<S::Ok, S::Error> {
+        (written(pair.0), written(pair.1)).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(u64, u64), D::Error> {
+        let (soft, hard) = <(Limit, Limit)>::deserialize(deserializer)?;
+        Ok((read(&soft), read(&hard)))
+    }
 }
 
 /// The kubelet.
@@ -176,6 +241,12 @@ pub struct Docker {
     pub endpoint: HostPath,
     /// `/etc/docker/daemon.json`.
     pub daemon_json: Option<TextFile>,
+    /// `daemon.json` was written after the running engine was started, so the engine has never read it.
+    #[serde(default)]
+    pub daemon_json_unread: bool,
+    /// The unit that runs the engine if it is not docker.service (`snap.docker.dockerd.service`).
+    #[serde(default)]
+    pub other_unit: Option<String>,
     /// What the running engine says of itself; absent when it does not answer.
     pub engine: Option<Engine>,
 }
@@ -285,6 +356,9 @@ pub struct Containerd {
     pub endpoint: HostPath,
     /// What its CRI says; absent when it does not answer or is disabled.
     pub cri: Option<CriFacts>,
+    /// Why the CRI of a running containerd does not answer, as containerd reports it.
+    #[serde(default)]
+    pub cri_problem: Option<String>,
     /// What its CRI holds; absent when it does not answer or is disabled.
     #[serde(default)]
     pub store: Option<Store>,

@@ -9,7 +9,10 @@ pub mod install;
 pub mod kubeadm;
 pub mod kubelet;
 pub mod network;
+pub mod pod_environment;
 pub mod prerequisites;
+pub mod registries;
+pub mod rivals;
 pub mod runtimes;
 pub mod settings;
 pub mod storage;
@@ -158,6 +161,9 @@ pub fn all(view: &View<'_>) -> Vec<Finding> {
         prerequisites::check(view),
         storage::check(view),
         settings::check(view),
+        pod_environment::check(view),
+        registries::check(view),
+        rivals::check(view),
     ]
     .concat()
 }
@@ -181,6 +187,9 @@ pub fn all_codes() -> Vec<Code> {
         prerequisites::CODES,
         storage::CODES,
         settings::CODES,
+        pod_environment::CODES,
+        registries::CODES,
+        rivals::CODES,
         drain::CODES,
         kubeadm::CODES,
         &[ALLOWED_CODE_UNKNOWN],
@@ -210,6 +219,13 @@ pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
         ));
     }
     findings = soften(findings, allow);
+    // Two files may fail for the same reason.
+    let mut seen = Vec::new();
+    findings.retain(|finding| {
+        let is_new = !seen.contains(finding);
+        seen.push(finding.clone());
+        is_new
+    });
     findings.sort_by_key(|finding| finding.severity);
     findings
 }
@@ -236,10 +252,18 @@ fn count(number: usize, noun: &str) -> String {
 
 /// The first few of a list, and how many more there are.
 fn some(names: &[String]) -> String {
-    const SHOWN: usize = 5;
-    let mut text = names[..names.len().min(SHOWN)].join(", ");
-    if names.len() > SHOWN {
-        text.push_str(&format!(" and {} more", names.len() - SHOWN));
+    listed(names, 5)
+}
+
+/// As much of a list as a status may hold, of what a person has to look for by name.
+fn many(names: &[String]) -> String {
+    listed(names, 100)
+}
+
+fn listed(names: &[String], shown: usize) -> String {
+    let mut text = names[..names.len().min(shown)].join(", ");
+    if names.len() > shown {
+        text.push_str(&format!(" and {} more", names.len() - shown));
     }
     text
 }
@@ -283,6 +307,9 @@ mod tests {
             include_str!("findings/prerequisites.rs"),
             include_str!("findings/storage.rs"),
             include_str!("findings/settings.rs"),
+            include_str!("findings/pod_environment.rs"),
+            include_str!("findings/registries.rs"),
+            include_str!("findings/rivals.rs"),
             include_str!("findings/drain.rs"),
             include_str!("findings/kubeadm.rs"),
             include_str!("findings.rs"),

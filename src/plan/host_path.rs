@@ -6,6 +6,27 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub struct HostPath(String);
 
+/// A path as programs understand it: without slashes that are repeated or stand at its end, and without `.` parts.
+/// `..` stays, for a link may stand before it.
+pub fn plain(path: &str) -> String {
+    let parts: Vec<&str> = path
+        .split('/')
+        .filter(|part| !matches!(*part, "" | "."))
+        .collect();
+    let root = if path.starts_with('/') { "/" } else { "" };
+    format!("{root}{}", parts.join("/"))
+}
+
+/// The path of a unix socket without its scheme, under `/run`, to which `/var/run` is a link. The scheme may have one
+/// slash (`unix:/run/x.sock`) or stand there twice, as kubeadm 1.24.0 wrote it.
+pub fn socket(endpoint: &str) -> String {
+    let path = plain(endpoint.rsplit("unix:").next().unwrap_or_default());
+    match path.strip_prefix("/var/run/") {
+        Some(rest) => format!("/run/{rest}"),
+        None => path,
+    }
+}
+
 /// A text that is no absolute, plain path.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not an absolute path without `.` and `..`")]
@@ -58,5 +79,33 @@ impl std::fmt::Display for HostPath {
 impl<'de> Deserialize<'de> for HostPath {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_as_programs_read_them() {
+        for (text, wanted) in [
+            ("/opt/cni/bin/", "/opt/cni/bin"),
+            ("//opt//cni/./bin", "/opt/cni/bin"),
+            ("/a/../b/", "/a/../b"),
+            ("/", "/"),
+            ("a/b/", "a/b"),
+            ("", ""),
+        ] {
+            assert_eq!(plain(text), wanted);
+        }
+        for endpoint in [
+            "unix:///var/run/x.sock",
+            "unix:/run/x.sock",
+            "/run/x.sock",
+            "unix://unix:///run/x.sock",
+            "/var/run//x.sock",
+        ] {
+            assert_eq!(socket(endpoint), "/run/x.sock", "{endpoint}");
+        }
     }
 }

@@ -92,6 +92,11 @@ pub fn compose(unit: &UnitFacts) -> Result<Vec<String>, ArgumentsError> {
     }
 }
 
+/// The same, or the command as it stands in the unit if its variables cannot be read.
+pub fn command(unit: &UnitFacts) -> Vec<String> {
+    compose(unit).unwrap_or_else(|_| unit.exec_start.clone())
+}
+
 /// The files that must change so that systemd starts the unit with `changes` applied to its flags. Every flag
 /// that is set stays in the place that has it, or goes to kubeadm's variable, or to the last variable there is.
 pub fn change(unit: &UnitFacts, changes: &[Change]) -> Result<Vec<Edited>, ArgumentsError> {

@@ -6,9 +6,9 @@ use serde_json::Value;
 
 use super::{
     facts::Kubelet,
-    host_path::HostPath,
+    host_path::{self, HostPath},
     kubelet_arguments::{self, ArgumentsError},
-    version,
+    quantity, version,
 };
 use crate::{
     api::request::Runtime,
@@ -37,6 +37,19 @@ pub struct Settings {
     pub network: PodNetwork,
     /// `--runtime-cgroups`.
     pub runtime_cgroups: Option<String>,
+    /// How much of a container's log it keeps under a runtime with a CRI of its own.
+    pub logs: LogLimits,
+    /// How long a pull of its dockershim may make no progress (`--image-pull-progress-deadline`), if it is set.
+    pub pull_deadline: Option<String>,
+}
+
+/// How much of a container's log is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogLimits {
+    /// Size of one file in bytes.
+    pub file_bytes: u64,
+    /// Number of files.
+    pub files: u64,
 }
 
 /// How a runtime is connected to the pod network.
@@ -57,23 +70,25 @@ pub struct PodNetwork {
 }
 
 impl PodNetwork {
-    /// What these flags of a kubelet with dockershim, or of cri-dockerd, say: they have the same names.
+    /// What these flags of a kubelet with dockershim, or of cri-dockerd, say: they have the same names. Directories
+    /// may end with a slash.
     pub fn of_flags(words: &[String]) -> Self {
         let flag = |name: &str| {
             flags::value(words, name)
                 .map(str::to_owned)
                 .filter(|value| !value.is_empty())
         };
+        let directory = |name, usual: &str| host_path::plain(&flag(name).unwrap_or_else(|| usual.to_owned()));
         Self {
             plugin: flag("network-plugin").unwrap_or_default(),
-            conf_dir: flag("cni-conf-dir").unwrap_or_else(|| "/etc/cni/net.d".to_owned()),
+            conf_dir: directory("cni-conf-dir", "/etc/cni/net.d"),
             bin_dirs: flag("cni-bin-dir")
                 .unwrap_or_else(|| "/opt/cni/bin".to_owned())
                 .split(',')
-                .map(|dir| dir.trim().to_owned())
+                .map(|dir| host_path::plain(dir.trim()))
                 .filter(|dir| !dir.is_empty())
                 .collect(),
-            cache_dir: flag("cni-cache-dir").unwrap_or_else(|| "/var/lib/cni/cache".to_owned()),
+            cache_dir: directory("cni-cache-dir", "/var/lib/cni/cache"),
             mtu: flag("network-plugin-mtu").filter(|mtu| mtu != "0"),
             hairpin_mode: flag("hairpin-mode"),
         }
@@ -138,11 +153,29 @@ impl Settings {
                 .unwrap_or_else(|| default_sandbox_image(&version).to_owned()),
             network,
             runtime_cgroups: flag("runtime-cgroups"),
+            pull_deadline: flag(PULL_DEADLINE_FLAG),
+            logs: LogLimits {
+                file_bytes: flag("container-log-max-size")
+                    .or_else(|| field("containerLogMaxSize"))
+                    .and_then(|size| quantity::bytes(&size))
+                    .unwrap_or(DEFAULT_LOGS.file_bytes),
+                files: flag("container-log-max-files")
+                    .and_then(|files| files.parse().ok())
+                    .or_else(|| config.get("containerLogMaxFiles").and_then(Value::as_u64))
+                    .unwrap_or(DEFAULT_LOGS.files),
+            },
             version,
         })
     }
 }
 
+/// The flag of a kubelet with dockershim, and of cri-dockerd, for a pull that makes no progress.
+pub const PULL_DEADLINE_FLAG: &str = "image-pull-progress-deadline";
+/// What the kubelet keeps unless told otherwise (`pkg/kubelet/apis/config/v1beta1/defaults.go`).
+const DEFAULT_LOGS: LogLimits = LogLimits {
+    file_bytes: 10 << 20,
+    files: 5,
+};
 /// The flag and the field (1.27 and later) that name the endpoint.
 pub const ENDPOINT_FLAG: &str = "container-runtime-endpoint";
 /// See [`ENDPOINT_FLAG`].
@@ -200,8 +233,10 @@ fn merge(base: &mut Value, patch: Value) {
 
 /// Which runtime serves a socket: one that was found there, or the one that is known for it; `/var/run` is `/run`.
 fn runtime_at(endpoint: &str, runtimes: &[(Runtime, &HostPath)]) -> Option<Runtime> {
-    let wanted = socket(endpoint);
-    let found = runtimes.iter().find(|(_, path)| socket(path.as_str()) == wanted);
+    let wanted = host_path::socket(endpoint);
+    let found = runtimes
+        .iter()
+        .find(|(_, path)| host_path::socket(path.as_str()) == wanted);
     found.map(|(runtime, _)| *runtime).or(match &*wanted {
         "/run/dockershim.sock" => Some(Runtime::Dockershim),
         "/run/containerd/containerd.sock" => Some(Runtime::Containerd),
@@ -209,13 +244,6 @@ fn runtime_at(endpoint: &str, runtimes: &[(Runtime, &HostPath)]) -> Option<Runti
         "/run/crio/crio.sock" => Some(Runtime::CriO),
         _ => None,
     })
-}
-
-/// The path of a socket without its scheme (which kubeadm 1.24.0 could repeat), below `/run`.
-fn socket(endpoint: &str) -> String {
-    let path = endpoint.trim_start_matches("unix://");
-    path.strip_prefix("/var/run/")
-        .map_or_else(|| path.to_owned(), |rest| format!("/run/{rest}"))
 }
 
 /// The endpoint when nothing is set (`pkg/kubelet/apis/config/v1beta1/defaults.go`, `cmd/kubelet/app/options`).

@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 54] = [
+const KEYS: [&str; 65] = [
     "After",
     "Delegate",
     "Description",
@@ -49,8 +49,15 @@ const KEYS: [&str; 54] = [
     "ExecStartPre",
     "KillMode",
     "LimitCORE",
+    "LimitLOCKS",
+    "LimitMEMLOCK",
+    "LimitMSGQUEUE",
+    "LimitNICE",
     "LimitNOFILE",
     "LimitNPROC",
+    "LimitRTPRIO",
+    "LimitSIGPENDING",
+    "LimitSTACK",
     "ListenStream",
     "OOMScoreAdjust",
     "PartOf",
@@ -79,9 +86,12 @@ const KEYS: [&str; 54] = [
     "containerRuntimeEndpoint",
     "default_runtime_name",
     "disabled_plugins",
+    "enable_unprivileged_icmp",
+    "enable_unprivileged_ports",
     "exec-opts",
     "image-endpoint",
     "imageServiceEndpoint",
+    "image_pull_progress_timeout",
     "imports",
     "kind",
     "path",
@@ -93,6 +103,7 @@ const KEYS: [&str; 54] = [
     "snapshotter",
     "state",
     "staticPodPath",
+    "systemd_cgroup",
     "version",
 ];
 
@@ -102,7 +113,7 @@ const TABLES: [&str; 10] = [
 ];
 
 /// Flags of the kubelet and of cri-dockerd whose values are shown.
-const FLAGS: [&str; 18] = [
+const FLAGS: [&str; 20] = [
     "cgroup-driver",
     "cni-bin-dir",
     "cni-cache-dir",
@@ -113,7 +124,9 @@ const FLAGS: [&str; 18] = [
     "docker-endpoint",
     "hairpin-mode",
     "hostname-override",
+    "image-pull-progress-deadline",
     "image-service-endpoint",
+    "ipv6-dual-stack",
     "kubeconfig",
     "network-plugin",
     "network-plugin-mtu",
@@ -197,7 +210,7 @@ fn split(body: &str) -> Option<(&str, &str, &str)> {
     let value = after[1..].trim_start();
     let is_name = match sign {
         // What comes out of base64 may have this sign, too.
-        '=' => listed[end..].starts_with(char::is_whitespace) || is_known(key),
+        '=' => listed[end..].starts_with(char::is_whitespace) || is_known(key) || is_command_line(value),
         // `http://…` is no key.
         _ => value.is_empty() || after[1..].starts_with(char::is_whitespace) || key.starts_with('"'),
     };
@@ -291,6 +304,7 @@ fn variable(name: &str, value: &str) -> String {
         Some(Variable::Proxy) => proxy(inner),
         Some(Variable::Plain) if is_public(inner) => inner.to_owned(),
         Some(Variable::Flags) => flags(inner),
+        None if is_command_line(value) => flags(inner),
         Some(Variable::Plain) | None => return HIDDEN.to_owned(),
     };
     format!("{quote}{shown}{quote}")
@@ -329,6 +343,13 @@ fn command(value: &str) -> String {
 fn is_flag(body: &str) -> bool {
     let name = body.strip_prefix("--").map(|flag| flag.split(['=', ' ']).next());
     name.flatten().is_some_and(|name| FLAGS.contains(&name))
+}
+
+/// Whether the value of a variable is a kubelet's command line, whatever the variable is called: its first word is a
+/// flag, and one that may be read is among its words.
+fn is_command_line(value: &str) -> bool {
+    let inner = value.trim_matches(['"', '\'']);
+    inner.starts_with("--") && inner.split(' ').any(is_flag)
 }
 
 /// Flags with the values of those that may be read.

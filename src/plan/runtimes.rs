@@ -79,6 +79,8 @@ pub struct Source<'a> {
     pub network: PodNetwork,
     /// The image of its sandboxes.
     pub sandbox_image: String,
+    /// How long a pull may make no progress, if it is set (`30m`).
+    pub pull_deadline: Option<String>,
     /// Its cgroup driver; absent where it cannot be known.
     pub cgroup_driver: Option<&'a str>,
     /// The cgroup driver that it tells the kubelet (CRI `RuntimeConfig`); absent where it does not.

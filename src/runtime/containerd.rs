@@ -13,9 +13,10 @@ use std::{
 use containerd_client::{
     services::v1::{
         AbortRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest,
-        Image, UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
+        Image, Plugin, PluginsRequest, UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
         content_client::ContentClient,
         images_client::ImagesClient,
+        introspection_client::IntrospectionClient,
         leases_client::LeasesClient,
         snapshots::{
             CommitSnapshotRequest, Kind, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
@@ -305,6 +306,23 @@ impl Containerd {
             metadata.insert("containerd-lease", MetadataValue::from_static(LEASE));
         }
         request
+    }
+
+    /// Why the CRI plugin did not load, in containerd's words; `None` if it did, or is switched off.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn cri_problem(&self) -> Result<Option<String>, RuntimeError> {
+        let request = PluginsRequest { filters: Vec::new() };
+        let mut client = IntrospectionClient::new(self.channel.clone());
+        let answer = self.ask("list the plugins", client.plugins(request)).await?;
+        let is_cri = |plugin: &Plugin| plugin.id == "cri" || plugin.r#type == "io.containerd.cri.v1";
+        let mut failed = answer
+            .plugins
+            .into_iter()
+            .filter(is_cri)
+            .filter_map(|plugin| plugin.init_err);
+        Ok(failed.next().map(|status| status.message))
     }
 
     async fn ask<T>(

@@ -2,8 +2,12 @@
 
 use toml_edit::{Item, Value};
 
-use super::{CRI, CRI_IMAGES, CRI_RUNTIME, ContainerdTomlError, is_cri, parse, strings};
+use super::{
+    CRI, CRI_IMAGES, CRI_RUNTIME, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, SYSTEMD_CGROUP, is_cri, parse,
+    strings,
+};
 
+const SERVER_GRPC: &str = "io.containerd.server.v1.grpc";
 const OVERLAYFS: &str = "io.containerd.snapshotter.v1.overlayfs";
 
 /// Whether the file keeps containerd from serving the CRI.
@@ -26,6 +30,57 @@ pub fn sandbox_image(text: &str) -> Option<String> {
     let third = || plugins.get(CRI_IMAGES)?.get("pinned_images")?.get("sandbox");
     let second = || plugins.get(CRI)?.get("sandbox_image");
     third().or_else(second)?.as_str().map(str::to_owned)
+}
+
+/// How long a pull may make no progress, as a configuration, best the effective one, says (1.7 and later).
+pub fn pull_progress_timeout(text: &str) -> Option<String> {
+    let document = parse(text).ok()?;
+    let plugins = document.get("plugins")?;
+    let found = [CRI_IMAGES, CRI]
+        .into_iter()
+        .find_map(|plugin| plugins.get(plugin)?.get(PULL_PROGRESS_TIMEOUT))?;
+    found.as_str().map(str::to_owned)
+}
+
+/// Directories with the settings of registries (`config_path`), as a configuration, best the effective one, says.
+pub fn registry_directories(text: &str) -> Vec<String> {
+    let Ok(document) = parse(text) else {
+        return Vec::new();
+    };
+    let path = |plugin| {
+        document
+            .get("plugins")?
+            .get(plugin)?
+            .get("registry")?
+            .get("config_path")?
+            .as_str()
+    };
+    let found = [CRI_IMAGES, CRI].into_iter().find_map(path).unwrap_or_default();
+    found
+        .split(':')
+        .filter(|path| !path.is_empty())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether the file has the key with which the CRI plugin of containerd 1.x does not load for runc: it is for the
+/// runtime of containerd 1.1 alone, and `SystemdCgroup` of the runtime's options replaces it.
+pub fn misuses_systemd_cgroup(text: &str) -> bool {
+    let read = || {
+        let document = parse(text).ok()?;
+        document.get("plugins")?.get(CRI)?.get(SYSTEMD_CGROUP)?.as_bool()
+    };
+    read().unwrap_or_default()
+}
+
+/// The socket that a configuration, best the effective one, names: under `[grpc]`, and from 2.3 on under the plugin
+/// that serves it.
+pub fn socket(text: &str) -> Option<String> {
+    let document = parse(text).ok()?;
+    let plugin = || document.get("plugins")?.get(SERVER_GRPC)?.get("address");
+    let grpc = || document.get("grpc")?.get("address");
+    let texts = [plugin(), grpc()].into_iter().flatten().filter_map(Item::as_str);
+    texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// Where containerd looks for the pod network.
@@ -122,6 +177,15 @@ mod tests {
         let new = "[plugins.'io.containerd.cri.v1.images']\nsnapshotter = 'overlayfs'\n\
             [plugins.'io.containerd.snapshotter.v1.overlayfs']\nroot_path = '/fast'\n";
         assert_eq!(of(new), both("overlayfs", "/fast"));
+    }
+
+    #[test]
+    fn the_socket_is_where_each_version_has_it() {
+        let third = "version = 3\n[grpc]\naddress = '/a.sock'\n";
+        let fourth = "version = 4\n[plugins.'io.containerd.server.v1.grpc']\naddress = '/b.sock'\n";
+        assert_eq!(socket(third).as_deref(), Some("/a.sock"));
+        assert_eq!(socket(fourth).as_deref(), Some("/b.sock"));
+        assert_eq!(socket("version = 3\n[grpc]\naddress = ''\n"), None);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Files that must be edited, or that decide what the edited ones mean.
 
+use semver::Version;
+
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
     edit::containerd_toml,
     plan::{
         facts::TextFile, finding::Finding, kubelet_arguments::ArgumentsError,
-        kubelet_settings::SettingsError, runtimes::docker,
+        kubelet_settings::SettingsError, runtimes::docker, version,
     },
 };
 
@@ -16,6 +18,16 @@ pub const DAEMON_JSON_BROKEN: Code = Code::block("DaemonJsonBroken", "Docker's `
 pub const CONTAINERD_CONFIG_BROKEN: Code = Code::block(
     "ContainerdConfigBroken",
     "containerd's `config.toml` cannot be read or not be edited safely",
+);
+/// `config.toml` belongs to the distribution.
+pub const CONTAINERD_CONFIG_IN_USR: Code = Code::block_unless_allowed(
+    "ContainerdConfigInUsr",
+    "containerd reads its configuration from `/usr`, which is read-only on some systems and changed by upgrades on all",
+);
+/// Docker has not read its configuration.
+pub const DAEMON_JSON_UNREAD: Code = Code::block_unless_allowed(
+    "DaemonJsonUnread",
+    "Docker's `daemon.json` was changed after Docker was started: nobody knows whether Docker would start with it",
 );
 /// A configuration file of the kubelet is broken.
 pub const KUBELET_CONFIG_BROKEN: Code = Code::block(
@@ -46,7 +58,9 @@ pub const CONTAINERD_DUMP_FAILED: Code = Code::warn(
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     DAEMON_JSON_BROKEN,
+    DAEMON_JSON_UNREAD,
     CONTAINERD_CONFIG_BROKEN,
+    CONTAINERD_CONFIG_IN_USR,
     KUBELET_CONFIG_BROKEN,
     FLAGS_NOT_EDITABLE,
     CRICTL_CONFIG_BROKEN,
@@ -82,9 +96,35 @@ pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Fi
     )
 }
 
+/// The first Docker Engine that starts with an empty `daemon.json` (`daemon/config/config.go`).
+const EMPTY_SINCE: Version = Version::new(23, 0, 0);
+
+/// What would keep Docker, which runs, from being started again.
+fn docker(view: &View<'_>) -> Option<Finding> {
+    let (docker, engine) = view.docker.zip(view.engine)?;
+    let file = docker.daemon_json.as_ref()?;
+    let refuses_empty = version::upstream(&engine.version).is_some_and(|found| found < EMPTY_SINCE);
+    if file.text.trim().is_empty() && refuses_empty {
+        return Some(DAEMON_JSON_BROKEN.found(
+            format!(
+                "{} is empty, with which Docker {} does not start",
+                file.path, engine.version
+            ),
+            "Remove it, or write `{}` into it: otherwise Docker cannot be started again by a rollback.",
+        ));
+    }
+    docker.daemon_json_unread.then(|| {
+        DAEMON_JSON_UNREAD.found(
+            format!("{} is newer than the running Docker {}", file.path, engine.version),
+            "Check it (`dockerd --validate` from Docker 23.0 on), restart Docker and plan again, or accept it with \
+             `preflight.allow: [DaemonJsonUnread]`. With a file that Docker refuses, a rollback fails.",
+        )
+    })
+}
+
 /// Checks of the files of a pair that can be planned.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = docker(view).into_iter().collect();
     let Some(containerd) = view
         .containerd
         .filter(|_| view.target.runtime == Runtime::Containerd)

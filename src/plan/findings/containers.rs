@@ -30,6 +30,16 @@ pub const DOCKER_SOCKET_REACHABLE: Code = Code::warn(
     "DockerSocketReachable",
     "Pods mount a directory that holds Docker's socket or its data",
 );
+/// Docker stays without pods.
+pub const DOCKER_HAS_NO_PODS: Code = Code::warn(
+    "DockerHasNoPods",
+    "Pods mount the socket or the data of a Docker that is kept, which has no pods and no logs of them afterwards",
+);
+/// Pods that write Docker's configuration.
+pub const DOCKER_CONFIG_MOUNTED: Code = Code::warn(
+    "DockerConfigMounted",
+    "Pods mount `/etc/docker`, where the target reads nothing: certificates that they write do not reach it",
+);
 /// Pods that use the source's CRI.
 pub const CRI_SOCKET_MOUNTED: Code = Code::warn(
     "CriSocketMounted",
@@ -62,6 +72,8 @@ pub const CODES: &[Code] = &[
     ETCD_IN_DOCKER,
     DOCKER_SOCKET_MOUNTED,
     DOCKER_SOCKET_REACHABLE,
+    DOCKER_HAS_NO_PODS,
+    DOCKER_CONFIG_MOUNTED,
     CRI_SOCKET_MOUNTED,
     LIVE_RESTORE,
     LOGGING_DRIVER,
@@ -69,6 +81,8 @@ pub const CODES: &[Code] = &[
     DEFAULT_RUNTIME,
 ];
 
+/// Docker's configuration, with the certificates of registries.
+const DOCKER_CONFIG: &str = "/etc/docker";
 /// Where the dockershim, a part of the kubelet, serves its CRI (`--container-runtime-endpoint` of kubelets up to 1.23).
 const DOCKERSHIM: &str = "/run/dockershim.sock";
 
@@ -79,9 +93,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         return findings;
     };
     findings.extend(foreign(view, engine));
-    if view.docker_ends() {
-        findings.extend(mounts(docker, engine));
-    }
+    findings.extend(mounts(view, docker, engine));
     if engine.live_restore {
         findings.push(LIVE_RESTORE.found(
             "daemon.json sets live-restore",
@@ -99,7 +111,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if bound.iter().any(|unit| unit.bound_to.contains(target)) {
         findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
             format!("docker.service requires or binds to {target}"),
-            "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, and plan again.",
+            "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, run `systemctl daemon-reload`, and plan again.",
         ));
     }
     if !matches!(&*engine.default_runtime, "runc" | "io.containerd.runc.v2" | "") {
@@ -136,7 +148,7 @@ fn foreign(view: &View<'_>, engine: &Engine) -> Vec<Finding> {
             .map(|container| container.name.clone())
             .collect();
         let what = format!("{} not Kubernetes' and {end}", are(names.len(), "container"));
-        (!names.is_empty()).then(|| code.found(format!("{what}: {}", super::some(&names)), remedy))
+        (!names.is_empty()).then(|| code.found(format!("{what}: {}", super::many(&names)), remedy))
     };
     let etcd = named(
         &ETCD_IN_DOCKER,
@@ -254,34 +266,66 @@ fn cri_users(view: &View<'_>) -> Option<Finding> {
     })
 }
 
-fn mounts(docker: &Docker, engine: &Engine) -> Vec<Finding> {
-    let docker = [
+/// Pods that use Docker itself: its socket, or the logs and other files in its data root. They see no pods afterwards,
+/// even if Docker is kept.
+fn mounts(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Finding> {
+    let (socket, data) = (
         normal(docker.endpoint.as_str()),
         normal(engine.data_root.as_str()),
-    ];
-    let near = |wanted: Reach| -> Vec<String> {
-        let nearest = |container: &Container| {
-            let reaches: Vec<Reach> = container
-                .mounts
-                .iter()
-                .map(|mount| reach(mount, &docker))
-                .collect();
-            [Reach::Inside, Reach::Around]
-                .into_iter()
-                .find(|reach| reaches.contains(reach))
-                .unwrap_or(Reach::Nothing)
-        };
-        pods(&engine.store, |container| nearest(container) == wanted)
+    );
+    let users = |wanted: &[String], at: Reach| {
+        pods(&engine.store, |container| {
+            let mut reaches = container.mounts.iter().map(|mount| reach(mount, wanted));
+            match at {
+                Reach::Inside => reaches.any(|reach| reach == Reach::Inside),
+                other => nearest(reaches) == other,
+            }
+        })
     };
     let mut findings = Vec::new();
-    let users = near(Reach::Inside);
-    if !users.is_empty() {
-        findings.push(DOCKER_SOCKET_MOUNTED.found(
-            format!("{} Docker's socket or data: {}", mount_verb(users.len()), super::some(&users)),
-            "Change these workloads first, keep Docker with `target.keepSource: true`, or accept it with `preflight.allow: [DockerSocketMounted]`.",
-        ));
+    let of_socket = users(std::slice::from_ref(&socket), Reach::Inside);
+    let of_data = users(std::slice::from_ref(&data), Reach::Inside);
+    let ends = view.docker_ends();
+    if !of_socket.is_empty() {
+        let users = format!(
+            "{} {socket}: {}",
+            mount_verb(of_socket.len()),
+            super::some(&of_socket)
+        );
+        findings.push(if ends {
+            DOCKER_SOCKET_MOUNTED.found(
+                format!("{users}; nothing listens there after the switch"),
+                "Change these workloads first, or accept it with `preflight.allow: [DockerSocketMounted]`. \
+                 `target.keepSource: true` helps only those that start containers of their own there (builds), for \
+                 Docker has no pods any more.",
+            )
+        } else {
+            DOCKER_HAS_NO_PODS.found(
+                format!("{users}; Docker is kept and lists no pods after the switch"),
+                "Point these workloads to the target's socket, unless they start containers of their own under Docker.",
+            )
+        });
     }
-    let around = near(Reach::Around);
+    if !of_data.is_empty() {
+        let users = format!(
+            "{} {data} or files in it: {}",
+            mount_verb(of_data.len()),
+            super::some(&of_data)
+        );
+        findings.push(if ends {
+            DOCKER_SOCKET_MOUNTED.found(
+                format!("{users}; no pod writes there after the switch"),
+                "Let log agents read /var/log/pods in the CRI's format, then accept it with `preflight.allow: \
+                 [DockerSocketMounted]`. Keeping Docker does not help: no logs of pods are written there.",
+            )
+        } else {
+            DOCKER_HAS_NO_PODS.found(
+                format!("{users}; Docker is kept, and no pod writes there after the switch"),
+                "Let log agents read /var/log/pods in the CRI's format.",
+            )
+        });
+    }
+    let around = users(&[socket, data], Reach::Around);
     if !around.is_empty() {
         findings.push(DOCKER_SOCKET_REACHABLE.found(
             format!(
@@ -289,10 +333,32 @@ fn mounts(docker: &Docker, engine: &Engine) -> Vec<Finding> {
                 mount_verb(around.len()),
                 super::some(&around)
             ),
-            "Make sure that these workloads do not look for Docker there.",
+            "Make sure that these workloads do not use Docker.",
+        ));
+    }
+    let config = users(&[DOCKER_CONFIG.to_owned()], Reach::Inside);
+    if !config.is_empty() {
+        findings.push(DOCKER_CONFIG_MOUNTED.found(
+            format!(
+                "{} {DOCKER_CONFIG} or files in it, which {} does not read: {}",
+                mount_verb(config.len()),
+                view.target.runtime,
+                super::some(&config)
+            ),
+            "Let these workloads write certificates of registries to /etc/containerd/certs.d/<host> (with a hosts.toml) \
+             too, before the switch.",
         ));
     }
     findings
+}
+
+/// The nearest of some.
+fn nearest(reaches: impl Iterator<Item = Reach>) -> Reach {
+    let reaches: Vec<Reach> = reaches.collect();
+    [Reach::Inside, Reach::Around]
+        .into_iter()
+        .find(|reach| reaches.contains(reach))
+        .unwrap_or(Reach::Nothing)
 }
 
 fn mount_verb(number: usize) -> String {

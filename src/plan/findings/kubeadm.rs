@@ -9,6 +9,7 @@ use crate::{
     edit::{flags, yaml},
     plan::{
         facts::{Facts, Layout},
+        host_path,
         kubelet_settings::Settings,
     },
 };
@@ -206,11 +207,7 @@ fn argument<'a>(registration: &'a Value, name: &str) -> Option<&'a str> {
 
 /// Whether two endpoints are the same socket: with or without scheme, below `/run` or `/var/run`.
 fn same(one: &str, other: &str) -> bool {
-    let path = |endpoint: &str| {
-        let path = endpoint.trim_start_matches("unix://");
-        path.strip_prefix("/var").unwrap_or(path).to_owned()
-    };
-    path(one) == path(other)
+    host_path::socket(one) == host_path::socket(other)
 }
 
 /// The server takes a change that NodeRestriction forbids.

@@ -28,7 +28,12 @@ pub const KUBELET_NOT_RUNNING: Code = Code::block(
 /// Static pods make it a control plane.
 pub const CONTROL_PLANE_NODE: Code = Code::info(
     "ControlPlaneNode",
-    "The node runs static pods, which end last and whose images are always carried; an API server among them is away until the kubelet has started it again",
+    "The node runs an API server or etcd as a static pod: they stop last, their images are always carried, and they are away until the kubelet has started them again",
+);
+/// Static pods that are no control plane.
+pub const STATIC_PODS: Code = Code::info(
+    "StaticPods",
+    "The node runs static pods: they stop last, and their images are always carried",
 );
 /// The kubelet's unit stops with Docker's.
 pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
@@ -87,6 +92,7 @@ pub const CODES: &[Code] = &[
     NO_KUBELET,
     KUBELET_NOT_RUNNING,
     CONTROL_PLANE_NODE,
+    STATIC_PODS,
     KUBELET_BOUND_TO_DOCKER,
     LOG_LINKS_REMAIN,
     KUBELET_ARGUMENTS_DIFFER,
@@ -131,9 +137,52 @@ const KUBEADMS: [&str; 2] = ["container-runtime", "pod-infra-container-image"];
 /// Minor version of the first kubelet with `ExtendWebSocketsToKubelet` on by default.
 const WEBSOCKETS_SINCE: u64 = 36;
 
+/// Whether an image is that of an API server or of etcd.
+fn is_of_control_plane(image: &str) -> bool {
+    let last = image.rsplit('/').next().unwrap_or_default();
+    let name = last.split([':', '@']).next().unwrap_or_default();
+    ["kube-apiserver", "etcd", "hyperkube"]
+        .iter()
+        .any(|program| name == *program || name.starts_with(&format!("{program}-")))
+}
+
+/// Whether a program starts containers, so that a kubelet that it starts is one of them.
+pub fn starts_containers(program: &str) -> bool {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    ["docker", "podman", "nerdctl", "ctr", "rkt", "crictl"].contains(&name)
+}
+
+/// A kubelet that is a container of a runtime: its unit starts one, or (RKE1) Docker has a container of that name.
+fn in_container(facts: &Facts) -> Option<String> {
+    let unit = facts.kubelet.as_ref().map(|kubelet| &kubelet.unit);
+    let program = unit.and_then(|unit| unit.exec_start.first());
+    if let Some(program) = program.filter(|program| starts_containers(program)) {
+        return Some(format!("kubelet.service starts it with {program}"));
+    }
+    let runs_itself = facts
+        .kubelet
+        .as_ref()
+        .is_some_and(|kubelet| !kubelet.command_line.is_empty());
+    let engine = facts.docker.as_ref().and_then(|docker| docker.engine.as_ref());
+    let named = engine
+        .into_iter()
+        .flat_map(|engine| &engine.store.containers)
+        .any(|container| container.pod.is_none() && container.running && container.name == "kubelet");
+    (named && !runs_itself).then(|| "Docker runs a container called kubelet".to_owned())
+}
+
 /// What stops every plan: a layout that is not ours to change, or no running kubelet. The kubelet is returned
 /// when there is one whose settings can be read.
 pub fn ground(facts: &Facts) -> Result<&Kubelet, Finding> {
+    if let Some(how) = in_container(facts) {
+        return Err(UNSUPPORTED_LAYOUT.found(
+            format!(
+                "{}: the kubelet is a container itself ({how}; RKE1 and Typhoon do so), and would stop with the runtime",
+                facts.node
+            ),
+            "Run the kubelet as a service of the host first, or replace the node by one that does.",
+        ));
+    }
     if let Some(why) = refused(facts.layout) {
         return Err(UNSUPPORTED_LAYOUT.found(format!("{}: {why}", facts.node), "This node is left as it is."));
     }
@@ -191,11 +240,22 @@ pub fn unreadable(facts: &Facts) -> impl Iterator<Item = Finding> {
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     let kubelet = view.kubelet;
-    if !kubelet.static_pod_images.is_empty() {
+    let (control_plane, others): (Vec<String>, Vec<String>) = kubelet
+        .static_pod_images
+        .iter()
+        .cloned()
+        .partition(|image| is_of_control_plane(image));
+    if control_plane.is_empty() && !others.is_empty() {
+        findings.push(STATIC_PODS.found(
+            format!("static pods run here: {}", super::some(&others)),
+            "Nothing is to be done: the kubelet starts them again from its directory.",
+        ));
+    }
+    if !control_plane.is_empty() {
         findings.push(CONTROL_PLANE_NODE.found(
             format!(
-                "static pods run here, which makes this a control plane node: {}",
-                super::some(&kubelet.static_pod_images)
+                "static pods of a control plane run here: {}",
+                super::some(&control_plane)
             ),
             "Where this is the only API server, nothing answers between the kubelet's stop and its pods' start; kubeadm's files on the node are changed by the plan, and its annotation by the agent.",
         ));

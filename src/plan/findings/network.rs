@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
-    edit::parse,
+    edit::{flags, parse},
     plan::{finding::Finding, version},
 };
 
@@ -143,6 +143,31 @@ pub fn bin_dir(view: &View<'_>) -> Option<String> {
         .cloned()
 }
 
+/// Whether the pod network has IPv6 addresses, as far as the node knows it: a subnet or a request for them in the CNI
+/// configuration, or an address of the node itself.
+pub fn has_ipv6(view: &View<'_>) -> bool {
+    fn is_ipv6(value: &Value) -> bool {
+        match value {
+            Value::String(text) => {
+                let address = text.split('/').next().unwrap_or_default();
+                address.parse::<std::net::Ipv6Addr>().is_ok()
+            }
+            Value::Array(list) => list.iter().any(is_ipv6),
+            Value::Object(map) => map.iter().any(|(key, value)| {
+                let wanted = matches!(value.as_str(), Some("true")) || value.as_bool() == Some(true);
+                // Default routes of both families are written for either network.
+                (key == "assign_ipv6" && wanted) || (key != "routes" && is_ipv6(value))
+            }),
+            _ => false,
+        }
+    }
+    let words = &view.kubelet.command_line;
+    let node = flags::value(words, "node-ip").is_some_and(|node| node.contains(':'));
+    let config = view.facts.cni.configs.first();
+    let config = config.and_then(|file| parse::json::<Value>(&file.text).ok());
+    node || config.is_some_and(|config| is_ipv6(&config))
+}
+
 /// Whether a sandbox can be rehearsed in the pod network.
 pub fn rehearse_in_pod_network(view: &View<'_>) -> bool {
     matches!(chain(view), Ok(Some(chain)) if chain.types.iter().all(|kind| STANDALONE.contains(&&**kind)))
@@ -185,9 +210,16 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         } else {
             &network.plugin
         };
+        let program = match view.source.runtime {
+            Runtime::CriDockerd => "cri-dockerd",
+            Runtime::Dockershim | Runtime::Containerd | Runtime::CriO => "the kubelet",
+        };
         return vec![NO_CNI.found(
-            format!("the kubelet's network plugin is {used}"),
-            "Move the cluster to a CNI network first (--network-plugin=cni).",
+            format!("{program} connects the pods to {used}, as its --network-plugin says"),
+            format!(
+                "Move the cluster to a CNI network first: give {program} --network-plugin=cni, and let the pods start \
+                 again."
+            ),
         )];
     }
     let chain = match chain(view) {

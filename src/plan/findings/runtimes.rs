@@ -59,6 +59,11 @@ pub const CRI_DISABLED: Code = Code::info(
     "CriDisabled",
     "containerd's CRI is switched off; it will be switched on",
 );
+/// The CRI does not answer.
+pub const CRI_NOT_ANSWERING: Code = Code::warn(
+    "CriNotAnswering",
+    "containerd runs and its CRI, which is not switched off, does not answer",
+);
 /// Two cgroup drivers.
 pub const CGROUP_DRIVER_MISMATCH: Code = Code::block(
     "CgroupDriverMismatch",
@@ -92,6 +97,7 @@ pub const CODES: &[Code] = &[
     TARGET_VERSION_UNSUPPORTED,
     TARGET_VERSION_MISMATCH,
     CRI_DISABLED,
+    CRI_NOT_ANSWERING,
     CGROUP_DRIVER_MISMATCH,
     CGROUP_DRIVER_NOT_TOLD,
     DOCKER_DRIVER_CHANGES,
@@ -224,7 +230,8 @@ pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {
         TARGET_MASKED.found(
             format!("{} is {}", unit.name, unit.load),
             format!(
-                "Unmask it (`systemctl unmask {}`), or install its unit.",
+                "If you masked it after its installation to keep the new runtime from starting, unmask it now \
+                 (`systemctl unmask {}`): the plan starts it beside the source. Otherwise install its unit.",
                 unit.name
             ),
         )
@@ -235,9 +242,9 @@ fn version_as_asked(runtime: Runtime, found: &str, wanted: Option<&str>) -> Opti
     let wanted = wanted?;
     let requirement = match version::requirement(wanted) {
         Ok(requirement) => requirement,
-        Err(error) => {
+        Err(_) => {
             return Some(TARGET_VERSION_MISMATCH.found(
-                format!("target.version {wanted:?} is neither a version nor a range: {error}"),
+                format!("target.version {wanted:?} is neither a version nor a range"),
                 "Write a version (1.7.28) or a semver range (>=1.6, <2).",
             ));
         }

@@ -82,7 +82,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 mib(disk.total),
                 mib(needed)
             ),
-            "Remove unused images first; the source's store keeps its images until the clean-up.",
+            "Remove unused images first; the source's store keeps its images, and this version never removes it.",
         ));
     }
     let proven = left.is_some_and(|(_, engine)| {

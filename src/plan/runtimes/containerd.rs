@@ -7,22 +7,23 @@ use semver::Version;
 use super::{Planner, Source, SourcePart, Target, TargetPart, future_unit, maybe, over_docker};
 use crate::{
     api::request::Runtime,
-    edit::containerd_toml,
+    edit::containerd_toml::{self, ContainerdTomlError},
     plan::{
         assembler::{self, file, path},
         digest::Digest,
-        docker_settings,
+        docker_limits, docker_settings,
         facts::{Containerd, Facts},
         finding::Finding,
         findings::{
             View,
-            configuration::CONTAINERD_CONFIG_BROKEN,
+            configuration::{CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR},
             network,
-            runtimes::{self, CRI_DISABLED, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
+            runtimes::{self, CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        install,
+        host_path, install,
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
+        pod_environment,
         step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
         version,
     },
@@ -94,7 +95,11 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
         )
     })?;
     let cni = containerd.effective.as_deref().map(containerd_toml::cni);
-    let cni = cni.unwrap_or_default();
+    let mut cni = cni.unwrap_or_default();
+    cni.conf_dir = cni.conf_dir.map(|dir| host_path::plain(&dir));
+    cni.bin_dirs
+        .iter_mut()
+        .for_each(|dir| *dir = host_path::plain(dir));
     Ok(Source {
         runtime: Runtime::Containerd,
         version: cri.version.trim_start_matches('v').to_owned(),
@@ -116,6 +121,10 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
             .as_deref()
             .and_then(containerd_toml::sandbox_image)
             .unwrap_or_else(|| settings.sandbox_image.clone()),
+        pull_deadline: containerd
+            .effective
+            .as_deref()
+            .and_then(containerd_toml::pull_progress_timeout),
         cgroup_driver: cri.cgroup_driver.as_deref(),
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: SERVICE,
@@ -160,6 +169,7 @@ fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
         effective: None,
         endpoint: path(SOCKET)?,
         cri: None,
+        cri_problem: None,
         store: None,
         drop_in: maybe(facts, DROP_IN)?,
     }))
@@ -362,6 +372,14 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
         let given = docker_settings::for_unit(docker, view.daemon, unit, whole, ENVIRONMENT_FILE);
         lines.extend(given.lines);
         environment = given.environment;
+        let limits = docker_limits::lines(docker, view.daemon, view.containerd, unit, whole);
+        // What an earlier plan wrote is what Docker's containers have inherited since.
+        let text = old.map_or("", |file| file.text.as_str());
+        let earlier = text.lines().filter(|line| line.starts_with("Limit"));
+        if limits.is_empty() {
+            lines.extend(earlier.map(str::to_owned));
+        }
+        lines.extend(limits);
     }
     let what = if lines.iter().any(|line| line.starts_with("ExecStart=")) {
         "the program of an archive, and "
@@ -400,13 +418,25 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         } else {
             2
         },
+        unprivileged: since(1, 6) && pod_environment::unprivileged(view),
+        unprivileged_by_default: since(2, 0),
+        pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
     containerd_toml::edit(old, &wanted).map_err(|error| {
-        CONTAINERD_CONFIG_BROKEN.found(
-            format!("{}: {error}", containerd.config.path),
-            "Correct the file, and plan again.",
-        )
+        let path = &containerd.config.path;
+        // The command came with 2.0.
+        let remedy = match error {
+            ContainerdTomlError::VersionOne if since(2, 0) => {
+                format!("Write it anew (`containerd config migrate > new.toml`), look at the result, put it at {path}, and plan again.")
+            }
+            ContainerdTomlError::VersionOne => format!(
+                "Move it aside (`mv {path} {path}.v1`) and plan again: the plan writes a small file of version 2. Then add \
+                 what you still need of the old one. Docker does not read the file."
+            ),
+            _ => "Correct the file, and plan again.".to_owned(),
+        };
+        CONTAINERD_CONFIG_BROKEN.found(format!("{path}: {error}"), remedy)
     })
 }
 
@@ -426,6 +456,46 @@ fn check(view: &View<'_>) -> Vec<Finding> {
             format!("{} disables the CRI plugin", containerd.config.path),
             "The plan switches it on; Docker does not need it to be off.",
         ));
+    } else if containerd.service.active == "active" && containerd.cri.is_none() && !replaces_dockers(view) {
+        findings.push(cri_not_answering(containerd, text));
     }
+    findings.extend(in_usr(containerd));
     findings
+}
+
+/// The CRI of a running containerd does not answer, and nobody switched it off.
+fn cri_not_answering(containerd: &Containerd, config: &str) -> Finding {
+    let what = format!(
+        "containerd {} runs, its configuration does not switch the CRI plugin off, and the CRI at {} does not answer",
+        containerd.version, containerd.endpoint
+    );
+    let why = containerd
+        .cri_problem
+        .as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    if containerd_toml::misuses_systemd_cgroup(config) {
+        return CRI_NOT_ANSWERING.found(
+            format!("{what}: systemd_cgroup = true keeps the plugin from loading{why}"),
+            "Nothing is to be done: the plan sets it to false and SystemdCgroup as the kubelet needs it.",
+        );
+    }
+    CRI_NOT_ANSWERING.found(
+        format!("{what}{why}"),
+        "Look at `journalctl -u containerd | grep cri` and correct the cause. The plan restarts containerd and stops \
+         before any pod is touched if its CRI does not answer then.",
+    )
+}
+
+/// A configuration that belongs to the distribution.
+fn in_usr(containerd: &Containerd) -> Option<Finding> {
+    containerd.config.path.as_str().starts_with("/usr/").then(|| {
+        CONTAINERD_CONFIG_IN_USR.found(
+            format!(
+                "{} reads {}, which belongs to the distribution",
+                containerd.service.name, containerd.config.path
+            ),
+            "Copy it to /etc/containerd/config.toml, and let a drop-in of containerd.service name that file (on Flatcar: \
+             `Environment=CONTAINERD_CONFIG=/etc/containerd/config.toml`); restart containerd and plan again.",
+        )
+    })
 }

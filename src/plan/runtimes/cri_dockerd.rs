@@ -29,8 +29,10 @@ use crate::{
             },
         },
         install::{self, Delivery},
-        kubelet_settings::{PodNetwork, Settings},
+        kubelet_arguments,
+        kubelet_settings::{PULL_DEADLINE_FLAG, PodNetwork, Settings},
         planner::Request,
+        pod_environment,
         step::{Endpoint, Restart, Step, UnitStep},
         version,
     },
@@ -70,10 +72,11 @@ fn source<'a>(facts: &'a Facts, _: &Settings) -> Result<Source<'a>, Finding> {
                 "Look at `systemctl status cri-docker`; a source that does not work cannot be rolled back to.",
             )
         })?;
-    let mut network = PodNetwork::of_flags(&shim.service.exec_start);
-    if network.plugin.is_empty() {
-        // Its default since 0.2.5.
-        network.plugin = "cni".to_owned();
+    let command = kubelet_arguments::command(&shim.service);
+    let mut network = PodNetwork::of_flags(&command);
+    // A value that is given and empty means no plugin: the pods are on Docker's own bridge.
+    if flags::value(&command, "network-plugin").is_none() {
+        default_plugin(&shim.version).clone_into(&mut network.plugin);
     }
     Ok(Source {
         runtime: Runtime::CriDockerd,
@@ -82,14 +85,29 @@ fn source<'a>(facts: &'a Facts, _: &Settings) -> Result<Source<'a>, Finding> {
         images: engine_of(docker),
         store: &engine.store,
         network,
-        sandbox_image: flags::value(&shim.service.exec_start, "pod-infra-container-image")
+        sandbox_image: flags::value(&command, "pod-infra-container-image")
             .unwrap_or_else(|| default_sandbox_image(&shim.version))
             .to_owned(),
+        pull_deadline: flags::value(&command, PULL_DEADLINE_FLAG)
+            .filter(|value| !value.is_empty())
+            .map(str::to_owned),
         cgroup_driver: Some(&engine.cgroup_driver),
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: docker::SERVICE,
     })
 }
+
+/// The network plugin compiled in (`cmd/cri/options/options.go`).
+fn default_plugin(version: &str) -> &'static str {
+    match version::upstream(version) {
+        Some(version) if version < Version::new(0, 2, 4) => "",
+        Some(version) if version < Version::new(0, 2, 5) => "kubenet",
+        _ => "cni",
+    }
+}
+
+/// The first release with `--ipv6-dual-stack`, without which it reports one address of a pod.
+const DUAL_STACK_SINCE: Version = Version::new(0, 2, 2);
 
 /// The sandbox image compiled in (`cmd/cri/options/options.go`).
 fn default_sandbox_image(version: &str) -> &'static str {
@@ -225,7 +243,18 @@ fn drop_in(view: &View<'_>, docker: &Docker, shim: &CriDockerd) -> String {
     ];
     changes.extend(network.mtu.iter().map(|mtu| set("network-plugin-mtu", mtu)));
     changes.extend(network.hairpin_mode.iter().map(|mode| set("hairpin-mode", mode)));
-    let words = flags::change_words(&shim.service.exec_start, &changes);
+    // dockershim and containerd report every address of a pod.
+    if version::upstream(&view.target.version).is_some_and(|found| found >= DUAL_STACK_SINCE) {
+        changes.push(set("ipv6-dual-stack", "true"));
+    }
+    let deadline = pod_environment::pull_deadline(view);
+    changes.extend(deadline.iter().map(|deadline| set(PULL_DEADLINE_FLAG, deadline)));
+    // A variable may hold one of these flags, so the words are those that it stands for.
+    let command = kubelet_arguments::command(&shim.service);
+    let words: Vec<String> = flags::change_words(&command, &changes)
+        .iter()
+        .map(|word| word.replace('$', "$$"))
+        .collect();
     let command = view.target.command(&words).map(|(command, _)| command);
     let command = command.unwrap_or_else(|| {
         let words: Vec<String> = words.iter().map(|word| unit_file::word(word)).collect();

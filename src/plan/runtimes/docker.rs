@@ -181,7 +181,7 @@ fn driver_ahead(view: &View<'_>, docker: &Docker) -> String {
 }
 
 fn command(docker: &Docker) -> Vec<String> {
-    kubelet_arguments::compose(&docker.service).unwrap_or_else(|_| docker.service.exec_start.clone())
+    kubelet_arguments::command(&docker.service)
 }
 
 /// Docker running, enabled and with the kubelet's cgroup driver, for a target that stands on it.

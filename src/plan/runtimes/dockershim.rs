@@ -30,6 +30,7 @@ fn look<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding
         store: &engine.store,
         network: settings.network.clone(),
         sandbox_image: settings.sandbox_image.clone(),
+        pull_deadline: settings.pull_deadline.clone(),
         cgroup_driver: Some(&engine.cgroup_driver),
         told_cgroup_driver: None,
         unit: docker::SERVICE,

@@ -1,0 +1,304 @@
+//! What pods have under the source and not under the target, beside their own specification. `docs/pod-environment.md`
+//! lists everything.
+
+use super::{Code, View};
+use crate::{
+    api::request::Runtime,
+    edit::flags,
+    plan::{
+        docker_limits,
+        facts::{Engine, SANDBOX},
+        finding::Finding,
+        kubelet_arguments,
+        kubelet_settings::LogLimits,
+        pod_environment, quantity,
+        runtimes::over_docker,
+        sharing, version,
+    },
+};
+
+/// Low ports and pings come along.
+pub const UNPRIVILEGED_PORTS: Code = Code::info(
+    "UnprivilegedPorts",
+    "Docker lets processes without privileges bind ports under 1024 and send pings; containerd is set to do the same",
+);
+/// Low ports and pings are lost.
+pub const UNPRIVILEGED_PORTS_LOST: Code = Code::warn(
+    "UnprivilegedPortsLost",
+    "Docker lets processes without privileges bind ports under 1024 and send pings, and the target's version cannot",
+);
+/// `localhost` has other addresses.
+pub const LOCALHOST_CHANGES: Code = Code::warn(
+    "LocalhostChanges",
+    "In an IPv4 pod network, Docker switches IPv6 off in a pod and containerd does not: `localhost` has another first address",
+);
+/// A deadline of pulls.
+pub const PULL_DEADLINE: Code = Code::info(
+    "PullDeadline",
+    "The source was given a longer deadline for image pulls that make no progress; the target gets it too, or has none",
+);
+/// Limits of processes.
+pub const ULIMITS_CARRIED: Code = Code::info(
+    "UlimitsCarried",
+    "Docker's `default-ulimits` become limits of containerd's unit, which pods inherit",
+);
+/// Limits of processes are lost.
+pub const ULIMITS_LOST: Code = Code::warn(
+    "UlimitsLost",
+    "Some of Docker's `default-ulimits` would stop containerd itself as limits of its unit, and are not carried over",
+);
+/// Logs are somewhere else.
+pub const LOGS_MOVE: Code = Code::info(
+    "LogsMove",
+    "The logs of pods lie in `/var/log/pods` under the target, within the limits of the kubelet",
+);
+/// Less of the logs is kept.
+pub const LOGS_SHRINK: Code = Code::warn(
+    "LogsShrink",
+    "The kubelet keeps less of a container's log than Docker did, and in `/var/log/pods`",
+);
+/// There may be no room for the logs.
+pub const LOG_SPACE: Code = Code::warn(
+    "LogSpace",
+    "The file system of `/var/log` is smaller than Docker's, or has no room for the logs of all containers",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    UNPRIVILEGED_PORTS,
+    UNPRIVILEGED_PORTS_LOST,
+    LOCALHOST_CHANGES,
+    PULL_DEADLINE,
+    ULIMITS_CARRIED,
+    ULIMITS_LOST,
+    LOGS_MOVE,
+    LOGS_SHRINK,
+    LOG_SPACE,
+];
+
+const NOTHING: &str = "Nothing is to be done.";
+/// Where the logs of pods lie under a CRI.
+const POD_LOGS: &str = "/var/log/pods";
+
+/// Checks of what pods have.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(unprivileged(view));
+    findings.extend(localhost(view));
+    findings.extend(pull_deadline(view));
+    findings.extend(ulimits(view));
+    if let Some((_, engine)) = view.docker_left() {
+        findings.extend(logs(view, engine));
+        findings.extend(log_space(view, engine));
+    }
+    findings
+}
+
+fn target_is(view: &View<'_>, since: (u64, u64)) -> bool {
+    version::upstream(&view.target.version).is_some_and(|found| (found.major, found.minor) >= since)
+}
+
+fn unprivileged(view: &View<'_>) -> Option<Finding> {
+    if !pod_environment::unprivileged(view) || target_is(view, (2, 0)) {
+        return None;
+    }
+    let target = &view.target;
+    Some(if target_is(view, (1, 6)) {
+        UNPRIVILEGED_PORTS.found(
+            format!(
+                "under Docker every process may bind ports under 1024 and send pings; {} {} allows it with \
+                 enable_unprivileged_ports and enable_unprivileged_icmp, which the plan sets",
+                target.runtime, target.version
+            ),
+            NOTHING,
+        )
+    } else {
+        UNPRIVILEGED_PORTS_LOST.found(
+            format!(
+                "under Docker every process may bind ports under 1024 and send pings; {} {} cannot allow it",
+                target.runtime, target.version
+            ),
+            "Use containerd 1.6 or later, or give such pods the sysctl net.ipv4.ip_unprivileged_port_start.",
+        )
+    })
+}
+
+fn localhost(view: &View<'_>) -> Option<Finding> {
+    if over_docker(view.source.runtime) == over_docker(view.target.runtime) || super::network::has_ipv6(view)
+    {
+        return None;
+    }
+    Some(if over_docker(view.source.runtime) {
+        LOCALHOST_CHANGES.found(
+            "the pod network has no IPv6: Docker switches IPv6 off in its pods, containerd leaves ::1 to them, and \
+             `localhost` in /etc/hosts is ::1 too",
+            "Probes and clients that use `localhost` may get ::1 first: a program that listens on 127.0.0.1 alone \
+             refuses them (connection refused). Let it listen on [::1] too, or name 127.0.0.1.",
+        )
+    } else {
+        LOCALHOST_CHANGES.found(
+            "the pod network has no IPv6: containerd leaves ::1 to its pods, and Docker switches IPv6 off in them",
+            "A program that listens on ::1 alone does not start (cannot assign requested address). Let it listen on \
+             127.0.0.1.",
+        )
+    })
+}
+
+fn pull_deadline(view: &View<'_>) -> Option<Finding> {
+    let deadline = pod_environment::pull_deadline(view)?;
+    let target = &view.target;
+    let has_none = target.runtime == Runtime::Containerd && !target_is(view, (1, 7));
+    let (message, remedy) = if has_none {
+        (
+            format!(
+                "{} cancels a pull that makes no progress for {deadline}; {} {} has no such deadline and waits",
+                view.source.runtime, target.runtime, target.version
+            ),
+            "Nothing is to be done; containerd 1.7 and later have image_pull_progress_timeout (5m).",
+        )
+    } else {
+        (
+            format!(
+                "{} cancels a pull that makes no progress for {deadline}; {} gets the same deadline",
+                view.source.runtime, target.runtime
+            ),
+            NOTHING,
+        )
+    };
+    Some(PULL_DEADLINE.found(message, remedy))
+}
+
+fn ulimits(view: &View<'_>) -> Vec<Finding> {
+    let Some((docker, _)) = view.docker_left() else {
+        return Vec::new();
+    };
+    let (mut lines, mut lost) = (Vec::new(), Vec::new());
+    for ulimit in docker_limits::ulimits(docker, view.daemon) {
+        match ulimit.line() {
+            Some(line) => lines.push(line),
+            None => lost.push(ulimit.name),
+        }
+    }
+    let mut findings = Vec::new();
+    if !lines.is_empty() {
+        findings.push(ULIMITS_CARRIED.found(
+            format!(
+                "Docker's default-ulimits: {} gets {}, which its pods inherit",
+                view.target.unit,
+                lines.join(", ")
+            ),
+            "Check that the limits are enough for containerd itself, to which they apply too.",
+        ));
+    }
+    if !lost.is_empty() {
+        findings.push(ULIMITS_LOST.found(
+            format!("Docker's default-ulimits {} are not carried over", lost.join(", ")),
+            "They would stop containerd itself as limits of its unit. Set them in the images of the pods that need them.",
+        ));
+    }
+    findings
+}
+
+/// What Docker keeps of a container's log; `None` without a limit.
+fn docker_keeps(view: &View<'_>) -> Option<LogLimits> {
+    let options = view.daemon.get("log-opts").and_then(serde_json::Value::as_object);
+    let docker = view.docker?;
+    let command = kubelet_arguments::command(&docker.service);
+    let flags = flags::values(&command, "log-opt");
+    let value = |name: &str| -> Option<String> {
+        let pairs = flags.iter().filter_map(|text| text.split_once('='));
+        let in_flags = pairs.rev().find(|(key, _)| *key == name);
+        let in_file = || options?.get(name)?.as_str();
+        in_flags
+            .map(|(_, value)| value)
+            .or_else(in_file)
+            .map(str::to_owned)
+    };
+    Some(LogLimits {
+        file_bytes: quantity::bytes(&value("max-size")?)?,
+        files: value("max-file")
+            .and_then(|files| files.parse().ok())
+            .unwrap_or(1),
+    })
+}
+
+fn in_words(limits: &LogLimits) -> String {
+    let files = super::count(usize::try_from(limits.files).unwrap_or(usize::MAX), "file");
+    format!("{files} of {}", quantity::words(limits.file_bytes))
+}
+
+fn whole(limits: &LogLimits) -> u64 {
+    limits.file_bytes.saturating_mul(limits.files)
+}
+
+fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
+    if !matches!(&*engine.logging_driver, "json-file" | "local" | "") {
+        return None;
+    }
+    let kubelet = &view.settings.logs;
+    let docker = docker_keeps(view);
+    let shrinks = docker
+        .as_ref()
+        .is_none_or(|docker| whole(docker) > whole(kubelet));
+    let before = docker.as_ref().map_or_else(
+        || "without a limit of its own".to_owned(),
+        |docker| format!("in {} per container", in_words(docker)),
+    );
+    let rules: Vec<String> = view.facts.log_rules.iter().map(ToString::to_string).collect();
+    let rules = if rules.is_empty() {
+        String::new()
+    } else {
+        format!("; {} rotates nothing any more", super::some(&rules))
+    };
+    let code = if shrinks { &LOGS_SHRINK } else { &LOGS_MOVE };
+    Some(code.found(
+        format!(
+            "Docker keeps logs in {}/containers {before}; under {} the kubelet keeps them in {POD_LOGS} in {} per \
+             container, {} in all, and `kubectl logs` shows the newest file{rules}",
+            engine.data_root,
+            view.target.runtime,
+            in_words(kubelet),
+            quantity::words(whole(kubelet))
+        ),
+        if shrinks {
+            "Raise containerLogMaxSize and containerLogMaxFiles in the kubelet's configuration if that is not enough, \
+             and let log agents read /var/log/pods."
+        } else {
+            "Let log agents read /var/log/pods."
+        },
+    ))
+}
+
+fn log_space(view: &View<'_>, engine: &Engine) -> Option<Finding> {
+    let logs = sharing::disk(view.facts, POD_LOGS)?;
+    let of_pods = (engine.store.containers.iter()).filter(|container| {
+        let pod = container.pod.as_ref();
+        container.running && pod.is_some_and(|pod| pod.container != SANDBOX)
+    });
+    let containers = of_pods.count();
+    let needed = whole(&view.settings.logs).saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
+    let docker = sharing::disk(view.facts, engine.data_root.as_str());
+    let smaller = docker.filter(|docker| docker.device != logs.device && docker.total > logs.total);
+    if smaller.is_none() && logs.free >= needed {
+        return None;
+    }
+    let before = smaller.map_or_else(String::new, |docker| {
+        format!(
+            "; Docker's logs had {} of {}",
+            quantity::words(docker.free),
+            quantity::words(docker.total)
+        )
+    });
+    Some(LOG_SPACE.found(
+        format!(
+            "the file system of {} has {} of {} free, and the logs of {} may need {}{before}",
+            logs.path,
+            quantity::words(logs.free),
+            quantity::words(logs.total),
+            super::count(containers, "container"),
+            quantity::words(needed)
+        ),
+        "Make /var/log larger, mount a larger file system at /var/log/pods, or lower containerLogMaxSize and \
+         containerLogMaxFiles.",
+    ))
+}

@@ -1,0 +1,151 @@
+//! Who else acts on the runtimes of this node: units and scripts that start Docker again, and agents that write files
+//! back.
+
+use super::{Code, View};
+use crate::plan::finding::Finding;
+
+/// Docker without a unit of its own.
+pub const DOCKER_NOT_A_SERVICE: Code = Code::block_unless_allowed(
+    "DockerNotAService",
+    "Docker runs, but not as docker.service (a snap, for example): it is not stopped, and its settings are not known",
+);
+/// Units that need Docker.
+pub const UNITS_NEED_DOCKER: Code = Code::warn(
+    "UnitsNeedDocker",
+    "Units of this host require or want docker.service, which is stopped and kept from starting",
+);
+/// Scripts that start Docker.
+pub const DOCKER_STARTED_ELSEWHERE: Code = Code::warn(
+    "DockerStartedElsewhere",
+    "A script, timer or watchdog of this host starts Docker again",
+);
+/// Agents of configuration management.
+pub const FILES_MANAGED: Code = Code::warn(
+    "FilesManaged",
+    "An agent of configuration management runs here, or a file of the plan says that one writes it: it may write the old text back",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    DOCKER_NOT_A_SERVICE,
+    UNITS_NEED_DOCKER,
+    DOCKER_STARTED_ELSEWHERE,
+    FILES_MANAGED,
+];
+
+/// Units that belong to Docker, or that the plan itself takes care of.
+const OURS: [&str; 6] = [
+    "docker.socket",
+    "docker.service",
+    "kubelet.service",
+    "containerd.service",
+    "cri-docker.service",
+    "cri-dockerd.service",
+];
+
+/// Checks of the rest of the host.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(not_a_service(view));
+    if view.docker_ends() {
+        findings.extend(dependents(view));
+        findings.extend(starters(view));
+    }
+    findings.extend(managed(view));
+    findings
+}
+
+fn not_a_service(view: &View<'_>) -> Option<Finding> {
+    let (docker, engine) = view.docker_left()?;
+    if docker.service.load != "not-found" {
+        return None;
+    }
+    let unit = docker.other_unit.as_deref();
+    let runs_as = unit.map_or("not as a known unit".to_owned(), |unit| format!("as {unit}"));
+    Some(DOCKER_NOT_A_SERVICE.found(
+        format!(
+            "Docker {} answers at {} and runs {runs_as}; there is no docker.service: Docker is not stopped, keeps its \
+             packet filter rules, and its settings are not read",
+            engine.version, docker.endpoint
+        ),
+        format!(
+            "Carry its settings over by hand, stop and disable {} after the switch, and accept it with \
+             `preflight.allow: [DockerNotAService]`.",
+            unit.unwrap_or("it")
+        ),
+    ))
+}
+
+fn dependents(view: &View<'_>) -> Option<Finding> {
+    let (docker, _) = view.docker_left()?;
+    let units = docker.service.needed_by.iter().chain(&docker.socket.needed_by);
+    let mut units: Vec<String> = units
+        .filter(|unit| !unit.ends_with(".target") && !OURS.contains(&unit.as_str()))
+        .cloned()
+        .collect();
+    units.sort_unstable();
+    units.dedup();
+    (!units.is_empty()).then(|| {
+        UNITS_NEED_DOCKER.found(
+            format!("docker.service is required or wanted by {}", super::many(&units)),
+            "Units that require it stop with it and do not start again; disable them, or keep Docker with \
+             `target.keepSource: true` if they run containers of their own.",
+        )
+    })
+}
+
+fn starters(view: &View<'_>) -> Option<Finding> {
+    let files: Vec<String> = view
+        .facts
+        .rivals
+        .starters
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    (!files.is_empty()).then(|| {
+        DOCKER_STARTED_ELSEWHERE.found(
+            format!("Docker is started by {}", super::many(&files)),
+            "Switch that off before the move: a masked docker.service cannot be started, but whoever tries may report \
+             the node as broken or restart it.",
+        )
+    })
+}
+
+fn managed(view: &View<'_>) -> Option<Finding> {
+    let marked = view
+        .facts
+        .texts()
+        .filter(|file| is_managed(&file.text))
+        .map(|file| file.path.to_string());
+    let agents = view.facts.rivals.agents.iter().cloned();
+    let mut who: Vec<String> = agents.chain(marked).collect();
+    who.sort_unstable();
+    who.dedup();
+    (!who.is_empty()).then(|| {
+        FILES_MANAGED.found(
+            format!("configuration management writes files here: {}", super::many(&who)),
+            "Change its own source (roles, manifests, templates) to the target first, or stop it on this node until \
+             that is done.",
+        )
+    })
+}
+
+/// Whether the comment at the head of a file says that a program writes it.
+fn is_managed(text: &str) -> bool {
+    const MARKS: [&str; 8] = [
+        "ansible managed",
+        "managed by ansible",
+        "managed by puppet",
+        "managed by chef",
+        "generated by chef",
+        "managed by salt",
+        "managed by terraform",
+        "managed by cfengine",
+    ];
+    let comments = text
+        .lines()
+        .take(10)
+        .filter(|line| line.trim_start().starts_with(['#', ';', '/']));
+    let mut comments = comments.map(str::to_ascii_lowercase);
+    comments.any(|line| MARKS.iter().any(|mark| line.contains(mark)))
+}

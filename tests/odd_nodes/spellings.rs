@@ -1,0 +1,176 @@
+//! Flags and units as people write them.
+
+use rstest::rstest;
+use transship::plan::{facts::Layout, words};
+
+use super::*;
+
+/// As Deckhouse's and Gardener's kubelets have them.
+#[rstest]
+#[case::containerd(LAB, to_containerd())]
+#[case::cri_dockerd("debian12-kubeadm-1.23-control-plane-dockershim", to_cri_dockerd())]
+fn directories_may_end_with_a_slash(#[case] host: &str, #[case] request: Request) {
+    let mut facts = fixtures::named(host);
+    let words = [
+        "--cni-bin-dir=/opt/cni/bin/,/usr/lib/cni//",
+        "--cni-conf-dir=/etc/cni/net.d/",
+    ];
+    kubelet(&mut facts).command_line.extend(words.map(str::to_owned));
+    assert_eq!(blocking(&facts, &request), [""; 0]);
+    let outcome = plan(&facts, &request);
+    let text = outcome
+        .plan()
+        .unwrap()
+        .steps
+        .iter()
+        .filter_map(|step| match &step.does {
+            Step::File(step) => step.want.as_ref(),
+            _ => None,
+        });
+    let text: String = text.map(|want| want.text.as_str()).collect();
+    assert!(
+        text.contains("/etc/cni/net.d") && !text.contains("net.d/\"") && !text.contains("bin/\""),
+        "{text}"
+    );
+}
+
+#[rstest]
+#[case::one_slash("unix:/run/containerd/containerd.sock")]
+#[case::elsewhere("unix:///var/run//containerd/containerd.sock")]
+fn an_endpoint_may_be_written_in_many_ways(#[case] endpoint: &str) {
+    let mut facts = fixtures::named("debian12-kubeadm-1.30-containerd");
+    kubelet(&mut facts)
+        .command_line
+        .push(format!("--container-runtime-endpoint={endpoint}"));
+    assert_eq!(plan(&facts, &to_containerd()).verdict, Verdict::AlreadyThere);
+}
+
+/// Packages of cri-dockerd 0.2 said `--network-plugin=`: the pods are on docker0, whatever lies in /etc/cni/net.d.
+#[rstest]
+#[case::empty("--network-plugin=", "0.4.3", &["NoCni"])]
+#[case::absent("", "0.4.3", &[])]
+#[case::old_and_absent("", "0.2.3", &["NoCni"])]
+#[case::old_and_said("--network-plugin=cni", "0.2.3", &[])]
+fn an_empty_network_plugin_is_none(#[case] flag: &str, #[case] version: &str, #[case] wanted: &[&str]) {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let shim = facts.cri_dockerd.as_mut().unwrap();
+    shim.version = version.into();
+    shim.service.exec_start = vec![
+        "/usr/bin/cri-dockerd".into(),
+        "--container-runtime-endpoint".into(),
+        "fd://".into(),
+    ];
+    // In a variable of the unit, as in `/etc/default/cri-docker`.
+    shim.service.exec_start.push("$OPTIONS".into());
+    let sandbox = "--pod-infra-container-image=registry.k8s.io/pause:3.10";
+    shim.service.exec_start.push(sandbox.into());
+    shim.service.environment = vec![format!("OPTIONS={flag}")];
+    assert_eq!(blocking(&facts, &to_containerd()), wanted);
+    if !wanted.is_empty() {
+        let finding = one(&facts, &to_containerd(), "NoCni");
+        assert!(finding.message.contains("cri-dockerd"), "{finding:?}");
+    }
+}
+
+/// Flags in a variable would come after those that the plan adds.
+#[test]
+fn a_variable_of_cri_dockerds_unit_does_not_win_over_the_plan() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.23-control-plane-dockershim");
+    let shim = facts.cri_dockerd.as_mut().unwrap();
+    shim.service.exec_start = ["/usr/bin/cri-dockerd", "--network-plugin=", "$OPTIONS"]
+        .map(str::to_owned)
+        .into();
+    shim.service.environment =
+        vec!["OPTIONS=--network-plugin= --cri-dockerd-root-directory=/srv/shim".into()];
+    let text = drop_in(&facts, &to_cri_dockerd(), "cri-docker.service").unwrap();
+    let command = text.lines().rfind(|line| line.starts_with("ExecStart=")).unwrap();
+    assert_eq!(command.matches("--network-plugin=").count(), 1, "{command}");
+    assert!(command.contains("--network-plugin=cni"), "{command}");
+    assert!(
+        command.contains("--cri-dockerd-root-directory=/srv/shim"),
+        "{command}"
+    );
+}
+
+/// Flatcar's unit: the file lies in `/usr`.
+#[test]
+fn a_configuration_of_the_distribution_is_not_changed() {
+    let mut facts = lab();
+    let containerd = facts.containerd.as_mut().unwrap();
+    containerd.config.path = path("/usr/share/containerd/config.toml");
+    containerd.config.file = Some(file("/usr/share/containerd/config.toml", "version = 2\n"));
+    assert_eq!(blocking(&facts, &to_containerd()), ["ContainerdConfigInUsr"]);
+    let finding = one(&facts, &to_containerd(), "ContainerdConfigInUsr");
+    assert!(
+        finding
+            .remedy
+            .contains("CONTAINERD_CONFIG=/etc/containerd/config.toml"),
+        "{finding:?}"
+    );
+}
+
+/// Typhoon's and machine-controller's unit, and RKE1, which has none.
+#[test]
+fn a_kubelet_in_a_container_is_refused_in_those_words() {
+    let mut facts = lab();
+    command_line(
+        &mut facts,
+        "/usr/bin/docker run --name kubelet --privileged quay.io/example/kubelet:v1.22.2 --network-plugin=cni",
+    );
+    kubelet(&mut facts).version.clear();
+    assert_eq!(blocking(&facts, &to_containerd()), ["UnsupportedLayout"]);
+    let finding = one(&facts, &to_containerd(), "UnsupportedLayout");
+    assert!(
+        finding.message.contains("the kubelet is a container itself"),
+        "{finding:?}"
+    );
+    let mut facts = lab();
+    facts.kubelet = None;
+    facts.layout = Layout::Unknown;
+    container(&mut facts, None, "kubelet", &[]);
+    let finding = one(&facts, &to_containerd(), "UnsupportedLayout");
+    assert!(
+        finding.message.contains("a container called kubelet"),
+        "{finding:?}"
+    );
+}
+
+/// kOps has one variable with another name.
+#[test]
+fn names_of_flags_are_shown_whatever_their_variable_is_called() {
+    let mut facts = lab();
+    let text = "DAEMON_ARGS=\"--cloud-provider=aws --eviction-hard=memory.available<100Mi,nodefs.available<10% --network-plugin=cni --pod-infra-container-image=registry.k8s.io/pause:3.6 --token=zq7\"\nHOME=\"/root\"\n";
+    let kubelet = kubelet(&mut facts);
+    kubelet.unit.exec_start = ["/usr/bin/kubelet", "$DAEMON_ARGS"].map(str::to_owned).into();
+    kubelet.unit.environment_files = vec![file("/etc/sysconfig/kubelet", text)];
+    kubelet.command_line = transship::plan::kubelet_arguments::compose(&kubelet.unit).unwrap();
+    let outcome = plan(&facts, &to_containerd());
+    let diff = words::diff(outcome.plan().unwrap(), &facts);
+    assert!(
+        diff.contains("+DAEMON_ARGS=\"--cloud-provider=… --eviction-hard=… --pod-infra-container-image=registry.k8s.io/pause:3.6 --token=… --container-runtime=remote --container-runtime-endpoint=unix:///run/containerd/containerd.sock\""),
+        "{diff}"
+    );
+    assert!(!diff.contains("zq7") && !diff.contains("root"), "{diff}");
+}
+
+/// A proxy for the API server on a worker of Kubespray makes it no control plane.
+#[test]
+fn a_worker_with_a_static_pod_is_no_control_plane() {
+    let mut facts = lab();
+    kubelet(&mut facts).static_pod_images = vec!["docker.io/library/nginx:1.23".into()];
+    assert_eq!(of(&facts, &to_containerd(), "ControlPlaneNode"), []);
+    assert_eq!(of(&facts, &to_containerd(), "StaticPods").len(), 1);
+    kubelet(&mut facts)
+        .static_pod_images
+        .push("registry.k8s.io/kube-apiserver:v1.23.17".into());
+    assert_eq!(of(&facts, &to_containerd(), "ControlPlaneNode").len(), 1);
+    assert_eq!(of(&facts, &to_containerd(), "StaticPods"), []);
+}
+
+/// The same thing twice is one finding.
+#[test]
+fn a_finding_is_said_once() {
+    let mut facts = lab();
+    facts.unreadable = vec!["/a: permission denied".into(); 2];
+    assert_eq!(of(&facts, &to_containerd(), "Unreadable").len(), 1);
+}
