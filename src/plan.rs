@@ -6,12 +6,14 @@
 //! - [`step`]: the eight primitives that the executor knows.
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people, and
 //!   [`redaction`]: what of it anybody may read.
+//! - [`baseline`]: what a node was like right before its switch.
 //! - [`planner`]: the way in. [`runtimes`] knows what it takes to leave and to go to each runtime, and [`assembler`]
 //!   puts the two parts of a plan together. [`kubelet_settings`], [`kubelet_arguments`] and [`kubelet_endpoint`] know
 //!   the kubelet, [`docker_settings`] and [`docker_limits`] Docker, [`pod_environment`] what pods have of it, [`cargo`] which images are carried, [`sharing`] whether they are copied,
 //!   [`install`] where the target's files come from, [`support`] which releases go together.
 
 pub mod assembler;
+pub mod baseline;
 pub mod cargo;
 pub mod digest;
 pub mod docker_limits;

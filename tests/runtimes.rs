@@ -20,6 +20,7 @@ use std::{
 use containerd::{Containerd, NewSandbox};
 use docker::{Archive, CHUNK, Engine};
 use k8s_cri::v1::{Container, ContainerState, NamespaceMode, PodSandbox, PodSandboxMetadata};
+use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use transship::{
@@ -27,7 +28,7 @@ use transship::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, ImagesStep, Layers, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, ImagesStep, Layers, Proof, Rehearsal, StopPods},
     },
     runtime::{Carried, Means, Runtimes, Stopped, cri::Cri, hosted::HostRuntimes},
 };
@@ -784,6 +785,39 @@ fn rehearsal() -> Rehearsal {
         cri: containerd_endpoint(),
         cgroup_parent: "transship.slice".into(),
         pod_network: true,
+        proof: Proof::Own,
+    }
+}
+
+#[rstest]
+#[case::in_the_pod_network(NamespaceMode::Pod, 0)]
+#[case::on_the_host(NamespaceMode::Node, 1)]
+#[tokio::test]
+async fn a_sandbox_of_the_kubelet_in_the_pod_network_is_proof(
+    #[case] network: NamespaceMode,
+    #[case] rehearsals: usize,
+) {
+    let host = Host::new(|_| {});
+    host.containerd.world.lock().unwrap().sandboxes = vec![(sandbox("s1", "lab", "web"), network)];
+    let after_start = |proof| Rehearsal { proof, ..rehearsal() };
+    host.runtimes
+        .rehearse(&after_start(Proof::KubeletOrOwn))
+        .await
+        .unwrap();
+    let ran = |entry: &&String| *entry == "run in transship.slice";
+    let log = host.containerd.world.lock().unwrap().log.clone();
+    assert_eq!(log.iter().filter(ran).count(), rehearsals, "{log:?}");
+
+    let waited = host
+        .runtimes
+        .rehearse(&after_start(Proof::Kubelet { within_secs: 1 }))
+        .await;
+    match rehearsals {
+        0 => waited.unwrap(),
+        _ => {
+            let error = waited.unwrap_err().to_string();
+            assert!(error.contains("no pod in the pod network has started"), "{error}");
+        }
     }
 }
 

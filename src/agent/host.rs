@@ -5,8 +5,11 @@ pub mod pod;
 
 use crate::{
     api::node_migration::NodeMigrationSpec,
-    executor::{control::Order, progress::Progress},
-    plan::{digest::Digest, document::Plan, findings::kubeadm, planner::Outcome},
+    executor::{
+        control::Order,
+        progress::{Progress, State},
+    },
+    plan::{baseline::Baseline, digest::Digest, document::Plan, findings::kubeadm, planner::Outcome},
 };
 
 /// A request to the host that failed, in a sentence that names the object and the cause.
@@ -36,6 +39,8 @@ pub struct Run {
     pub words: Vec<String>,
     /// What the journal says; nothing before its first line.
     pub progress: Option<Progress>,
+    /// What the API reported right before the switch; empty until it is ordered.
+    pub baseline: Baseline,
     /// The order to switch was given.
     pub go: bool,
     /// The order to keep the switch was given.
@@ -46,24 +51,67 @@ pub struct Run {
     pub executor_running: bool,
 }
 
+/// An attempt at a migration that has a plan on the host, whether its objects still exist or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Its name, as of [`super::machine::run_name`].
+    pub run: String,
+    /// UID of its migration.
+    pub migration: String,
+    /// Name of its migration; `None` for an attempt that a person started on the node.
+    pub migration_name: Option<String>,
+    /// The generation of its spec.
+    pub generation: i64,
+    /// The number of the attempt at that generation.
+    pub number: u32,
+    /// Where its journal stands; `None` before the first line.
+    pub state: Option<State>,
+    /// The switch was ordered.
+    pub ordered: bool,
+    /// The target's endpoint, as kubeadm keeps it.
+    pub endpoint: Option<String>,
+}
+
+impl Attempt {
+    /// Whether its journal has begun and is not over; a journal that needs a person is not.
+    pub fn is_open(&self) -> bool {
+        self.state.is_some_and(|state| !state.is_final())
+    }
+
+    /// Whether it belongs to a `RuntimeMigration`, and nothing was changed that a pod could notice.
+    pub fn is_prepared_only(&self) -> bool {
+        let early = matches!(self.state, Some(State::Preparing | State::Prepared));
+        early && !self.ordered && self.migration_name.is_some()
+    }
+}
+
+/// What a plan must know of the pods that stay on the node, which the host alone cannot know.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Staying {
+    /// Images that must be in the target's store after the switch.
+    pub images: Vec<String>,
+    /// Whether one of the pods that must be Ready again is in the pod network.
+    pub in_pod_network: bool,
+}
+
 /// What the agent asks of the host. Runs are named by [`super::machine::run_name`]. Every verb has a deadline
 /// and is idempotent.
 #[allow(async_fn_in_trait, reason = "used on one task, by static dispatch")]
 pub trait Host {
     /// The run as it is now; nothing before its plan is written.
     async fn look(&self, run: &str) -> Result<Option<Run>, HostError>;
+    /// All attempts on the host.
+    async fn attempts(&self) -> Result<Vec<Attempt>, HostError>;
     /// Collects facts and computes what the spec means here; changes nothing but the facts in the directory of
-    /// the run. `own_images` must be in the target's store after the switch.
-    async fn plan(
-        &self,
-        run: &str,
-        spec: &NodeMigrationSpec,
-        own_images: Vec<String>,
-    ) -> Result<Planned, HostError>;
+    /// the run.
+    async fn plan(&self, run: &str, spec: &NodeMigrationSpec, staying: Staying)
+    -> Result<Planned, HostError>;
     /// Writes the plan and starts the executor on it.
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError>;
     /// Starts the executor's unit, which goes on where the journal ends.
     async fn start_executor(&self) -> Result<(), HostError>;
+    /// Records what the API reports right before the switch; it is durable when this returns.
+    async fn record(&self, run: &str, baseline: &Baseline) -> Result<(), HostError>;
     /// Gives an order for the plan with this digest.
     async fn order(&self, run: &str, order: Order, plan: &Digest) -> Result<(), HostError>;
     /// Asks the kubelet's health endpoint on loopback.

@@ -13,8 +13,8 @@ use super::{
     runtimes::over_docker,
     sharing,
     step::{
-        AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Rehearsal,
-        Side, Step, StopPods,
+        AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Proof,
+        Rehearsal, Side, Step, StopPods,
     },
 };
 use crate::api::request::{Drain, DrainMode};
@@ -28,6 +28,8 @@ const GRACE_LIMIT_SECS: u32 = 20;
 /// The same where the pods stay, unless `drain.gracePeriod` says otherwise: nobody has ended them before, and what a
 /// database has not written when it is killed is worse than a node that is away for longer.
 const GRACE_LIMIT_IN_PLACE_SECS: u32 = 600;
+/// How long the agent may be away from a prepared node, beyond the time that it waits itself.
+const AGENT_AWAY_SECS: u32 = 900;
 /// How long a runtime may take until it answers.
 pub(super) const RUNTIME_WITHIN_SECS: u32 = 60;
 const KUBELET_WITHIN_SECS: u32 = 120;
@@ -41,15 +43,16 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
         (Section::Switch, switch(view)?),
         (Section::Settle, settle(view)?),
     ];
-    let within = view.request.rollback.confirm_within.get().as_secs();
     Ok(Plan {
         format: FORMAT,
         migration: view.request.migration.clone(),
+        migration_name: view.request.migration_name.clone(),
         node: view.facts.node.clone(),
         machine_id: view.facts.machine_id.clone(),
         source: (view.source.runtime, view.source.version.clone()),
         target: (view.target.runtime, view.target.version.clone()),
-        confirm_within_secs: u32::try_from(within).unwrap_or(u32::MAX),
+        confirm_within_secs: confirm_within_secs(view),
+        prepared_for_secs: prepared_for_secs(&view.request.drain),
         rollback_automatic: view.request.rollback.automatic,
         findings: Vec::new(),
         steps: steps
@@ -67,14 +70,8 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     steps.extend(images(view));
     // Over one and the same engine the source's kubelet would see the sandbox, and end it.
     if !view.shares_store() {
-        steps.push(Step::Rehearse(Rehearsal {
-            cri: view.target.cri.clone(),
-            cgroup_parent: match view.cgroup_driver() {
-                "systemd" => "transship.slice".to_owned(),
-                _ => "/transship".to_owned(),
-            },
-            pod_network: network::rehearse_in_pod_network(view),
-        }));
+        let pod_network = network::rehearse_in_pod_network(view);
+        steps.push(rehearsal(view, pod_network, Proof::Own));
     }
     Ok(steps)
 }
@@ -130,6 +127,8 @@ fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             cni_cache_dir: path(&view.source.network.cache_dir)?,
         }));
     }
+    // Before the source's daemons stop, so that a pod network that does not work costs them nothing.
+    steps.extend(network_proof(view));
     steps.extend((view.parts.0.settle)(view));
     steps.push(Step::File(FileStep {
         path: path(HOLD_DROP_IN)?,
@@ -137,6 +136,45 @@ fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         want: None,
     }));
     Ok(steps)
+}
+
+/// The proof that the pod network works under the target, since the kubelet's start; `None` where there is no way to
+/// have it, which is a finding.
+fn network_proof(view: &View<'_>) -> Option<Step> {
+    match network::proof(view)? {
+        network::Provable::ByRehearsal => Some(rehearsal(view, true, Proof::KubeletOrOwn)),
+        network::Provable::ByPods => Some(rehearsal(
+            view,
+            true,
+            Proof::Kubelet {
+                within_secs: confirm_within_secs(view),
+            },
+        )),
+    }
+}
+
+fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
+    Step::Rehearse(Rehearsal {
+        cri: view.target.cri.clone(),
+        cgroup_parent: match view.cgroup_driver() {
+            "systemd" => "transship.slice".to_owned(),
+            _ => "/transship".to_owned(),
+        },
+        pod_network,
+        proof,
+    })
+}
+
+fn confirm_within_secs(view: &View<'_>) -> u32 {
+    let within = view.request.rollback.confirm_within.get().as_secs();
+    u32::try_from(within).unwrap_or(u32::MAX)
+}
+
+/// The agent gives a drain up after its timeout, and waits as long for the controller's permission. What comes later
+/// has no agent.
+fn prepared_for_secs(drain: &Drain) -> u32 {
+    let timeout = u32::try_from(drain.timeout.get().as_secs()).unwrap_or(u32::MAX);
+    timeout.saturating_mul(2).saturating_add(AGENT_AWAY_SECS)
 }
 
 fn grace_limit_secs(drain: &Drain) -> u32 {

@@ -21,7 +21,7 @@ pub enum Step {
     Install(InstallStep),
     /// Bring images into the target's store. Undo: remove those that it brought.
     Images(ImagesStep),
-    /// Run a sandbox over the target's CRI and remove it. Undo: remove it.
+    /// Prove the target's CRI with a sandbox. Undo: remove the sandbox that was run for it.
     Rehearse(Rehearsal),
     /// End the containers of one runtime's pods. Undo: end the pods of the other one.
     StopPods(StopPods),
@@ -213,7 +213,9 @@ pub enum Layers {
     },
 }
 
-/// A sandbox that is run over a CRI, outside the kubelet's cgroups, and removed.
+/// A sandbox that proves a CRI. Before the kubelet uses the CRI, the sandbox is run outside the kubelet's cgroups and
+/// removed. After it, a sandbox of the kubelet is as good: none can be left from before, because the pods of the source
+/// are not the target's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Rehearsal {
@@ -223,6 +225,25 @@ pub struct Rehearsal {
     pub cgroup_parent: String,
     /// In the pod network; otherwise in the host's.
     pub pod_network: bool,
+    /// Which sandbox is the proof.
+    pub proof: Proof,
+}
+
+/// Which sandbox proves a CRI.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "sandbox", rename_all = "camelCase")]
+pub enum Proof {
+    /// A sandbox that is run for the proof and removed.
+    Own,
+    /// A Ready sandbox of the kubelet in the pod network; if there is none, a sandbox that is run for the proof and
+    /// removed.
+    KubeletOrOwn,
+    /// A Ready sandbox of the kubelet in the pod network.
+    #[serde(rename_all = "camelCase")]
+    Kubelet {
+        /// Deadline in seconds.
+        within_secs: u32,
+    },
 }
 
 /// End the containers of one runtime's pods: their stop signal, their grace period up to a limit, SIGKILL; and take

@@ -9,7 +9,7 @@ use super::{
     facts::Facts,
     host_path::HostPath,
     redaction,
-    step::{AwaitStep, Boot, FileStep, InstallStep, Layers, Restart, Side, Step, UnitStep},
+    step::{AwaitStep, Boot, FileStep, InstallStep, Layers, Proof, Rehearsal, Restart, Side, Step, UnitStep},
 };
 
 /// Longest diff in bytes; what is longer is cut with a note.
@@ -77,11 +77,7 @@ pub fn sentence(step: &Step) -> String {
                 images.to.runtime
             )
         }
-        Step::Rehearse(rehearsal) => format!(
-            "Rehearse a sandbox under {} in the {} network, and remove it",
-            rehearsal.cri.runtime,
-            if rehearsal.pod_network { "pod" } else { "host's" }
-        ),
+        Step::Rehearse(rehearsal) => rehearsal_sentence(rehearsal),
         Step::StopPods(stop) => format!(
             "End the pods of {} (SIGTERM, at most {} s); on the way back those of {}",
             stop.source.runtime, stop.grace_limit_secs, stop.target.runtime
@@ -95,6 +91,24 @@ pub fn sentence(step: &Step) -> String {
         }
         Step::Kubelet(_) => "Stop the kubelet, and hold it".to_owned(),
         Step::Await(wait) => await_sentence(wait),
+    }
+}
+
+fn rehearsal_sentence(rehearsal: &Rehearsal) -> String {
+    let runtime = rehearsal.cri.runtime;
+    match rehearsal.proof {
+        Proof::Own => format!(
+            "Rehearse a sandbox under {runtime} in the {} network, and remove it",
+            if rehearsal.pod_network { "pod" } else { "host's" }
+        ),
+        Proof::KubeletOrOwn => format!(
+            "Check that a pod in the pod network has started under {runtime}; if there is none, rehearse a sandbox there"
+        ),
+        Proof::Kubelet { within_secs } => {
+            format!(
+                "Wait until a pod in the pod network has started under {runtime}, at most {within_secs} s"
+            )
+        }
     }
 }
 

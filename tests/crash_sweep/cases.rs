@@ -13,7 +13,7 @@ use transship::{
         planner::{self, Request},
         step::{
             AwaitStep, Boot, ClearPods, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT,
-            KubeletStep, KubeletWant, Layers, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
+            KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
         },
     },
 };
@@ -406,6 +406,7 @@ pub fn by_hand() -> Case {
             cri: containerd.clone(),
             cgroup_parent: "transship.slice".to_owned(),
             pod_network: true,
+            proof: Proof::Own,
         }),
     ];
     let switch = [
@@ -459,11 +460,13 @@ pub fn by_hand() -> Case {
     let plan = Plan {
         format: FORMAT,
         migration: "sweep".to_owned(),
+        migration_name: None,
         node: "n1".to_owned(),
         machine_id: "00000000000000000000000000000001".to_owned(),
         source: (Runtime::Dockershim, "20.10".to_owned()),
         target: (Runtime::Containerd, "1.6".to_owned()),
         confirm_within_secs: CONFIRM_WITHIN_SECS,
+        prepared_for_secs: 900,
         rollback_automatic: true,
         findings: Vec::new(),
         steps: in_section(Section::Prepare, prepare.to_vec())

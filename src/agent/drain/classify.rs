@@ -2,7 +2,7 @@
 //! `pkg/drain/filters.go`), and Transship's own pods beside them. What cannot be known with the node's identity
 //! (whether a DaemonSet still exists) is taken from the pod itself.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::ResourceExt as _;
 
 use crate::api::{POD_LABEL, request::Drain};
@@ -47,6 +47,16 @@ pub enum Obstacle {
     Unmanaged,
 }
 
+/// Whether `pod` is the API's picture of a static pod.
+pub fn is_mirror(pod: &Pod) -> bool {
+    pod.annotations().contains_key(MIRROR_ANNOTATION)
+}
+
+/// Whether `owner` is a DaemonSet of Kubernetes' own.
+pub fn is_daemon_set(owner: &OwnerReference) -> bool {
+    owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/")
+}
+
 /// What a drain does with `pod`. `own_namespace` is the one that Transship is installed in: its label means
 /// nothing on the pods of others.
 pub fn classify(pod: &Pod, drain: &Drain, own_namespace: &str) -> Verdict {
@@ -60,7 +70,7 @@ pub fn classify(pod: &Pod, drain: &Drain, own_namespace: &str) -> Verdict {
         .iter()
         .find(|owner| owner.controller == Some(true));
 
-    if pod.annotations().contains_key(MIRROR_ANNOTATION) {
+    if is_mirror(pod) {
         return Verdict::Leave(Left::Mirror);
     }
     let (label, value) = POD_LABEL;
@@ -69,9 +79,7 @@ pub fn classify(pod: &Pod, drain: &Drain, own_namespace: &str) -> Verdict {
     {
         return Verdict::Leave(Left::Transship);
     }
-    if controller.is_some_and(|owner| owner.kind == "DaemonSet" && owner.api_version.starts_with("apps/"))
-        && !finished
-    {
+    if controller.is_some_and(is_daemon_set) && !finished {
         return Verdict::Leave(Left::DaemonSet);
     }
     if pod.metadata.deletion_timestamp.is_some() {

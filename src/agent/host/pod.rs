@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::{Host, HostError, Planned, Run};
+use super::{Attempt, Host, HostError, Planned, Run, Staying};
 use crate::{
     api::node_migration::NodeMigrationSpec,
     executor::{
@@ -19,12 +19,13 @@ use crate::{
         systemd::{Systemd as _, SystemdError},
     },
     plan::{
+        baseline::Baseline,
         digest::Digest,
         document::Plan,
         findings::kubeadm,
         host_path::{HostPath, NotAHostPath},
         planner::{self, Request},
-        words,
+        redaction, words,
     },
     runtime::kubelet,
 };
@@ -90,17 +91,30 @@ impl PodHost {
     /// Runs this binary on the host and waits for its end.
     async fn on_host(&self, unit: &str, arguments: &[&str], within: Duration) -> Result<(), HostError> {
         let binary = self.binary().await?;
-        let argv = [&[binary.as_str()], arguments].concat();
+        let error_file = HostPath::new(format!("{STATE}/{unit}.error"))?;
+        self.files.remove(&error_file)?;
+        let told = ["--error-file", error_file.as_str()];
+        let argv = [&[binary.as_str()], arguments, &told].concat();
         let exit = self.bus().await?.run_transient(unit, &argv, within).await?;
         if exit.is_success() {
-            Ok(())
-        } else {
-            Err(HostError(format!(
-                "`transship {}` ended with {} on the host; `journalctl -u {unit}` there says why",
-                arguments.join(" "),
-                exit.status
-            )))
+            return Ok(());
         }
+        let cause = self.files.read_text(&error_file).ok().flatten();
+        Err(HostError(failure(unit, arguments, exit.status, cause.as_deref())))
+    }
+}
+
+/// What is reported of a command that failed on the host. Its own words say more than where to find them.
+fn failure(unit: &str, arguments: &[&str], status: i32, cause: Option<&str>) -> String {
+    let command = arguments.join(" ");
+    match cause.map(str::trim).filter(|cause| !cause.is_empty()) {
+        Some(cause) => format!(
+            "`transship {command}` failed on the host: {}",
+            redaction::sentence(cause)
+        ),
+        None => format!(
+            "`transship {command}` ended with {status} on the host; `journalctl -u {unit}` there says why"
+        ),
     }
 }
 
@@ -118,6 +132,35 @@ fn bring(files: &Files) -> Result<HostPath, HostError> {
     Ok(path)
 }
 
+/// UID, generation and number of the attempt with this name. A UID of Kubernetes has 36 characters, dashes among them.
+fn parts(run: &str) -> (&str, i64, u32) {
+    const UID: usize = 36;
+    let whole = run
+        .get(..UID)
+        .zip(run.get(UID..).and_then(|rest| rest.strip_prefix('-')));
+    let (uid, rest) = whole.or_else(|| run.split_once('-')).unwrap_or((run, ""));
+    let (generation, number) = rest.split_once('-').unwrap_or((rest, ""));
+    (uid, generation.parse().unwrap_or(0), number.parse().unwrap_or(0))
+}
+
+/// The attempt in a directory; `None` if there is no plan.
+fn attempt(dir: &Dir) -> Result<Option<Attempt>, HostError> {
+    let Some(plan) = dir.plan()? else { return Ok(None) };
+    let begun = !dir.journal()?.is_empty();
+    let state = dir.progress()?.filter(|_| begun).map(|progress| progress.state);
+    let (migration, generation, number) = parts(&plan.migration);
+    Ok(Some(Attempt {
+        run: plan.migration.clone(),
+        migration: migration.to_owned(),
+        migration_name: plan.migration_name.clone(),
+        generation,
+        number,
+        state,
+        ordered: dir.ordered(Order::Go, &plan.digest())?,
+        endpoint: plan.target_endpoint(),
+    }))
+}
+
 impl Host for PodHost {
     async fn look(&self, run: &str) -> Result<Option<Run>, HostError> {
         let dir = Dir::new(&self.files, run)?;
@@ -128,6 +171,7 @@ impl Host for PodHost {
         Ok(Some(Run {
             words: plan.words(),
             progress: if begun { dir.progress()? } else { None },
+            baseline: dir.baseline()?.unwrap_or_default(),
             go: dir.ordered(Order::Go, &digest)?,
             commit: dir.ordered(Order::Commit, &digest)?,
             abort: dir.ordered(Order::Abort, &digest)?,
@@ -136,11 +180,23 @@ impl Host for PodHost {
         }))
     }
 
+    async fn attempts(&self) -> Result<Vec<Attempt>, HostError> {
+        let mut attempts = Vec::new();
+        for dir in Dir::all(&self.files)? {
+            match attempt(&dir) {
+                Ok(attempt) => attempts.extend(attempt),
+                // Of another version, or damaged; it must not keep this migration from its end.
+                Err(error) => tracing::warn!(%error, "an attempt on this host cannot be read"),
+            }
+        }
+        Ok(attempts)
+    }
+
     async fn plan(
         &self,
         run: &str,
         spec: &NodeMigrationSpec,
-        own_images: Vec<String>,
+        staying: Staying,
     ) -> Result<Planned, HostError> {
         let dir = Dir::new(&self.files, run)?;
         let output = dir.path().join("facts.json")?;
@@ -152,12 +208,14 @@ impl Host for PodHost {
             .ok_or_else(|| HostError(format!("`transship node inspect` left no facts in {output}")))?;
         let request = Request {
             migration: run.to_owned(),
+            migration_name: Some(spec.migration.name.clone()),
             target: spec.target.clone(),
             drain: spec.drain.clone(),
             images: spec.images.clone(),
             preflight: spec.preflight.clone(),
             rollback: spec.rollback.clone(),
-            own_images,
+            own_images: staying.images,
+            pods_in_pod_network: staying.in_pod_network,
         };
         let outcome = planner::plan(&facts, &request);
         let plan = outcome.plan();
@@ -181,6 +239,10 @@ impl Host for PodHost {
 
     async fn start_executor(&self) -> Result<(), HostError> {
         Ok(self.bus().await?.start(unit::UNIT).await?)
+    }
+
+    async fn record(&self, run: &str, baseline: &Baseline) -> Result<(), HostError> {
+        Ok(Dir::new(&self.files, run)?.write_baseline(baseline)?)
     }
 
     async fn order(&self, run: &str, order: Order, plan: &Digest) -> Result<(), HostError> {
@@ -208,6 +270,33 @@ impl Host for PodHost {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_name_of_an_attempt_names_its_migration() {
+        let uid = "f0631a52-9f8c-4c1e-8a55-3f7a2c9be001";
+        assert_eq!(parts(&format!("{uid}-12")), (uid, 12, 0));
+        assert_eq!(parts(&format!("{uid}-12-3")), (uid, 12, 3));
+        assert_eq!(parts("hand-1700000000"), ("hand", 1_700_000_000, 0));
+        assert_eq!(parts("odd"), ("odd", 0, 0));
+    }
+
+    #[test]
+    fn a_command_that_fails_on_the_host_says_why_itself() {
+        let arguments = ["executor", "install"];
+        let busy = "the migration in /var/lib/transship/m0-1 is not over on this host\n";
+        assert_eq!(
+            failure("u.service", &arguments, 1, Some(busy)),
+            "`transship executor install` failed on the host: the migration in /var/lib/transship/m0-1 is not over on \
+             this host"
+        );
+        for nothing in [None, Some("\n")] {
+            let said = failure("u.service", &arguments, 137, nothing);
+            assert!(
+                said.ends_with("ended with 137 on the host; `journalctl -u u.service` there says why"),
+                "{said}"
+            );
+        }
+    }
 
     #[test]
     fn the_binary_is_brought_once_and_repaired() {

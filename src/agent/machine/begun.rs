@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use super::{Act, Decision, RETRY_EVICTION, Refusal, Seen, describe};
 use crate::{
     agent::{
-        drain::{Survey, blocking},
+        baseline,
+        drain::{Survey, blocking, held},
         host::Run,
         node::{self, End},
+        parent::Parent,
         report,
     },
     api::{
@@ -62,6 +64,7 @@ impl Attempt<'_> {
             State::Prepared if report::condition(&status, report::DRAIN_TIMED_OUT).is_some() => {
                 self.give_up_drain(status)
             }
+            State::Prepared if matches!(self.seen.parent, Parent::Differs(_)) => self.refuse(status),
             State::Prepared => match self.seen.migration.spec.drain.mode {
                 DrainMode::Evict => self.drain(status),
                 DrainMode::InPlace => self.stay(status),
@@ -104,7 +107,28 @@ impl Attempt<'_> {
     }
 
     fn aborted(&self) -> bool {
-        self.seen.migration.spec.action == Action::Abort
+        self.seen.migration.spec.action == Action::Abort || *self.seen.parent == Parent::Gone
+    }
+
+    fn why_aborted(&self) -> String {
+        match self.seen.parent {
+            Parent::Gone => {
+                let name = &self.seen.migration.spec.migration.name;
+                format!("its RuntimeMigration {name} is gone")
+            }
+            _ => "the migration is being deleted".to_owned(),
+        }
+    }
+
+    /// The spec was changed by somebody else than the controller: it is not obeyed.
+    fn refuse(&self, status: NodeMigrationStatus) -> Decision {
+        let phase = match status.phase {
+            NodePhase::Draining => NodePhase::Draining,
+            _ => NodePhase::Preparing,
+        };
+        let name = &self.seen.migration.spec.migration.name;
+        let refusal = self.seen.parent.refusal(name).unwrap_or_default();
+        self.then(status, phase, refusal, Act::Wait)
     }
 
     /// The executor works; it is started if it does not run.
@@ -136,8 +160,10 @@ impl Attempt<'_> {
     fn why_back(&self, status: &NodeMigrationStatus) -> String {
         if let Some(timed_out) = report::condition(status, report::DRAIN_TIMED_OUT) {
             timed_out.to_owned()
+        } else if let Some(aborted) = report::condition(status, report::ABORTED) {
+            aborted.to_owned()
         } else if self.aborted() && self.run.abort {
-            "the migration is being deleted".to_owned()
+            self.why_aborted()
         } else {
             self.progress
                 .error
@@ -146,8 +172,11 @@ impl Attempt<'_> {
         }
     }
 
-    fn abort(&self, status: NodeMigrationStatus) -> Decision {
-        let message = "the migration is being deleted; what was prepared is undone";
+    fn abort(&self, mut status: NodeMigrationStatus) -> Decision {
+        let why = self.why_aborted();
+        let message = format!("{why}; what was prepared is undone");
+        // The reason is not seen again once the executor has turned back.
+        report::set_condition(&mut status, report::ABORTED, why, self.seen.now);
         self.then(status, NodePhase::RollingBack, message, Act::Order(Order::Abort))
     }
 
@@ -166,7 +195,9 @@ impl Attempt<'_> {
         if spec.proceed {
             report::unset_condition(&mut status, report::READY_TO_SWITCH);
             let message = format!("{ready}; the executor takes over");
-            return self.then(status, NodePhase::Switching, message, Act::Order(Order::Go));
+            let seen = self.seen;
+            let baseline = baseline::record(seen.node, seen.pods, &spec.drain, seen.own_pod);
+            return self.then(status, NodePhase::Switching, message, Act::Go(Box::new(baseline)));
         }
         let since = report::condition_since(&status, report::READY_TO_SWITCH);
         if since.is_none() {
@@ -211,7 +242,8 @@ impl Attempt<'_> {
             };
             before.blocking.iter().find(here).map(|told| told.reason.clone())
         };
-        let mut in_the_way = survey.blocked.clone();
+        let mut in_the_way = held::terminating(&survey.ending, spec.drain.timeout, seen.now);
+        in_the_way.extend(survey.blocked.iter().cloned());
         in_the_way.extend(survey.evict.iter().filter_map(|pod| {
             let reason = refused(pod)
                 .map(|refusal| refusal.reason.clone())
@@ -233,7 +265,7 @@ impl Attempt<'_> {
             let message = format!(
                 "{remaining} pods did not leave within {}: {}",
                 spec.drain.timeout,
-                in_words(&status, &survey)
+                in_words(&status)
             );
             report::set_condition(&mut status, report::DRAIN_TIMED_OUT, message, seen.now);
             return self.give_up_drain(status);
@@ -245,10 +277,7 @@ impl Attempt<'_> {
             .filter(|pod| refused(pod).is_none_or(rested))
             .filter_map(|pod| pod.uid())
             .collect();
-        let message = format!(
-            "waits for {remaining} pods to leave: {}",
-            in_words(&status, &survey)
-        );
+        let message = format!("waits for {remaining} pods to leave: {}", in_words(&status));
         let act = if due.is_empty() {
             Act::Wait
         } else {
@@ -277,17 +306,14 @@ impl Attempt<'_> {
         }
     }
 
-    /// What a commit still waits for. Between the shims of Docker Engine the Node and the container ids look the same
-    /// before and after; there the executor's own look at the kubelet's endpoint, and a container of this agent that
-    /// is younger than the new kubelet, are what proves the switch.
+    /// What a commit still waits for. No time is compared: what is newer than the switch has another identity than what
+    /// the baseline holds. For a pair of Docker's shims the Node looks the same before and after; there the executor's
+    /// check of the kubelet's endpoint and the new containers prove the switch.
     fn missing(&self) -> Vec<String> {
+        const SHOWN: usize = 3;
         let target = self.run.plan.target.0;
         let scheme = node::scheme(target);
-        let Some(started) = self.progress.kubelet_started else {
-            return vec!["the journal says when the kubelet was started".to_owned()];
-        };
-        // The API keeps whole seconds.
-        let since = started.as_second();
+        let baseline = &self.run.baseline;
         let (namespace, name) = self.seen.own_pod;
         let own = self
             .seen
@@ -295,7 +321,7 @@ impl Attempt<'_> {
             .iter()
             .find(|pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace));
         let mut missing = Vec::new();
-        if !own.is_some_and(|pod| runs_under(pod, scheme, since)) {
+        if !own.is_some_and(|pod| baseline::runs_under(pod, baseline, scheme)) {
             missing.push(format!(
                 "the agent's own pod is reported as running under {target}"
             ));
@@ -309,13 +335,25 @@ impl Attempt<'_> {
                 "the Node reports {target} {planned} instead of {reported}"
             ));
         }
-        if !is_ready(self.seen.node, since) {
+        if !baseline::node_is_ready(self.seen.node, baseline) {
             missing.push("the Node reports Ready since the kubelet's start".to_owned());
         }
         match self.seen.kubelet {
             Some(Ok(())) => {}
             Some(Err(error)) => missing.push(format!("the kubelet is healthy ({error})")),
             None => missing.push("the kubelet was asked for its health".to_owned()),
+        }
+        let absent = baseline::missing(baseline, self.seen.pods, scheme);
+        if !absent.is_empty() {
+            let more = match absent.len().saturating_sub(SHOWN) {
+                0 => String::new(),
+                more => format!("; and {more} more"),
+            };
+            let shown: Vec<&str> = absent.iter().take(SHOWN).map(String::as_str).collect();
+            missing.push(format!(
+                "the pods are Ready again that were Ready before ({}{more})",
+                shown.join("; ")
+            ));
         }
         missing
     }
@@ -375,66 +413,18 @@ impl Attempt<'_> {
     }
 }
 
-/// What a drain waits for, the first few pods by name.
-fn in_words(status: &NodeMigrationStatus, survey: &Survey<'_>) -> String {
+/// What a drain waits for: the first few pods, the longest waiting first.
+fn in_words(status: &NodeMigrationStatus) -> String {
     const SHOWN: usize = 3;
-    let blocking = status.drain.iter().flat_map(|drain| &drain.blocking);
-    let ending = survey.ending.iter().map(|pod| blocking_words(pod, "is ending"));
+    let blocking: Vec<&BlockingPod> = status.drain.iter().flat_map(|drain| &drain.blocking).collect();
     let words: Vec<String> = blocking
+        .iter()
+        .take(SHOWN)
         .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason))
-        .chain(ending)
-        .take(SHOWN + 1)
         .collect();
-    match words.len() {
+    match blocking.len() {
         0 => "evictions are on their way".to_owned(),
-        n if n > SHOWN => format!("{}; and others", words[..SHOWN].join("; ")),
+        n if n > SHOWN => format!("{}; and {} more", words.join("; "), n - SHOWN),
         _ => words.join("; "),
     }
-}
-
-fn blocking_words(pod: &Pod, what: &str) -> String {
-    format!(
-        "{}/{} {what}",
-        pod.namespace().unwrap_or_default(),
-        pod.name_any()
-    )
-}
-
-/// Whether every container of a pod runs under a runtime since a time.
-fn runs_under(pod: &Pod, scheme: &str, since: i64) -> bool {
-    let containers = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.container_statuses.as_deref())
-        .unwrap_or_default();
-    !containers.is_empty()
-        && containers.iter().all(|container| {
-            let started = container
-                .state
-                .as_ref()
-                .and_then(|state| state.running.as_ref())
-                .and_then(|running| running.started_at.as_ref());
-            container
-                .container_id
-                .as_deref()
-                .is_some_and(|id| id.starts_with(scheme))
-                && started.is_some_and(|started| started.0.as_second() >= since)
-        })
-}
-
-/// Whether the Node is Ready by a heartbeat since a time.
-fn is_ready(node: &Node, since: i64) -> bool {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref())
-        .unwrap_or_default();
-    conditions.iter().any(|condition| {
-        condition.type_ == "Ready"
-            && condition.status == "True"
-            && condition
-                .last_heartbeat_time
-                .as_ref()
-                .is_some_and(|beat| beat.0.as_second() >= since)
-    })
 }

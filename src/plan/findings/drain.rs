@@ -21,6 +21,16 @@ pub const PODS_END_IN_PLACE: Code = Code::warn(
     "Pods that stay on the node (`drain.mode: InPlace`) have restartPolicy Never: they fail with the switch",
 );
 
+/// Pods that a commit waits for.
+pub const PODS_MUST_RETURN: Code = Code::info(
+    "PodsMustReturn",
+    "Pods that are Ready and stay on the node: the switch is confirmed when they are Ready again, and rolled back at the deadline",
+);
+/// Pods that may need longer than the drain.
+pub const PODS_OUTLAST_DRAIN: Code = Code::warn(
+    "PodsOutlastDrain",
+    "Pods may take longer to stop than `drain.timeout`: the drain would be given up",
+);
 /// Pods whose hooks a switch without a drain leaves out.
 pub const PRE_STOP_SKIPPED: Code = Code::warn(
     "PreStopSkipped",
@@ -33,5 +43,7 @@ pub const CODES: &[Code] = &[
     PODS_TO_EVICT,
     NO_OTHER_NODE,
     PODS_END_IN_PLACE,
+    PODS_MUST_RETURN,
+    PODS_OUTLAST_DRAIN,
     PRE_STOP_SKIPPED,
 ];

@@ -49,6 +49,11 @@ pub const REHEARSAL_ON_HOST_NETWORK: Code = Code::info(
     "RehearsalOnHostNetwork",
     "The CNI chain asks the API for the pod, so the rehearsal runs in the host's network",
 );
+/// Nothing can prove the pod network.
+pub const POD_NETWORK_NOT_PROVEN: Code = Code::warn(
+    "PodNetworkNotProven",
+    "No sandbox in the pod network runs under the target before the switch is confirmed",
+);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -60,6 +65,7 @@ pub const CODES: &[Code] = &[
     CNI_PLUGIN_MISSING,
     PORTMAP_MISSING,
     REHEARSAL_ON_HOST_NETWORK,
+    POD_NETWORK_NOT_PROVEN,
 ];
 
 /// Plugins that set up a sandbox without asking the API for its pod.
@@ -173,6 +179,24 @@ pub fn rehearse_in_pod_network(view: &View<'_>) -> bool {
     matches!(chain(view), Ok(Some(chain)) if chain.types.iter().all(|kind| STANDALONE.contains(&&**kind)))
 }
 
+/// How the pod network is proven after the kubelet's start under the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Provable {
+    /// By a rehearsal, which a pod of the kubelet makes unnecessary.
+    ByRehearsal,
+    /// By a pod in the pod network that stays on the node.
+    ByPods,
+}
+
+/// How the pod network can be proven; `None` if a sandbox of Transship's own cannot be in it, and no pod in it stays.
+pub fn proof(view: &View<'_>) -> Option<Provable> {
+    if rehearse_in_pod_network(view) {
+        Some(Provable::ByRehearsal)
+    } else {
+        view.request.pods_in_pod_network.then_some(Provable::ByPods)
+    }
+}
+
 /// Configurations of other tools (podman's, CRI-O's and containerd's bridges) that lie beside the one in use.
 fn competing(view: &View<'_>) -> Vec<Finding> {
     let names: Vec<String> = view
@@ -266,6 +290,13 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         findings.push(REHEARSAL_ON_HOST_NETWORK.found(
             format!("the CNI chain is {}", types.join(", ")),
             "The pod network is first used by the pods themselves, under the target.",
+        ));
+    }
+    if proof(view).is_none() {
+        findings.push(POD_NETWORK_NOT_PROVEN.found(
+            "the CNI chain asks the API for the pod, and no pod in the pod network is known to stay on the node",
+            "Watch the first pods that start on the node after the switch; start a DaemonSet in the pod network to have \
+             it proven.",
         ));
     }
     findings
