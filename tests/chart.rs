@@ -80,6 +80,31 @@ fn servers_get_what_they_understand() {
     }
 }
 
+/// The agent is in the host's network, where any pod could reach a port of it.
+#[test]
+fn the_agent_listens_nowhere() {
+    let text = rendered("1.36.3", &["monitoring.podMonitor.enabled=true"]);
+    let objects = || text.split("\n---\n");
+    let agent = objects()
+        .find(|object| object.contains("kind: DaemonSet"))
+        .unwrap();
+    for word in ["containerPort", "hostPort", "LISTEN", "Probe"] {
+        assert!(!agent.contains(word), "{word}:\n{agent}");
+    }
+    let monitor = objects()
+        .find(|object| object.contains("kind: PodMonitor"))
+        .unwrap();
+    assert!(
+        monitor.contains("app.kubernetes.io/component: controller"),
+        "{monitor}"
+    );
+    let help = Command::new(env!("CARGO_BIN_EXE_transship"))
+        .args(["agent", "--help"])
+        .output()
+        .unwrap();
+    assert!(!String::from_utf8_lossy(&help.stdout).contains("listen"));
+}
+
 #[test]
 fn no_pod_is_privileged() {
     let text = rendered(

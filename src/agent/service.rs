@@ -1,13 +1,13 @@
-//! `transship agent`: the pod on a chosen node.
+//! `transship agent`: the pod on a chosen node. It listens nowhere: it is in the host's network, where any pod could
+//! exhaust it in the middle of a switch. What is known of its node is in the status of the `NodeMigration`.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
 use kube::{Api, Client, Config};
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
-    time::sleep,
+    time::timeout,
 };
 
 use super::{
@@ -15,11 +15,10 @@ use super::{
     identity::{NodeIdentity, plain},
     shell::{Agent, Myself},
 };
-use crate::{
-    admin::{self, Ready},
-    host::files::Files,
-    metrics::Metrics,
-};
+use crate::host::files::Files;
+
+/// How long the agent may take to put the node in order when it is asked to end.
+const FAREWELL: Duration = Duration::from_secs(4);
 
 /// Brings a migration to its node: the pod of the chart's DaemonSet
 #[derive(Clone, Debug, clap::Args)]
@@ -40,12 +39,9 @@ pub struct Args {
         default_value = "/etc/kubernetes/kubelet.conf"
     )]
     kubeconfig: PathBuf,
-    /// Where probes and Prometheus are answered
-    #[arg(long, env = "TRANSSHIP_LISTEN", default_value = "0.0.0.0:9478")]
-    listen: SocketAddr,
 }
 
-/// Works until SIGTERM, which ends it at once: what it was doing is found again from the node.
+/// Works until SIGTERM: what it was doing is found again from the node.
 ///
 /// # Errors
 /// When the service account or the kernel's signals cannot be used.
@@ -53,8 +49,6 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     let service_account = Config::incluster().context("use the service account of this pod")?;
     let client = Client::try_from(plain(service_account)).context("use the service account of this pod")?;
-    let metrics = Metrics::new().context("make the metrics")?;
-    let ready = Ready::default();
     let me = Myself {
         node: args.node_name,
         namespace: args.pod_namespace,
@@ -67,24 +61,14 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     );
     let identity = NodeIdentity::new(args.kubeconfig, me.node.clone());
     let host = PodHost::new(Files::new("/"));
-    let agent = Agent::new(me, host, identity, Api::all(client), metrics.clone());
+    let mut agent = Agent::new(me, host, identity, Api::all(client));
     tokio::select! {
-        never = agent.run(&ready) => match never {},
-        never = serve(args.listen, ready.clone(), metrics) => match never {},
-        _ = terminated.recv() => Ok(()),
+        never = agent.run() => match never {},
+        _ = terminated.recv() => {}
     }
-}
-
-/// Answers probes and Prometheus. A port that is taken must not keep a switch from being confirmed.
-async fn serve(address: SocketAddr, ready: Ready, metrics: Metrics) -> Infallible {
-    loop {
-        let served = match TcpListener::bind(address).await {
-            Ok(listener) => admin::serve(listener, ready.clone(), metrics.clone()).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = served {
-            tracing::warn!(%address, %error, "probes and metrics are not served; tries again");
-        }
-        sleep(Duration::from_secs(5)).await;
+    // Whoever asks the agent to go kills it after its grace period of 5 s.
+    if timeout(FAREWELL, agent.farewell()).await.is_err() {
+        tracing::warn!("the node could not be put in order in time before the end");
     }
+    Ok(())
 }
