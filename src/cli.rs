@@ -9,7 +9,10 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     agent,
     api::crd::{self, Cel},
-    controller, executor, node,
+    controller, executor,
+    host::files::Files,
+    node,
+    plan::host_path::{HostPath, NotAHostPath},
     telemetry::{self, LogFormat, Role},
 };
 
@@ -27,8 +30,15 @@ struct Cli {
     /// How log lines are written to standard error [default: json for a service without a terminal, else text]
     #[arg(long, global = true, value_enum, env = "TRANSSHIP_LOG_FORMAT")]
     log_format: Option<LogFormat>,
+    /// Write the error to this file, too, if the command fails
+    #[arg(long, global = true, hide = true, value_name = "FILE", value_parser = host_path)]
+    error_file: Option<HostPath>,
     #[command(subcommand)]
     command: Command,
+}
+
+fn host_path(text: &str) -> Result<HostPath, NotAHostPath> {
+    HostPath::new(text)
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -93,6 +103,13 @@ pub fn main() -> ExitCode {
     telemetry::start(cli.command.role(), cli.log_format);
     cli.command.run().unwrap_or_else(|error| {
         telemetry::complain(&format_args!("{error:#}"));
+        if let Some(file) = cli.error_file {
+            // Whoever reads it publishes it: the reader hides secrets.
+            let written = Files::new("/").write(&file, format!("{error:#}").as_bytes(), 0o600);
+            if let Err(error) = written {
+                telemetry::complain(&format_args!("cannot {error}"));
+            }
+        }
         ExitCode::from(FAILED)
     })
 }

@@ -13,13 +13,13 @@ use transship::{
     edit::{flags, yaml},
     plan::{
         digest::Digest,
-        facts::{Container, Facts, Image, Layout, MaybeFile, Prerequisites, TextFile},
+        facts::{Container, Facts, Image, Layout, MaybeFile, OpenAttempt, Prerequisites, TextFile},
         finding::{Finding, Severity},
         host_path::HostPath,
         kubelet_arguments,
         kubelet_settings::Settings,
         planner::{Outcome, Request, Verdict, plan},
-        step::{Boot, FileStep, Step},
+        step::{Boot, FileStep, Proof, Step},
         words,
     },
 };
@@ -784,6 +784,68 @@ fn pods_that_use_the_cri_are_named(
     let users = findings.iter().find(named).map(|finding| finding.message.clone());
     assert_eq!(users.is_some(), found);
     assert!(users.is_none_or(|users| users.ends_with(&format!(": {}/{}", pod.namespace, pod.name))));
+}
+
+#[test]
+fn an_earlier_attempt_is_named_with_its_remedy() {
+    let mut facts = fixtures::named(LAB);
+    facts.attempts = ["m0-1", "00000000-0000-4000-8000-000000000001"]
+        .map(|name| OpenAttempt {
+            name: name.to_owned(),
+            dir: HostPath::new(format!("/var/lib/transship/{name}")).unwrap(),
+            state: "prepared, waits for its go".to_owned(),
+        })
+        .to_vec();
+    let outcome = plan(&facts, &fixtures::request());
+    assert_eq!(outcome.verdict, Verdict::Blocked);
+    let found = |finding: &&Finding| finding.code == "EarlierAttempt";
+    let found: Vec<&Finding> = outcome.findings.iter().filter(found).collect();
+    assert_eq!(found.len(), 1, "its own attempt is not an earlier one: {found:?}");
+    assert_eq!(
+        found[0].message,
+        "the migration in /var/lib/transship/m0-1 is not over on this node: it is prepared, waits for its go"
+    );
+    assert!(
+        found[0]
+            .remedy
+            .contains("`transship node rollback --migration m0-1`")
+    );
+}
+
+/// The pod network is proven after the kubelet's start: by a rehearsal where the CNI chain allows one, else by the
+/// pods of the kubelet; where there are none, a finding reports it.
+#[rstest]
+#[case::bridge("bridge", false, Some(Proof::KubeletOrOwn))]
+#[case::a_pod_stays("calico", true, Some(Proof::Kubelet { within_secs: 300 }))]
+#[case::no_pod_stays("calico", false, None)]
+fn the_pod_network_is_proven_or_a_finding_says_so(
+    #[case] plugin: &str,
+    #[case] pods_in_pod_network: bool,
+    #[case] proof: Option<Proof>,
+) {
+    let mut facts = fixtures::named(LAB);
+    let chain =
+        format!(r#"{{"cniVersion": "0.3.1", "plugins": [{{"type": "{plugin}"}}, {{"type": "portmap"}}]}}"#);
+    text(&mut facts.cni.configs[0], &chain);
+    facts.cni.bin_dirs[0].1.push(plugin.to_owned());
+    let request = Request {
+        pods_in_pod_network,
+        ..fixtures::request()
+    };
+    let outcome = plan(&facts, &request);
+    let steps = &outcome
+        .plan()
+        .unwrap_or_else(|| panic!("{:?}", outcome.findings))
+        .steps;
+    let starts = |step: &Step| matches!(step, Step::Kubelet(kubelet) if kubelet.run);
+    let start = steps.iter().position(|step| starts(&step.does)).unwrap();
+    let proven = steps[start..].iter().find_map(|step| match &step.does {
+        Step::Rehearse(rehearsal) => Some(rehearsal.proof),
+        _ => None,
+    });
+    assert_eq!(proven, proof);
+    let found = |code: &str| outcome.findings.iter().any(|finding| finding.code == code);
+    assert_eq!(found("PodNetworkNotProven"), proof.is_none());
 }
 
 /// What is streamed is written more than once: see the two factors of the finding.

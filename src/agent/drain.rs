@@ -3,6 +3,7 @@
 
 pub mod classify;
 pub mod evict;
+pub mod held;
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
@@ -10,7 +11,7 @@ use kube::ResourceExt as _;
 use self::classify::{Left, Verdict, classify};
 use crate::api::{node_migration::BlockingPod, request::Drain};
 
-/// The pods of a node, by what a drain does with them.
+/// The pods of a node, by what a drain does with them; each list is sorted by namespace and name.
 #[derive(Debug, Default)]
 pub struct Survey<'a> {
     /// To be evicted.
@@ -28,6 +29,9 @@ impl<'a> Survey<'a> {
     /// Sorts the pods of a node. `own_namespace` is the one that Transship is installed in.
     pub fn new(pods: &'a [Pod], drain: &Drain, own_namespace: &str) -> Self {
         let mut survey = Self::default();
+        // The API lists them in no order.
+        let mut pods: Vec<&Pod> = pods.iter().collect();
+        pods.sort_by_cached_key(|pod| (pod.namespace(), pod.name_any()));
         for pod in pods {
             match classify(pod, drain, own_namespace) {
                 Verdict::Evict => survey.evict.push(pod),

@@ -61,6 +61,23 @@ pub enum State {
     Broken,
 }
 
+impl std::fmt::Display for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Preparing => f.write_str("preparing, the node serves"),
+            Self::Prepared => f.write_str("prepared, waits for its go"),
+            Self::Switching => f.write_str("switching"),
+            Self::AwaitingCommit { left } => {
+                write!(f, "waiting for its confirmation, {} s left", left.as_secs())
+            }
+            Self::RollingBack => f.write_str("rolling back"),
+            Self::Committed => f.write_str("committed"),
+            Self::RolledBack => f.write_str("rolled back, the node is as before"),
+            Self::Broken => f.write_str("broken, a person has to help"),
+        }
+    }
+}
+
 impl State {
     /// Whether nothing will happen any more without a new order.
     pub const fn is_final(self) -> bool {

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use super::output::{Format, size};
 use crate::{
     cli,
+    executor::control::Dir,
     host::files::Files,
     inspect::{Host, inspect},
     plan::{
@@ -39,7 +40,7 @@ impl Args {
             live: self.root.as_os_str() == "/",
             files: Files::new(self.root),
         };
-        let result = self.format.render(&inspect(&host).await, summary)?;
+        let result = self.format.render(&look(&host).await, summary)?;
         match self.output {
             Some(file) => {
                 let path = std::path::absolute(&file).with_context(|| format!("find {}", file.display()))?;
@@ -50,6 +51,16 @@ impl Args {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The facts of a host, with what Transship itself has left there.
+pub(super) async fn look(host: &Host) -> Facts {
+    let mut facts = inspect(host).await;
+    match Dir::open_attempts(&host.files) {
+        Ok(attempts) => facts.attempts = attempts,
+        Err(error) => facts.unreadable.push(error.to_string()),
+    }
+    facts
 }
 
 /// The facts in a page, without secrets: no text of a file, no environment, no command line.

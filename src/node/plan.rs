@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::output::Format;
+use super::{inspect::look, output::Format};
 use crate::{
     api::request::{
         ArchiveSource, CgroupDriverChoice, Drain, DrainMode, Images, PackageSource, Preflight, Rollback,
@@ -15,7 +15,7 @@ use crate::{
     cli,
     edit::parse,
     host::files::Files,
-    inspect::{Host, inspect},
+    inspect::Host,
     plan::{
         digest::Digest,
         document::Plan,
@@ -89,6 +89,7 @@ impl Wish {
     pub fn request(self, migration: String) -> Request {
         Request {
             migration,
+            migration_name: None,
             target: Target {
                 runtime: self.target,
                 version: self.target_version,
@@ -110,6 +111,7 @@ impl Wish {
             preflight: Preflight { allow: self.allow },
             rollback: Rollback::default(),
             own_images: Vec::new(),
+            pods_in_pod_network: false,
         }
     }
 }
@@ -133,7 +135,7 @@ impl Args {
         let facts = match &self.facts {
             Some(file) => read(file)?,
             None => {
-                inspect(&Host {
+                look(&Host {
                     live: true,
                     files: Files::new("/"),
                 })

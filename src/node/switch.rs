@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use super::{
     follow::{self, Confirm},
+    inspect::look,
     plan::{Wish, page},
 };
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
         unit,
     },
     host::files::Files,
-    inspect::{Host, inspect},
+    inspect::Host,
     plan::planner::{self, Verdict},
 };
 
@@ -44,7 +45,7 @@ impl Args {
     /// When the switch cannot be started or watched.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let files = Files::new("/");
-        let facts = inspect(&Host {
+        let facts = look(&Host {
             live: true,
             files: files.clone(),
         })

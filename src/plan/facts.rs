@@ -64,6 +64,9 @@ pub struct Facts {
     /// Who else acts on the runtimes of this host.
     #[serde(default)]
     pub rivals: Rivals,
+    /// Attempts of Transship on this host that are not over.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<OpenAttempt>,
     /// What could not be read, a sentence each, naming the object.
     pub unreadable: Vec<String>,
     /// See [`Plan::digest_key`](super::document::Plan::digest_key).
@@ -79,6 +82,18 @@ pub struct Rivals {
     pub starters: Vec<HostPath>,
     /// Running services of configuration management.
     pub agents: Vec<String>,
+}
+
+/// An attempt of Transship whose journal is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OpenAttempt {
+    /// Name of its directory.
+    pub name: String,
+    /// Its directory.
+    pub dir: HostPath,
+    /// Where it stands, in words that follow "it is".
+    pub state: String,
 }
 
 /// What manages the kubelet on a host.

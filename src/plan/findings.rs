@@ -1,6 +1,7 @@
 //! Preflight: every check is a pure function of what was found and what is asked for. The table of all codes for
 //! users is `docs/findings.md`; a test holds it to [`all_codes`].
 
+pub mod attempts;
 pub mod configuration;
 pub mod containers;
 pub mod drain;
@@ -192,6 +193,7 @@ pub fn all_codes() -> Vec<Code> {
         rivals::CODES,
         drain::CODES,
         kubeadm::CODES,
+        attempts::CODES,
         &[ALLOWED_CODE_UNKNOWN],
     ]
     .concat()

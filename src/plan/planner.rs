@@ -7,7 +7,7 @@ use super::{
     facts::Facts,
     finding::{Finding, Severity},
     findings::{
-        self, View, configuration, kubelet,
+        self, View, attempts, configuration, kubelet,
         runtimes::{self, Pair},
     },
     kubelet_settings::Settings,
@@ -22,6 +22,8 @@ use crate::{
 pub struct Request {
     /// UID of the `RuntimeMigration`, or `hand-<time>` for one that a person started on the node.
     pub migration: String,
+    /// Name of the `RuntimeMigration`; `None` for one that a person started on the node.
+    pub migration_name: Option<String>,
     /// The runtime to move to.
     pub target: Target,
     /// How the pods leave the node before the switch; who only looks at the host does not drain it.
@@ -35,6 +37,8 @@ pub struct Request {
     /// Images without which the node could not come back and which the host alone cannot know: those of the
     /// agent's pod and of the other DaemonSets on the node. They are always carried.
     pub own_images: Vec<String>,
+    /// Whether a pod in the pod network is Ready and stays on the node. Only the agent knows; by hand it is false.
+    pub pods_in_pod_network: bool,
 }
 
 /// What is found, and what follows.
@@ -70,6 +74,7 @@ impl Outcome {
 /// Computes what `request` means on the node of `facts`.
 pub fn plan(facts: &Facts, request: &Request) -> Outcome {
     let mut found: Vec<Finding> = kubelet::unreadable(facts).collect();
+    found.extend(attempts::check(facts, request));
     let verdict = decide(facts, request, &mut found).unwrap_or_else(|finding| {
         found.push(finding);
         Verdict::Blocked

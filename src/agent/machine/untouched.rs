@@ -6,7 +6,8 @@ use kube::ResourceExt as _;
 use super::{Act, Decision, Seen, describe};
 use crate::{
     agent::{
-        drain::Survey,
+        baseline,
+        drain::{Survey, held},
         node::{self, End},
         report,
     },
@@ -18,7 +19,10 @@ use crate::{
     plan::{
         finding::{Finding, Severity},
         findings::{
-            drain::{NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_TO_EVICT, PRE_STOP_SKIPPED},
+            drain::{
+                NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_MUST_RETURN, PODS_OUTLAST_DRAIN,
+                PODS_TO_EVICT, PRE_STOP_SKIPPED,
+            },
             soften,
         },
         planner::{Outcome, Verdict},
@@ -68,6 +72,9 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
     let spec = &seen.migration.spec;
     if spec.action == Action::Abort {
         return abort(seen, status);
+    }
+    if let Some(refusal) = seen.parent.refusal(&spec.migration.name) {
+        return then(seen, status, NodePhase::Preflight, refusal, Act::Wait);
     }
     let Some(planned) = seen.planned else {
         return match seen.trouble.filter(|trouble| trouble.is_lasting(seen.now)) {
@@ -136,6 +143,13 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
 fn hand_over(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
     if seen.migration.spec.action == Action::Abort {
         return abort(seen, status);
+    }
+    if let Some(refusal) = seen.parent.refusal(&seen.migration.spec.migration.name) {
+        let act = match seen.run {
+            Some(run) if !run.abort => Act::Order(Order::Abort),
+            _ => Act::Wait,
+        };
+        return then(seen, status, NodePhase::Preparing, refusal, act);
     }
     if let Some(trouble) = seen.trouble.filter(|trouble| trouble.is_lasting(seen.now)) {
         return give_up(seen, status, &trouble.message);
@@ -219,10 +233,33 @@ fn give_up(seen: &Seen<'_>, mut status: NodeMigrationStatus, why: &str) -> Decis
 /// What the migration would mean for the pods that are on the node now.
 fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
     let spec = &seen.migration.spec;
-    match spec.drain.mode {
+    let mut findings = match spec.drain.mode {
         DrainMode::Evict => soften(about_drain(seen), &spec.preflight.allow),
         DrainMode::InPlace => about_staying(seen),
-    }
+    };
+    findings.extend(about_returning(seen));
+    findings
+}
+
+/// The pods that the commit waits for.
+fn about_returning(seen: &Seen<'_>) -> Option<Finding> {
+    let spec = &seen.migration.spec;
+    let pods = baseline::staying(seen.pods, &spec.drain, seen.own_pod);
+    let names: Vec<String> = pods
+        .iter()
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .collect();
+    (!names.is_empty()).then(|| {
+        PODS_MUST_RETURN.found(
+            format!(
+                "{} pods must be Ready again within {} of the kubelet's start, or the node rolls back: {}",
+                names.len(),
+                spec.rollback.confirm_within,
+                list(&names)
+            ),
+            "Raise rollback.confirmWithin if one of them needs longer to become Ready.",
+        )
+    })
 }
 
 /// The first few of a list, and how many more there are.
@@ -319,6 +356,18 @@ fn about_drain(seen: &Seen<'_>) -> Vec<Finding> {
                  for them.",
                 PODS_BLOCK_DRAIN.name
             ),
+        ));
+    }
+    let drain = &seen.migration.spec.drain;
+    let slow = held::too_slow(&survey.evict, drain.grace_period, drain.timeout);
+    if !slow.is_empty() {
+        let pods: Vec<String> = slow
+            .iter()
+            .map(|(pod, grace)| format!("{} has {grace} s to stop", name(pod)))
+            .collect();
+        findings.push(PODS_OUTLAST_DRAIN.found(
+            format!("drain.timeout is {}: {}", drain.timeout, list(&pods)),
+            "Raise drain.timeout, or set drain.gracePeriod; a pod that stops sooner is not waited for.",
         ));
     }
     if !survey.evict.is_empty() {
