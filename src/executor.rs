@@ -7,6 +7,7 @@
 //! - [`decide`]: what is to be done next (pure).
 //! - [`step`]: the primitives: save, apply, undo.
 //! - [`run`]: the loop.
+//! - [`standby`]: the wait for the order to switch, and its end.
 //! - [`unit`]: the systemd unit that the executor runs in.
 //! - [`command`]: `transship executor run|install`.
 
@@ -16,5 +17,6 @@ pub mod decide;
 pub mod journal;
 pub mod progress;
 pub mod run;
+pub mod standby;
 pub mod step;
 pub mod unit;

@@ -77,11 +77,13 @@ impl Host {
         let plan = Plan {
             format: FORMAT,
             migration: "archives".to_owned(),
+            migration_name: None,
             node: "n".to_owned(),
             machine_id: "m".to_owned(),
             source: (Runtime::Dockershim, "20.10.24".to_owned()),
             target: (Runtime::Containerd, VERSION.to_owned()),
             confirm_within_secs: 60,
+            prepared_for_secs: 900,
             rollback_automatic: true,
             digest_key: String::new(),
             findings: Vec::new(),

@@ -13,7 +13,8 @@ use kube::ResourceExt as _;
 use serde_json::Value;
 
 use super::{
-    host::{Planned, Run},
+    host::{Attempt, Planned, Run},
+    parent::Parent,
     report,
 };
 use crate::{
@@ -24,8 +25,8 @@ use crate::{
         },
         request::Runtime,
     },
-    executor::control::Order,
-    plan::document::Plan,
+    executor::{control::Order, progress::State},
+    plan::{baseline::Baseline, document::Plan},
 };
 
 /// How long a refused eviction rests (kubectl's interval).
@@ -42,6 +43,10 @@ pub struct Seen<'a> {
     pub own_pod: (&'a str, &'a str),
     /// The contract with the controller.
     pub migration: &'a NodeMigration,
+    /// Whether its `RuntimeMigration` says the same; asked while that can still keep the node from its switch.
+    pub parent: &'a Parent,
+    /// What is on the host, as far as the status alone does not say which attempt goes on.
+    pub attempts: &'a [Attempt],
     /// The Node.
     pub node: &'a Node,
     /// All pods that are bound to the node.
@@ -98,7 +103,9 @@ pub enum Act {
     Install(Box<Plan>),
     /// Start the executor again.
     StartExecutor,
-    /// Give the executor an order.
+    /// Record what the API reports now, and order the switch.
+    Go(Box<Baseline>),
+    /// Give the executor another order.
     Order(Order),
     /// Patch the Node.
     Patch(Value),
@@ -108,8 +115,8 @@ pub enum Act {
 
 /// The name of the attempt that the agent works on: the migration's UID and the generation of its spec. An
 /// attempt that has begun is brought to its end before a newer generation is taken up.
-pub fn run_name(migration: &NodeMigration) -> String {
-    let status = current(migration);
+pub fn run_name(migration: &NodeMigration, attempts: &[Attempt]) -> String {
+    let status = current(migration, attempts);
     let name = format!("{}-{}", migration.spec.migration.uid, status.migration_generation);
     match status.attempt {
         0 => name,
@@ -119,7 +126,20 @@ pub fn run_name(migration: &NodeMigration) -> String {
 
 /// The status, as far as it speaks of this migration and this node; else a new one. What begins (again) gets the
 /// generation and the action of the spec.
-fn current(migration: &NodeMigration) -> NodeMigrationStatus {
+fn current(migration: &NodeMigration, attempts: &[Attempt]) -> NodeMigrationStatus {
+    let mut status = reported(migration);
+    if let Some(attempt) = unfinished(&status, attempts, &migration.spec.migration.uid) {
+        status.migration_generation = attempt.generation;
+        status.attempt = attempt.number;
+        status.action = Some(Action::Migrate);
+        if status.phase.ended() {
+            status.phase = NodePhase::Preparing;
+        }
+    }
+    status
+}
+
+fn reported(migration: &NodeMigration) -> NodeMigrationStatus {
     let spec = &migration.spec;
     let ours = migration
         .status
@@ -130,7 +150,7 @@ fn current(migration: &NodeMigration) -> NodeMigrationStatus {
         Some(status) if starts_over(spec, status) => report::begin(spec),
         Some(status) => {
             let mut status = status.clone();
-            if matches!(status.phase, NodePhase::Pending | NodePhase::Preflight) || status.phase.ended() {
+            if is_between(status.phase) {
                 // For what has ended this names the attempt anew; it is not looked at again.
                 report::acknowledge(&mut status, spec);
             }
@@ -139,9 +159,49 @@ fn current(migration: &NodeMigration) -> NodeMigrationStatus {
     }
 }
 
+/// The attempt of this migration that its status does not speak of and that is not settled: the `NodeMigration` was
+/// deleted and made again in the middle, its end was forged, or a person has helped a node that had failed.
+fn unfinished<'a>(
+    status: &NodeMigrationStatus,
+    attempts: &'a [Attempt],
+    migration: &str,
+) -> Option<&'a Attempt> {
+    let mut own = attempts.iter().filter(|attempt| attempt.migration == migration);
+    match status.phase {
+        NodePhase::Failed => own
+            .max_by_key(|attempt| (attempt.generation, attempt.number))
+            .filter(|last| last.state.is_some_and(|state| state != State::Broken)),
+        // A journal that needs a person is named by the preflight.
+        NodePhase::Pending | NodePhase::Preflight => {
+            own.find(|attempt| attempt.is_open() && attempt.state != Some(State::Broken))
+        }
+        phase if phase.ended() => own.find(|attempt| attempt.is_open()),
+        _ => None,
+    }
+}
+
+const fn is_between(phase: NodePhase) -> bool {
+    matches!(phase, NodePhase::Pending | NodePhase::Preflight) || phase.ended()
+}
+
+/// Whether the status does not say which attempt goes on, so that the host must be asked for all of them.
+pub fn asks_for_attempts(migration: &NodeMigration) -> bool {
+    is_between(reported(migration).phase)
+}
+
+/// Whether the `RuntimeMigration` can still keep the node from its switch.
+pub fn asks_for_parent(migration: &NodeMigration, attempts: &[Attempt]) -> bool {
+    let phase = current(migration, attempts).phase;
+    let early = matches!(
+        phase,
+        NodePhase::Pending | NodePhase::Preflight | NodePhase::Preparing | NodePhase::Draining
+    );
+    early && migration.spec.action != Action::Abort
+}
+
 /// Whether there is nothing to do until the spec changes.
-pub fn is_at_rest(migration: &NodeMigration) -> bool {
-    current(migration).phase.ended()
+pub fn is_at_rest(migration: &NodeMigration, attempts: &[Attempt]) -> bool {
+    current(migration, attempts).phase.ended()
 }
 
 /// Whether an ended node is begun again: it is as it was before, and something else is asked for.
@@ -163,7 +223,7 @@ pub fn decide(seen: &Seen<'_>) -> Option<Decision> {
     if seen.node.uid().as_deref() != Some(&seen.migration.spec.node_uid) {
         return None;
     }
-    let mut status = current(seen.migration);
+    let mut status = current(seen.migration, seen.attempts);
     if status.phase.ended() {
         return Some(Decision {
             status,
@@ -187,7 +247,7 @@ pub fn decide(seen: &Seen<'_>) -> Option<Decision> {
 
 /// What is reported when so much fails that nothing can be decided.
 pub fn in_trouble(migration: &NodeMigration, trouble: &Trouble, now: Timestamp) -> NodeMigrationStatus {
-    let mut status = current(migration);
+    let mut status = reported(migration);
     if status.phase.ended() {
         return status;
     }

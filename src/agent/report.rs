@@ -7,6 +7,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 pub use crate::api::node_migration::{DRAIN_TIMED_OUT, READY_TO_SWITCH};
 use crate::api::node_migration::{NodeMigrationSpec, NodeMigrationStatus, NodePhase, PhaseTime};
 
+/// Condition of a node whose attempt was given up before its switch, with the reason.
+pub const ABORTED: &str = "Aborted";
+
 /// Most bytes of a status as JSON.
 const LIMIT: usize = 60 * 1024;
 /// Most bytes of one sentence in a status.

@@ -1,6 +1,5 @@
-//! This node's share of a migration, its NodeMigration, as the agent reads and reports it.
-
-use std::time::Duration;
+//! This node's share of a migration, its NodeMigration, as the agent reads and reports it, and the RuntimeMigration that
+//! it belongs to.
 
 use kube::{
     Api, Resource as _, ResourceExt as _,
@@ -10,16 +9,19 @@ use serde_json::json;
 
 use super::identity::{self, FIELD_MANAGER};
 use crate::{
-    api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
-    metrics::Metrics,
+    api::{
+        migration::RuntimeMigration,
+        node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
+    },
     plan::redaction::Published,
 };
 
 /// What keeps the agent from its NodeMigration.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} NodeMigration {name}: {error}")]
+#[error("{what} {name}: {error}")]
 pub(super) struct ShareError {
     what: &'static str,
+    /// Kind and name of the object.
     name: String,
     error: Box<kube::Error>,
 }
@@ -28,6 +30,11 @@ impl ShareError {
     /// See [`identity::is_absence`].
     pub(super) fn is_absence(&self) -> bool {
         identity::is_absence(&self.error)
+    }
+
+    /// Whether the service account may not read it: the role is gone, as when Transship is being uninstalled.
+    fn is_refusal(&self) -> bool {
+        matches!(&*self.error, kube::Error::Api(status) if status.code == 403)
     }
 }
 
@@ -51,17 +58,15 @@ fn change(migration: &NodeMigration, status: &NodeMigrationStatus) -> Option<Pub
 pub(super) struct Share {
     node: String,
     migrations: Api<NodeMigration>,
-    metrics: Metrics,
     last_phase: Option<NodePhase>,
 }
 
 impl Share {
     /// That of this node; `migrations` is the service account's.
-    pub(super) fn new(node: String, migrations: Api<NodeMigration>, metrics: Metrics) -> Self {
+    pub(super) fn new(node: String, migrations: Api<NodeMigration>) -> Self {
         Self {
             node,
             migrations,
-            metrics,
             last_phase: None,
         }
     }
@@ -76,6 +81,24 @@ impl Share {
             read => read,
         };
         read.map_err(|error| self.error("read", error))
+    }
+
+    /// The RuntimeMigration of this name; `None` if there is none.
+    pub(super) async fn parent(&self, name: &str) -> Result<Option<RuntimeMigration>, ShareError> {
+        let api: Api<RuntimeMigration> = Api::all(self.migrations.clone().into_client());
+        api.get_opt(name).await.map_err(|error| ShareError {
+            what: "read",
+            name: format!("RuntimeMigration {name}"),
+            error: Box::new(error),
+        })
+    }
+
+    /// Whether the node has no NodeMigration any more: it, its definition or the right to read it is gone.
+    pub(super) async fn is_gone(&self) -> bool {
+        match self.read().await {
+            Ok(share) => share.is_none(),
+            Err(error) => error.is_refusal(),
+        }
     }
 
     /// A status that nobody can read, forged or of another version, must not keep a switch from its commit: it is
@@ -95,16 +118,8 @@ impl Share {
             .map_err(|error| kube::Error::SerdeError(serde::de::Error::custom(error)))
     }
 
-    /// Measures what a status says. Answers whether a phase begins with it.
+    /// Logs the phases. Returns whether a phase begins with this status.
     pub(super) fn note(&mut self, status: &NodeMigrationStatus) -> bool {
-        self.metrics.node_phase(&self.node, status.phase);
-        if let Some(millis) = status.kubelet_downtime_millis {
-            self.metrics
-                .node_kubelet_downtime(&self.node, Duration::from_millis(millis.unsigned_abs()));
-        }
-        if let Some(bytes) = status.image_bytes {
-            self.metrics.node_image_bytes(&self.node, bytes.unsigned_abs());
-        }
         let begins = self.last_phase.replace(status.phase) != Some(status.phase);
         if begins {
             tracing::info!(phase = ?status.phase, message = status.message, "enters a phase");
@@ -135,7 +150,7 @@ impl Share {
     fn error(&self, what: &'static str, error: kube::Error) -> ShareError {
         ShareError {
             what,
-            name: self.node.clone(),
+            name: format!("NodeMigration {}", self.node),
             error: Box::new(error),
         }
     }

@@ -1,25 +1,32 @@
 //! Looks, decides, writes the status, acts; over and over. Nothing that counts is kept here: what is lost with
 //! the process is a plan that was computed and not handed over, and when an eviction was last refused.
 
-use std::{collections::BTreeMap, time::Duration};
+mod relief;
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 
 use super::{
-    cluster,
+    baseline, cluster,
     drain::{Survey, evict::Answer},
-    host::{Host, HostError, Planned, Run},
+    host::{Attempt, Host, HostError, Planned, Run, Staying},
     identity::{IdentityError, NodeIdentity},
-    machine::{Act, Decision, Refusal, Seen, Trouble, decide, in_trouble, is_at_rest, run_name},
+    machine::{
+        Act, Decision, Refusal, Seen, Trouble, asks_for_attempts, asks_for_parent, decide, in_trouble,
+        is_at_rest, run_name,
+    },
+    parent::{self, Parent},
     share::{Share, ShareError},
 };
 use crate::{
-    admin::Ready,
     api::node_migration::{NodeMigration, NodeMigrationStatus},
-    executor::progress::State,
-    metrics::Metrics,
+    executor::{control::Order, progress::State},
     plan::planner::Verdict,
 };
 
@@ -77,6 +84,8 @@ pub struct Agent<H> {
     trouble: Option<Trouble>,
     failures: u32,
     idle: bool,
+    /// Since when the node has no NodeMigration.
+    alone_since: Option<Instant>,
 }
 
 /// What a look found.
@@ -89,15 +98,9 @@ struct Look {
 
 impl<H: Host> Agent<H> {
     /// An agent that acts on `host` and, as `node`, on its Node; `migrations` is the service account's.
-    pub fn new(
-        me: Myself,
-        host: H,
-        node: NodeIdentity,
-        migrations: Api<NodeMigration>,
-        metrics: Metrics,
-    ) -> Self {
+    pub fn new(me: Myself, host: H, node: NodeIdentity, migrations: Api<NodeMigration>) -> Self {
         Self {
-            share: Share::new(me.node.clone(), migrations, metrics),
+            share: Share::new(me.node.clone(), migrations),
             me,
             host,
             node,
@@ -106,6 +109,7 @@ impl<H: Host> Agent<H> {
             trouble: None,
             failures: 0,
             idle: false,
+            alone_since: None,
         }
     }
 
@@ -114,11 +118,10 @@ impl<H: Host> Agent<H> {
         &self.host
     }
 
-    /// Works until the process ends; `ready` says whether the last round succeeded.
-    pub async fn run(mut self, ready: &Ready) -> std::convert::Infallible {
+    /// Works until the process ends.
+    pub async fn run(&mut self) -> std::convert::Infallible {
         loop {
             let pause = self.round().await;
-            ready.set(self.failures == 0);
             tokio::time::sleep(pause).await;
         }
     }
@@ -156,12 +159,30 @@ impl<H: Host> Agent<H> {
     }
 
     async fn try_round(&mut self) -> Result<Duration, RoundError> {
-        let Some(migration) = self.share.read().await? else {
+        let migration = self.share.read().await?;
+        let node = self.node.node().await?;
+        let attempts = if migration.as_ref().is_none_or(asks_for_attempts) {
+            self.host.attempts().await?
+        } else {
+            Vec::new()
+        };
+        if migration.as_ref().is_none_or(asks_for_attempts)
+            && let Some(pause) = self.relieve(migration.as_ref(), &node, &attempts).await?
+        {
+            return Ok(pause);
+        }
+        let Some(migration) = migration else {
             self.say_idle("this node has no NodeMigration");
             return Ok(LATER);
         };
-        let run = run_name(&migration);
-        let look = self.look(&migration, &run).await?;
+        let parent = if asks_for_parent(&migration, &attempts) {
+            let read = self.share.parent(&migration.spec.migration.name).await?;
+            parent::compare(&migration.spec, read.as_ref())
+        } else {
+            Parent::Agrees
+        };
+        let run = run_name(&migration, &attempts);
+        let look = self.look(&migration, node, &attempts, &run).await?;
         // A plan is for one attempt at one action with these pods' rules.
         let planned_for = format!("{run} {:?}", migration.spec.action);
         if self
@@ -175,6 +196,8 @@ impl<H: Host> Agent<H> {
             now: Timestamp::now(),
             own_pod: (&self.me.namespace, &self.me.pod),
             migration: &migration,
+            parent: &parent,
+            attempts: &attempts,
             node: &look.node,
             pods: &look.pods,
             run: look.run.as_ref(),
@@ -195,9 +218,14 @@ impl<H: Host> Agent<H> {
         self.act(&migration, &run, &look, act, planned_for).await
     }
 
-    async fn look(&mut self, migration: &NodeMigration, run: &str) -> Result<Look, RoundError> {
-        let node = self.node.node().await?;
-        if is_at_rest(migration) {
+    async fn look(
+        &mut self,
+        migration: &NodeMigration,
+        node: Node,
+        attempts: &[Attempt],
+        run: &str,
+    ) -> Result<Look, RoundError> {
+        if is_at_rest(migration, attempts) {
             return Ok(Look {
                 node,
                 pods: Vec::new(),
@@ -250,9 +278,13 @@ impl<H: Host> Agent<H> {
             }
             Act::Wait => return Ok(SOON),
             Act::Plan => {
-                let survey = Survey::new(&look.pods, &migration.spec.drain, &self.me.namespace);
-                let images = survey.images_to_come_back();
-                let mut planned = self.host.plan(run, &migration.spec, images).await?;
+                let drain = &migration.spec.drain;
+                let own = (self.me.namespace.as_str(), self.me.pod.as_str());
+                let staying = Staying {
+                    images: Survey::new(&look.pods, drain, own.0).images_to_come_back(),
+                    in_pod_network: baseline::in_pod_network(&look.pods, drain, own),
+                };
+                let mut planned = self.host.plan(run, &migration.spec, staying).await?;
                 if planned.outcome.verdict != Verdict::AlreadyThere {
                     let more = cluster::findings(&mut self.node, planned.kubeadm.as_ref()).await?;
                     planned.outcome.findings.extend(more);
@@ -267,16 +299,12 @@ impl<H: Host> Agent<H> {
                 self.host.start_executor().await?;
                 return Ok(SOON);
             }
-            Act::Order(order) => {
-                if let Some(now) = &look.run {
-                    tracing::info!(?order, run, "tells the executor");
-                    self.host.order(run, order, &now.plan.digest()).await?;
-                    // It stopped after `Prepare`. One that has not begun reads the order when it does.
-                    if now.progress.is_some() && !now.executor_running {
-                        self.host.start_executor().await?;
-                    }
-                }
+            Act::Go(baseline) => {
+                // First, so that whoever finds the order finds the baseline too.
+                self.host.record(run, &baseline).await?;
+                self.order(run, look, Order::Go).await?;
             }
+            Act::Order(order) => self.order(run, look, order).await?,
             Act::Patch(patch) => self.node.patch_node(&patch).await?,
             Act::Evict(uids) => {
                 for pod in &look.pods {
@@ -288,6 +316,17 @@ impl<H: Host> Agent<H> {
             }
         }
         Ok(Duration::ZERO)
+    }
+
+    async fn order(&self, run: &str, look: &Look, order: Order) -> Result<(), HostError> {
+        let Some(now) = &look.run else { return Ok(()) };
+        tracing::info!(?order, run, "tells the executor");
+        self.host.order(run, order, &now.plan.digest()).await?;
+        // It stopped after `Prepare`. One that has not begun reads the order when it does.
+        if now.progress.is_some() && !now.executor_running {
+            self.host.start_executor().await?;
+        }
+        Ok(())
     }
 
     async fn evict(&mut self, pod: &Pod, uid: String, migration: &NodeMigration) -> Result<(), RoundError> {

@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use super::{
     control::Dir,
     run::{self, Outcome},
-    unit,
+    standby, unit,
 };
 use crate::{
     cli,
@@ -49,12 +49,15 @@ impl Command {
             match self {
                 Self::Run(At { dir }) => {
                     let dir = Dir::at(&files, dir);
-                    let what = match run::run(&files, &dir, &systemd, &HostRuntimes::new(files.clone())).await
-                    {
-                        Ok(Outcome::Prepared | Outcome::Ended(_)) => return Ok(ExitCode::SUCCESS),
-                        Ok(Outcome::Broken(what)) => what,
-                        Err(error) if error.is_lasting() => error.to_string(),
-                        Err(error) => return Err(error.into()),
+                    let runtimes = HostRuntimes::new(files.clone());
+                    let what = loop {
+                        match run::run(&files, &dir, &systemd, &runtimes).await {
+                            Ok(Outcome::Prepared) => standby::wait(&dir).await?,
+                            Ok(Outcome::Ended(_)) => return Ok(ExitCode::SUCCESS),
+                            Ok(Outcome::Broken(what)) => break what,
+                            Err(error) if error.is_lasting() => break error.to_string(),
+                            Err(error) => return Err(error.into()),
+                        }
                     };
                     tracing::error!(%what, "a person has to help");
                     Ok(ExitCode::from(unit::NEEDS_A_PERSON))

@@ -2,7 +2,9 @@
 //! `/var/lib/transship/<migration>/` with `facts.json`, `plan.json`, the `journal`, and the order files. Every
 //! file is written atomically and durably.
 
-use std::io;
+use std::{io, time::Duration};
+
+use serde::{Deserialize, Serialize};
 
 use super::{
     journal::{self, JournalError, Record},
@@ -12,9 +14,10 @@ use crate::{
     edit::parse::{self, ParseError},
     host::files::Files,
     plan::{
+        baseline::Baseline,
         digest::Digest,
         document::{self, Plan},
-        facts::Facts,
+        facts::{Facts, OpenAttempt},
         host_path::HostPath,
     },
 };
@@ -32,6 +35,8 @@ pub enum Order {
     Abort,
     /// Go back although the switch was committed.
     Undo,
+    /// The time for [`Order::Go`] is over. The executor gives this order to itself.
+    Lapse,
 }
 
 impl Order {
@@ -41,6 +46,7 @@ impl Order {
             Self::Commit => "commit",
             Self::Abort => "abort",
             Self::Undo => "undo",
+            Self::Lapse => "lapsed",
         }
     }
 }
@@ -76,6 +82,14 @@ pub enum ControlError {
     /// A migration's name that would lead out of the directory.
     #[error("{0:?} cannot be the name of a directory in {STATE}")]
     Name(String),
+}
+
+/// What is left of the time for [`Order::Go`].
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Standby {
+    plan: Digest,
+    left_millis: u64,
 }
 
 /// The control directory of one migration.
@@ -120,6 +134,35 @@ impl Dir {
             }
         }
         Ok(all)
+    }
+
+    /// The attempts on this host whose journals are open. A directory that cannot be read is skipped: `transship node
+    /// status` names the cause.
+    ///
+    /// # Errors
+    /// When the directories cannot be listed.
+    pub fn open_attempts(files: &Files) -> Result<Vec<OpenAttempt>, ControlError> {
+        let mut open = Vec::new();
+        for dir in Self::all(files)? {
+            let begun = dir.journal().is_ok_and(|journal| !journal.is_empty());
+            let Ok(Some(progress)) = dir.progress() else {
+                continue;
+            };
+            if begun && !progress.state.is_final() {
+                open.push(OpenAttempt {
+                    name: dir
+                        .path
+                        .as_str()
+                        .rsplit('/')
+                        .next()
+                        .unwrap_or_default()
+                        .to_owned(),
+                    dir: dir.path.clone(),
+                    state: progress.state.to_string(),
+                });
+            }
+        }
+        Ok(open)
     }
 
     /// The directory of the migration that was last at work; nothing when none ever was.
@@ -192,6 +235,43 @@ impl Dir {
         self.write_json(self.file("facts.json"), facts)
     }
 
+    /// What the API reported right before the switch; `None` if nobody recorded it.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub fn baseline(&self) -> Result<Option<Baseline>, ControlError> {
+        self.json(&self.file("baseline.json"))
+    }
+
+    /// Writes what the API reports right before the switch.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub fn write_baseline(&self, baseline: &Baseline) -> Result<(), ControlError> {
+        self.write_json(self.file("baseline.json"), baseline)
+    }
+
+    /// The time that the plan with this digest still has to wait for [`Order::Go`]; `None` if it was never written down.
+    ///
+    /// # Errors
+    /// When it cannot be read or understood.
+    pub(super) fn standby(&self, plan: &Digest) -> Result<Option<Duration>, ControlError> {
+        let left: Option<Standby> = self.json(&self.file("standby.json"))?;
+        Ok(left
+            .filter(|left| left.plan == *plan)
+            .map(|left| Duration::from_millis(left.left_millis)))
+    }
+
+    /// Writes down the time that the plan with this digest still has.
+    ///
+    /// # Errors
+    /// When it is not durable.
+    pub(super) fn write_standby(&self, plan: &Digest, left: Duration) -> Result<(), ControlError> {
+        let left_millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let plan = plan.clone();
+        self.write_json(self.file("standby.json"), &Standby { plan, left_millis })
+    }
+
     /// The journal's records; none when it was not begun.
     ///
     /// # Errors
@@ -239,7 +319,7 @@ impl Dir {
             _ if self.journal()?.is_empty() => return Ok(()),
             _ => return Err(ControlError::NotRolledBack(self.path.clone())),
         }
-        for order in [Order::Go, Order::Commit, Order::Abort, Order::Undo] {
+        for order in [Order::Go, Order::Commit, Order::Abort, Order::Undo, Order::Lapse] {
             self.files.remove(&self.file(order.file()))?;
         }
         let names = self.files.list(&self.path)?;

@@ -45,6 +45,8 @@ pub struct Orders {
     pub undo: bool,
     /// The deadline is over.
     pub expired: bool,
+    /// The time for `go` is over.
+    pub lapsed: bool,
 }
 
 /// The next move.
@@ -129,6 +131,10 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
         Some((step, _)) if *step == standing.done => Next::Resume(*step),
         _ if standing.done == plan.steps.len() && orders.commit => Next::Conclude(End::Committed),
         _ if standing.done == plan.steps.len() => Next::Wait,
+        _ if standing.done == plan.prepared() && !orders.go && orders.lapsed => Next::Revert(format!(
+            "nobody ordered the switch within {} s after the node was prepared",
+            plan.prepared_for_secs
+        )),
         _ if standing.done == plan.prepared() && !orders.go => Next::Prepared,
         _ => Next::Begin(standing.done),
     }

@@ -238,6 +238,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             commit: given(Order::Commit)?,
             abort: given(Order::Abort)?,
             undo: given(Order::Undo)?,
+            lapsed: given(Order::Lapse)?,
         })
     }
 

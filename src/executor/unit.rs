@@ -172,11 +172,13 @@ mod tests {
         let plan = Plan {
             format: FORMAT,
             migration: "other".to_owned(),
+            migration_name: None,
             node: "n1".to_owned(),
             machine_id: "1".to_owned(),
             source: (Runtime::Dockershim, "20.10".to_owned()),
             target: (Runtime::Containerd, "1.6".to_owned()),
             confirm_within_secs: 60,
+            prepared_for_secs: 900,
             rollback_automatic: true,
             findings: Vec::new(),
             steps: Vec::new(),

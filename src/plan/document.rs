@@ -26,6 +26,9 @@ pub struct Plan {
     pub format: u32,
     /// UID of the `RuntimeMigration`, or `hand-<time>` for one that a person started on the node.
     pub migration: String,
+    /// Name of the `RuntimeMigration`; `None` for a plan that a person made on the node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub migration_name: Option<String>,
     /// Name of the node.
     pub node: String,
     /// `/etc/machine-id` of the host that was looked at; another host refuses the plan.
@@ -36,6 +39,8 @@ pub struct Plan {
     pub target: (Runtime, String),
     /// Seconds between the kubelet's start under the target and the rollback that a commit prevents.
     pub confirm_within_secs: u32,
+    /// Seconds that the prepared node waits for the order to switch; then its preparation is undone.
+    pub prepared_for_secs: u32,
     /// Go back when a step fails; otherwise stay for a person to look at.
     pub rollback_automatic: bool,
     /// Results of preflight, the blocking ones first.

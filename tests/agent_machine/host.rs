@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use transship::agent::host::{Host, HostError, Planned, Run};
+use transship::agent::host::{Attempt, Host, HostError, Planned, Run, Staying};
 use transship::api::node_migration::NodeMigrationSpec;
 use transship::executor::control::Order;
 use transship::executor::progress::{Progress, State};
+use transship::plan::baseline::Baseline;
 use transship::plan::digest::Digest;
 use transship::plan::document::Plan;
 use transship::plan::finding::Finding;
@@ -22,6 +23,7 @@ pub(crate) fn plan() -> Plan {
 pub(crate) struct FakeRun {
     pub(crate) plan: Plan,
     pub(crate) progress: Option<Progress>,
+    pub(crate) baseline: Baseline,
     pub(crate) go: bool,
     pub(crate) commit: bool,
     pub(crate) abort: bool,
@@ -56,6 +58,11 @@ pub(crate) fn progress(state: State) -> Progress {
         error: None,
         left: Vec::new(),
     }
+}
+
+/// The name of a run ends with the generation of its spec.
+fn generation_of(run: &str) -> &str {
+    run.rsplit('-').next().unwrap()
 }
 
 impl FakeHost {
@@ -96,16 +103,20 @@ impl FakeHost {
         inner.unit = Some((name, next.1));
     }
 
-    pub(crate) fn state(&self, run: &str) -> Option<State> {
-        self.inner()
-            .runs
-            .get(run)
-            .and_then(|run| run.progress.as_ref())
-            .map(|progress| progress.state)
+    /// Where the run of this generation stands.
+    pub(crate) fn state(&self, generation: &str) -> Option<State> {
+        let inner = self.inner();
+        let mut runs = inner.runs.iter();
+        let (_, run) = runs.find(|(name, _)| generation_of(name) == generation)?;
+        run.progress.as_ref().map(|progress| progress.state)
     }
 
-    pub(crate) fn set(&self, run: &str, change: impl FnOnce(&mut Progress)) {
-        change(self.inner().runs.get_mut(run).unwrap().progress.as_mut().unwrap());
+    /// Changes the progress of the run of this generation.
+    pub(crate) fn set(&self, generation: &str, change: impl FnOnce(&mut Progress)) {
+        let mut inner = self.inner();
+        let mut runs = inner.runs.iter_mut();
+        let (_, run) = runs.find(|(name, _)| generation_of(name) == generation).unwrap();
+        change(run.progress.as_mut().unwrap());
     }
 
     pub(crate) fn changes(&self) -> Vec<String> {
@@ -120,6 +131,7 @@ impl Host for FakeHost {
             words: vec!["stop the kubelet".to_owned(), "start it".to_owned()],
             plan: found.plan.clone(),
             progress: found.progress.clone(),
+            baseline: found.baseline.clone(),
             go: found.go,
             commit: found.commit,
             abort: found.abort,
@@ -127,19 +139,29 @@ impl Host for FakeHost {
         }))
     }
 
-    async fn plan(
-        &self,
-        _: &str,
-        _: &NodeMigrationSpec,
-        own_images: Vec<String>,
-    ) -> Result<Planned, HostError> {
+    async fn attempts(&self) -> Result<Vec<Attempt>, HostError> {
+        let inner = self.inner();
+        let attempt = |(name, run): (&String, &FakeRun)| Attempt {
+            run: name.clone(),
+            migration: name.rsplit_once('-').unwrap().0.to_owned(),
+            migration_name: Some("m".to_owned()),
+            generation: generation_of(name).parse().unwrap(),
+            number: 0,
+            state: run.progress.as_ref().map(|progress| progress.state),
+            ordered: run.go,
+            endpoint: run.plan.target_endpoint(),
+        };
+        Ok(inner.runs.iter().map(attempt).collect())
+    }
+
+    async fn plan(&self, _: &str, _: &NodeMigrationSpec, staying: Staying) -> Result<Planned, HostError> {
         let mut inner = self.inner();
         if inner.broken_inspect {
             return Err(HostError(
                 "`transship node inspect` ended with 1 on the host".to_owned(),
             ));
         }
-        inner.own_images = own_images;
+        inner.own_images = staying.images;
         let verdict = inner
             .verdict
             .clone()
@@ -157,10 +179,11 @@ impl Host for FakeHost {
 
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError> {
         let mut inner = self.inner();
-        inner.changes.push(format!("install {run}"));
+        inner.changes.push(format!("install {}", generation_of(run)));
         inner.runs.entry(run.to_owned()).or_insert_with(|| FakeRun {
             plan: plan.clone(),
             progress: None,
+            baseline: Baseline::default(),
             go: false,
             commit: false,
             abort: false,
@@ -179,6 +202,11 @@ impl Host for FakeHost {
         Ok(())
     }
 
+    async fn record(&self, run: &str, baseline: &Baseline) -> Result<(), HostError> {
+        self.inner().runs.get_mut(run).unwrap().baseline = baseline.clone();
+        Ok(())
+    }
+
     async fn order(&self, run: &str, order: Order, plan: &Digest) -> Result<(), HostError> {
         let mut inner = self.inner();
         inner.changes.push(format!("{order:?}"));
@@ -188,7 +216,7 @@ impl Host for FakeHost {
             Order::Go => run.go = true,
             Order::Commit => run.commit = true,
             Order::Abort => run.abort = true,
-            Order::Undo => panic!("the agent never takes back what is committed"),
+            Order::Undo | Order::Lapse => panic!("the agent never gives this order"),
         }
         Ok(())
     }

@@ -10,6 +10,7 @@
 
 #[path = "../support/api_server.rs"]
 mod api_server;
+mod gone;
 mod host;
 mod world;
 
@@ -44,6 +45,9 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
     world.mortal = mortal;
     let app = format!("web-{node}");
     world.pod("default", &app, json!({ "app": app })).await;
+    let daemon = format!("net-{node}");
+    world.pod_of("DaemonSet", "default", &daemon, json!({})).await;
+    world.pod_runs_under("default", &daemon, DOCKER).await;
 
     world.ask("Plan", 1, json!({})).await;
     let status = world.until_phase(NodePhase::Planned).await;
@@ -59,6 +63,12 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
             .iter()
             .any(|finding| finding.code == "PodsToEvict" && finding.message.contains(&app))
     );
+    assert!(
+        status
+            .findings
+            .iter()
+            .any(|finding| finding.code == "PodsMustReturn" && finding.message.contains(&daemon))
+    );
     assert_eq!(world.host.inner().own_images, ["example.com/image:1"]);
     assert!(world.host.changes().is_empty() && !world.is_cordoned().await);
 
@@ -73,7 +83,7 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
         .unwrap();
     assert!(gone.is_none(), "the pod was there when the switch was ordered");
 
-    world.switch("m1-1").await;
+    world.switch("1").await;
     let status = world.until_phase(NodePhase::Verifying).await;
     assert!(
         status
@@ -90,16 +100,23 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
     world.runs_under(CONTAINERD).await;
     world.heartbeat(CONTAINERD).await;
     world.host.inner().unhealthy = true;
+    let broken = json!({ "state": { "waiting": { "reason": "CreateContainerError" } } });
+    world.pod_reports("default", &daemon, broken).await;
     let status = world.until(|status| !status.message.contains("instead of")).await;
+    let not_back =
+        format!("the pods are Ready again that were Ready before (default/{daemon}: CreateContainerError)");
     assert_eq!(
         status.message,
-        "waits until the kubelet is healthy (it does not answer)"
+        format!("waits until the kubelet is healthy (it does not answer), and until {not_back}")
     );
-    assert!(!world.host.changes().contains(&"Commit".to_owned()));
     world.host.inner().unhealthy = false;
+    let waits = format!("waits until {not_back}");
+    world.until(|status| status.message == waits).await;
+    assert!(!world.host.changes().contains(&"Commit".to_owned()));
+    world.pod_runs_under("default", &daemon, CONTAINERD).await;
 
     let status = world.until_phase(NodePhase::Succeeded).await;
-    assert_eq!(world.host.changes(), ["install m1-1", "Go", "Commit"]);
+    assert_eq!(world.host.changes(), ["install 1", "Go", "Commit"]);
     assert_eq!(
         status.message,
         "runs on containerd 1.6.20; the kubelet was away for 1.2 s"
@@ -143,7 +160,7 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
 }
 
 fn world_go(host: &FakeHost) -> bool {
-    host.state("m1-1") == Some(State::Switching)
+    host.state("1") == Some(State::Switching)
 }
 
 #[rstest]
@@ -173,7 +190,7 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation(
     world.until(|_| world_go(&host)).await;
     world.die();
     let error = "start containerd.service: the job ended as failed";
-    world.host.set("m1-1", |progress| {
+    world.host.set("1", |progress| {
         progress.state = State::RollingBack;
         progress.error = Some(error.to_owned());
     });
@@ -186,7 +203,7 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation(
     }
     assert_eq!(
         world.host.changes(),
-        ["install m1-1", "Go"],
+        ["install 1", "Go"],
         "an ended node is left alone"
     );
 
@@ -194,7 +211,7 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation(
     world
         .until(|status| status.phase == NodePhase::Switching && status.migration_generation == 2)
         .await;
-    assert_eq!(world.host.changes()[2..], ["install m1-2", "Go"]);
+    assert_eq!(world.host.changes()[2..], ["install 2", "Go"]);
     assert_eq!(world.status().await.last_error, None);
 
     // A status that nobody can read, from whoever may write statuses, is written anew.
@@ -213,10 +230,8 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation(
     );
 
     // What no software can repair.
-    world
-        .until(|_| host.state("m1-2") == Some(State::Switching))
-        .await;
-    world.host.set("m1-2", |progress| {
+    world.until(|_| host.state("2") == Some(State::Switching)).await;
+    world.host.set("2", |progress| {
         progress.state = State::Broken;
         progress.error = Some("the disk is read-only".to_owned());
     });
@@ -267,7 +282,7 @@ async fn a_budget_blocks_is_aborted_and_times_out(#[values(Release::Old, Release
     );
     assert_eq!(status.last_error, None);
     assert!(!world.is_cordoned().await);
-    assert_eq!(world.host.changes(), ["install m1-1", "Abort"]);
+    assert_eq!(world.host.changes(), ["install 1", "Abort"]);
 
     // Again, with less patience, and an agent that dies while it waits and remembers nothing.
     world.ask("Migrate", 2, json!({ "timeout": "4s" })).await;
@@ -308,7 +323,7 @@ async fn a_budget_blocks_is_aborted_and_times_out(#[values(Release::Old, Release
         status.message
     );
     assert!(!world.is_cordoned().await);
-    assert_eq!(world.host.changes()[2..], ["install m1-2", "Abort"]);
+    assert_eq!(world.host.changes()[2..], ["install 2", "Abort"]);
     let pod = Api::<Pod>::namespaced(world.admin.clone(), "default")
         .get("guarded")
         .await
@@ -518,7 +533,7 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
     let host = world.host.clone();
     world.until(|_| world_go(&host)).await;
     assert!(!world.is_cordoned().await);
-    world.switch("m1-1").await;
+    world.switch("1").await;
 
     // Everything that the API shows of before the switch looks as it will afterwards, but for its age.
     let status = world.until_phase(NodePhase::Verifying).await;
@@ -530,6 +545,11 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
     assert!(!status.message.contains("instead of"), "{}", status.message);
     world.heartbeat(DOCKER).await;
     world.runs_under(DOCKER).await;
+    let reason = "the kubelet has not reported its new containers";
+    let waits =
+        format!("waits until the pods are Ready again that were Ready before (default/stays: {reason})");
+    world.until(|status| status.message == waits).await;
+    world.pod_runs_under("default", "stays", DOCKER).await;
     let status = world.until_phase(NodePhase::Succeeded).await;
     assert!(status.times.iter().all(|time| time.phase != NodePhase::Draining));
     let codes: Vec<_> = status
@@ -537,7 +557,7 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
         .iter()
         .map(|finding| finding.code.as_str())
         .collect();
-    assert_eq!(codes, ["NoOtherNode"]);
+    assert_eq!(codes, ["NoOtherNode", "PodsMustReturn"]);
     let pods: Api<Pod> = Api::namespaced(world.admin.clone(), "default");
     assert!(
         pods.get("stays")

@@ -12,9 +12,9 @@ use tokio::sync::OnceCell;
 use transship::agent::identity::NodeIdentity;
 use transship::agent::shell::{Agent, Myself};
 use transship::api::crd::{self, Cel};
+use transship::api::migration::RuntimeMigration;
 use transship::api::node_migration::{NodeMigration, NodeMigrationStatus, NodePhase};
 use transship::executor::progress::State;
-use transship::metrics::Metrics;
 
 use crate::api_server::{ADMIN, AGENT, ApiServer, NAMESPACE, Release, api_server, kubelet};
 use crate::host::FakeHost;
@@ -41,13 +41,12 @@ static CLUSTERS: [OnceCell<()>; 2] = [OnceCell::const_new(), OnceCell::const_new
 /// What the chart installs: the definition, the namespace, and the agent's few rights.
 async fn install(server: &ApiServer) {
     let admin = server.client(ADMIN).await;
-    let definition = crd::all(Cel::Without)
-        .into_iter()
-        .find(|crd| crd.name_any().starts_with("nodemigrations"));
-    Api::all(admin.clone())
-        .create(&PostParams::default(), &definition.unwrap())
-        .await
-        .unwrap();
+    for definition in crd::all(Cel::Without) {
+        Api::all(admin.clone())
+            .create(&PostParams::default(), &definition)
+            .await
+            .unwrap();
+    }
     let namespace: Namespace = serde_json::from_value(json!({ "metadata": { "name": NAMESPACE } })).unwrap();
     Api::all(admin.clone())
         .create(&PostParams::default(), &namespace)
@@ -57,6 +56,7 @@ async fn install(server: &ApiServer) {
         { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
           "metadata": { "name": "transship-agent" }, "rules": [
             { "apiGroups": ["transship.dev"], "resources": ["nodemigrations"], "verbs": ["get", "watch"] },
+            { "apiGroups": ["transship.dev"], "resources": ["runtimemigrations"], "verbs": ["get"] },
             { "apiGroups": ["transship.dev"], "resources": ["nodemigrations/status"], "verbs": ["patch"] }] },
         { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
           "metadata": { "name": "transship-agent" },
@@ -65,11 +65,9 @@ async fn install(server: &ApiServer) {
     ] });
     server.kubectl(&["create", "-f", "-"], &rights.to_string());
     for _ in 0..100 {
-        if Api::<NodeMigration>::all(admin.clone())
-            .list(&Default::default())
-            .await
-            .is_ok()
-        {
+        let shares: Api<NodeMigration> = Api::all(admin.clone());
+        let parents: Api<RuntimeMigration> = Api::all(admin.clone());
+        if shares.list(&Default::default()).await.is_ok() && parents.list(&Default::default()).await.is_ok() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -127,10 +125,15 @@ impl World {
 
     /// A pod of a ReplicaSet that runs on the node.
     pub(crate) async fn pod(&self, namespace: &str, name: &str, labels: Value) {
+        self.pod_of("ReplicaSet", namespace, name, labels).await;
+    }
+
+    /// A pod of a controller of this kind that runs on the node.
+    pub(crate) async fn pod_of(&self, kind: &str, namespace: &str, name: &str, labels: Value) {
         let pods: Api<Pod> = Api::namespaced(self.admin.clone(), namespace);
         let pod = serde_json::from_value(json!({
             "metadata": { "name": name, "labels": labels, "ownerReferences": [{
-                "apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true }] },
+                "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": name, "controller": true }] },
             "spec": { "nodeName": self.node, "containers": [{ "name": "c", "image": "example.com/image:1" }] },
         }));
         pods.create(&PostParams::default(), &pod.unwrap()).await.unwrap();
@@ -173,12 +176,34 @@ impl World {
 
     /// What the kubelet says of the agent's own pod.
     pub(crate) async fn runs_under(&self, runtime: &str) {
-        let id = format!("{}0123", runtime.split_inclusive("//").next().unwrap());
-        let status = json!({ "status": { "phase": "Running", "containerStatuses": [{
-            "name": "c", "image": "example.com/image:1", "imageID": "sha256:1", "ready": true, "restartCount": 0,
-            "containerID": id, "state": { "running": { "startedAt": Timestamp::now().to_string() } } }] } });
-        Api::<Pod>::namespaced(self.admin.clone(), NAMESPACE)
-            .patch_status(&self.pod, &PatchParams::default(), &Patch::Merge(status))
+        self.pod_runs_under(NAMESPACE, &self.pod, runtime).await;
+    }
+
+    /// What the kubelet says of a pod whose container it has started.
+    pub(crate) async fn pod_runs_under(&self, namespace: &str, name: &str, runtime: &str) {
+        let now = Timestamp::now();
+        let scheme = runtime.split_inclusive("//").next().unwrap();
+        let id = format!("{scheme}{}", now.as_nanosecond());
+        let running = json!({ "running": { "startedAt": now.to_string() } });
+        self.pod_reports(
+            namespace,
+            name,
+            json!({ "containerID": id, "ready": true, "state": running }),
+        )
+        .await;
+    }
+
+    /// What the kubelet says of the one container of a pod.
+    pub(crate) async fn pod_reports(&self, namespace: &str, name: &str, container: Value) {
+        let mut status = json!({ "name": "c", "image": "example.com/image:1", "imageID": "sha256:1", "ready": false,
+            "restartCount": 0 });
+        status
+            .as_object_mut()
+            .unwrap()
+            .extend(container.as_object().unwrap().clone());
+        let status = json!({ "status": { "phase": "Running", "containerStatuses": [status] } });
+        Api::<Pod>::namespaced(self.admin.clone(), namespace)
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
             .await
             .unwrap();
     }
@@ -204,10 +229,18 @@ impl World {
             .unwrap_or(false)
     }
 
-    /// What the controller asks for.
+    /// What the user and the controller ask for. The generation of the share may be an older one than that of its
+    /// parent, as long as both say the same.
     pub(crate) async fn ask(&self, action: &str, generation: i64, drain: Value) {
+        let parent = self
+            .parent(
+                if action == "Plan" { "Plan" } else { "Apply" },
+                generation,
+                &drain,
+            )
+            .await;
         let spec = json!({
-            "migration": { "name": "m", "uid": "m1", "generation": generation },
+            "migration": { "name": parent.name_any(), "uid": parent.uid(), "generation": generation },
             "nodeUid": self.the_node().await.uid(),
             "action": action,
             "target": { "runtime": "containerd" },
@@ -229,6 +262,31 @@ impl World {
         }
     }
 
+    pub(crate) fn parents(&self) -> Api<RuntimeMigration> {
+        Api::all(self.admin.clone())
+    }
+
+    /// The migration of this node, with this spec and at least this generation.
+    async fn parent(&self, mode: &str, generation: i64, drain: &Value) -> RuntimeMigration {
+        let name = format!("m-{}", self.node);
+        let mut spec = json!({ "mode": mode, "nodeSelector": {}, "target": { "runtime": "containerd" },
+            "drain": drain });
+        let Some(before) = self.parents().get_opt(&name).await.unwrap() else {
+            let new = RuntimeMigration::new(&name, serde_json::from_value(spec).unwrap());
+            return self.parents().create(&PostParams::default(), &new).await.unwrap();
+        };
+        spec["strategy"] = json!({ "maxFailures": generation });
+        let mut wanted = before;
+        wanted.spec = serde_json::from_value(spec).unwrap();
+        let written = self
+            .parents()
+            .replace(&name, &PostParams::default(), &wanted)
+            .await
+            .unwrap();
+        assert!(written.metadata.generation.unwrap() >= generation);
+        written
+    }
+
     pub(crate) async fn status(&self) -> NodeMigrationStatus {
         self.migrations()
             .get(self.node)
@@ -243,26 +301,40 @@ impl World {
         self.agent = None;
     }
 
-    pub(crate) async fn round(&mut self) {
-        if self.agent.is_none() {
-            let me = Myself {
-                node: self.node.to_owned(),
-                namespace: NAMESPACE.to_owned(),
-                pod: self.pod.clone(),
-            };
-            let identity = NodeIdentity::new(self.kubeconfig.path().to_owned(), self.node.to_owned());
-            let migrations = Api::all(self.server.client(AGENT).await);
-            let metrics = Metrics::new().unwrap();
-            self.agent = Some(Agent::new(me, self.host.clone(), identity, migrations, metrics));
-        }
-        self.agent.as_mut().unwrap().round().await;
+    fn agent(&mut self, migrations: Api<NodeMigration>) -> &mut Agent<FakeHost> {
+        let me = Myself {
+            node: self.node.to_owned(),
+            namespace: NAMESPACE.to_owned(),
+            pod: self.pod.clone(),
+        };
+        let identity = NodeIdentity::new(self.kubeconfig.path().to_owned(), self.node.to_owned());
+        let host = self.host.clone();
+        self.agent
+            .get_or_insert_with(|| Agent::new(me, host, identity, migrations))
+    }
+
+    /// A round of the agent, and of the executor, without anything else.
+    pub(crate) async fn round_alone(&mut self) {
+        let migrations = Api::all(self.server.client(AGENT).await);
+        self.agent(migrations).round().await;
         self.host.executor();
+    }
+
+    pub(crate) async fn round(&mut self) {
+        self.round_alone().await;
         if self.kubelet {
             self.let_go().await;
         }
         if self.mortal && self.status().await.phase != NodePhase::Preflight {
             self.die();
         }
+    }
+
+    /// The agent is asked to end.
+    pub(crate) async fn farewell(&mut self) {
+        let migrations = Api::all(self.server.client(AGENT).await);
+        self.agent(migrations).farewell().await;
+        self.die();
     }
 
     /// The kubelet ends pods that were asked to leave.
@@ -301,7 +373,7 @@ impl World {
     /// The critical section happens, and kills the agent.
     pub(crate) async fn switch(&mut self, run: &str) {
         self.die();
-        // The API tells seconds: what ran before must be older than the new kubelet.
+        // The API keeps seconds: a heartbeat of the new kubelet must differ from the last one of before.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let now = Timestamp::now();
         self.host.set(run, |progress| {

@@ -88,6 +88,7 @@ pub(crate) fn from_package(runtime: Runtime) -> Request {
 pub(crate) fn to(runtime: Runtime) -> Request {
     Request {
         migration: "00000000-0000-4000-8000-000000000001".into(),
+        migration_name: None,
         target: Target {
             runtime,
             version: None,
@@ -101,5 +102,6 @@ pub(crate) fn to(runtime: Runtime) -> Request {
         preflight: Preflight::default(),
         rollback: Rollback::default(),
         own_images: Vec::new(),
+        pods_in_pod_network: false,
     }
 }

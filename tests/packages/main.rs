@@ -234,11 +234,13 @@ fn plan(manager: PackageManager) -> Plan {
     Plan {
         format: FORMAT,
         migration: "packages".to_owned(),
+        migration_name: None,
         node: "n".to_owned(),
         machine_id: "m".to_owned(),
         source: (Runtime::CriDockerd, "20.10.24".to_owned()),
         target: (Runtime::Containerd, "1.7.28".to_owned()),
         confirm_within_secs: 60,
+        prepared_for_secs: 900,
         rollback_automatic: true,
         findings: Vec::new(),
         steps: steps

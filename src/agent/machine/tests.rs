@@ -7,7 +7,10 @@ use super::*;
 use crate::{
     api::request::DrainMode,
     executor::progress::{Progress, State},
-    plan::planner::{Outcome, Verdict},
+    plan::{
+        baseline::{PodKind, ReadyPod},
+        planner::{Outcome, Verdict},
+    },
 };
 
 const NOW: i64 = 1_800_000_000;
@@ -38,6 +41,11 @@ fn run(state: Option<State>) -> Run {
         plan: plan(),
         words: vec!["stop the kubelet".to_owned(), "start it".to_owned()],
         progress: state.map(progress),
+        baseline: Baseline {
+            heartbeat: Some(at(NOW - 60).to_string()),
+            containers: ["docker://1".to_owned()].into(),
+            pods: Vec::new(),
+        },
         go: false,
         commit: false,
         abort: false,
@@ -48,6 +56,8 @@ fn run(state: Option<State>) -> Run {
 /// Everything that can be seen, owned.
 struct World {
     migration: NodeMigration,
+    parent: Parent,
+    attempts: Vec<Attempt>,
     node: Node,
     pods: Vec<Pod>,
     run: Option<Run>,
@@ -89,6 +99,8 @@ impl World {
         });
         Self {
             migration,
+            parent: Parent::Agrees,
+            attempts: Vec::new(),
             node: serde_json::from_value(node).unwrap(),
             pods: vec![serde_json::from_value(own).unwrap()],
             run,
@@ -104,6 +116,8 @@ impl World {
             now: at(NOW),
             own_pod: ("transship", "agent"),
             migration: &self.migration,
+            parent: &self.parent,
+            attempts: &self.attempts,
             node: &self.node,
             pods: &self.pods,
             run: self.run.as_ref(),
@@ -123,10 +137,10 @@ impl World {
             Act::Plan => "plan",
             Act::Install(_) => "install",
             Act::StartExecutor => "start",
-            Act::Order(Order::Go) => "go",
+            Act::Go(_) | Act::Order(Order::Go) => "go",
             Act::Order(Order::Commit) => "commit",
             Act::Order(Order::Abort) => "abort",
-            Act::Order(Order::Undo) => "undo",
+            Act::Order(Order::Undo | Order::Lapse) => "undo",
             Act::Patch(_) => "patch",
             Act::Evict(_) => "evict",
         };
@@ -184,15 +198,19 @@ fn an_executor_that_should_work_is_started(#[case] state: State, #[case] go: boo
 #[rstest]
 #[case::own_pod(|world: &mut World| world.pods.clear(), "the agent's own pod is reported")]
 #[case::old_container(
-    |world: &mut World| world.run.as_mut().unwrap().progress.as_mut().unwrap().kubelet_started = Some(at(NOW - 4)),
+    |world: &mut World| { world.run.as_mut().unwrap().baseline.containers.insert("containerd://1".to_owned()); },
     "the agent's own pod is reported"
+)]
+#[case::pod_that_was_ready(
+    |world: &mut World| world.run.as_mut().unwrap().baseline.pods.push(ReadyPod {
+        namespace: "kube-system".to_owned(),
+        name: "calico-node-x".to_owned(),
+        kind: PodKind::DaemonSet { owner: "d".to_owned() },
+    }),
+    "the pods are Ready again that were Ready before (kube-system/calico-node-x: its DaemonSet has no pod on the node)"
 )]
 #[case::kubelet(|world: &mut World| world.kubelet = Some(Err("refused")), "the kubelet is healthy (refused)")]
 #[case::not_asked(|world: &mut World| world.kubelet = None, "the kubelet was asked")]
-#[case::unknown_start(
-    |world: &mut World| world.run.as_mut().unwrap().progress.as_mut().unwrap().kubelet_started = None,
-    "the journal says when the kubelet was started"
-)]
 #[case::runtime(
     |world: &mut World| world.node.status.as_mut().unwrap().node_info.as_mut().unwrap()
         .container_runtime_version = "docker://20.10.24".to_owned(),
@@ -205,7 +223,7 @@ fn an_executor_that_should_work_is_started(#[case] state: State, #[case] go: boo
 )]
 #[case::stale(
     |world: &mut World| world.node.status.as_mut().unwrap().conditions.as_mut().unwrap()[0]
-        .last_heartbeat_time.as_mut().unwrap().0 = at(NOW - 10),
+        .last_heartbeat_time.as_mut().unwrap().0 = at(NOW - 60),
     "the Node reports Ready since"
 )]
 #[case::not_ready(
@@ -282,8 +300,22 @@ fn a_pod_that_is_ending_is_waited_for() {
     let mut world = World::new("Migrate", NodePhase::Draining, Some(run(Some(State::Prepared))));
     let mut pod = web();
     pod.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW - 3)));
-    world.pods.push(pod);
+    let mut stuck = pod.clone();
+    stuck.metadata.name = Some("stuck".to_owned());
+    stuck.metadata.finalizers = Some(vec!["example.com/never".to_owned()]);
+    world.pods.extend([stuck, pod]);
     assert_eq!(world.decided(), (NodePhase::Draining, "wait"));
+    let status = world.decide().unwrap().status;
+    let since = format!("terminating since {:.0}", at(NOW - 3));
+    assert_eq!(
+        status.message,
+        format!(
+            "waits for 2 pods to leave: shop/stuck: {since}, held by finalizer example.com/never; shop/web: {since}"
+        )
+    );
+    // Whatever the order of the list, the status is the same, and is not written again.
+    world.pods.reverse();
+    assert_eq!(world.decide().unwrap().status, status);
 }
 
 fn in_place(world: &mut World) {
@@ -389,24 +421,33 @@ fn pods_that_stay_are_told_apart(#[case] more: serde_json::Value, #[case] expect
 
 /// The Node and the container ids say `docker://` before and after.
 #[rstest]
-#[case::fresh(NOW - 5, Act::Order(Order::Commit))]
-#[case::of_before(NOW - 20, Act::Wait)]
-fn between_dockers_shims_a_fresh_container_is_the_proof(#[case] started: i64, #[case] act: Act) {
+#[case::new("docker://2", Act::Order(Order::Commit))]
+#[case::of_before("docker://1", Act::Wait)]
+fn between_dockers_shims_a_new_container_is_the_proof(#[case] id: &str, #[case] act: Act) {
     let mut world = World::new("Migrate", NodePhase::Verifying, Some(run(Some(AWAITING))));
     world.run.as_mut().unwrap().plan.target.0 = Runtime::CriDockerd;
     let info = world.node.status.as_mut().unwrap().node_info.as_mut().unwrap();
     info.container_runtime_version = "docker://20.10.24".to_owned();
-    let statuses = world.pods[0]
-        .status
+    let status = world.pods[0].status.as_mut().unwrap();
+    status.container_statuses.as_mut().unwrap()[0].container_id = Some(id.to_owned());
+    assert_eq!(world.decide().unwrap().act, act);
+}
+
+/// The clock was set back by an hour after the kubelet's start was journalled, or forward.
+#[rstest]
+#[case(3600)]
+#[case(-3600)]
+fn a_step_of_the_clock_keeps_no_switch_from_its_commit(#[case] step: i64) {
+    let mut world = World::new("Migrate", NodePhase::Verifying, Some(run(Some(AWAITING))));
+    world
+        .run
         .as_mut()
         .unwrap()
-        .container_statuses
+        .progress
         .as_mut()
-        .unwrap();
-    statuses[0].container_id = Some("docker://2".to_owned());
-    let running = statuses[0].state.as_mut().unwrap().running.as_mut().unwrap();
-    running.started_at.as_mut().unwrap().0 = at(started);
-    assert_eq!(world.decide().unwrap().act, act);
+        .unwrap()
+        .kubelet_started = Some(at(NOW + step));
+    assert_eq!(world.decided(), (NodePhase::Verifying, "commit"));
 }
 
 fn planned(verdict: Verdict) -> Planned {
@@ -520,15 +561,92 @@ fn an_edit_of_the_spec_begins_what_is_as_before(
     };
     assert_eq!(world.decided(), expected);
     assert_eq!(world.decide().unwrap().status.migration_generation, generation);
-    assert_eq!(run_name(&world.migration), format!("m1-{generation}"));
+    assert_eq!(
+        run_name(&world.migration, &world.attempts),
+        format!("m1-{generation}")
+    );
 }
 
 #[test]
 fn what_has_begun_ends_before_a_newer_generation() {
     let mut world = World::new("Migrate", NodePhase::Draining, Some(run(Some(State::Prepared))));
     world.migration.spec.migration.generation = 2;
-    assert_eq!(run_name(&world.migration), "m1-1");
+    assert_eq!(run_name(&world.migration, &world.attempts), "m1-1");
     assert_eq!(world.decide().unwrap().status.migration_generation, 1);
+}
+
+fn attempt(generation: i64, state: State) -> Attempt {
+    Attempt {
+        run: format!("m1-{generation}"),
+        migration: "m1".to_owned(),
+        migration_name: Some("m".to_owned()),
+        generation,
+        number: 0,
+        state: Some(state),
+        ordered: true,
+        endpoint: None,
+    }
+}
+
+/// The NodeMigration was deleted and made again, or its end was forged: the journal goes on.
+#[rstest]
+#[case::made_again(NodePhase::Pending, AWAITING, (NodePhase::Verifying, "commit"))]
+#[case::forged_blocked(NodePhase::Blocked, AWAITING, (NodePhase::Verifying, "commit"))]
+#[case::forged_planned(NodePhase::Planned, State::Switching, (NodePhase::Switching, "wait"))]
+#[case::forged_success(NodePhase::Succeeded, State::RollingBack, (NodePhase::RollingBack, "wait"))]
+#[case::helped(NodePhase::Failed, State::RolledBack, (NodePhase::RollingBack, "patch"))]
+#[case::helped_forwards(NodePhase::Failed, State::Committed, (NodePhase::Uncordoning, "patch"))]
+#[case::helps(NodePhase::Failed, State::RollingBack, (NodePhase::RollingBack, "wait"))]
+#[case::tried_on_purpose(NodePhase::Pending, State::Broken, (NodePhase::Preflight, "plan"))]
+#[case::still_broken(NodePhase::Failed, State::Broken, (NodePhase::Failed, "rest"))]
+fn the_journal_is_followed_whatever_became_of_the_objects(
+    #[case] phase: NodePhase,
+    #[case] state: State,
+    #[case] expected: (NodePhase, &str),
+) {
+    // The journal of another attempt is not this one's.
+    let own = Some(state).filter(|state| *state != State::Broken);
+    let mut world = World::new("Migrate", phase, own.map(|state| run(Some(state))));
+    // The spec was edited meanwhile.
+    world.migration.spec.migration.generation = 2;
+    world.attempts = vec![attempt(1, state)];
+    let generation = if state == State::Broken { 2 } else { 1 };
+    assert_eq!(
+        run_name(&world.migration, &world.attempts),
+        format!("m1-{generation}")
+    );
+    assert_eq!(world.decided(), expected);
+    assert_eq!(world.decide().unwrap().status.migration_generation, generation);
+}
+
+fn differs() -> Parent {
+    Parent::Differs("target".to_owned())
+}
+
+/// Before the switch nothing is done that the RuntimeMigration does not ask for; a switch goes on to its end.
+#[rstest]
+#[case::unplanned(Parent::Gone, None, NodePhase::Pending, (NodePhase::Preflight, "wait"))]
+#[case::forged(differs(), None, NodePhase::Preflight, (NodePhase::Preflight, "wait"))]
+#[case::edited(Parent::Edited("drain".to_owned()), None, NodePhase::Pending, (NodePhase::Preflight, "wait"))]
+#[case::handed_over(differs(), Some(None), NodePhase::Preparing, (NodePhase::Preparing, "abort"))]
+#[case::gone_in_preparation(Parent::Gone, Some(Some(State::Preparing)), NodePhase::Preparing, (NodePhase::RollingBack, "abort"))]
+#[case::gone_in_the_drain(Parent::Gone, Some(Some(State::Prepared)), NodePhase::Draining, (NodePhase::RollingBack, "abort"))]
+#[case::forged_in_the_drain(differs(), Some(Some(State::Prepared)), NodePhase::Draining, (NodePhase::Draining, "wait"))]
+#[case::edited_in_the_drain(
+    Parent::Edited("drain".to_owned()), Some(Some(State::Prepared)), NodePhase::Draining, (NodePhase::Switching, "go")
+)]
+#[case::switching(Parent::Gone, Some(Some(State::Switching)), NodePhase::Switching, (NodePhase::Switching, "wait"))]
+#[case::awaiting(Parent::Gone, Some(Some(AWAITING)), NodePhase::Switching, (NodePhase::Verifying, "commit"))]
+fn a_parent_must_say_the_same(
+    #[case] parent: Parent,
+    #[case] state: Option<Option<State>>,
+    #[case] phase: NodePhase,
+    #[case] expected: (NodePhase, &str),
+) {
+    let mut world = World::new("Migrate", phase, state.map(run));
+    world.planned = Some(planned(Verdict::Ready(Box::new(plan()))));
+    world.parent = parent;
+    assert_eq!(world.decided(), expected);
 }
 
 #[test]
