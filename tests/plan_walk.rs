@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use transship::{
     api::request::Runtime,
     plan::{
+        assembler::HOLD_DROP_IN,
         digest::Digest,
         document::Plan,
         facts::{Facts, MaybeFile, TextFile},
@@ -50,6 +51,8 @@ impl Unit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Host {
     files: Files,
+    /// The unit files as systemd read them when it was last reloaded.
+    loaded: Files,
     units: BTreeMap<String, Unit>,
     /// Whose pods run.
     pods: Option<Runtime>,
@@ -116,6 +119,7 @@ impl Host {
             })
             .collect();
         Self {
+            loaded: unit_files(&files),
             files,
             units,
             pods: Some(plan.source.0),
@@ -139,8 +143,25 @@ impl Host {
         })
     }
 
+    /// The files as a unit that is started now has them.
+    fn seen(&self) -> Files {
+        let seen = |(path, text): (&String, &Option<String>)| {
+            let loaded = is_unit_file(path).then(|| self.loaded[path].clone());
+            (path.clone(), loaded.unwrap_or_else(|| text.clone()))
+        };
+        self.files.iter().map(seen).collect()
+    }
+
+    /// A file changes; systemd is reloaded where the executor does that.
+    fn write(&mut self, file: &FileStep, text: Option<String>) {
+        self.files.insert(file.path.to_string(), text);
+        if file.is_unit_file() {
+            self.loaded = unit_files(&self.files);
+        }
+    }
+
     fn start(&mut self, name: &str) {
-        let read = read_by(name, &self.files);
+        let read = read_by(name, &self.seen());
         if let Some(service) = name.strip_suffix(".socket").map(|name| format!("{name}.service")) {
             let masked = self.units.get(&service).is_some_and(|unit| unit.boot == "masked");
             assert!(!masked, "systemd starts no socket whose service is masked");
@@ -249,7 +270,10 @@ impl Host {
                 self.sandboxes = false;
             }
             Step::Kubelet(kubelet) if kubelet.run => self.start_kubelet(walk),
-            Step::Kubelet(_) => self.stop(KUBELET_UNIT),
+            Step::Kubelet(_) => {
+                assert!(self.loaded[HOLD_DROP_IN].is_some(), "the hold holds");
+                self.stop(KUBELET_UNIT);
+            }
             Step::Await(wait) if wait.side == Side::Target => {
                 assert!(self.serves(wait.runtime.runtime), "the target runs");
                 for unit in units_of(wait.runtime.runtime) {
@@ -277,7 +301,7 @@ impl Host {
         );
         let want = file.want.as_ref().map(|want| want.text.clone());
         assert_ne!(now, want.as_ref().map(Digest::of), "{} changes", file.path);
-        self.files.insert(file.path.to_string(), want);
+        self.write(file, want);
     }
 
     fn apply_unit(&mut self, step: &UnitStep) {
@@ -304,7 +328,7 @@ impl Host {
     fn undo(&mut self, step: &Step, saved: Saved, walk: &Walk<'_>) {
         match (step, saved) {
             (Step::File(file), Saved::File(old)) => {
-                self.files.insert(file.path.to_string(), old);
+                self.write(file, old);
             }
             (Step::Unit(step), Saved::Unit(Some(old))) => {
                 self.units.get_mut(&step.unit).unwrap().boot = old.boot.clone();
@@ -367,7 +391,7 @@ impl Host {
         if self.active(KUBELET_UNIT) {
             return;
         }
-        let read = read_by(KUBELET_UNIT, &self.files);
+        let read = read_by(KUBELET_UNIT, &self.seen());
         let runtime = if read == walk.after {
             walk.plan.target.0
         } else {
@@ -400,6 +424,16 @@ fn units_of(runtime: Runtime) -> &'static [&'static str] {
         Runtime::Dockershim => &[DOCKER],
         Runtime::CriO => panic!("no plan has it"),
     }
+}
+
+fn unit_files(files: &Files) -> Files {
+    let found = files.iter().filter(|(path, _)| is_unit_file(path));
+    found.map(|(path, text)| (path.clone(), text.clone())).collect()
+}
+
+/// Whether systemd keeps what it has read of this file until it is reloaded.
+fn is_unit_file(path: &str) -> bool {
+    path.starts_with("/etc/systemd/system/")
 }
 
 /// Which files a unit reads when it is started. The hold does not change what the kubelet is.

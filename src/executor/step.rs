@@ -125,11 +125,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         match step {
             Step::File(step) => file::save(self.files, step),
             Step::Unit(step) => unit::save(self.systemd, &step.unit).await,
-            Step::Kubelet(_) => {
-                // systemd reads changed files now, while the kubelet still serves.
-                unit::current(self.systemd, KUBELET_UNIT).await?;
-                unit::save(self.systemd, KUBELET_UNIT).await
-            }
+            Step::Kubelet(_) => unit::save(self.systemd, KUBELET_UNIT).await,
             Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
@@ -139,7 +135,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     /// Applies `step`; returns when its effect is there.
     pub(super) async fn apply(&self, step: &Step, notes: &impl Notes) -> Result<(), StepError> {
         match step {
-            Step::File(step) => file::apply(self.files, step),
+            Step::File(step) => file::apply(self.files, self.systemd, step).await,
             Step::Unit(step) => unit::apply(self.systemd, step).await,
             Step::Install(step) => install::apply(self.files, self.systemd, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
@@ -168,7 +164,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn undo(&self, step: &Step, saved: &Saved) -> Result<(), StepError> {
         match (step, saved) {
             (Step::File(step), Saved::File { file, missing_dirs }) => {
-                file::undo(self.files, step, file.as_ref(), missing_dirs)
+                file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs).await
             }
             (Step::Unit(step), Saved::Unit { active, boot }) => {
                 unit::undo(self.files, self.systemd, step, *active, boot).await

@@ -90,7 +90,7 @@ impl Exit {
 /// A unit as systemd describes it: what `inspect` reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnitProperties {
-    /// `LoadState`, `ActiveState`, `UnitFileState`, `MainPID`, `NRestarts`, `NeedDaemonReload`.
+    /// `LoadState`, `ActiveState`, `UnitFileState`, `MainPID`, `NRestarts`.
     pub unit: Unit,
     /// `FragmentPath`, where there is one.
     pub fragment: Option<HostPath>,
@@ -532,10 +532,6 @@ fn as_unit(unit: &Properties, service: &Properties) -> Unit {
         boot: text(unit, "UnitFileState"),
         main_pid: small(service, "MainPID"),
         restarts: small(service, "NRestarts"),
-        needs_reload: unit
-            .get("NeedDaemonReload")
-            .and_then(|value| bool::try_from(value).ok())
-            .unwrap_or(false),
     }
 }
 

@@ -14,8 +14,6 @@ pub struct Unit {
     pub main_pid: u32,
     /// `NRestarts`: automatic restarts since it was last started by hand.
     pub restarts: u32,
-    /// `NeedDaemonReload`: a file of the unit changed since systemd read it.
-    pub needs_reload: bool,
 }
 
 /// A request to systemd that did not have its effect.

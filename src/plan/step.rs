@@ -46,6 +46,28 @@ pub struct FileStep {
     pub want: Option<Contents>,
 }
 
+/// Directories below which systemd reads unit files and drop-ins (systemd.unit(5)). What it has read it keeps until it
+/// is told to reload.
+const UNIT_DIRECTORIES: [&str; 7] = [
+    "/etc/systemd/system/",
+    "/etc/systemd/system.control/",
+    "/run/systemd/system/",
+    "/run/systemd/system.control/",
+    "/usr/local/lib/systemd/system/",
+    "/usr/lib/systemd/system/",
+    "/lib/systemd/system/",
+];
+
+impl FileStep {
+    /// Whether systemd has to reload before the change has an effect. It is no use to ask systemd: `NeedDaemonReload` stays
+    /// false when a drop-in is the first one in its directory, and when the new file has an older time than the old one.
+    pub fn is_unit_file(&self) -> bool {
+        UNIT_DIRECTORIES
+            .iter()
+            .any(|directory| self.path.as_str().starts_with(directory))
+    }
+}
+
 /// What a file shall be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -1,9 +1,12 @@
-//! `File`: create, replace or remove a whole file.
+//! `File`: create, replace or remove a whole file. The change of a unit file includes that systemd has read it.
 
 use super::{Saved, StepError};
 use crate::{
     executor::journal::SavedFile,
-    host::files::{Bytes, Files, is_private},
+    host::{
+        files::{Bytes, Files, is_private},
+        systemd::Systemd,
+    },
     plan::{digest::Digest, host_path::HostPath, step::FileStep},
 };
 
@@ -26,7 +29,21 @@ pub(super) fn save(files: &Files, step: &FileStep) -> Result<Saved, StepError> {
     Ok(Saved::File { file, missing_dirs })
 }
 
-pub(super) fn apply(files: &Files, step: &FileStep) -> Result<(), StepError> {
+pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &FileStep) -> Result<(), StepError> {
+    write(files, step)?;
+    reload(systemd, step).await
+}
+
+/// Reloads systemd if it keeps what it has read of the file, even if the file was changed before a crash: nobody knows
+/// whether systemd was reloaded since.
+async fn reload(systemd: &impl Systemd, step: &FileStep) -> Result<(), StepError> {
+    if step.is_unit_file() {
+        systemd.reload().await?;
+    }
+    Ok(())
+}
+
+fn write(files: &Files, step: &FileStep) -> Result<(), StepError> {
     let found = files.read(&step.path)?;
     if found.as_deref() == wanted(step) && !is_too_wide(files, step)? {
         // It has happened already, before a crash that may have come before the sync.
@@ -43,7 +60,18 @@ pub(super) fn apply(files: &Files, step: &FileStep) -> Result<(), StepError> {
     Ok(files.settle(&step.path)?)
 }
 
-pub(super) fn undo(
+pub(super) async fn undo(
+    files: &Files,
+    systemd: &impl Systemd,
+    step: &FileStep,
+    old: Option<&SavedFile>,
+    missing_dirs: &[HostPath],
+) -> Result<(), StepError> {
+    restore(files, step, old, missing_dirs)?;
+    reload(systemd, step).await
+}
+
+fn restore(
     files: &Files,
     step: &FileStep,
     old: Option<&SavedFile>,
@@ -117,10 +145,10 @@ mod tests {
             let Saved::File { file, missing_dirs } = save(&files, &step).unwrap() else {
                 panic!("not a file")
             };
-            apply(&files, &step).unwrap();
+            write(&files, &step).unwrap();
             assert_eq!(mode(), 0o600);
-            apply(&files, &step).unwrap();
-            undo(&files, &step, file.as_ref(), &missing_dirs).unwrap();
+            write(&files, &step).unwrap();
+            restore(&files, &step, file.as_ref(), &missing_dirs).unwrap();
             assert_eq!(files.read_text(&path).unwrap().unwrap(), old);
             assert_eq!(mode(), 0o644, "as it was before");
             files.remove(&path).unwrap();

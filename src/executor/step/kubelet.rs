@@ -15,9 +15,8 @@ fn hold() -> HostPath {
     HostPath::new(HOLD_FILE).expect("an absolute path")
 }
 
-/// Places the hold and stops the kubelet. systemd reads the drop-in first, else the hold would hold nobody.
+/// Places the hold and stops the kubelet. systemd has read the drop-in: the step that wrote it saw to that.
 pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
-    unit::current(systemd, KUBELET_UNIT).await?;
     files.write(
         &hold(),
         b"the container runtime of this node is being switched\n",
@@ -28,7 +27,6 @@ pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), St
 
 /// Lifts the hold and starts the kubelet.
 pub(super) async fn start(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
-    unit::current(systemd, KUBELET_UNIT).await?;
     files.remove(&hold())?;
     systemd.reset_failed(KUBELET_UNIT).await?;
     Ok(systemd.start(KUBELET_UNIT).await?)

@@ -24,7 +24,7 @@ pub(super) async fn save(systemd: &impl Systemd, name: &str) -> Result<Saved, St
 }
 
 pub(super) async fn apply(systemd: &impl Systemd, step: &UnitStep) -> Result<(), StepError> {
-    let unit = current(systemd, &step.unit).await?;
+    let unit = systemd.unit(&step.unit).await?;
     let masked = unit.boot.starts_with("masked");
     match step.boot {
         Some(boot @ (Boot::Enabled | Boot::Disabled)) => {
@@ -59,7 +59,6 @@ pub(super) async fn undo(
     active: bool,
     boot: &str,
 ) -> Result<(), StepError> {
-    current(systemd, &step.unit).await?;
     let masked = boot.starts_with("masked");
     if !masked {
         restore_boot(systemd, &step.unit, boot).await?;
@@ -114,17 +113,6 @@ pub(super) async fn restore_boot(systemd: &impl Systemd, name: &str, boot: &str)
         systemd.disable(name).await?;
     }
     Ok(())
-}
-
-/// The unit, after systemd has read its files again if they changed. A unit that systemd has not found may have
-/// got its file since.
-pub(super) async fn current(systemd: &impl Systemd, name: &str) -> Result<Unit, StepError> {
-    let unit = systemd.unit(name).await?;
-    if !unit.needs_reload && unit.load != "not-found" {
-        return Ok(unit);
-    }
-    systemd.reload().await?;
-    Ok(systemd.unit(name).await?)
 }
 
 /// Starts (or, if asked for, restarts) the unit and looks whether it stays.

@@ -153,10 +153,6 @@ impl Systemd for World {
                 ..Unit::default()
             });
         };
-        let needs_reload = state
-            .loaded
-            .iter()
-            .any(|(path, bytes)| path.as_str().contains(&format!("/{name}")) && self.read(path) != *bytes);
         Ok(Unit {
             load: if unit.boot == "masked" || state.masked.contains(name) {
                 "masked"
@@ -173,7 +169,6 @@ impl Systemd for World {
             boot: unit.boot.clone(),
             main_pid: if unit.active { unit.pid } else { 0 },
             restarts: unit.restarts,
-            needs_reload,
         })
     }
 

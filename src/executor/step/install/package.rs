@@ -53,6 +53,7 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package)
         PackageManager::Dnf => dnf::install(files, step).await,
     };
     unmask(systemd, &step.units).await?;
+    systemd.reload().await?;
     installed?;
     conclude(files, step)
 }
@@ -78,6 +79,7 @@ pub(super) async fn undo(
         PackageManager::Dnf => dnf::remove(files, added, configuration).await,
     };
     unmask(systemd, &step.units).await?;
+    systemd.reload().await?;
     removed?;
     conclude(files, step)
 }
