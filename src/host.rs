@@ -7,3 +7,4 @@ pub mod command;
 pub mod fetch;
 pub mod files;
 pub mod systemd;
+pub mod unit_links;

@@ -8,7 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     edit::parse::{self, ParseError},
-    host::files::{Attributes, Bytes, Files},
+    host::{
+        files::{Attributes, Bytes, Files},
+        unit_links::UnitLink,
+    },
     plan::{digest::Digest, host_path::HostPath},
     runtime::Carried,
 };
@@ -120,8 +123,8 @@ pub enum Saved {
     Unit {
         /// It was running.
         active: bool,
-        /// Its `UnitFileState`.
-        boot: String,
+        /// The links that decide what happens to it at boot.
+        links: Vec<UnitLink>,
     },
     /// An archive's directory.
     Archive {

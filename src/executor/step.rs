@@ -124,8 +124,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {
             Step::File(step) => file::save(self.files, step),
-            Step::Unit(step) => unit::save(self.systemd, &step.unit).await,
-            Step::Kubelet(_) => unit::save(self.systemd, KUBELET_UNIT).await,
+            Step::Unit(step) => unit::save(self.files, self.systemd, &step.unit).await,
+            Step::Kubelet(_) => unit::save(self.files, self.systemd, KUBELET_UNIT).await,
             Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
@@ -136,7 +136,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn apply(&self, step: &Step, notes: &impl Notes) -> Result<(), StepError> {
         match step {
             Step::File(step) => file::apply(self.files, self.systemd, step).await,
-            Step::Unit(step) => unit::apply(self.systemd, step).await,
+            Step::Unit(step) => unit::apply(self.files, self.systemd, step).await,
             Step::Install(step) => install::apply(self.files, self.systemd, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
             Step::Rehearse(rehearsal) => Ok(self.runtimes.rehearse(rehearsal).await?),
@@ -166,8 +166,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::File(step), Saved::File { file, missing_dirs }) => {
                 file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs).await
             }
-            (Step::Unit(step), Saved::Unit { active, boot }) => {
-                unit::undo(self.files, self.systemd, step, *active, boot).await
+            (Step::Unit(step), Saved::Unit { active, links }) => {
+                unit::undo(self.files, self.systemd, step, *active, links).await
             }
             (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await,
             (Step::Images(step), Saved::Images { before }) => images::undo(self.runtimes, step, before).await,
@@ -180,8 +180,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
                 kubelet::stop(self.files, self.systemd).await
             }
-            (Step::Kubelet(_), Saved::Unit { active, boot }) => {
-                kubelet::restore(self.files, self.systemd, *active, boot).await
+            (Step::Kubelet(_), Saved::Unit { active, links }) => {
+                kubelet::restore(self.files, self.systemd, *active, links).await
             }
             (Step::Await(step), Saved::Nothing) if step.side == Side::Source => {
                 health::wait(self, step).await

@@ -10,6 +10,7 @@ use crate::{
     host::{
         files::Files,
         systemd::{Systemd, SystemdError},
+        unit_links,
     },
     plan::host_path::HostPath,
 };
@@ -126,6 +127,8 @@ pub async fn install<S: Systemd>(
     }
     systemd.reload().await?;
     systemd.enable(UNIT).await?;
+    // It must start after a power cut, too.
+    unit_links::settle(files)?;
     systemd.reset_failed(UNIT).await?;
     Ok(systemd.start(UNIT).await?)
 }
@@ -149,6 +152,7 @@ pub async fn ended<S: Systemd>(systemd: &S) -> Result<(), UnitError> {
 pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(), UnitError> {
     if files.exists(&path())? {
         systemd.disable(UNIT).await?;
+        unit_links::settle(files)?;
         files.remove(&path())?;
     }
     // The last steps may have changed files of other units, too, and a crash may have come in between.

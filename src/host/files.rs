@@ -6,6 +6,7 @@
 
 mod change;
 mod layer;
+mod links;
 mod tree;
 
 pub use change::is_private;

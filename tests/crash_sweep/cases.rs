@@ -30,6 +30,10 @@ pub struct Case {
     pub files: Vec<(HostPath, u32, Vec<u8>)>,
     /// Name, whether it runs, what happens at boot.
     pub units: Vec<(String, bool, String)>,
+    /// Links of units that nobody's `[Install]` section names: those that somebody made by hand.
+    pub links: Vec<(HostPath, String)>,
+    /// Units whose file lies where systemd does not look: it is known by its link alone.
+    pub linked: Vec<String>,
     /// All that the plan carries.
     pub images: Vec<String>,
     pub target_unit: String,
@@ -77,6 +81,8 @@ impl Case {
             plan,
             files,
             units,
+            links: Vec::new(),
+            linked: Vec::new(),
             images,
             target_unit,
             unpacked: Vec::new(),
@@ -481,7 +487,7 @@ pub fn by_hand() -> Case {
         ("docker.socket", true, "enabled"),
         ("containerd.service", false, "disabled"),
     ];
-    Case::new(
+    let case = Case::new(
         "by hand",
         plan,
         files
@@ -492,5 +498,19 @@ pub fn by_hand() -> Case {
             .iter()
             .map(|(name, active, boot)| ((*name).to_owned(), *active, (*boot).to_owned()))
             .collect(),
-    )
+    );
+    let link = |at: &str, target: &str| (path(&format!("/etc/systemd/system/{at}")), target.to_owned());
+    Case {
+        links: vec![
+            link(
+                "kubelet.service.wants/docker.service",
+                "/lib/systemd/system/docker.service",
+            ),
+            link("engine.service", "/lib/systemd/system/docker.service"),
+            link("docker.socket", "/opt/docker/docker.socket"),
+            link("sockets.target.wants/docker.socket", "/opt/docker/docker.socket"),
+        ],
+        linked: vec!["docker.socket".to_owned()],
+        ..case
+    }
 }

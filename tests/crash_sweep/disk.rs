@@ -6,7 +6,7 @@ use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
-    os::unix::fs::{MetadataExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -30,6 +30,8 @@ enum Entry {
     Directory(u32),
     /// By a number that no other file ever had.
     File(u64),
+    /// A symbolic link with its target.
+    Link(Arc<str>),
 }
 
 #[derive(Clone)]
@@ -140,7 +142,7 @@ impl Image {
             numbers
                 .filter_map(|entry| match entry {
                     Entry::File(number) => Some(*number),
-                    Entry::Directory(_) => None,
+                    Entry::Directory(_) | Entry::Link(_) => None,
                 })
                 .map(|number| {
                     let synced = self.synced_files.get(&number).cloned();
@@ -164,6 +166,7 @@ fn hash(names: &Directories, files: &Contents, hasher: &mut impl Hasher) {
             name.hash(hasher);
             match entry {
                 Entry::Directory(mode) => mode.hash(hasher),
+                Entry::Link(target) => target.hash(hasher),
                 Entry::File(number) => {
                     let content = files.get(number);
                     content.map(|content| (content.mode, content.digest)).hash(hasher);
@@ -252,6 +255,10 @@ impl Disk {
                         self.numbers.insert(fs::metadata(&at).unwrap().ino(), *number);
                         content.mode
                     }
+                    Entry::Link(target) => {
+                        symlink(&**target, &at).unwrap();
+                        continue;
+                    }
                 };
                 fs::set_permissions(&at, fs::Permissions::from_mode(mode)).unwrap();
             }
@@ -288,6 +295,11 @@ impl Disk {
                     self.look(&path);
                 }
                 names.insert(name.into(), Entry::Directory(mode));
+                continue;
+            }
+            if meta.is_symlink() {
+                let target = fs::read_link(entry.path()).unwrap();
+                names.insert(name.into(), Entry::Link(target.to_str().unwrap().into()));
                 continue;
             }
             let number = *self.numbers.entry(meta.ino()).or_insert_with(|| {

@@ -92,9 +92,9 @@ impl World {
     /// A package's script enables its unit and starts it, if that is possible.
     fn script_starts(&self, unit: &str) -> &'static str {
         self.effect();
+        self.read_units(&mut self.state());
+        self.link_wanted(unit);
         let mut state = self.state();
-        self.read_units(&mut state);
-        state.units.get_mut(unit).unwrap().boot = "enabled".to_owned();
         if !state.masked.contains(unit) {
             state
                 .violations

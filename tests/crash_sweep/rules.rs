@@ -43,12 +43,8 @@ async fn answer(requests: &str, facts: &str) -> String {
     } else {
         "docker.service"
     };
-    {
-        let mut state = world.state();
-        let unit = state.units.get_mut(name).unwrap();
-        unit.active = false;
-        unit.boot = "disabled".to_owned();
-    }
+    world.state().units.get_mut(name).unwrap().active = false;
+    world.disable(name).await.unwrap();
     let mut refused = false;
     for request in requests.split_whitespace() {
         refused = ask(&world, name, request).await.is_err();

@@ -73,9 +73,8 @@ pub enum Fault {
 pub struct FakeUnit {
     pub active: bool,
     pub failed: bool,
+    /// What it is called where no link says otherwise.
     pub boot: String,
-    /// Whether it is enabled below its mask.
-    pub enabled_below: bool,
     pub pid: u32,
     pub restarts: u32,
     /// The bytes of its files that it runs with.
@@ -87,6 +86,8 @@ pub struct State {
     pub units: BTreeMap<String, FakeUnit>,
     /// Unit files as systemd last read them.
     pub loaded: Arc<Bytes>,
+    /// Units that systemd found masked, or without a file, when it last read them.
+    pub unloadable: BTreeSet<String>,
     pub images: BTreeMap<Runtime, Images>,
     /// Runtimes with containers of pods that run.
     pub pods: BTreeSet<Runtime>,
@@ -199,7 +200,10 @@ impl World {
         }
         let files_of = |unit: &str| (Arc::new(case.first_files(unit)), Arc::new(case.final_files(unit)));
         let world = Arc::new(Self {
-            disk: Mutex::new(Disk::new(&root)),
+            disk: Mutex::new({
+                systemd::lay_links(&root, case);
+                Disk::new(&root)
+            }),
             root,
             programs: Programs::in_(place.path()),
             case: case.clone(),
@@ -213,8 +217,13 @@ impl World {
         {
             let mut state = world.state();
             for (name, active, boot) in &case.units {
+                let by_link = matches!(boot.as_str(), "enabled" | "masked");
                 let unit = FakeUnit {
-                    boot: boot.clone(),
+                    boot: if by_link {
+                        "disabled".to_owned()
+                    } else {
+                        boot.clone()
+                    },
                     ..FakeUnit::default()
                 };
                 state.units.insert(name.clone(), unit);
@@ -369,10 +378,13 @@ impl World {
                     || inside.starts_with("var/lib/dpkg")
                         && inside.extension().is_some_and(|end| end == "dpkg-tmp");
                 let mode = entry.metadata().unwrap().permissions().mode();
-                let bytes = entry
-                    .file_type()
-                    .is_file()
-                    .then(|| fs::read(entry.path()).unwrap());
+                let bytes = if entry.path_is_symlink() {
+                    let target = fs::read_link(entry.path()).unwrap();
+                    Some(target.to_str().unwrap().as_bytes().to_vec())
+                } else {
+                    let is_file = entry.file_type().is_file();
+                    is_file.then(|| fs::read(entry.path()).unwrap())
+                };
                 (!own).then_some((inside, (mode, bytes)))
             })
             .collect()

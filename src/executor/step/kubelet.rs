@@ -3,7 +3,7 @@
 
 use super::{StepError, unit};
 use crate::{
-    host::{files::Files, systemd::Systemd},
+    host::{files::Files, systemd::Systemd, unit_links::UnitLink},
     plan::{
         host_path::HostPath,
         step::{HOLD_FILE, KUBELET_UNIT},
@@ -37,9 +37,9 @@ pub(super) async fn restore(
     files: &Files,
     systemd: &impl Systemd,
     active: bool,
-    boot: &str,
+    links: &[UnitLink],
 ) -> Result<(), StepError> {
-    unit::restore_boot(systemd, KUBELET_UNIT, boot).await?;
+    unit::restore_links(files, systemd, KUBELET_UNIT, links).await?;
     if active {
         return start(files, systemd).await;
     }

@@ -7,6 +7,7 @@ use crate::{
     host::{
         files::Files,
         systemd::{Systemd, Unit},
+        unit_links::{self, UnitLink},
     },
     plan::step::{Boot, Restart, UnitStep},
 };
@@ -15,15 +16,14 @@ use crate::{
 /// one that dies later is caught by the health check of the runtime.
 pub(super) const STAYS: Duration = Duration::from_secs(1);
 
-pub(super) async fn save(systemd: &impl Systemd, name: &str) -> Result<Saved, StepError> {
-    let unit = systemd.unit(name).await?;
+pub(super) async fn save(files: &Files, systemd: &impl Systemd, name: &str) -> Result<Saved, StepError> {
     Ok(Saved::Unit {
-        active: is_active(&unit),
-        boot: unit.boot,
+        active: is_active(&systemd.unit(name).await?),
+        links: unit_links::of(files, name)?,
     })
 }
 
-pub(super) async fn apply(systemd: &impl Systemd, step: &UnitStep) -> Result<(), StepError> {
+pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &UnitStep) -> Result<(), StepError> {
     let unit = systemd.unit(&step.unit).await?;
     let masked = unit.boot.starts_with("masked");
     match step.boot {
@@ -43,6 +43,10 @@ pub(super) async fn apply(systemd: &impl Systemd, step: &UnitStep) -> Result<(),
         }
         Some(Boot::Masked) | None => {}
     }
+    if step.boot.is_some() {
+        // A crash may have come between the change and this.
+        unit_links::settle(files)?;
+    }
     let restart = step.restart == Restart::Forwards;
     match step.active {
         Some(true) => run(systemd, &step.unit, restart).await,
@@ -57,11 +61,11 @@ pub(super) async fn undo(
     systemd: &impl Systemd,
     step: &UnitStep,
     active: bool,
-    boot: &str,
+    links: &[UnitLink],
 ) -> Result<(), StepError> {
-    let masked = boot.starts_with("masked");
-    if !masked {
-        restore_boot(systemd, &step.unit, boot).await?;
+    let masked = unit_links::is_masked(links, &step.unit);
+    if step.boot.is_some() && !masked {
+        restore_links(files, systemd, &step.unit, links).await?;
     }
     if !active {
         // A step that leaves the unit's state alone has not started it.
@@ -80,8 +84,8 @@ pub(super) async fn undo(
     }
     // One that was restarted forwards is left to the step that opened its bracket: its files are still the new
     // ones, with which it may be unable to start.
-    if masked {
-        restore_boot(systemd, &step.unit, boot).await?;
+    if step.boot.is_some() && masked {
+        restore_links(files, systemd, &step.unit, links).await?;
     }
     Ok(())
 }
@@ -95,24 +99,15 @@ fn clear_socket(files: &Files, step: &UnitStep) -> Result<(), StepError> {
     }
 }
 
-/// Makes systemd do at boot what it did when it called the unit `boot`.
-pub(super) async fn restore_boot(systemd: &impl Systemd, name: &str, boot: &str) -> Result<(), StepError> {
-    let now = systemd.unit(name).await?.boot;
-    if now == boot {
-        return Ok(());
-    }
-    if now.starts_with("masked") {
-        systemd.unmask(name).await?;
-    }
-    if boot.starts_with("masked") {
-        systemd.disable(name).await?;
-        systemd.mask(name).await?;
-    } else if boot.starts_with("enabled") {
-        systemd.enable(name).await?;
-    } else {
-        systemd.disable(name).await?;
-    }
-    Ok(())
+/// Makes the links of the unit what they were, and lets systemd read them.
+pub(super) async fn restore_links(
+    files: &Files,
+    systemd: &impl Systemd,
+    name: &str,
+    links: &[UnitLink],
+) -> Result<(), StepError> {
+    unit_links::restore(files, name, links)?;
+    Ok(systemd.reload().await?)
 }
 
 /// Starts (or, if asked for, restarts) the unit and looks whether it stays.

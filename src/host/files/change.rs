@@ -145,7 +145,7 @@ impl Files {
         self.discard(&temporary(&self.real(path)?))
     }
 
-    fn discard(&self, real: &Path) -> io::Result<()> {
+    pub(super) fn discard(&self, real: &Path) -> io::Result<()> {
         if naming("look at", real, present(fs::symlink_metadata(real)))?.is_none() {
             return Ok(());
         }

@@ -1,9 +1,18 @@
-//! systemd as a state machine: what runs, with which files, and what happens at boot.
+//! systemd as a state machine: what runs, with which files. What happens at boot is said by links on the disk, which it
+//! does not sync.
 
-use std::sync::Arc;
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use transship::{
-    host::systemd::{Systemd, SystemdError, Unit},
+    host::{
+        files::Effect,
+        systemd::{Systemd, SystemdError, Unit},
+    },
     plan::{
         host_path::HostPath,
         step::{HOLD_FILE, KUBELET_UNIT},
@@ -11,7 +20,43 @@ use transship::{
 };
 
 use super::{FakeUnit, Fault, State, World, moment, path};
-use crate::cases::{Bytes, unit_of};
+use crate::cases::{Bytes, Case, unit_of};
+
+/// Where the links of units are.
+const BASE: &str = "etc/systemd/system";
+
+/// The links that make the units of a case what they are at boot.
+pub fn lay_links(root: &Path, case: &Case) {
+    let lay = |at: &Path, target: &str| {
+        fs::create_dir_all(root.join(at).parent().unwrap()).unwrap();
+        symlink(target, root.join(at)).unwrap();
+    };
+    for (at, target) in &case.links {
+        lay(Path::new(at.relative()), target);
+    }
+    for (name, _, boot) in &case.units {
+        let wanted = wanted_link(name);
+        match boot.as_str() {
+            "enabled" if !root.join(&wanted).is_symlink() => lay(&wanted, &vendor(name)),
+            "masked" => lay(&Path::new(BASE).join(name), "/dev/null"),
+            _ => {}
+        }
+    }
+}
+
+/// The link by which a unit's `[Install]` section has it started.
+fn wanted_link(name: &str) -> PathBuf {
+    let target = if name.ends_with(".socket") {
+        "sockets.target"
+    } else {
+        "multi-user.target"
+    };
+    Path::new(BASE).join(format!("{target}.wants")).join(name)
+}
+
+fn vendor(name: &str) -> String {
+    format!("/lib/systemd/system/{name}")
+}
 
 fn refused(verb: &'static str, unit: &str, reason: &str) -> SystemdError {
     SystemdError::Refused {
@@ -43,7 +88,7 @@ impl World {
                     .units
                     .iter()
                     .any(|(unit, active, _)| *unit == name && *active);
-            let boot = &state.units[&name].boot;
+            let boot = self.boot(&name, &state.units[&name]);
             if boot == "enabled" || wanted && boot != "masked" {
                 self.start_now(&mut state, &name);
             }
@@ -67,6 +112,110 @@ impl World {
                 state.units.remove(unit);
             }
         }
+        state.unloadable = state
+            .units
+            .iter()
+            .filter(|(name, unit)| self.boot(name, unit) == "masked" || !self.has_file(name))
+            .map(|(name, _)| name.clone())
+            .collect();
+    }
+
+    /// Where the link of a unit itself leads, if it has one.
+    fn own_link(&self, name: &str) -> Option<PathBuf> {
+        fs::read_link(self.root.join(BASE).join(name)).ok()
+    }
+
+    /// Whether systemd finds the unit's file.
+    fn has_file(&self, name: &str) -> bool {
+        let linked = self
+            .own_link(name)
+            .is_some_and(|target| target != Path::new("/dev/null"));
+        linked || !self.case.linked.iter().any(|unit| unit == name)
+    }
+
+    /// A unit's `UnitFileState`.
+    pub fn boot(&self, name: &str, unit: &FakeUnit) -> String {
+        if self
+            .own_link(name)
+            .is_some_and(|target| target == Path::new("/dev/null"))
+        {
+            return "masked".to_owned();
+        }
+        let wanted = self.links_to(name).iter().any(|link| {
+            link.parent()
+                .is_some_and(|directory| directory != self.root.join(BASE))
+                || !link.ends_with(name)
+        });
+        match wanted {
+            true => "enabled".to_owned(),
+            false if self.own_link(name).is_some() => "linked".to_owned(),
+            false => unit.boot.clone(),
+        }
+    }
+
+    /// The links that make a unit start, and its aliases: those that have its name, and those that lead to it.
+    fn links_to(&self, name: &str) -> Vec<PathBuf> {
+        let entries = |directory: PathBuf| -> Vec<PathBuf> {
+            let read = fs::read_dir(directory).into_iter().flatten();
+            read.map(|entry| entry.unwrap().path()).collect()
+        };
+        let top = entries(self.root.join(BASE));
+        let below = top
+            .iter()
+            .filter(|path| path.extension().is_some_and(|kind| kind == "wants"))
+            .flat_map(|path| entries(path.clone()));
+        let mut all: Vec<PathBuf> = top.iter().cloned().chain(below).collect();
+        all.sort();
+        all.retain(|path| {
+            let hidden = path.to_string_lossy().ends_with(".transship");
+            let target = fs::read_link(path);
+            !hidden && target.is_ok_and(|target| path.ends_with(name) || target.ends_with(name))
+        });
+        all
+    }
+
+    /// systemd changes what is at this path, if the disk lets it.
+    fn change(
+        &self,
+        verb: &'static str,
+        unit: &str,
+        path: &Path,
+        change: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> Result<(), SystemdError> {
+        self.about_to(Effect::Change(path))
+            .and_then(|()| change(path))
+            .map_err(|error| refused(verb, unit, &error.to_string()))
+    }
+
+    /// Makes a link, in the place of another one.
+    fn lay(&self, verb: &'static str, unit: &str, at: &Path, target: &str) -> Result<(), SystemdError> {
+        let at = self.root.join(at);
+        if fs::read_link(&at).is_ok_and(|now| now == Path::new(target)) {
+            return Ok(());
+        }
+        let directory = at.parent().unwrap();
+        if !directory.exists() {
+            self.change(verb, unit, directory, |path| fs::create_dir_all(path))?;
+        }
+        self.change(verb, unit, &at, |path| {
+            match fs::remove_file(path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            symlink(target, path)
+        })
+    }
+
+    /// Makes the link that the unit's `[Install]` section names.
+    pub fn link_wanted(&self, name: &str) {
+        self.lay("enable", name, &wanted_link(name), &vendor(name))
+            .unwrap();
+    }
+
+    /// What the bus does after a change of links: a reload.
+    fn changed(&self, verb: &'static str, name: &str) -> Result<(), SystemdError> {
+        self.read_units(&mut self.state());
+        self.reported(verb, name)
     }
 
     /// The bytes of a unit's files as it would run with them now: its unit files as systemd read them.
@@ -154,7 +303,7 @@ impl Systemd for World {
             });
         };
         Ok(Unit {
-            load: if unit.boot == "masked" || state.masked.contains(name) {
+            load: if state.unloadable.contains(name) || state.masked.contains(name) {
                 "masked"
             } else {
                 "loaded"
@@ -166,7 +315,7 @@ impl Systemd for World {
                 (false, false) => "inactive",
             }
             .to_owned(),
-            boot: unit.boot.clone(),
+            boot: self.boot(name, unit),
             main_pid: if unit.active { unit.pid } else { 0 },
             restarts: unit.restarts,
         })
@@ -177,17 +326,12 @@ impl Systemd for World {
         {
             let mut state = self.state();
             let service = name.strip_suffix(".socket").map(|name| format!("{name}.service"));
-            let service_masked = service.is_some_and(|service| {
-                state
-                    .units
-                    .get(&service)
-                    .is_some_and(|unit| unit.boot == "masked")
-            });
-            let masked = state.masked.contains(name);
+            let service_masked = service.is_some_and(|service| state.unloadable.contains(&service));
+            let masked = state.masked.contains(name) || state.unloadable.contains(name);
             let Some(unit) = state.units.get_mut(name) else {
                 return Err(refused("start", name, "not found"));
             };
-            if masked || unit.boot == "masked" {
+            if masked {
                 return Err(refused("start", name, "it is masked"));
             }
             if service_masked && !unit.active {
@@ -211,16 +355,17 @@ impl Systemd for World {
 
     async fn stop(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
+        if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && self.own_link(name).is_none() {
+            self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
+            self.read_units(&mut self.state());
+        }
         {
             let mut state = self.state();
             if let Some(unit) = state.units.get_mut(name) {
                 (unit.active, unit.failed) = (false, false);
-                if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && unit.boot == "enabled" {
-                    unit.boot = "masked".to_owned();
-                }
             }
             // Somebody starts the kubelet again at once: nothing but the hold keeps it stopped.
-            if name == KUBELET_UNIT && state.units[name].boot != "masked" {
+            if name == KUBELET_UNIT && !state.unloadable.contains(name) {
                 self.start_now(&mut state, name);
             }
         }
@@ -240,7 +385,7 @@ impl Systemd for World {
         // Between its two halves the executor may die, and systemd goes on.
         let started = {
             let mut state = self.state();
-            if state.units[name].boot == "masked" {
+            if state.unloadable.contains(name) {
                 false
             } else {
                 self.start_now(&mut state, name)
@@ -259,45 +404,53 @@ impl Systemd for World {
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        let mut state = self.state();
-        let unit = state.units.entry(name.to_owned()).or_default();
-        if unit.boot == "masked" {
+        let own = self.own_link(name);
+        if own
+            .as_ref()
+            .is_some_and(|target| target == Path::new("/dev/null"))
+        {
             return Err(refused("enable", name, "it is masked"));
         }
-        unit.boot = "enabled".to_owned();
-        drop(state);
-        self.reported("enable", name)
+        if !self.has_file(name) {
+            return Err(refused("enable", name, "it does not exist"));
+        }
+        let target = own.map_or_else(|| vendor(name), |target| target.to_str().unwrap().to_owned());
+        self.lay("enable", name, &wanted_link(name), &target)?;
+        self.changed("enable", name)
     }
 
     async fn disable(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        if let Some(unit) = self.state().units.get_mut(name)
-            && unit.boot == "enabled"
-        {
-            unit.boot = "disabled".to_owned();
+        for link in self.links_to(name) {
+            // The mask stays.
+            if fs::read_link(&link).unwrap() == Path::new("/dev/null") {
+                continue;
+            }
+            self.change("disable", name, &link, |path| fs::remove_file(path))?;
+            let directory = link.parent().unwrap();
+            if fs::read_dir(directory).unwrap().next().is_none() {
+                self.change("disable", name, directory, |path| fs::remove_dir(path))?;
+            }
         }
-        self.reported("disable", name)
+        self.changed("disable", name)
     }
 
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        {
-            let mut state = self.state();
-            let unit = state.units.entry(name.to_owned()).or_default();
-            unit.enabled_below |= unit.boot == "enabled";
-            unit.boot = "masked".to_owned();
-        }
-        self.reported("mask", name)
+        self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
+        self.changed("mask", name)
     }
 
     async fn unmask(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        if let Some(unit) = self.state().units.get_mut(name)
-            && unit.boot == "masked"
+        if self
+            .own_link(name)
+            .is_some_and(|target| target == Path::new("/dev/null"))
         {
-            let below = std::mem::take(&mut unit.enabled_below);
-            unit.boot = if below { "enabled" } else { "disabled" }.to_owned();
+            let mask = self.root.join(BASE).join(name);
+            self.change("unmask", name, &mask, |path| fs::remove_file(path))?;
         }
+        self.read_units(&mut self.state());
         Ok(())
     }
 
