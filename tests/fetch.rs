@@ -114,7 +114,16 @@ impl Server {
 
     /// Fetches in a process that trusts the authority, or not.
     fn fetch(&self, url: &str, trusted: bool, proxy: Option<&str>) -> (String, tempfile::TempDir) {
-        let root = tempfile::tempdir().unwrap();
+        self.fetch_into(tempfile::tempdir().unwrap(), url, trusted, proxy)
+    }
+
+    fn fetch_into(
+        &self,
+        root: tempfile::TempDir,
+        url: &str,
+        trusted: bool,
+        proxy: Option<&str>,
+    ) -> (String, tempfile::TempDir) {
         let nobody = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
@@ -170,6 +179,9 @@ fn head(stream: &mut impl std::io::Read) -> String {
 fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, port: u16) {
     let request = head(&mut stream);
     let (body, cut) = (archive(), request.contains("/cut "));
+    let authorized = request
+        .to_ascii_lowercase()
+        .contains("authorization: basic bwu6chc=");
     let length = body.len();
     let answer = match request.split(' ').nth(1).unwrap_or_default() {
         "/moved" => format!(
@@ -177,7 +189,14 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, port: u16) {
         ),
         "/plain" => "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/archive\r\nContent-Length: 0\r\n\r\n"
             .to_owned(),
-        "/archive" | "/cut" => {
+        "/private" | "/private-moved" if !authorized => {
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()
+        }
+        "/private-moved" => format!(
+            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/public\r\nContent-Length: 0\r\n\r\n"
+        ),
+        "/public" if authorized => "HTTP/1.1 500 They came along\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "/archive" | "/cut" | "/private" | "/public" => {
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
         }
         "/large" => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1u64 << 50),
@@ -210,6 +229,32 @@ fn what_the_server_has_arrives() {
     let (said, root) = server.fetch(&server.url("/archive"), true, Some(&proxy));
     assert!(said.contains(&wanted) && is_there(root.path()), "{said}");
     assert_eq!(server.proxied.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn credentials_of_the_node_go_to_their_server_alone() {
+    let server = Server::start();
+    let wanted = format!("fetched {}", Digest::of(archive()));
+    let with = |path: &str, machine: &str, mode| {
+        let root = tempfile::tempdir().unwrap();
+        let entry = format!("machine {machine} login me password pw\n");
+        Files::new(root.path())
+            .write(
+                &HostPath::new(fetch::CREDENTIALS).unwrap(),
+                entry.as_bytes(),
+                mode,
+            )
+            .unwrap();
+        server.fetch_into(root, &server.url(path), true, None).0
+    };
+    for path in ["/private", "/private-moved"] {
+        let said = with(path, "127.0.0.1", 0o600);
+        assert!(said.contains(&wanted), "{path}: {said}");
+        let said = with(path, "elsewhere", 0o600);
+        assert!(said.contains("401"), "{path}: {said}");
+    }
+    let said = with("/private", "127.0.0.1", 0o644);
+    assert!(said.contains("chmod 600") && !said.contains("pw"), "{said}");
 }
 
 #[test]

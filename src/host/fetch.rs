@@ -1,7 +1,11 @@
 //! Fetching a file from elsewhere: `file://` and `https://`. What arrives is hashed on its way to the disk.
 //!
-//! Certificates are those that the host trusts. The proxy is named by the caller, never taken from the environment:
+//! [`credentials`] for a server are those of a file of the host for root alone. Certificates are those that the host trusts. The proxy is named by the caller, never taken from the environment:
 //! that of a systemd service is empty.
+
+mod credentials;
+
+pub use credentials::CREDENTIALS;
 
 use std::{
     io::{self, Read},
@@ -11,7 +15,10 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
-use ureq::tls::{RootCerts, TlsConfig};
+use ureq::{
+    config::RedirectAuthHeaders,
+    tls::{RootCerts, TlsConfig},
+};
 
 use super::files::{Files, NewFile, PIECE};
 use crate::plan::{digest::Digest, host_path::HostPath, redaction};
@@ -84,12 +91,14 @@ pub async fn fetch(
             tokio::task::yield_now().await;
         }
     }
+    let host = https_host(url).unwrap_or_default();
+    let authorization = credentials::authorization(files, host).map_err(|error| source(error.to_string()))?;
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let (from, proxy) = (url.to_owned(), proxy.map(str::to_owned));
     // Not a task of the runtime, which would wait for it: it ends by itself when nobody listens any more.
     std::thread::Builder::new()
         .name("fetch".to_owned())
-        .spawn(move || download(&from, proxy.as_deref(), &sender))?;
+        .spawn(move || download(&from, proxy.as_deref(), authorization.as_deref(), &sender))?;
     let length = match pieces.recv().await {
         Some(Arrived::Begins(length)) => length,
         Some(Arrived::Failed(why)) => return Err(source(why)),
@@ -181,12 +190,18 @@ enum Arrived {
     Failed(String),
 }
 
-fn download(url: &str, proxy: Option<&str>, to: &mpsc::Sender<Arrived>) {
+/// The host of an `https://` URL, with its port if it names one.
+fn https_host(url: &str) -> Option<&str> {
+    let authority = url.strip_prefix("https://")?.split(['/', '?', '#']).next()?;
+    Some(authority.rsplit_once('@').map_or(authority, |(_, host)| host))
+}
+
+fn download(url: &str, proxy: Option<&str>, authorization: Option<&str>, to: &mpsc::Sender<Arrived>) {
     // Nobody may listen any more, which is no failure of this side.
     let failed = |why: &dyn std::fmt::Display| {
         let _ = to.blocking_send(Arrived::Failed(redaction::sentence(&why.to_string())));
     };
-    let mut response = match request(url, proxy) {
+    let mut response = match request(url, proxy, authorization) {
         Ok(response) => response,
         Err(error) => return failed(&error),
     };
@@ -208,7 +223,11 @@ fn download(url: &str, proxy: Option<&str>, to: &mpsc::Sender<Arrived>) {
     }
 }
 
-fn request(url: &str, proxy: Option<&str>) -> Result<http::Response<ureq::Body>, ureq::Error> {
+fn request(
+    url: &str,
+    proxy: Option<&str>,
+    authorization: Option<&str>,
+) -> Result<http::Response<ureq::Body>, ureq::Error> {
     let tls = TlsConfig::builder()
         .root_certs(RootCerts::PlatformVerifier)
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -221,10 +240,16 @@ fn request(url: &str, proxy: Option<&str>) -> Result<http::Response<ureq::Body>,
         .timeout_connect(Some(STALLED))
         .timeout_recv_response(Some(STALLED))
         .timeout_per_read(Some(STALLED))
+        .redirect_auth_headers(RedirectAuthHeaders::Never)
         .user_agent(concat!("transship/", env!("CARGO_PKG_VERSION")))
         .build()
         .new_agent();
-    agent.get(url).call()
+    let request = agent.get(url);
+    match authorization {
+        // Where the server sends the client elsewhere they do not go along.
+        Some(value) => request.header(http::header::AUTHORIZATION, value).call(),
+        None => request.call(),
+    }
 }
 
 fn piece_of(source: &mut impl Read) -> io::Result<Vec<u8>> {

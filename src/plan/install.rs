@@ -12,8 +12,8 @@ use super::{
     facts::Facts,
     finding::Finding,
     findings::install::{
-        ARCHIVE_ARCHITECTURE, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN, PACKAGE_MANAGER_UNSUPPORTED,
-        PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE, SOURCE_NOT_UNDERSTOOD,
+        ARCHIVE_ARCHITECTURE, ARCHIVE_URL_HAS_CREDENTIALS, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN,
+        PACKAGE_MANAGER_UNSUPPORTED, PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE, SOURCE_NOT_UNDERSTOOD,
     },
     host_path::{HostPath, NotAHostPath},
     redaction::public,
@@ -149,6 +149,17 @@ fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Del
     };
     if !source.has_valid_url() {
         return Err(wrong(format!("the archive's URL is {:?}", public(&source.url))));
+    }
+    let authority = source
+        .url
+        .strip_prefix("https://")
+        .and_then(|rest| rest.split('/').next());
+    if authority.is_some_and(|authority| authority.contains('@')) {
+        return Err(ARCHIVE_URL_HAS_CREDENTIALS.found(
+            format!("the archive's URL is {}", public(&source.url)),
+            "Take the user and the password out of the URL, change the password, and write them to \
+             /etc/transship/archive-credentials on each node (mode 0600; docs/sources.md).",
+        ));
     }
     let sha256 = Digest::from_hex(&source.sha256)
         .ok_or_else(|| wrong(format!("the archive's SHA-256 is {:?}", source.sha256)))?;
@@ -400,6 +411,16 @@ mod tests {
     )]
     #[case::another_runtime(None, "file:///srv/cri-dockerd-0.4.3.amd64.tgz", "ArchiveVersionUnknown")]
     #[case::plain(Some("2.4.2"), "http://mirror/containerd.tgz", "SourceNotUnderstood")]
+    #[case::credentials(
+        Some("2.4.2"),
+        "https://me:pw@mirror/containerd.tgz",
+        "ArchiveUrlHasCredentials"
+    )]
+    #[case::a_user(
+        Some("2.4.2"),
+        "https://token@mirror/containerd.tgz",
+        "ArchiveUrlHasCredentials"
+    )]
     #[case::relative(Some("2.4.2"), "file://srv/../containerd.tgz", "SourceNotUnderstood")]
     fn an_archive_that_cannot_be_planned_blocks(
         #[case] asked: Option<&str>,

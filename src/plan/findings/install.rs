@@ -7,6 +7,11 @@ pub const SOURCE_NOT_UNDERSTOOD: Code = Code::block(
     "SourceNotUnderstood",
     "`target.source` names no URL, no SHA-256 or no package that can be used",
 );
+/// A password where many can read it.
+pub const ARCHIVE_URL_HAS_CREDENTIALS: Code = Code::block(
+    "ArchiveUrlHasCredentials",
+    "The URL of the archive holds a user or a password, which everybody can read in the custom resources",
+);
 /// Which version?
 pub const ARCHIVE_VERSION_UNKNOWN: Code = Code::block(
     "ArchiveVersionUnknown",
@@ -42,6 +47,7 @@ pub const PACKAGE_WOULD_REPLACE: Code = Code::block(
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     SOURCE_NOT_UNDERSTOOD,
+    ARCHIVE_URL_HAS_CREDENTIALS,
     ARCHIVE_VERSION_UNKNOWN,
     ARCHIVE_VERSION_MISMATCH,
     ARCHIVE_ARCHITECTURE,
