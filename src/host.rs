@@ -6,5 +6,6 @@ pub mod bus;
 pub mod command;
 pub mod fetch;
 pub mod files;
+pub mod selinux;
 pub mod systemd;
 pub mod unit_links;

@@ -9,6 +9,7 @@ use super::control::{ControlError, Dir};
 use crate::{
     host::{
         files::Files,
+        selinux,
         systemd::{Systemd, SystemdError},
         unit_links,
     },
@@ -112,6 +113,7 @@ pub async fn install<S: Systemd>(
     if !files.can_execute(binary)? {
         return Err(UnitError::NoExec(binary.clone()));
     }
+    selinux::try_to_label(files, binary);
     let text = text(binary, dir.path());
     let same = files.read_text(&path())?.as_deref() == Some(&text);
     let over = match dir.progress()? {

@@ -16,6 +16,7 @@ use crate::{
     host::{
         bus::SystemBus,
         files::Files,
+        selinux,
         systemd::{Systemd as _, SystemdError},
     },
     plan::{
@@ -129,6 +130,7 @@ fn bring(files: &Files) -> Result<HostPath, HostError> {
     if files.read(&path)?.as_deref() != Some(&bytes) {
         files.write(&path, &bytes, 0o755)?;
     }
+    selinux::try_to_label(files, &path);
     Ok(path)
 }
 

@@ -174,6 +174,20 @@ impl Files {
         Ok(())
     }
 
+    /// Gives a file an extended attribute.
+    ///
+    /// # Errors
+    /// When it does not have it, naming the path.
+    pub fn set_attribute(&self, path: &HostPath, name: &str, value: &[u8]) -> io::Result<()> {
+        let real = self.real(path)?;
+        if xattr::get(&real, name).is_ok_and(|found| found.as_deref() == Some(value)) {
+            return Ok(());
+        }
+        self.effect(Effect::Change(&real))?;
+        let set = xattr::set(&real, name, value).and_then(|()| fs::File::open(&real)?.sync_all());
+        naming("label", &real, set)
+    }
+
     /// Makes a directory, or takes the permissions of group and others from the one that is there.
     ///
     /// # Errors
