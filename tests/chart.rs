@@ -254,6 +254,26 @@ fn the_agent_is_let_through_to_the_system_bus() {
     assert!(!text.contains("appArmorProfile") && !text.contains("seLinuxOptions"));
 }
 
+/// On control planes the keys of the cluster and the admin's kubeconfig lie in /etc/kubernetes.
+#[test]
+fn the_agent_sees_no_key_of_the_cluster() {
+    let text = rendered("1.30.2", &[]);
+    let mounted: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("hostPath: { path: "))
+        .collect();
+    assert_eq!(
+        mounted,
+        [
+            "/run/dbus, type: Directory }",
+            "/var/lib/transship, type: DirectoryOrCreate }",
+            "/etc/kubernetes/kubelet.conf, type: File }",
+            "/var/lib/kubelet/pki, type: Directory }",
+        ]
+    );
+    assert!(text.contains("mountPath: /etc/kubernetes/kubelet.conf, readOnly: true }"));
+}
+
 #[test]
 fn every_alert_has_its_runbook() {
     let rules = std::fs::read_to_string(repository("charts/transship/files/rules.yaml")).unwrap();
