@@ -1,5 +1,5 @@
 # An index of the project's commands; each does its work in a script or in cargo.
-.PHONY: help demo test check lint static bench generate
+.PHONY: help demo test check lint static sbom bench generate
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -19,6 +19,9 @@ lint: ## Formatting and lints
 
 static: ## The static binary that is shipped
 	bash -euc '. tests/setup.sh; build_static'
+
+sbom: static ## A bill of materials beside the static binary (CycloneDX)
+	bash -euc '. tests/setup.sh; sbom'
 
 bench: ## Benchmarks on real nodes, beside the procedure of kubernetes.io
 	benches/run

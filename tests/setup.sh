@@ -15,7 +15,7 @@ setup() {
     command -v apt-get >/dev/null || die "this command installs Debian packages, and there is no apt-get here"
     step "What the build needs"
     local missing=() package
-    for package in build-essential ca-certificates createrepo-c curl dnf git gnupg jq protobuf-compiler rpm shellcheck; do
+    for package in apparmor build-essential ca-certificates createrepo-c curl dnf git gnupg jq protobuf-compiler rpm shellcheck; do
         dpkg-query -W -f '${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed || missing+=("$package")
     done
     if ((${#missing[@]})); then
@@ -34,6 +34,55 @@ setup() {
 # The static binary that is shipped: it runs on every distribution's host, whatever its C library.
 build_static() {
     step "Building the static binary (release)"
-    (cd "$ROOT" && RUSTFLAGS='-C target-feature=+crt-static' cargo build --release --locked --target "$TRIPLE")
+    local registry=${CARGO_HOME:-$HOME/.cargo} target=${CARGO_TARGET_DIR:-$ROOT/target} path
+    local flags="-C target-feature=+crt-static"
+    # Paths of this machine are nobody's business, and a build on another one must give the same bytes.
+    for path in "$ROOT=/transship" "$target=/target" "$registry=/cargo"; do
+        flags+=" --remap-path-prefix=$path"
+    done
+    (cd "$ROOT" && RUSTFLAGS=$flags cargo build --release --locked --target "$TRIPLE")
+    for path in "$ROOT" "$target" "$registry"; do
+        ! grep -qaF "$path/" "$BINARY" || die "the binary $BINARY holds paths below $path"
+    done
     ls -l "$BINARY"
+}
+
+# A bill of materials of the static binary (CycloneDX 1.5): the crates that are linked into it or wrote a part of it.
+sbom() {
+    (
+        cd "$ROOT"
+        version=$(cargo pkgid | sed 's/.*[#@]//')
+        checksums=$(awk -F'"' '/^name = /{n=$2} /^version = /{v=$2} /^checksum = /{print n "\t" v "\t" $2}' Cargo.lock)
+        cargo tree --locked --edges normal --target "$TRIPLE" --prefix none --format '{p}|{l}' |
+            sed -E 's/ \(\*\)$//; s/ \((proc-macro|\/[^)]*)\)//g' | sort -u | grep -v '^transship ' |
+            jq -Rn --arg version "$version" --arg checksums "$checksums" '
+                ($checksums | split("\n") | map(split("\t")) | map({ key: "\(.[0]) v\(.[1])", value: .[2] }) | from_entries) as $sums
+                | { bomFormat: "CycloneDX", specVersion: "1.5", version: 1,
+                    metadata: { component: { type: "application", name: "transship", version: $version } },
+                    components: [inputs | split("|") as [$crate, $license] | ($crate | split(" v")) as [$name, $version]
+                        | { type: "library", name: $name, version: $version, purl: "pkg:cargo/\($name)@\($version)",
+                            licenses: [{ expression: ($license | gsub("/"; " OR ")) }],
+                            hashes: [$sums[$crate] // empty | { alg: "SHA-256", content: . }] }] }'
+    ) >"$BINARY.cdx.json"
+    jq -e '.components | length > 100 and all(.hashes | length == 1)' "$BINARY.cdx.json" >/dev/null ||
+        die "the bill of materials $BINARY.cdx.json is not whole"
+    echo "$BINARY.cdx.json"
+}
+
+# cargo-deny in the version that is named here, built once and kept.
+DENY_VERSION=0.20.2
+DENY=$HOME/.cache/transship/cargo-deny-$DENY_VERSION/bin/cargo-deny
+
+# Licences, bans and sources of the dependencies (deny.toml) always; advisories where their database can be fetched.
+check_dependencies() {
+    step "Dependencies: licences, bans, sources, advisories"
+    [[ -x $DENY ]] || cargo install cargo-deny --version "$DENY_VERSION" --locked --root "${DENY%/bin/*}"
+    (cd "$ROOT" && "$DENY" --locked check licenses bans sources)
+    if (cd "$ROOT" && "$DENY" fetch db); then
+        (cd "$ROOT" && "$DENY" --locked check --disable-fetch advisories)
+    elif [[ -n ${CI:-} ]]; then
+        die "the database of advisories cannot be fetched"
+    else
+        echo "NOT CHECKED: advisories; their database (github.com/rustsec/advisory-db) cannot be fetched from here"
+    fi
 }
