@@ -185,26 +185,28 @@ fn serve(mut stream: StreamOwned<ServerConnection, TcpStream>, port: u16) {
     let length = body.len();
     let answer = match request.split(' ').nth(1).unwrap_or_default() {
         "/moved" => format!(
-            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/archive\r\nContent-Length: 0\r\n\r\n"
+            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/archive\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ),
-        "/plain" => "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/archive\r\nContent-Length: 0\r\n\r\n"
+        "/plain" => "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/archive\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
             .to_owned(),
         "/private" | "/private-moved" if !authorized => {
-            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n".to_owned()
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned()
         }
         "/private-moved" => format!(
-            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/public\r\nContent-Length: 0\r\n\r\n"
+            "HTTP/1.1 302 Found\r\nLocation: https://127.0.0.1:{port}/public\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         ),
-        "/public" if authorized => "HTTP/1.1 500 They came along\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        "/public" if authorized => "HTTP/1.1 500 They came along\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
         "/archive" | "/cut" | "/private" | "/public" => {
             format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n")
         }
         "/large" => format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1u64 << 50),
-        _ => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        _ => "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
     };
     // One that trusts nobody does not ask.
     if stream.write_all(answer.as_bytes()).is_ok() && answer.contains("close") {
-        let _ = stream.write_all(if cut { &body[..length / 2] } else { &body });
+        if answer.starts_with("HTTP/1.1 200") {
+            let _ = stream.write_all(if cut { &body[..length / 2] } else { &body });
+        }
         stream.conn.send_close_notify();
         let _ = stream.flush();
     }

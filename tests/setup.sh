@@ -50,7 +50,7 @@ build_static() {
 # A bill of materials of the static binary (CycloneDX 1.5): the crates that are linked into it or wrote a part of it.
 sbom() {
     (
-        cd "$ROOT"
+        cd "$ROOT" || exit
         version=$(cargo pkgid | sed 's/.*[#@]//')
         checksums=$(awk -F'"' '/^name = /{n=$2} /^version = /{v=$2} /^checksum = /{print n "\t" v "\t" $2}' Cargo.lock)
         cargo tree --locked --edges normal --target "$TRIPLE" --prefix none --format '{p}|{l}' |
