@@ -20,6 +20,9 @@ use crate::{
 pub const FAILED: u8 = 1;
 /// `transship node plan`: a finding blocks.
 pub const BLOCKED: u8 = 2;
+/// `transship node plan`, `switch` and `status`: a switch of this node waits for its confirmation, is under way, or is
+/// broken.
+pub const UNFINISHED: u8 = 3;
 /// The command line could not be understood (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;
 

@@ -6,6 +6,7 @@ pub mod orders;
 mod output;
 pub mod plan;
 pub mod switch;
+mod unfinished;
 
 use std::process::ExitCode;
 

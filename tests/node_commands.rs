@@ -38,7 +38,7 @@ fn the_exit_code_of_a_plan_says_whether_it_is_blocked() {
             "{text}"
         );
         assert!(
-            text.contains("+++ /var/lib/kubelet/kubeadm-flags.env (sha256:"),
+            text.contains("+++ /var/lib/kubelet/kubeadm-flags.env\n"),
             "{text}"
         );
     }

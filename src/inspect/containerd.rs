@@ -103,4 +103,18 @@ mod tests {
             assert_eq!(super::config_path(&words), wanted);
         }
     }
+
+    /// Flatcar's unit names the file by a variable.
+    #[test]
+    fn a_variable_of_the_unit_may_name_the_configuration() {
+        let unit = super::UnitFacts {
+            exec_start: ["/usr/bin/containerd", "--config", "${CONTAINERD_CONFIG}"]
+                .map(str::to_owned)
+                .into(),
+            environment: vec!["CONTAINERD_CONFIG=/usr/share/containerd/config.toml".to_owned()],
+            ..super::UnitFacts::default()
+        };
+        let words = crate::plan::kubelet_arguments::command(&unit);
+        assert_eq!(super::config_path(&words), "/usr/share/containerd/config.toml");
+    }
 }

@@ -18,7 +18,7 @@ use crate::{
     plan::{
         digest::Digest,
         document::{Plan, PlannedStep},
-        facts::INSTANCE_CONFIG,
+        facts::{Facts, INSTANCE_CONFIG},
         host_path::HostPath,
         step::{AwaitStep, Side, Step},
     },
@@ -88,7 +88,10 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
             }
             State::RolledBack => {
                 unit::ended(&systemd).await?;
-                println!("\nThe node is as it was before.");
+                println!("\nFiles, units and the runtime of the node are as they were before.");
+                not_as_before(dir, &plan)?
+                    .iter()
+                    .for_each(|line| println!("{line}"));
                 progress
                     .left
                     .iter()
@@ -122,6 +125,55 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
         tokio::time::sleep(LOOK).await;
         waited += LOOK;
     }
+}
+
+/// What a switch that was rolled back has changed for good, a line each: what it stopped and nobody starts again.
+///
+/// # Errors
+/// When the directory of the switch cannot be read.
+pub fn not_as_before(dir: &Dir, plan: &Plan) -> anyhow::Result<Vec<String>> {
+    let records = dir.journal()?;
+    Ok(changed_for_good(&records, plan, dir.facts()?.as_ref()))
+}
+
+fn changed_for_good(records: &[Record], plan: &Plan, facts: Option<&Facts>) -> Vec<String> {
+    let begun = |is: &dyn Fn(&Step) -> bool| {
+        records.iter().any(|record| match &record.event {
+            Event::Started { step, .. } => plan.steps.get(*step).is_some_and(|step| is(&step.does)),
+            _ => false,
+        })
+    };
+    let mut lines = Vec::new();
+    if begun(&|step| matches!(step, Step::StopPods(_))) {
+        lines.push(
+            "Not as before: pods were stopped and started again; those with `restartPolicy: Never`, of Jobs too, have \
+             failed."
+                .to_owned(),
+        );
+    }
+    let docker = facts.and_then(|facts| facts.docker.as_ref());
+    let stops_docker = |step: &Step| match step {
+        Step::Unit(unit) => {
+            docker.is_some_and(|docker| unit.unit == docker.service.name) && unit.active == Some(false)
+        }
+        _ => false,
+    };
+    if begun(&stops_docker) {
+        let engine = docker.and_then(|docker| docker.engine.as_ref());
+        let containers = engine.into_iter().flat_map(|engine| &engine.store.containers);
+        let names: Vec<&str> = containers
+            .filter(|container| container.pod.is_none() && container.running)
+            .map(|container| container.name.as_str())
+            .collect();
+        if !names.is_empty() {
+            lines.push(format!(
+                "Not as before: Docker was stopped; of its containers that are not Kubernetes' those without a restart \
+                 policy stay stopped (`docker start NAME`): {}",
+                names.join(", ")
+            ));
+        }
+    }
+    lines
 }
 
 /// Commits when runtime and kubelet are healthy now; the executor goes back by itself otherwise.
@@ -200,8 +252,51 @@ fn summary(records: &[Record], plan: &Plan) {
     }
     if let Some(endpoint) = plan.target_endpoint() {
         println!(
-            "If kubeadm made this node, tell it:\n  kubectl annotate node {} --overwrite kubeadm.alpha.kubernetes.io/cri-socket={endpoint}",
+            "If kubeadm made this node, correct its annotation (`kubectl get nodes` has the name of the Node, which a cloud \
+             provider may have chosen):\n  kubectl annotate node {} --overwrite \
+             kubeadm.alpha.kubernetes.io/cri-socket={endpoint}",
             plan.node
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A switch by hand that was rolled back after all its steps.
+    #[test]
+    fn what_a_rollback_does_not_bring_back_is_listed() {
+        let text = include_str!("../../tests/hosts/debian12-kubeadm-1.23-captured/facts.json");
+        let facts: Facts = crate::edit::parse::json(text).unwrap();
+        let request = crate::node::plan::tests::accepting("ForeignContainers");
+        let outcome = crate::plan::planner::plan(&facts, &request);
+        let plan = outcome.plan().unwrap();
+        let started = |until: usize| -> Vec<Record> {
+            let at = Timestamp::UNIX_EPOCH;
+            let event = |step| Event::Started {
+                step,
+                saved: crate::executor::journal::Saved::Nothing,
+            };
+            (0..until)
+                .map(|step| Record {
+                    at,
+                    event: event(step),
+                })
+                .collect()
+        };
+        assert_eq!(changed_for_good(&started(3), plan, Some(&facts)), [""; 0]);
+        let lines = changed_for_good(&started(plan.steps.len()), plan, Some(&facts));
+        assert_eq!(lines.len(), 2, "{lines:?}");
+        assert!(lines[0].contains("restartPolicy: Never"), "{lines:?}");
+        let docker = facts.docker.as_ref().unwrap().engine.as_ref().unwrap();
+        let foreign = docker
+            .store
+            .containers
+            .iter()
+            .filter(|one| one.pod.is_none() && one.running);
+        for name in foreign.map(|container| &container.name) {
+            assert!(lines[1].contains(name.as_str()), "{lines:?}");
+        }
     }
 }

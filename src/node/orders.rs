@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     follow::{self, Confirm},
     output::Format,
+    unfinished,
 };
 use crate::{
     cli,
@@ -97,7 +98,10 @@ impl Which {
         let (dir, plan, progress) = self.find(&files)?;
         match progress.state {
             State::RolledBack => {
-                println!("The node is as it was before already.");
+                println!("It was rolled back already.");
+                follow::not_as_before(&dir, &plan)?
+                    .iter()
+                    .for_each(|line| println!("{line}"));
                 return Ok(ExitCode::SUCCESS);
             }
             State::Committed => dir.order(Order::Undo, &plan.digest())?,
@@ -115,7 +119,7 @@ impl Which {
 }
 
 impl Status {
-    /// Shows it.
+    /// Shows it. The exit code is [`cli::UNFINISHED`] if it is not over.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
@@ -140,8 +144,11 @@ impl Status {
                 .and_then(|downtime| u64::try_from(downtime.as_millis()).ok()),
             progress,
         };
-        cli::print(&self.format.render(&report, |report| page(report, &plan))?)?;
-        Ok(ExitCode::SUCCESS)
+        let code = unfinished::code(report.progress.state);
+        let notice = unfinished::of(&report.migration, &report.progress).unwrap_or_default();
+        let page = |report: &Report| format!("{notice}{}", page(report, &plan));
+        cli::print(&self.format.render(&report, page)?)?;
+        Ok(ExitCode::from(code))
     }
 }
 
@@ -156,7 +163,7 @@ fn page(report: &Report, plan: &Plan) -> String {
         }
         State::RollingBack => "going back".to_owned(),
         State::Committed => "committed".to_owned(),
-        State::RolledBack => "rolled back, the node is as before".to_owned(),
+        State::RolledBack => "rolled back: files, units and runtime are as before".to_owned(),
         State::Broken => "BROKEN, a person has to help".to_owned(),
     };
     let mut lines = vec![

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use serde::Serialize;
 
-use super::{inspect::look, output::Format};
+use super::{inspect::look, output::Format, unfinished};
 use crate::{
     api::request::{
         ArchiveSource, CgroupDriverChoice, Drain, DrainMode, Images, PackageSource, Preflight, Rollback,
@@ -80,7 +80,7 @@ fn targets() -> impl TypedValueParser<Value = Runtime> {
     };
     PossibleValuesParser::new(targets().map(Runtime::name)).try_map(move |name| {
         let target = targets().find(|runtime| runtime.name() == name);
-        target.ok_or("it is none of them")
+        target.ok_or("unknown runtime")
     })
 }
 
@@ -124,14 +124,21 @@ struct Result<'a> {
     verdict: &'static str,
     plan: Option<&'a Plan>,
     digest: Option<Digest>,
+    /// A switch of this node that is not over, with the next step.
+    unfinished: Option<&'a str>,
 }
 
 impl Args {
-    /// Runs the command. The exit code is [`cli::BLOCKED`] when a finding blocks.
+    /// Runs the command. The exit code is [`cli::UNFINISHED`] when a switch of this node is not over, else
+    /// [`cli::BLOCKED`] when a finding blocks.
     ///
     /// # Errors
     /// When the facts cannot be read.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let unfinished = match &self.facts {
+            Some(_) => None,
+            None => unfinished::notice(&Files::new("/"))?,
+        };
         let facts = match &self.facts {
             Some(file) => read(file)?,
             None => {
@@ -155,9 +162,16 @@ impl Args {
             verdict,
             plan,
             digest: plan.map(Plan::digest),
+            unfinished: unfinished.as_deref(),
         };
-        cli::print(&self.format.render(&result, |_| page(&facts, &outcome))?)?;
-        Ok(ExitCode::from(code))
+        let first = unfinished.as_deref().unwrap_or_default();
+        let page = |_: &Result<'_>| format!("{first}{}", page(&facts, &outcome));
+        cli::print(&self.format.render(&result, page)?)?;
+        Ok(ExitCode::from(if first.is_empty() {
+            code
+        } else {
+            cli::UNFINISHED
+        }))
     }
 }
 
@@ -216,4 +230,23 @@ pub fn page(facts: &Facts, outcome: &Outcome) -> String {
         }
     }
     page
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        wish: Wish,
+    }
+
+    /// The request of a person who accepts a finding.
+    pub(in super::super) fn accepting(code: &str) -> Request {
+        let line = Line::try_parse_from(["transship", "--allow", code]).unwrap();
+        line.wish.request("hand-1".to_owned())
+    }
 }

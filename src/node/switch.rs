@@ -8,6 +8,7 @@ use super::{
     follow::{self, Confirm},
     inspect::look,
     plan::{Wish, page},
+    unfinished,
 };
 use crate::{
     api::request::GoDuration,
@@ -38,13 +39,17 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs the command. The exit code is [`cli::BLOCKED`] when a finding blocks, [`cli::FAILED`] when the node
-    /// went back.
+    /// Runs the command. The exit code is [`cli::UNFINISHED`] when another switch of this node is not over,
+    /// [`cli::BLOCKED`] when a finding blocks, [`cli::FAILED`] when the node went back.
     ///
     /// # Errors
     /// When the switch cannot be started or watched.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let files = Files::new("/");
+        if let Some(notice) = unfinished::notice(&files)? {
+            cli::print(&notice)?;
+            return Ok(ExitCode::from(cli::UNFINISHED));
+        }
         let facts = look(&Host {
             live: true,
             files: files.clone(),

@@ -124,7 +124,6 @@ fn fate(name: &str) -> Fate {
             "Configure each runtime in containerd's CRI plugin with a RuntimeClass; runc needs nothing.",
         ),
         "storage-opts" => Fate::NotCarried("Limit the pods' ephemeral storage instead."),
-        "default-shm-size" => Fate::NotCarried("Give pods that need it a memory emptyDir at /dev/shm."),
         "init"
         | "no-new-privileges"
         | "default-ipc-mode"
@@ -137,6 +136,8 @@ fn fate(name: &str) -> Fate {
         "log-driver" | "log-opts" | "storage-driver" | "default-runtime" | "default-ulimits" => {
             Fate::DockersOwn
         }
+        // dockershim and cri-dockerd give every pod 64 MiB, whatever the default is.
+        "default-shm-size" => Fate::DockersOwn,
         "bip"
         | "bridge"
         | "fixed-cidr"

@@ -328,6 +328,30 @@ mod tests {
         assert_eq!(names.len(), all_codes().len(), "codes are unique");
     }
 
+    /// The last column says what Transship does about a difference.
+    #[test]
+    fn the_page_about_pods_names_findings_that_exist() {
+        let page = include_str!("../../docs/pod-environment.md");
+        let rows = page.lines().filter(|line| line.starts_with("| ")).skip(1);
+        let mut named = 0;
+        for row in rows {
+            let last = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+            for word in last.split('`').skip(1).step_by(2) {
+                let is_code = word.len() > 8
+                    && word.starts_with(char::is_uppercase)
+                    && word.chars().all(char::is_alphabetic);
+                if is_code {
+                    named += 1;
+                    assert!(
+                        all_codes().iter().any(|code| code.name == word),
+                        "{word} in {row}"
+                    );
+                }
+            }
+        }
+        assert!(named >= 15, "{named}");
+    }
+
     #[test]
     fn only_what_can_be_accepted_is() {
         let (yes, no) = (containers::DOCKER_SOCKET_MOUNTED, kubelet::UNSUPPORTED_LAYOUT);

@@ -360,6 +360,11 @@ pub fn flags(text: &str) -> String {
             return String::new();
         }
         let takes = std::mem::replace(&mut known, false);
+        let inner = word.strip_prefix('"').and_then(|word| word.strip_suffix('"'));
+        let inner = inner.filter(|inner| inner.starts_with("--") && !inner.contains('"'));
+        if let Some(inner) = inner {
+            return format!("\"{}\"", flags(inner));
+        }
         let Some(flag) = word.strip_prefix("--") else {
             let variable = word
                 .strip_prefix('$')
@@ -397,6 +402,14 @@ pub fn flags(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_flag_in_quotes_is_a_flag() {
+        assert_eq!(
+            flags("\"--node-ip=${NODE_IP}\" \"--token=a\" \"--x\"y\""),
+            "\"--node-ip=${NODE_IP}\" \"--token=…\" …"
+        );
+    }
 
     #[test]
     fn what_transship_sets_is_shown_and_what_it_does_not_know_is_not() {

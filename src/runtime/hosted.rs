@@ -87,6 +87,37 @@ impl HostRuntimes {
             .map_or_else(|| "ctr".into(), OsString::from))
     }
 
+    async fn ask_health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
+        Ok(match self.connect(of).await? {
+            // The dockershim answers no more and no less than the engine behind it, where it can be asked.
+            Connected::Docker(engine) => Health {
+                version: engine.version().to_owned(),
+                ready: true,
+                network_ready: true,
+            },
+            Connected::Cri(cri) => {
+                let about = cri.about().await?;
+                Health {
+                    version: about.version,
+                    ready: about.runtime_ready,
+                    network_ready: about.network_ready,
+                }
+            }
+        })
+    }
+
+    /// The error, with containerd's own reason if its CRI plugin did not load.
+    async fn with_reason(&self, of: &Endpoint, error: RuntimeError) -> RuntimeError {
+        let reason = async {
+            let containerd = Containerd::connect(&self.socket(&of.socket).ok()?).await.ok()?;
+            containerd.cri_problem().await.ok()?
+        };
+        match reason.await {
+            Some(reason) => RuntimeError(format!("{error}: {reason}")),
+            None => error,
+        }
+    }
+
     async fn cri(&self, to: &Endpoint) -> Result<Cri, RuntimeError> {
         match self.connect(to).await? {
             Connected::Cri(cri) => Ok(cri),
@@ -232,22 +263,11 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
-        Ok(match self.connect(of).await? {
-            // The dockershim answers no more and no less than the engine behind it, where it can be asked.
-            Connected::Docker(engine) => Health {
-                version: engine.version().to_owned(),
-                ready: true,
-                network_ready: true,
-            },
-            Connected::Cri(cri) => {
-                let about = cri.about().await?;
-                Health {
-                    version: about.version,
-                    ready: about.runtime_ready,
-                    network_ready: about.network_ready,
-                }
-            }
-        })
+        let asked = self.ask_health(of).await;
+        match asked {
+            Err(error) if of.runtime == Runtime::Containerd => Err(self.with_reason(of, error).await),
+            asked => asked,
+        }
     }
 
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {

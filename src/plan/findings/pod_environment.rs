@@ -232,7 +232,7 @@ fn whole(limits: &LogLimits) -> u64 {
 }
 
 fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
-    if !matches!(&*engine.logging_driver, "json-file" | "local" | "") {
+    if !matches!(&*engine.logging_driver, "json-file" | "") {
         return None;
     }
     let kubelet = &view.settings.logs;

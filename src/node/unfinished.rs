@@ -1,0 +1,145 @@
+//! A switch of this node that is not over: `plan`, `switch` and `status` say so before anything else.
+
+use crate::{
+    cli,
+    executor::{
+        control::{ControlError, Dir},
+        progress::{Progress, State},
+        unit::UNIT,
+    },
+    host::files::Files,
+};
+
+/// The switch that is not over, with the next step; `None` if there is none.
+///
+/// # Errors
+/// When a journal cannot be read.
+pub(super) fn notice(files: &Files) -> Result<Option<String>, ControlError> {
+    for dir in Dir::all(files)? {
+        // A plan alone has changed nothing.
+        if dir.journal()?.is_empty() {
+            continue;
+        }
+        let name = dir
+            .path()
+            .as_str()
+            .rsplit('/')
+            .next()
+            .unwrap_or_default()
+            .to_owned();
+        if let Some(notice) = dir.progress()?.and_then(|progress| of(&name, &progress)) {
+            return Ok(Some(notice));
+        }
+    }
+    Ok(None)
+}
+
+/// The state of a switch that is not over, with the next step; `None` if it is.
+pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
+    let (state, next) = match progress.state {
+        State::Committed | State::RolledBack => return None,
+        State::AwaitingCommit { left } => (
+            format!("waits for its confirmation ({} s left)", left.as_secs()),
+            "Keep it with `transship node commit`, or take it back with `transship node rollback`. Without either the node \
+             goes back by itself."
+                .to_owned(),
+        ),
+        State::Prepared => (
+            "is prepared and waits for its go".to_owned(),
+            "Its migration gives it; `transship node rollback` removes what was prepared.".to_owned(),
+        ),
+        State::Preparing | State::Switching => (
+            "is under way".to_owned(),
+            format!("Wait for it (`journalctl -fu {UNIT}`), or take it back with `transship node rollback`."),
+        ),
+        State::RollingBack => (
+            "is being rolled back".to_owned(),
+            format!("Wait for it: `journalctl -fu {UNIT}`."),
+        ),
+        State::Broken => {
+            let why = progress.error.as_deref().unwrap_or("the journal has the reason");
+            (
+                format!("is BROKEN: {why}"),
+                format!("Correct that, then run `systemctl start {UNIT}`: it goes on where it stopped."),
+            )
+        }
+    };
+    Some(format!(
+        "UNFINISHED  switch {migration} {state}\n      {next}\n\n"
+    ))
+}
+
+/// The exit code of a command that found a switch in this state.
+pub(super) const fn code(state: State) -> u8 {
+    match state {
+        State::Committed | State::RolledBack => 0,
+        State::Preparing
+        | State::Prepared
+        | State::Switching
+        | State::AwaitingCommit { .. }
+        | State::RollingBack
+        | State::Broken => cli::UNFINISHED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use rstest::rstest;
+
+    use super::*;
+
+    fn progress(state: State) -> Progress {
+        Progress {
+            state,
+            steps_done: 1,
+            current: None,
+            image_bytes: 0,
+            kubelet_stopped: None,
+            kubelet_started: None,
+            error: Some("/etc/x was changed".to_owned()),
+            left: Vec::new(),
+        }
+    }
+
+    #[rstest]
+    #[case::waits(
+        State::AwaitingCommit { left: Duration::from_secs(42) },
+        "waits for its confirmation (42 s left)",
+        "transship node commit"
+    )]
+    #[case::broken(
+        State::Broken,
+        "is BROKEN: /etc/x was changed",
+        "systemctl start transship-executor"
+    )]
+    #[case::prepared(State::Prepared, "waits for its go", "transship node rollback")]
+    #[case::preparing(State::Preparing, "is under way", "journalctl")]
+    #[case::switching(State::Switching, "is under way", "journalctl")]
+    #[case::going_back(State::RollingBack, "is being rolled back", "journalctl")]
+    fn what_is_not_over_is_said_with_the_next_step(
+        #[case] state: State,
+        #[case] words: &str,
+        #[case] next: &str,
+    ) {
+        let notice = of("hand-1", &progress(state)).unwrap();
+        assert!(notice.starts_with("UNFINISHED  switch hand-1 "), "{notice}");
+        assert!(notice.contains(words) && notice.contains(next), "{notice}");
+        assert_eq!(code(state), 3);
+    }
+
+    #[rstest]
+    #[case(State::Committed)]
+    #[case(State::RolledBack)]
+    fn what_is_over_is_no_notice(#[case] state: State) {
+        assert_eq!(of("hand-1", &progress(state)), None);
+        assert_eq!(code(state), 0);
+    }
+
+    #[test]
+    fn a_host_without_a_switch_has_nothing_to_say() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(notice(&Files::new(root.path())).unwrap(), None);
+    }
+}
