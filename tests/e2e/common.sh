@@ -158,10 +158,20 @@ control_plane_runs_once() {
     done
 }
 
-# A client on a node that is not migrated (cp1 unless another is named) asks a Service of the workload twenty times a second.
+# Two clients on a node that is not migrated (cp1 unless another is named) ask a Service of the workload twenty times a
+# second each: web, whose server exits at once when it is told to, and graceful, which is asked as long as it can be.
 begin_counting() {
     counter=${1:-cp1}
     k -n lab delete pod client --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
+    local service address clients='' port=8081
+    for service in web graceful; do
+        address=$(k -n lab get service "$service" -o jsonpath='{.spec.clusterIP}')
+        clients+="
+    - name: $service
+      image: transship.dev/lab/server:1
+      env: [{name: ADDRESS, value: ':$((port++))'}]
+      args: [client, 'http://$address', '50']"
+    done
     k apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
@@ -170,14 +180,15 @@ spec:
   nodeName: $counter
   hostNetwork: true
   tolerations: [{operator: Exists}]
-  containers:
-    - name: client
-      image: transship.dev/lab/server:1
-      args: [client, "http://$(k -n lab get service web -o jsonpath='{.spec.clusterIP}')", "50"]
+  containers:$clients
 YAML
-    wait_until 60 "the client to count" counted
+    wait_until 60 "the clients to count" counted
 }
-counted() { lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8081; }
+counted() {
+    echo "web $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8081), graceful $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8082)"
+}
+# lost SERVICE COUNTS: how many requests the service did not answer.
+lost() { sed "s/.*$1 ok=[0-9]* failed=\([0-9]*\).*/\1/" <<<"$2"; }
 
 # put_archive RUNTIME NODE: the archive that the lab made of its parts, on the node; sets $archive and $sha256.
 # shellcheck disable=SC2034 # the scenarios use them

@@ -61,7 +61,7 @@ uses_containerd() {
 # Their part in the cache is named after all that they are made from.
 images_part() {
     local sources
-    sources=$(cat "$LAB/images.sh" "$LAB/pause.c" "$LAB/server/main.go" <(echo "$ETCD" "${SANDBOX_IMAGES[@]}") | sha256sum)
+    sources=$(cat "$LAB/images.sh" "$LAB/pause.c" "$LAB"/server/*.go <(echo "$ETCD" "${SANDBOX_IMAGES[@]}") | sha256sum)
     echo "images-$KUBERNETES-$ROOT_REVISION-${sources:0:8}"
 }
 
@@ -91,7 +91,7 @@ build_images() {
         rm -r "$name"
     done < <(cluster_images)
     mkdir server
-    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "$(debian_go)" build -trimpath -ldflags '-s -w' -o server/server "$LAB/server/main.go"
+    GOTOOLCHAIN=local GO111MODULE=off CGO_ENABLED=0 "$(debian_go)" build -trimpath -ldflags '-s -w' -o server/server "$LAB"/server/*.go
     # The second name is there for workloads that only Docker's store can serve.
     make_image server.tar server /server "$SERVER_IMAGE:1" "$SERVER_IMAGE:only-here"
     rm -r server

@@ -13,7 +13,7 @@ workload_up() {
 # What is tied to a node by its name goes to the first one that takes pods.
 manifests() {
     local file
-    for file in namespace docker nodes services state; do
+    for file in namespace docker nodes sees services state; do
         echo ---
         sed "s|kubernetes.io/hostname: w1|kubernetes.io/hostname: ${SERVING[0]}|" "$LAB/workload/$file.yaml"
     done
@@ -35,7 +35,7 @@ workload_ready() {
 services_answer() {
     local node service
     for node in "${NODES[@]}"; do
-        for service in web api; do
+        for service in web graceful api; do
             node_exec "$node" curl -fsS -m 2 "http://$(kubectl -n lab get service "$service" \
                 -o jsonpath='{.spec.clusterIP}')" || return 1
         done

@@ -4,12 +4,17 @@
 //	server                           serves on :8080
 //	server client URL [INTERVAL_MS]  requests URL over and over, serves its counts on :8081
 //	server get URL                   requests URL once and prints the answer
+//	server report                    serves on :8080 what a process sees of its container
 //	server sleep                     does nothing until it is told to end
 //
-// ADDRESS in the environment changes where it listens. It ends at once on SIGTERM.
+// ADDRESS in the environment changes where it listens. On SIGTERM it exits at once,
+// unless GRACE in the environment names a time (10s): a server then goes on serving for
+// that long, because not every proxy has heard yet that its pod is ending; it finishes
+// the requests that it has, and exits.
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -22,11 +27,11 @@ import (
 )
 
 func main() {
-	end := make(chan os.Signal, 1)
-	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
-		<-end
-		os.Exit(0)
+		<-ending()
+		if os.Getenv("GRACE") == "" {
+			os.Exit(0)
+		}
 	}()
 
 	mode := "serve"
@@ -47,10 +52,12 @@ func main() {
 			fail(err)
 		}
 		fmt.Print(answer)
+	case mode == "report":
+		serve(":8080", func(w http.ResponseWriter, _ *http.Request) { report(w) })
 	case mode == "sleep":
 		select {}
 	default:
-		fail("usage: server [client URL [INTERVAL_MS] | get URL | sleep]")
+		fail("usage: server [client URL [INTERVAL_MS] | get URL | report | sleep]")
 	}
 }
 
@@ -58,7 +65,29 @@ func serve(address string, handler http.HandlerFunc) {
 	if given := os.Getenv("ADDRESS"); given != "" {
 		address = given
 	}
-	fail(http.ListenAndServe(address, handler))
+	grace, err := time.ParseDuration(os.Getenv("GRACE"))
+	if err != nil {
+		fail(http.ListenAndServe(address, handler))
+	}
+	server := http.Server{Addr: address, Handler: handler}
+	ended := make(chan error)
+	go func() {
+		<-ending()
+		time.Sleep(grace)
+		ended <- server.Shutdown(context.Background())
+	}()
+	if err := server.ListenAndServe(); err != http.ErrServerClosed {
+		fail(err)
+	}
+	if err := <-ended; err != nil {
+		fail(err)
+	}
+}
+
+func ending() <-chan os.Signal {
+	end := make(chan os.Signal, 1)
+	signal.Notify(end, syscall.SIGTERM, syscall.SIGINT)
+	return end
 }
 
 func fail(reason interface{}) {
