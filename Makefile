@@ -1,8 +1,8 @@
 # An index of the project's commands; each does its work in a script or in cargo.
-.PHONY: help demo test check lint static sbom bench generate
+.PHONY: help demo test check lint static sbom bench crash-sweep generate
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 demo: ## The main job from nothing: a real cluster, Helm, a RuntimeMigration, two nodes change their runtime
 	tests/demo
@@ -25,6 +25,10 @@ sbom: static ## A bill of materials beside the static binary (CycloneDX)
 
 bench: ## Benchmarks on real nodes, beside the procedure of kubernetes.io
 	benches/run
+
+crash-sweep: ## Nodes die at every moment of a migration, on both clusters: some hours (CUTS=20: so many of each)
+	CUTS=$${CUTS:-all} tests/e2e/power-cuts
+	TRANSSHIP_CLUSTER=k136 CUTS=$${CUTS:-all} tests/e2e/power-cuts
 
 generate: ## Write the generated files (CRDs, manifests) anew
 	UPDATE=1 cargo test --locked --test crds --test chart

@@ -35,6 +35,11 @@ fn d_a_real_systemd_follows_the_rules_of_the_crash_sweeps() -> io::Result<()> {
 }
 
 #[test]
+fn d_nodes_die_in_the_middle_and_end_on_one_side() -> io::Result<()> {
+    scenario("power-cuts")
+}
+
+#[test]
 fn e_one_node_and_a_shell() -> io::Result<()> {
     scenario("by-hand")
 }

@@ -188,7 +188,7 @@ counted() {
     echo "web $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8081), graceful $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8082)"
 }
 # lost SERVICE COUNTS: how many requests the service did not answer.
-lost() { sed "s/.*$1 ok=[0-9]* failed=\([0-9]*\).*/\1/" <<<"$2"; }
+lost() { grep -oP "$1 ok=\d+ failed=\K\d+" <<<"$2"; }
 
 # put_archive RUNTIME NODE: the archive that the lab made of its parts, on the node; sets $archive and $sha256.
 # shellcheck disable=SC2034 # the scenarios use them

@@ -102,14 +102,30 @@ has_booted() {
     esac
 }
 
-# All processes of the node end at once: its first process is killed.
-power_cut() {
+# All processes of the node end at once: its first process is killed. With a command, as soon as that has succeeded.
+power_cut() { # NODE [COMMAND…]
     local node=$1 pid
     if pid=$(pid_of "$node"); then
-        say "cutting the power of $node"
+        (($# == 1)) || "${@:2}" || return
         kill -KILL "$pid"
+        say "cut the power of $node"
         wait_for 20 "the processes of $node to end" is_dead "$node" "$pid"
     fi
+    forget_processes "$node"
+}
+# A shutdown as an administrator asks for it: systemd stops all units in their order. With a command, as above.
+shut_down() { # NODE [COMMAND…]
+    local node=$1 pid
+    if pid=$(pid_of "$node"); then
+        (($# == 1)) || "${@:2}" || return
+        node_exec "$node" systemctl start --no-block --job-mode=replace-irreversibly poweroff.target
+        say "shutting $node down"
+        wait_for 180 "the processes of $node to end" is_dead "$node" "$pid"
+    fi
+    forget_processes "$node"
+}
+forget_processes() {
+    local node=$1
     rm -f "$(home_of "$node")/pid"
     drop_netns "$node"
     # Killed processes may take a moment to leave.
