@@ -4,6 +4,7 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
+use crate::api::bounds::{self, cut};
 pub use crate::api::node_migration::{DRAIN_TIMED_OUT, READY_TO_SWITCH};
 use crate::api::node_migration::{NodeMigrationSpec, NodeMigrationStatus, NodePhase, PhaseTime};
 
@@ -12,10 +13,6 @@ pub const ABORTED: &str = "Aborted";
 
 /// Most bytes of a status as JSON.
 const LIMIT: usize = 60 * 1024;
-/// Most bytes of one sentence in a status.
-const SENTENCE_LIMIT: usize = 1024;
-/// Most entries of a list in a status.
-const LIST_LIMIT: usize = 20;
 
 /// The status of a migration at its beginning.
 pub fn begin(spec: &NodeMigrationSpec) -> NodeMigrationStatus {
@@ -70,7 +67,7 @@ pub fn set_condition(status: &mut NodeMigrationStatus, kind: &str, message: Stri
         type_: kind.to_owned(),
         status: "True".to_owned(),
         reason: kind.to_owned(),
-        message: cut(message, SENTENCE_LIMIT),
+        message: cut(message, bounds::SENTENCE),
         last_transition_time: Time(Timestamp::from_second(now.as_second()).unwrap_or(now)),
         observed_generation: Some(status.migration_generation),
     });
@@ -101,26 +98,45 @@ pub fn condition<'a>(status: &'a NodeMigrationStatus, kind: &str) -> Option<&'a 
 
 /// The status, cut to a size that a fleet of them may have (64 KiB each).
 pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
-    status.message = cut(status.message, SENTENCE_LIMIT);
-    status.last_error = status.last_error.map(|error| cut(error, SENTENCE_LIMIT));
-    status.current_step = status.current_step.map(|step| cut(step, SENTENCE_LIMIT));
-    for finding in &mut status.findings {
-        finding.message = cut(std::mem::take(&mut finding.message), SENTENCE_LIMIT / 2);
-        finding.remedy = cut(std::mem::take(&mut finding.remedy), SENTENCE_LIMIT / 2);
+    status.message = cut(status.message, bounds::SENTENCE);
+    status.last_error = status.last_error.map(|error| cut(error, bounds::SENTENCE));
+    status.current_step = status.current_step.map(|step| cut(step, bounds::SENTENCE));
+    for runtime in [&mut status.source, &mut status.target].into_iter().flatten() {
+        shorten(&mut runtime.version, bounds::VERSION);
     }
-    status.findings.truncate(LIST_LIMIT);
+    let more = status.findings.len().saturating_sub(bounds::LIST);
+    status.findings.truncate(bounds::LIST);
+    for finding in &mut status.findings {
+        shorten(&mut finding.message, bounds::FINDING);
+        shorten(&mut finding.remedy, bounds::FINDING);
+    }
+    if let Some(last) = status.findings.last_mut().filter(|_| more > 0) {
+        let note = format!(" [and {more} more findings; `transship node plan` on the node shows all]");
+        shorten(&mut last.remedy, bounds::FINDING - note.len());
+        last.remedy.push_str(&note);
+    }
     if let Some(drain) = &mut status.drain {
-        drain.blocking.truncate(LIST_LIMIT);
+        // `remaining` counts all of them.
+        drain.blocking.truncate(bounds::LIST);
         for pod in &mut drain.blocking {
-            pod.reason = cut(std::mem::take(&mut pod.reason), SENTENCE_LIMIT / 4);
+            shorten(&mut pod.reason, bounds::REASON);
         }
     }
     if let Some(plan) = &mut status.plan {
+        let more = plan.steps.len().saturating_sub(bounds::STEPS);
+        if more > 0 {
+            plan.steps.truncate(bounds::STEPS - 1);
+            plan.steps.push(format!(
+                "[and {} more steps; `transship node plan` on the node shows all]",
+                more + 1
+            ));
+        }
         for step in &mut plan.steps {
-            *step = cut(std::mem::take(step), SENTENCE_LIMIT / 4);
+            shorten(step, bounds::STEP);
         }
     }
-    let surplus = status.times.len().saturating_sub(3 * LIST_LIMIT);
+    status.conditions.truncate(bounds::CONDITIONS);
+    let surplus = status.times.len().saturating_sub(bounds::TIMES);
     status.times.drain(..surplus);
     // The diff gets what the rest leaves.
     let excess = json_len(&status).saturating_sub(LIMIT);
@@ -129,7 +145,7 @@ pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
             plan.diff.len(),
             "bytes; the whole is shown on the node by `transship node plan`]\n",
         );
-        let keep = whole.saturating_sub(excess + note.len() + SENTENCE_LIMIT);
+        let keep = whole.saturating_sub(excess + note.len() + bounds::SENTENCE);
         plan.diff = format!("{}[cut: {whole} {note}", lines_within(&plan.diff, keep));
     }
     status
@@ -139,13 +155,8 @@ fn json_len(status: &NodeMigrationStatus) -> usize {
     serde_json::to_vec(status).map_or(0, |json| json.len())
 }
 
-/// `text`, at most `limit` bytes long.
-fn cut(mut text: String, limit: usize) -> String {
-    if text.len() > limit {
-        text.truncate(boundary(&text, limit - '…'.len_utf8()));
-        text.push('…');
-    }
-    text
+fn shorten(text: &mut String, most: usize) {
+    *text = cut(std::mem::take(text), most);
 }
 
 /// The first lines of `text` that have together at most `limit` bytes.

@@ -6,6 +6,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::CustomResourceExt as _;
 use serde_json::json;
 
+use super::bounds;
 use super::migration::RuntimeMigration;
 use super::node_migration::NodeMigration;
 use super::validation;
@@ -29,10 +30,6 @@ pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
             .as_mut()
             .and_then(|s| s.open_api_v3_schema.as_mut())
         {
-            if let Some(expressions) = field(schema, &["spec", "nodeSelector", "matchExpressions"]) {
-                // The server estimates what a rule may cost from the longest list.
-                expressions.max_items = Some(100);
-            }
             if let Some(source) = field(schema, &["spec", "target", "source"]) {
                 // A default that the server wrote down would stand beside the member that a later `kubectl apply` adds.
                 source.default = None;
@@ -42,19 +39,23 @@ pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
             }
         }
     }
-    let mut all = [migration, NodeMigration::crd()];
-    for version in all.iter_mut().flat_map(|crd| &mut crd.spec.versions) {
-        let schema = version
-            .schema
-            .as_mut()
-            .and_then(|s| s.open_api_v3_schema.as_mut());
-        if let Some(status) = schema.and_then(|schema| field(schema, &["status"])) {
-            explained(status);
-            // What nobody has reported on yet has a phase, too.
-            status.default = Some(JSON(json!({ "phase": "Pending" })));
+    let mut node = NodeMigration::crd();
+    for (crd, sentence) in [(&mut migration, bounds::MESSAGE), (&mut node, bounds::SENTENCE)] {
+        let schemas = crd
+            .spec
+            .versions
+            .iter_mut()
+            .filter_map(|version| version.schema.as_mut());
+        for schema in schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()) {
+            if let Some(status) = field(schema, &["status"]) {
+                explained(status);
+                // What nobody has reported on yet has a phase, too.
+                status.default = Some(JSON(json!({ "phase": "Pending" })));
+            }
+            bounds::bound(schema, sentence);
         }
     }
-    all
+    [migration, node]
 }
 
 /// `kubectl explain` shows no field of an object that may be null. What is absent is left out instead.
