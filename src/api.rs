@@ -2,24 +2,28 @@
 //!
 //! [`request`] holds the parts of a request that mean the same for a whole migration and for one node; it knows
 //! nothing of Kubernetes, so that `plan` can use it. [`migration`] and [`node_migration`] are the custom resources,
-//! [`validation`] is what the first must satisfy, and [`crd`] prints their definitions.
+//! [`validation`] is what the first must satisfy, [`bounds`] is how long their texts and lists may be, and [`crd`] prints
+//! their definitions.
 
 use http::HeaderValue;
 use http::header::{HeaderName, USER_AGENT};
 
+pub mod bounds;
 pub mod crd;
 pub mod migration;
 pub mod node_migration;
 pub mod request;
 pub mod validation;
 
-/// The API group of both resources, and the prefix of every label and annotation that Transship writes.
+/// The API group of both resources, and the prefix of every annotation that Transship writes.
 pub const GROUP: &str = "transship.dev";
-/// Finalizer on a `RuntimeMigration`: it is removed when every active node has ended.
-pub const FINALIZER: &str = "transship.dev/active-nodes";
-/// Label that the controller sets on a node while the agent's DaemonSet shall run there.
-/// Its value is the name of the migration, cut to a valid label value.
-pub const AGENT_LABEL: &str = "transship.dev/agent";
+/// Finalizer on a `NodeMigration` that may change its node: it is removed when the node has ended and is settled. The
+/// `RuntimeMigration` has none, so the controller needs no right to patch what the user asks for.
+pub const FINALIZER: &str = "transship.dev/under-way";
+/// Label that the controller sets on a node while the agent's DaemonSet must run there. Its value is the name of the
+/// migration, cut to a valid label value. Where the server runs NodeRestriction, no kubelet can set a label below this
+/// prefix, so no node can call an agent to itself.
+pub const AGENT_LABEL: &str = "transship.node-restriction.kubernetes.io/agent";
 /// Annotation by which the owner of a node opts it out of every migration (`"true"`).
 pub const SKIP_ANNOTATION: &str = "transship.dev/skip";
 /// Annotation on the Node that says that the agent cordoned it (value: the migration's UID), so that a node

@@ -7,8 +7,10 @@
 //! - [`rollout`]: the decision, a pure function of it.
 //! - [`gates`]: what the control plane as a whole waits for; asked before one of its nodes is started.
 //! - [`overlap`]: migrations that choose the same nodes.
+//! - [`policy`]: whether the admission policies are where they can be.
 //! - [`report`]: the decision in words: status, conditions, events (pure).
 //! - [`apply`]: the writes, the claim of the slots first.
+//! - [`sweep`]: what no migration answers for any more (pure).
 //! - [`trouble`]: why agents do not begin.
 //! - [`unreadable`]: what is done about an object that cannot be read: it is told on it, and nothing else stops.
 
@@ -17,11 +19,13 @@ mod error;
 mod gates;
 pub mod observe;
 mod overlap;
+mod policy;
 mod reconcile;
 pub mod report;
 pub mod rollout;
 pub mod seen;
 mod service;
+pub mod sweep;
 mod trouble;
 mod unreadable;
 
@@ -48,6 +52,12 @@ use crate::plan::finding::Severity;
 pub use error::Error;
 use reconcile::{Context, again, reconcile};
 pub use service::{Args, run};
+
+/// How many objects of Transship's own a list asks for at a time: one may be as large as `api::bounds` lets it be, and a
+/// page is held whole.
+const PAGE: u32 = 10;
+/// How many Nodes are.
+const NODES: u32 = 100;
 
 /// What a leading controller works with.
 #[derive(Clone)]
@@ -79,19 +89,23 @@ impl Leader {
     /// The watches ended.
     pub async fn lead(self) -> Result<(), Error> {
         let client = self.client.clone();
+        let _forget = ForgetMetrics(self.metrics.clone());
         let (nodes, node_writer) = reflector::store();
         let (shares, share_writer) = reflector::store();
         let (others, other_writer) = reflector::store();
         // The stores hold the whole fleet: all that is large and that nobody here reads is left out.
-        let node_watch = watcher(Api::<Node>::all(client.clone()), watcher::Config::default())
-            .map_ok(|event| event.modify(without_bulk_of_node));
+        let node_watch = watcher(
+            Api::<Node>::all(client.clone()),
+            watcher::Config::default().page_size(NODES),
+        )
+        .map_ok(|event| event.modify(without_bulk_of_node));
         let share_watch = watcher(
             Api::<DeserializeGuard<NodeMigration>>::all(client.clone()),
-            watcher::Config::default(),
+            watcher::Config::default().page_size(PAGE),
         )
         .map_ok(|event| event.modify(without_bulk_of_share));
         let node_changes = changes(
-            node_watch.default_backoff(),
+            node_watch.backoff(Backoff::default()),
             node_writer,
             self.metrics.clone(),
             |node: &Node| {
@@ -100,7 +114,7 @@ impl Leader {
             },
         );
         let share_changes = changes(
-            share_watch.default_backoff(),
+            share_watch.backoff(Backoff::default()),
             share_writer,
             self.metrics.clone(),
             |share| {
@@ -110,9 +124,9 @@ impl Leader {
         );
         // What one migration gives free, another may wait for.
         let migrations = Api::<DeserializeGuard<RuntimeMigration>>::all(client.clone());
-        let migration_watch = watcher(migrations.clone(), watcher::Config::default());
+        let migration_watch = watcher(migrations.clone(), watcher::Config::default().page_size(PAGE));
         let migration_changes = changes(
-            migration_watch.default_backoff(),
+            migration_watch.backoff(Backoff::default()),
             other_writer,
             self.metrics.clone(),
             |other| digest(&observe::is_active(other)),
@@ -122,7 +136,8 @@ impl Leader {
             share_changes.boxed(),
             migration_changes.boxed(),
         ]);
-        let controller = Controller::new(migrations, watcher::Config::default())
+        let controller = Controller::new(migrations, watcher::Config::default().page_size(PAGE))
+            .trigger_backoff(Backoff::default())
             // One at a time: two migrations must not decide about the same node at once.
             .with_config(
                 Config::default()
@@ -141,12 +156,22 @@ impl Leader {
             shares,
             leader: self,
         });
-        let gauges = context.clone();
+        let (gauges, sweeper) = (context.clone(), context.clone());
         tokio::select! {
             () = controller.run(reconcile, again, context).for_each(|_| ready(())) => {}
             () = gauges.keep_gauges() => {}
+            () = sweeper.keep_swept() => {}
         }
         Err(Error::WatchEnded)
+    }
+}
+
+/// Who does not lead any more exports nothing of migrations: it would contradict the one that leads.
+struct ForgetMetrics(Metrics);
+
+impl Drop for ForgetMetrics {
+    fn drop(&mut self) {
+        self.0.forget();
     }
 }
 
@@ -167,9 +192,6 @@ fn without_bulk_of_share(share: &mut DeserializeGuard<NodeMigration>) {
     }) = &mut share.0
     {
         status.plan = None;
-        status
-            .findings
-            .retain(|finding| finding.severity == Severity::Block);
         for finding in &mut status.findings {
             (finding.message, finding.remedy) = (String::new(), String::new());
         }
@@ -177,6 +199,29 @@ fn without_bulk_of_share(share: &mut DeserializeGuard<NodeMigration>) {
         status
             .conditions
             .retain(|condition| read.contains(&&*condition.type_));
+    }
+}
+
+/// How long a watch waits after an error: longer every time, and never so long that definitions which came back, or an
+/// API server, go unnoticed.
+#[derive(Debug, Default)]
+struct Backoff {
+    errors: u32,
+}
+
+impl Iterator for Backoff {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = Duration::from_millis(500) * 2_u32.pow(self.errors.min(3));
+        self.errors = self.errors.saturating_add(1);
+        Some(pause)
+    }
+}
+
+impl kube::runtime::utils::Backoff for Backoff {
+    fn reset(&mut self) {
+        self.errors = 0;
     }
 }
 

@@ -14,16 +14,18 @@ use std::time::{Duration, Instant};
 
 use api_server::{AGENT, CONTROLLER, Release};
 use fleet::Script;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, ResourceExt as _};
 use rstest::rstest;
 use scenario::{Scenario, message};
-use serde_json::json;
-use transship::api::migration::{MigrationPhase, RuntimeMigration};
+use serde_json::{Value, json};
+use transship::api::AGENT_LABEL;
+use transship::api::migration::MigrationPhase;
 use transship::api::node_migration::{NodeMigration, NodePhase};
 use transship::api::request::DrainMode;
-use transship::api::{AGENT_LABEL, FINALIZER, RETRY_ANNOTATION};
+use transship::api::RETRY_ANNOTATION;
 
 #[rstest]
 #[tokio::test]
@@ -318,44 +320,6 @@ async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other(
 
 #[rstest]
 #[tokio::test]
-async fn deletion_in_the_middle_waits_for_the_node_and_never_for_an_absent_agent(
-    #[values(Release::Old, Release::New)] release: Release,
-) {
-    let s = Scenario::start(release, 1).await;
-    s.fleet.node("d1", "d").await;
-    s.fleet.script("d1", Script::Hang);
-    s.create("deleted", "d", json!({})).await;
-    let draining = |m: &RuntimeMigration| message(m).contains("Draining");
-    let held = s.until("deleted", "draining", draining).await;
-    assert!(held.finalizers().iter().any(|f| f == FINALIZER));
-    s.migrations
-        .delete("deleted", &DeleteParams::default())
-        .await
-        .unwrap();
-    s.gone("deleted", Duration::from_secs(30)).await;
-    let node = s.node("d1").await;
-    assert!(!node.labels().contains_key(AGENT_LABEL));
-    assert_ne!(node.spec.unwrap().unschedulable, Some(true));
-    assert_eq!(s.share("d1").await.unwrap().phase(), NodePhase::RolledBack);
-
-    // A plan changes nothing: nobody waits for it.
-    s.fleet.node("d2", "d-plan").await;
-    s.fleet.script("d2", Script::Absent);
-    s.create("absent", "d-plan", json!({ "mode": "Plan" })).await;
-    s.until("absent", "a slot", |m| {
-        m.status.clone().unwrap_or_default().active_nodes.len() == 1
-    })
-    .await;
-    s.migrations
-        .delete("absent", &DeleteParams::default())
-        .await
-        .unwrap();
-    s.gone("absent", Duration::from_secs(20)).await;
-    s.end(&[]).await;
-}
-
-#[rstest]
-#[tokio::test]
 async fn why_nothing_happens_is_always_said(#[values(Release::Old, Release::New)] release: Release) {
     let s = Scenario::start(release, 1).await;
     s.fleet.node("q1", "q").await;
@@ -462,7 +426,16 @@ async fn a_second_migration_leaves_the_nodes_of_an_active_one(
         .delete("first", &DeleteParams::default())
         .await
         .unwrap();
-    s.gone("first", Duration::from_secs(30)).await;
+    s.gone("first", Duration::from_secs(2)).await;
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while s
+        .share("o1")
+        .await
+        .is_some_and(|share| share.spec.migration.name == "first")
+    {
+        assert!(Instant::now() < deadline, "the first holds the node");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     s.fleet.script("o1", Script::Succeed);
     s.until_phase("second", MigrationPhase::Succeeded).await;
     assert_eq!(s.share("o1").await.unwrap().spec.migration.name, "second");
@@ -602,6 +575,50 @@ async fn an_agent_reports_on_its_own_node_alone() {
     s.end(&[]).await;
 }
 
+/// The chart's admission policy: of a Node the controller changes its own label.
+#[tokio::test]
+async fn the_controller_changes_one_label_of_a_node_and_nothing_else() {
+    let s = Scenario::start(Release::New, 0).await;
+    s.fleet.node("l1", "l").await;
+    let nodes: Api<Node> = Api::all(s.server.client(CONTROLLER).await);
+    let change = async |patch: Value| {
+        let changed = nodes
+            .patch("l1", &PatchParams::default(), &Patch::Merge(&patch))
+            .await;
+        changed.map_err(|error| error.to_string())
+    };
+    // The server takes a moment to learn of a policy.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while change(json!({ "metadata": { "labels": { "probe": "1" } } }))
+        .await
+        .is_ok()
+    {
+        assert!(Instant::now() < deadline, "the controller may set any label");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    for patch in [
+        json!({ "spec": { "unschedulable": true } }),
+        json!({ "spec": { "taints": [{ "key": "a", "effect": "NoExecute" }] } }),
+        json!({ "metadata": { "labels": { "group": "other" } } }),
+        json!({ "metadata": { "labels": { "group": null } } }),
+        json!({ "metadata": { "labels": { AGENT_LABEL: "m", "another": "1" } } }),
+        json!({ "metadata": { "annotations": { "a": "1" } } }),
+        json!({ "metadata": { "finalizers": ["example.com/never"] } }),
+    ] {
+        let refused = change(patch.clone()).await.unwrap_err();
+        let message = "of a Node the controller may change its own label only";
+        assert!(refused.contains(message), "{patch}: {refused}");
+    }
+    let labelled = change(json!({ "metadata": { "labels": { AGENT_LABEL: "m" } } }))
+        .await
+        .unwrap();
+    assert_eq!(labelled.labels().get(AGENT_LABEL).map(String::as_str), Some("m"));
+    change(json!({ "metadata": { "labels": { AGENT_LABEL: null } } }))
+        .await
+        .unwrap();
+    s.end(&[]).await;
+}
+
 #[rstest]
 #[tokio::test]
 async fn the_accounts_may_do_nothing_else(#[values(Release::Old, Release::New)] release: Release) {
@@ -633,6 +650,12 @@ async fn the_accounts_may_do_nothing_else(#[values(Release::Old, Release::New)] 
         (CONTROLLER, vec!["create", "", "pods", "eviction"]),
         (CONTROLLER, vec!["create", "", "pods", "exec"]),
         (CONTROLLER, vec!["create", "transship.dev", "runtimemigrations"]),
+        (CONTROLLER, vec!["patch", "transship.dev", "runtimemigrations"]),
+        (CONTROLLER, vec!["update", "transship.dev", "runtimemigrations"]),
+        (CONTROLLER, vec!["delete", "transship.dev", "runtimemigrations"]),
+        // Of no namespace in particular.
+        (CONTROLLER, vec!["create", "events.k8s.io", "events"]),
+        (AGENT, vec!["list", "transship.dev", "runtimemigrations"]),
         (
             CONTROLLER,
             vec!["patch", "transship.dev", "nodemigrations", "status"],
@@ -646,6 +669,7 @@ async fn the_accounts_may_do_nothing_else(#[values(Release::Old, Release::New)] 
         AGENT,
         &["patch", "transship.dev", "nodemigrations", "status"]
     ));
+    assert!(may(AGENT, &["get", "transship.dev", "runtimemigrations"]));
     assert!(may(CONTROLLER, &["patch", "", "nodes"]));
     s.end(&[]).await;
 }

@@ -311,6 +311,7 @@ fn share(
         same_request: is_same_request(&share.spec, &migration.spec),
         retry: share.annotations().contains_key(RETRY_ANNOTATION),
         node_uid: share.spec.node_uid.clone(),
+        deleting: share.metadata.deletion_timestamp.is_some(),
         phase: share.phase(),
         message: status.map(|status| cut(&status.message)).unwrap_or_default(),
         no_other_node: share.spec.no_other_node,

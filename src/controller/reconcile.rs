@@ -12,8 +12,7 @@ use kube::runtime::reflector::Store;
 
 use super::error::Error;
 use super::observe::World;
-use super::{Leader, apply, gates, observe, report, rollout, seen, trouble, unreadable};
-use crate::api::FINALIZER;
+use super::{Leader, apply, gates, observe, report, rollout, seen, sweep, trouble, unreadable};
 use crate::api::migration::RuntimeMigration;
 use crate::api::node_migration::{NodeMigration, NodePhase};
 
@@ -23,6 +22,8 @@ const ACTIVE: Duration = Duration::from_secs(15);
 const GATED: Duration = Duration::from_secs(5);
 /// How soon one that waits is.
 const IDLE: Duration = Duration::from_secs(300);
+/// How often what no migration answers for is looked at.
+const SWEEP: Duration = Duration::from_secs(2);
 /// How long an agent may take to begin before its pod is asked why.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -54,11 +55,38 @@ impl Context {
             tick.tick().await;
             let world = self.world();
             let metrics = &self.leader.metrics;
-            metrics.forget_migrations();
+            metrics.forget();
+            observe::readable(&world.shares).for_each(|share| metrics.node(share));
             for migration in observe::readable(&world.migrations) {
                 let status = migration.status.clone().unwrap_or_default();
                 let progress = observe::last_progress(migration, &world).map(report::seconds);
                 metrics.migration(&migration.name_any(), status.phase, &status.nodes, progress);
+            }
+        }
+    }
+
+    /// Brings to an end what no migration answers for any more.
+    pub(super) async fn keep_swept(&self) {
+        let ready = [
+            self.migrations.wait_until_ready().await,
+            self.nodes.wait_until_ready().await,
+            self.shares.wait_until_ready().await,
+        ];
+        if ready.iter().any(Result::is_err) {
+            return;
+        }
+        let mut memory = sweep::Memory::default();
+        let mut tick = tokio::time::interval(SWEEP);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tick.tick().await;
+            let mut world = self.world();
+            apply::forget_gone(&self.leader.client, &mut world).await;
+            let acts = sweep::acts(&world, &mut memory, jiff::Timestamp::now());
+            let swept = apply::sweep(&self.leader.client, &self.recorder, &world, acts).await;
+            if let Err(error) = swept {
+                self.leader.metrics.reconcile_error(error.reason());
+                tracing::warn!(%error, "what no RuntimeMigration answers for could not be ended; it is tried again");
             }
         }
     }
@@ -109,17 +137,7 @@ pub(super) async fn reconcile(
         .wait_until_ready()
         .await
         .map_err(|_| Error::WatchEnded)?;
-    let held = migration
-        .finalizers()
-        .iter()
-        .any(|finalizer| finalizer == FINALIZER);
     let deleting = migration.metadata.deletion_timestamp.is_some();
-    if !held {
-        if !deleting {
-            apply::finalizer(client, migration, true).await?;
-        }
-        return Ok(Action::await_change());
-    }
 
     let world = context.world();
     let mut seen = observe::seen(
@@ -162,10 +180,6 @@ pub(super) async fn reconcile(
     )
     .await;
     apply::apply(client, migration, &world, &seen, &decision).await?;
-    if deleting && decision.slots.is_empty() && before == after {
-        apply::finalizer(client, migration, false).await?;
-        return Ok(Action::await_change());
-    }
     // Nothing tells when a gate opens.
     let gated = decision.gated || matches!(decision.hold, Some(rollout::Hold::Gates(_)));
     Ok(Action::requeue(if gated {

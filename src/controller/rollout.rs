@@ -1,8 +1,8 @@
 //! Which node, when: a pure function of what was seen.
 //!
 //! A node is started by claiming a slot; the shell writes the slots with the status, by optimistic locking, before it
-//! writes anything else. So a slot whose NodeMigration is missing is one that was claimed and not begun.
-
+//! writes anything else. So a slot whose NodeMigration is missing is one that was claimed and not begun, or whose
+//! NodeMigration was taken away: it is written (anew).
 //!
 //! - [`slots`]: what becomes of the slots that are held, and [`ends`]: whether an end that is reported is believed.
 //! - [`brake`]: how every node stands, and whether too many failed.
@@ -18,6 +18,7 @@ use crate::api::migration::{ControlPlane, Mode, Slot};
 use crate::api::node_migration::{Action, NodePhase};
 use crate::api::request::Runtime;
 use slots::Fate;
+pub(super) use slots::UNBEGUN;
 use starts::Budget;
 
 /// What shall be done.

@@ -148,6 +148,8 @@ pub struct Share {
     pub retry: bool,
     /// UID of the node that it means.
     pub node_uid: String,
+    /// Whether it is being deleted: it must not be taken over.
+    pub deleting: bool,
     /// Where the node is on its way to what the spec asks; `Pending` when the status speaks of anything else.
     pub phase: NodePhase,
     /// The agent's sentence.
@@ -249,7 +251,7 @@ impl Seen {
             let claimed = share.phase == NodePhase::Pending && share.action != Action::Plan;
             let goes_first = share.migration_older || self.mode == Mode::Plan;
             share.migration_uid != self.uid
-                && (under_way || share.migration_active && (claimed || goes_first))
+                && (under_way || share.deleting || share.migration_active && (claimed || goes_first))
         })
     }
 

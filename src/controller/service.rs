@@ -10,9 +10,9 @@ use kube::{Api, Client, Config, ResourceExt as _};
 use kube_lease_manager::{LeaseManager, LeaseManagerBuilder, LeaseManagerError, LeaseParams};
 use tokio::task::JoinHandle;
 
-use super::Leader;
 use super::apply::FIELD_MANAGER;
 use super::error::{Error, IntoError as _};
+use super::{Leader, PAGE, policy, sweep};
 use crate::admin::{self, Ready};
 use crate::api::node_migration::{Action, NodeMigration, NodePhase};
 use crate::api::user_agent;
@@ -39,6 +39,9 @@ pub struct Args {
     /// Where `/healthz`, `/readyz` and `/metrics` are served.
     #[arg(long, env = "TRANSSHIP_LISTEN", default_value = "0.0.0.0:8080")]
     listen: SocketAddr,
+    /// Names of the chart's admission policies.
+    #[arg(long, env = "TRANSSHIP_POLICIES", value_delimiter = ',')]
+    policies: Vec<String>,
     /// Start nothing; say whether a node is under way, and fail if one is.
     #[arg(long)]
     check_idle: bool,
@@ -78,7 +81,8 @@ pub async fn run(args: Args) -> Result<(), Error> {
     let mut holding = None;
     let result = tokio::select! {
         never = keep_leading(&me, &args.lease, &serving, &mut holding) => match never {},
-        result = admin => result.map_err(listen_error),
+        never = admin => match never {},
+        never = policy::watch(&me.client, &args.policies, &me.metrics) => match never {},
         () = told_to_stop() => Ok(()),
     };
     // Not needed to be safe, but without it a successor waits until the lease has run out.
@@ -154,12 +158,20 @@ async fn told_to_stop() {
 /// Whether any node is between start and end; the chart asks before it is uninstalled.
 async fn check_idle(client: &Client) -> Result<(), Error> {
     let shares: Api<DeserializeGuard<NodeMigration>> = Api::all(client.clone());
-    let all = match shares.list(&ListParams::default()).await {
-        // Without their definition, which may have been deleted first, there are none.
-        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-        listed => listed.during(|| "listing NodeMigrations".to_owned())?,
-    };
-    let busy: Vec<String> = all.iter().filter_map(under_way).collect();
+    let mut busy: Vec<String> = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let some = match shares.list(&page).await {
+            // Without their definition, which may have been deleted first, there are none.
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            listed => listed.during(|| "listing NodeMigrations".to_owned())?,
+        };
+        busy.extend(some.iter().filter_map(under_way));
+        match some.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => break,
+        }
+    }
     if busy.is_empty() {
         Ok(())
     } else {
@@ -172,6 +184,8 @@ fn under_way(share: &DeserializeGuard<NodeMigration>) -> Option<String> {
     let name = share.name_any();
     match &share.0 {
         Ok(share) if share.spec.action == Action::Plan => None,
+        // Nobody would take the finalizer off any more.
+        Ok(share) if sweep::is_held(share) => Some(format!("{name} ({})", share.phase().name())),
         Ok(share) if share.phase().ended() || share.phase() == NodePhase::Pending => None,
         Ok(share) => Some(format!("{name} ({})", share.phase().name())),
         Err(invalid) => Some(format!(

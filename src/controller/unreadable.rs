@@ -27,7 +27,7 @@ pub(super) async fn tell(client: &Client, recorder: &Recorder, invalid: &Invalid
     let guard = DeserializeGuard::<RuntimeMigration>(Err(invalid.clone()));
     let name = guard.name_any();
     let message = format!(
-        "nothing is started, and a deletion waits: this version cannot read the object ({})",
+        "nothing is started: this version cannot read the object ({})",
         invalid.error
     );
     let kind = ApiResource::erase::<RuntimeMigration>(&());

@@ -70,7 +70,7 @@ install_transship() {
 # The chart refuses to go while a node is switching; the CRDs stay by their policy and are removed here.
 remove_transship() {
     ! k get crd runtimemigrations.transship.dev >/dev/null 2>&1 ||
-        k delete runtimemigrations --all --timeout=180s
+        k delete --cascade=foreground runtimemigrations --all --timeout=180s
     [[ -z $(lab run helm list --namespace "$SYSTEM" --all --short) ]] ||
         lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m
     k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s

@@ -17,8 +17,8 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Client, ResourceExt as _};
 use serde_json::json;
-use transship::api::AGENT_LABEL;
 use transship::api::node_migration::{Action, NodeMigration, NodePhase, READY_TO_SWITCH};
+use transship::api::{AGENT_LABEL, CORDONED_ANNOTATION};
 
 /// What the agent of a node does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub enum Script {
     Block,
     /// It drains until it is told to abort.
     Hang,
+    /// The switch leaves the node broken and cordoned.
+    Fail,
     /// Its pod never starts.
     Absent,
     /// It says Succeeded and has done nothing.
@@ -186,6 +188,7 @@ impl Fleet {
                 NodePhase::Blocked
             }
             (Action::Plan, ..) => NodePhase::Planned,
+            (Action::Abort, _, Script::Fail) => NodePhase::Failed,
             (Action::Abort, ..) => NodePhase::RolledBack,
             (Action::Migrate, NodePhase::Pending, Script::Lie) => NodePhase::Succeeded,
             (Action::Migrate, NodePhase::Pending, _) => NodePhase::Preparing,
@@ -195,14 +198,15 @@ impl Fleet {
             (Action::Migrate, NodePhase::Draining, _) if !of.proceed => NodePhase::Draining,
             (Action::Migrate, NodePhase::Draining, _) => NodePhase::Switching,
             (Action::Migrate, _, Script::RollBack) => NodePhase::RolledBack,
+            (Action::Migrate, _, Script::Fail) => NodePhase::Failed,
             (Action::Migrate, ..) => NodePhase::Succeeded,
         };
         match next {
-            NodePhase::Draining if share.phase() != next => nodes.cordon(&name).await.map(drop).unwrap(),
-            NodePhase::RolledBack => nodes.uncordon(&name).await.map(drop).unwrap(),
+            NodePhase::Draining if share.phase() != next => self.cordon(&name, Some(&share.spec.migration.uid)).await,
+            NodePhase::RolledBack => self.cordon(&name, None).await,
             NodePhase::Succeeded if script != Script::Lie => {
                 self.status(&name, "containerd://1.6.20", true).await;
-                nodes.uncordon(&name).await.map(drop).unwrap();
+                self.cordon(&name, None).await;
             }
             _ => {}
         }
@@ -220,6 +224,17 @@ impl Fleet {
         } });
         Api::<NodeMigration>::all(self.agent(&name))
             .patch_status(&name, &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
+    }
+
+    /// Cordons a Node as the agent of a migration does, or puts it back in order.
+    pub async fn cordon(&self, name: &str, migration: Option<&str>) {
+        let nodes: Api<Node> = Api::all(self.admin.clone());
+        let patch = json!({ "metadata": { "annotations": { CORDONED_ANNOTATION: migration } },
+            "spec": { "unschedulable": migration.map(|_| true) } });
+        nodes
+            .patch(name, &PatchParams::default(), &Patch::Merge(&patch))
             .await
             .unwrap();
     }

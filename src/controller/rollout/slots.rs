@@ -12,7 +12,7 @@ use crate::controller::report::list;
 use crate::controller::seen::{Elsewhere, NodeView, Seen, Share};
 
 /// How long a deletion waits for an agent that has not begun.
-const UNBEGUN: SignedDuration = SignedDuration::from_mins(2);
+pub(in crate::controller) const UNBEGUN: SignedDuration = SignedDuration::from_mins(2);
 
 /// What becomes of a slot.
 pub(super) enum Fate {
@@ -87,8 +87,17 @@ fn fate_of(seen: &Seen, slot: &Slot) -> Fate {
         .share(&slot.name)
         .filter(|share| share.generation >= slot.generation && !(share.retry && share.phase.ended()))
     else {
-        // Claimed, and nothing was written yet.
-        return if stale || seen.foreign(&slot.name).is_some() {
+        // Claimed and not written yet, or taken away by somebody. Where the agent was called, it may have begun.
+        let cordoned = node.cordoned_for.as_ref() == Some(&seen.uid);
+        let begun = seen.mode == Mode::Apply && node.label.is_some() || cordoned;
+        return if seen.foreign(&slot.name).is_some() {
+            Fate::Release(None)
+        } else if stale && begun && seen.share(&slot.name).is_none() {
+            writes(
+                Write::Abort,
+                "its NodeMigration is gone and is written anew, to end what was begun",
+            )
+        } else if stale {
             Fate::Release(None)
         } else {
             writes(
@@ -111,7 +120,13 @@ fn fate_of(seen: &Seen, slot: &Slot) -> Fate {
     let unbegun = share.phase == NodePhase::Pending;
     match share.action {
         Action::Migrate if seen.deleting => writes(Write::Abort, wait),
-        Action::Abort if unbegun && seen.now.duration_since(slot.since.0) >= UNBEGUN => Fate::Release(None),
+        Action::Abort
+            if unbegun
+                && seen.now.duration_since(slot.since.0) >= UNBEGUN
+                && node.cordoned_for.as_ref() != Some(&seen.uid) =>
+        {
+            Fate::Release(None)
+        }
         Action::Migrate if unbegun && stale => Fate::Release(None),
         Action::Migrate if share.ready_to_switch => permit(seen, slot, node, share),
         Action::Plan | Action::Migrate | Action::Abort => waits(wait),

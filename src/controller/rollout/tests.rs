@@ -45,6 +45,7 @@ pub(in crate::controller) fn share(generation: i64, action: Action, phase: NodeP
         generation,
         action,
         node_uid: "node-uid".to_owned(),
+        deleting: false,
         phase,
         message: String::new(),
         no_other_node: false,
