@@ -48,7 +48,6 @@ use kube::{Api, Client, Resource, ResourceExt as _};
 use crate::api::migration::{ControlPlane, RuntimeMigration};
 use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, READY_TO_SWITCH};
 use crate::metrics::Metrics;
-use crate::plan::finding::Severity;
 pub use error::Error;
 use reconcile::{Context, again, reconcile};
 pub use service::{Args, run};

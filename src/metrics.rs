@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use prometheus::{Encoder as _, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
 use crate::api::migration::{MigrationPhase, NodeCounts};
-use crate::api::node_migration::{NodeMigration, NodePhase};
+use crate::api::node_migration::NodeMigration;
 use crate::plan::finding::Severity;
 use crate::plan::findings;
 
@@ -222,27 +222,6 @@ impl Metrics {
                 self.finding_nodes.with_label_values(&[code, severity]).inc();
             }
         }
-    }
-
-    /// Reports the phase of the agent's node.
-    pub fn node_phase(&self, node: &str, phase: NodePhase) {
-        self.node_phase
-            .with_label_values(&[node, "", phase.name()])
-            .set(1);
-    }
-
-    /// Reports how long the kubelet was away on the agent's node.
-    pub fn node_kubelet_downtime(&self, node: &str, downtime: std::time::Duration) {
-        self.node_kubelet_downtime
-            .with_label_values(&[node])
-            .set(downtime.as_secs_f64());
-    }
-
-    /// Reports how many bytes of images were carried on the agent's node.
-    pub fn node_image_bytes(&self, node: &str, bytes: u64) {
-        self.node_image_bytes
-            .with_label_values(&[node])
-            .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
     /// Reports how many of the chart's admission policies are missing on a server that could have them.

@@ -22,10 +22,10 @@ use rstest::rstest;
 use scenario::{Scenario, message};
 use serde_json::{Value, json};
 use transship::api::AGENT_LABEL;
+use transship::api::RETRY_ANNOTATION;
 use transship::api::migration::MigrationPhase;
 use transship::api::node_migration::{NodeMigration, NodePhase};
 use transship::api::request::DrainMode;
-use transship::api::RETRY_ANNOTATION;
 
 #[rstest]
 #[tokio::test]

@@ -267,20 +267,38 @@ mod tests {
     #[test]
     fn what_has_begun_is_aborted_and_let_go_when_its_node_is_settled() {
         let name = || "w1".to_owned();
-        assert!(matches!(about(share("Migrate", "Draining", json!({})), None, 0)[..], [Act::Delete { .. }]));
-        assert_eq!(about(deleted("Migrate", "Draining"), Some("m"), 0), [Act::Abort(name())]);
+        assert!(matches!(
+            about(share("Migrate", "Draining", json!({})), None, 0)[..],
+            [Act::Delete { .. }]
+        ));
+        assert_eq!(
+            about(deleted("Migrate", "Draining"), Some("m"), 0),
+            [Act::Abort(name())]
+        );
         assert_eq!(about(deleted("Abort", "RollingBack"), Some("m"), 1000), []);
-        assert_eq!(about(deleted("Abort", "RolledBack"), None, 0), [Act::Release(name())]);
+        assert_eq!(
+            about(deleted("Abort", "RolledBack"), None, 0),
+            [Act::Release(name())]
+        );
         // A cordon of another migration is not this one's to wait for.
-        assert_eq!(about(deleted("Abort", "RolledBack"), Some("other"), 0), [Act::Release(name())]);
-        assert!(matches!(about(deleted("Abort", "Failed"), Some("m"), 0)[..], [Act::Open { .. }]));
+        assert_eq!(
+            about(deleted("Abort", "RolledBack"), Some("other"), 0),
+            [Act::Release(name())]
+        );
+        assert!(matches!(
+            about(deleted("Abort", "Failed"), Some("m"), 0)[..],
+            [Act::Open { .. }]
+        ));
     }
 
     #[test]
     fn an_agent_that_has_not_begun_is_waited_for_a_while_only() {
         let limit = UNBEGUN.as_secs();
         assert_eq!(about(deleted("Abort", "Pending"), None, limit - 1), []);
-        assert_eq!(about(deleted("Abort", "Pending"), None, limit), [Act::Release("w1".to_owned())]);
+        assert_eq!(
+            about(deleted("Abort", "Pending"), None, limit),
+            [Act::Release("w1".to_owned())]
+        );
         assert_eq!(about(deleted("Abort", "Pending"), Some("m"), limit), []);
     }
 
@@ -294,7 +312,10 @@ mod tests {
         let mut memory = Memory::default();
         let labelled = world(node(Some("nobody"), None));
         assert_eq!(acts(&labelled, &mut memory, at(0)), []);
-        assert_eq!(acts(&labelled, &mut memory, at(5)), [Act::Label("w1".to_owned(), None)]);
+        assert_eq!(
+            acts(&labelled, &mut memory, at(5)),
+            [Act::Label("w1".to_owned(), None)]
+        );
         // Seen in use in between, it begins anew.
         assert_eq!(acts(&world(node(None, None)), &mut memory, at(6)), []);
         assert_eq!(acts(&labelled, &mut memory, at(7)), []);

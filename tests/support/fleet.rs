@@ -202,7 +202,9 @@ impl Fleet {
             (Action::Migrate, ..) => NodePhase::Succeeded,
         };
         match next {
-            NodePhase::Draining if share.phase() != next => self.cordon(&name, Some(&share.spec.migration.uid)).await,
+            NodePhase::Draining if share.phase() != next => {
+                self.cordon(&name, Some(&share.spec.migration.uid)).await
+            }
             NodePhase::RolledBack => self.cordon(&name, None).await,
             NodePhase::Succeeded if script != Script::Lie => {
                 self.status(&name, "containerd://1.6.20", true).await;
