@@ -78,11 +78,11 @@ pub fn restore(files: &Files, unit: &str, links: &[UnitLink]) -> io::Result<()> 
     for link in of(files, unit)? {
         if links.iter().all(|old| old.path != link.path) {
             files.remove_link(&link.path)?;
-            // As systemd does it.
-            if let Some(parent) = link.path.parent().filter(|parent| *parent != base()) {
-                files.remove_empty_dir(&parent)?;
-            }
         }
+    }
+    // As systemd does it. All of them: a crash may have come between a link and its directory.
+    for directory in dependencies(files)? {
+        files.remove_empty_dir(&directory)?;
     }
     for link in links {
         if files.read_link(&link.path)?.as_ref() == Some(&link.target) {
@@ -105,6 +105,13 @@ pub fn settle(files: &Files) -> io::Result<()> {
     Ok(())
 }
 
+/// The directories with links of dependencies.
+fn dependencies(files: &Files) -> io::Result<Vec<HostPath>> {
+    let mut names = files.list(&base())?;
+    names.retain(|name| DEPENDENCIES.iter().any(|kind| name.ends_with(kind)));
+    Ok(names.iter().filter_map(|name| base().join(name).ok()).collect())
+}
+
 /// All links of units.
 fn all(files: &Files) -> io::Result<Vec<UnitLink>> {
     let mut links = Vec::new();
@@ -119,12 +126,10 @@ fn all(files: &Files) -> io::Result<Vec<UnitLink>> {
     };
     for name in files.list(&base())? {
         add(&base(), &name)?;
-        if DEPENDENCIES.iter().any(|kind| name.ends_with(kind))
-            && let Ok(directory) = base().join(&name)
-        {
-            for name in files.list(&directory)? {
-                add(&directory, &name)?;
-            }
+    }
+    for directory in dependencies(files)? {
+        for name in files.list(&directory)? {
+            add(&directory, &name)?;
         }
     }
     links.sort();

@@ -357,6 +357,9 @@ impl Systemd for World {
         self.effect();
         if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && self.own_link(name).is_none() {
             self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
+            // It was somebody who synced.
+            self.about_to(Effect::SyncDirectory(&self.root.join(BASE)))
+                .unwrap();
             self.read_units(&mut self.state());
         }
         {
