@@ -9,3 +9,4 @@ pub mod files;
 pub mod selinux;
 pub mod systemd;
 pub mod unit_links;
+pub mod watchdog;

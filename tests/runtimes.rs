@@ -218,6 +218,8 @@ fn stop_pods(source: Endpoint, target: Endpoint) -> StopPods {
         cni_bin_dirs: bin_dirs(),
         cni_cache_dir: path("/var/lib/cni/cache"),
         engine: Some(docker_endpoint().socket),
+        source_units: Vec::new(),
+        target_units: Vec::new(),
     }
 }
 
@@ -571,14 +573,15 @@ async fn beside_cri_dockerd_the_pods_of_the_dockershim_end_wholly_and_alone() {
 fn first_process(host: &Host, container: &str, program: &str) -> std::thread::JoinHandle<ExitStatus> {
     let mut process = Command::new("sh").args(["-c", program]).spawn().unwrap();
     let status = || fs::read_to_string(format!("/proc/{}/status", process.id())).unwrap();
-    let catches = || {
+    let mask = |name: &str| {
         let status = status();
-        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:\t"));
+        let line = status.lines().find_map(|line| line.strip_prefix(name));
         u64::from_str_radix(line.unwrap(), 16).unwrap()
     };
+    let catches = || mask("SigCgt:\t");
     let term = 1 << 14;
     let until = Instant::now() + Duration::from_secs(30);
-    while program.contains("TERM") && catches() & term == 0 {
+    while program.contains("TERM") && (catches() | mask("SigIgn:\t")) & term == 0 {
         assert!(Instant::now() < until, "the shell sets its trap");
         std::thread::sleep(Duration::from_millis(10));
     }
@@ -592,6 +595,9 @@ fn first_process(host: &Host, container: &str, program: &str) -> std::thread::Jo
     let text = format!("0::/kubepods.slice/docker-{container}.scope\n");
     host.write(&format!("{proc}/cgroup"), &text);
     let gone = host.root.path().join(proc);
+    if program.starts_with("exec sleep") {
+        std::os::unix::fs::symlink("/usr/bin/sleep", gone.join("exe")).unwrap();
+    }
     std::thread::spawn(move || {
         let status = process.wait().unwrap();
         fs::remove_dir_all(gone).unwrap();
@@ -599,10 +605,12 @@ fn first_process(host: &Host, container: &str, program: &str) -> std::thread::Jo
     })
 }
 
-/// One that ends on its stop signal, and one to which the kernel would not give it.
-const PROGRAMS: [(&str, bool); 2] = [
+/// One that ends on its stop signal, one that does not see it but ends in its time, when its child does, and one that
+/// waits for nothing.
+const PROGRAMS: [(&str, bool); 3] = [
     ("trap 'exit 0' TERM; while :; do sleep 0.05; done", false),
-    ("while :; do sleep 0.05; done", true),
+    ("trap '' TERM; sleep 1; exit 0", false),
+    ("exec sleep 600", true),
 ];
 
 #[tokio::test]
@@ -726,6 +734,69 @@ async fn pods_behind_a_cri_end_agents_and_control_plane_last() {
         ]
     });
     assert_eq!(world.log, wanted.collect::<Vec<_>>());
+}
+
+/// A network plugin that asks an API server which is away: what has ended is left, and named.
+#[tokio::test]
+async fn a_sandbox_that_has_ended_and_cannot_leave_its_network_is_left_behind() {
+    let host = with_pods_behind_the_cri();
+    host.containerd.world.lock().unwrap().sticks = "s1".to_owned();
+    let stopped = host
+        .stop_pods_of_target(docker_endpoint(), containerd_endpoint())
+        .await;
+    assert_eq!((stopped.ended, stopped.sandboxes), (3, 3));
+    let [left] = &stopped.left[..] else {
+        panic!("{stopped:?}")
+    };
+    assert!(left.contains("sandbox s1") && left.contains("calico"), "{left}");
+    let world = host.containerd.world.lock().unwrap();
+    assert_eq!(world.sandboxes.len(), 1);
+    assert!(world.containers.is_empty());
+}
+
+#[tokio::test]
+async fn pods_of_a_target_that_is_not_there_end_without_it() {
+    let host = Host::new(|_| {});
+    fs::remove_file(host.root.path().join("run/containerd/containerd.sock")).unwrap();
+    let stopped = host
+        .stop_pods_of_target(docker_endpoint(), containerd_endpoint())
+        .await;
+    assert_eq!(stopped, Stopped::default());
+}
+
+/// Somebody listens and says nothing. The clock goes on only where there is a deadline.
+#[tokio::test(start_paused = true)]
+async fn every_call_of_a_runtime_that_hangs_has_a_deadline() {
+    let place = TempDir::new().unwrap();
+    let socket = place.path().join("hung.sock");
+    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    let cri = match Cri::connect(&socket).await {
+        Ok(cri) => cri,
+        Err(error) => panic!("{error}"),
+    };
+    for (hurried, cri) in [(false, cri.clone()), (true, cri.hurried())] {
+        let failed = [
+            cri.about().await.map(drop),
+            cri.sandboxes().await.map(drop),
+            cri.containers().await.map(drop),
+            cri.images().await.map(drop),
+            cri.image("a").await.map(drop),
+            cri.mounts("a").await.map(drop),
+            cri.sandbox("a").await.map(drop),
+            cri.describe_sandbox("a").await.map(drop),
+            cri.run_sandbox(Default::default()).await.map(drop),
+            cri.stop_container("a", 1).await,
+            cri.remove_container("a").await,
+            cri.stop_sandbox("a").await,
+            cri.remove_sandbox("a").await,
+        ];
+        for (call, failed) in failed.into_iter().enumerate() {
+            let error = failed.unwrap_err().to_string();
+            assert!(error.contains("no answer within"), "{hurried} {call}: {error}");
+        }
+    }
+    let engine = transship::runtime::docker::Engine::connect(&socket).await;
+    assert!(engine.unwrap_err().to_string().contains("does not answer"));
 }
 
 #[tokio::test]

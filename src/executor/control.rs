@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    journal::{self, JournalError, Record},
+    journal::{self, Event, JournalError, Record},
     progress::{self, Progress, State},
 };
 use crate::{
@@ -79,6 +79,9 @@ pub enum ControlError {
     /// An attempt that must not be put aside.
     #[error("the migration in {0} was not rolled back; take it back first with `transship node rollback`")]
     NotRolledBack(HostPath),
+    /// Another plan began.
+    #[error("another plan was begun in {0}; roll it back first with `transship node rollback`")]
+    Begun(HostPath),
     /// A migration's name that would lead out of the directory.
     #[error("{0:?} cannot be the name of a directory in {STATE}")]
     Name(String),
@@ -165,20 +168,28 @@ impl Dir {
         Ok(open)
     }
 
-    /// The directory of the migration that was last at work; nothing when none ever was.
+    /// The directory of the migration that is not over, else of the one that began last; `None` if none ever began.
     ///
     /// # Errors
     /// When the journals cannot be read.
     pub fn newest(files: &Files) -> Result<Option<Self>, ControlError> {
         let mut newest = None;
         for dir in Self::all(files)? {
-            if let Some(last) = dir.journal()?.last()
-                && newest.as_ref().is_none_or(|(at, _)| last.at > *at)
-            {
-                newest = Some((last.at, dir));
+            let Some(number) = dir.number()? else { continue };
+            let open = dir.progress()?.is_some_and(|progress| !progress.state.is_final());
+            if newest.as_ref().is_none_or(|(rank, _)| (open, number) > *rank) {
+                newest = Some(((open, number), dir));
             }
         }
         Ok(newest.map(|(_, dir)| dir))
+    }
+
+    /// Its number among the migrations of this host; `None` if it has not begun.
+    fn number(&self) -> Result<Option<u64>, ControlError> {
+        Ok(self.journal()?.first().map(|record| match record.event {
+            Event::Opened { nth, .. } => nth,
+            _ => 0,
+        }))
     }
 
     /// Where it is.
@@ -214,8 +225,13 @@ impl Dir {
     /// Writes the plan; orders that were given for another one have no effect on it.
     ///
     /// # Errors
-    /// When it is not durable.
+    /// [`ControlError::Begun`] if another plan is being carried out, or was; and if it is not durable.
     pub fn write_plan(&self, plan: &Plan) -> Result<(), ControlError> {
+        if let Some(Event::Opened { plan: begun, .. }) = self.journal()?.first().map(|record| &record.event)
+            && *begun != plan.digest()
+        {
+            return Err(ControlError::Begun(self.path.clone()));
+        }
         self.write_json(self.file("plan.json"), plan)
     }
 
@@ -348,6 +364,13 @@ impl Dir {
     }
 }
 
+/// The number of a migration that begins now. Directories that cannot be read do not count: they must not keep the
+/// executor from its work.
+pub(super) fn next_number(files: &Files) -> Result<u64, ControlError> {
+    let numbers = Dir::all(files)?.into_iter().filter_map(|dir| dir.number().ok()?);
+    Ok(numbers.max().unwrap_or(0) + 1)
+}
+
 /// The lock that the executor holds for its life: one change at a time on a host.
 #[allow(clippy::expect_used, reason = "a constant")]
 pub(super) fn lock() -> HostPath {
@@ -363,6 +386,7 @@ pub(crate) fn state() -> HostPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{api::request::Runtime, executor::journal::Journal};
 
     #[test]
     fn an_order_is_for_one_plan() {
@@ -374,6 +398,67 @@ mod tests {
         assert!(dir.ordered(Order::Commit, &this).unwrap());
         assert!(!dir.ordered(Order::Commit, &other).unwrap());
         assert!(!dir.ordered(Order::Abort, &this).unwrap());
+    }
+
+    fn plan(migration: &str) -> Plan {
+        Plan {
+            format: document::FORMAT,
+            migration: migration.to_owned(),
+            node: "n1".to_owned(),
+            machine_id: "1".to_owned(),
+            source: (Runtime::Dockershim, "20.10".to_owned()),
+            target: (Runtime::Containerd, "1.6".to_owned()),
+            confirm_within_secs: 60,
+            rollback_automatic: true,
+            migration_name: None,
+            prepared_for_secs: 900,
+            digest_key: String::new(),
+            findings: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    fn open(dir: &Dir, files: &Files, plan: &Plan, nth: u64) -> Journal {
+        dir.write_plan(plan).unwrap();
+        let mut journal = Journal::open(files, &dir.file("journal")).unwrap();
+        let opened = Event::Opened {
+            format: journal::FORMAT,
+            plan: plan.digest(),
+            binary: "0".to_owned(),
+            nth,
+        };
+        journal.append(opened).unwrap();
+        journal
+    }
+
+    /// The clock may have been set back between two migrations: their numbers count.
+    #[test]
+    fn the_newest_is_the_one_that_is_open_and_else_the_one_that_began_last() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let [first, second] = ["a", "b"].map(|name| Dir::new(&files, name).unwrap());
+        assert!(Dir::newest(&files).unwrap().is_none());
+        let number = next_number(&files).unwrap();
+        open(&second, &files, &plan("b"), number + 1)
+            .append(Event::Committed)
+            .unwrap();
+        let mut journal = open(&first, &files, &plan("a"), number);
+        assert_eq!(Dir::newest(&files).unwrap().unwrap().path(), first.path());
+        journal.append(Event::RolledBack).unwrap();
+        assert_eq!(Dir::newest(&files).unwrap().unwrap().path(), second.path());
+        assert_eq!(next_number(&files).unwrap(), number + 2);
+    }
+
+    #[test]
+    fn a_plan_that_began_is_not_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let dir = Dir::new(&files, "a").unwrap();
+        open(&dir, &files, &plan("a"), 1);
+        dir.write_plan(&plan("a")).unwrap();
+        let refused = dir.write_plan(&plan("b"));
+        assert!(matches!(refused, Err(ControlError::Begun(_))), "{refused:?}");
+        assert_eq!(dir.plan().unwrap().unwrap().migration, "a");
     }
 
     #[test]

@@ -4,13 +4,23 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use super::journal::{Event, Record, Saved};
-use crate::plan::document::Plan;
+use crate::plan::{
+    document::Plan,
+    step::{AwaitStep, InstallStep, KubeletStep, Side, Step},
+};
+
+/// Failures after which a step is left behind, put off or given up, where it can be.
+const ENOUGH: u32 = 3;
 
 /// Where a journal stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing<'a> {
     /// Steps that were begun and not undone, with what their undo needs.
     pub begun: BTreeMap<usize, &'a Saved>,
+    /// Steps that could not be undone in their turn, and are undone after all others.
+    pub postponed: BTreeMap<usize, &'a Saved>,
+    /// The kubelet's start under the target was begun, now or in an earlier life: the target may run pods.
+    pub started_on_target: bool,
     /// Steps that have their effect.
     pub done: usize,
     /// A step could not be applied.
@@ -75,9 +85,21 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
     let mut standing = Standing::default();
     for Record { event, .. } in records {
         match event {
-            Event::Opened { .. } | Event::Carried { .. } | Event::Broken { .. } => {}
+            Event::Opened { .. }
+            | Event::Carried { .. }
+            | Event::Retrying { .. }
+            | Event::Left { .. }
+            | Event::Broken { .. } => {}
             Event::Started { step, saved } => {
                 standing.begun.insert(*step, saved);
+                standing.started_on_target |= matches!(
+                    plan.steps.get(*step).map(|planned| &planned.does),
+                    Some(Step::Kubelet(KubeletStep { run: true }))
+                );
+            }
+            Event::Postponed { step, .. } => {
+                let saved = standing.begun.remove(step);
+                standing.postponed.extend(saved.map(|saved| (*step, saved)));
             }
             Event::Done { step } => standing.done = step + 1,
             Event::Failed { .. } => {
@@ -90,6 +112,7 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
             }
             Event::Undone { step, .. } => {
                 standing.begun.remove(step);
+                standing.postponed.remove(step);
             }
             Event::Armed { left_millis } | Event::Waiting { left_millis } => {
                 standing.armed = Some(Duration::from_millis(*left_millis));
@@ -110,6 +133,7 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
     }
     let last = standing.begun.last_key_value();
     if standing.backwards {
+        let last = last.or_else(|| standing.postponed.last_key_value());
         return last.map_or(Next::Conclude(End::RolledBack), |(step, saved)| {
             Next::Undo(*step, (*saved).clone())
         });
@@ -137,5 +161,188 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
         )),
         _ if standing.done == plan.prepared() && !orders.go => Next::Prepared,
         _ => Next::Begin(standing.done),
+    }
+}
+
+/// What comes after a step could not be undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// Try again.
+    Retry,
+    /// Go on without it: what it leaves behind is harmless.
+    Leave,
+    /// Undo the others first.
+    Postpone,
+    /// Ask a person.
+    GiveUp,
+}
+
+/// Decides what comes after the undo of `step` failed `failures` times in this life. Whatever may be different later
+/// is tried again for ever: only what no time heals needs a person.
+///
+/// - Images, the sandbox of a rehearsal and an unpacked archive only take space where nothing uses them.
+/// - A target under which no kubelet was ever started has no pods. Under any other one its pods must end, else they
+///   would run beside those of the source.
+/// - The last look at the source protects nothing: what is undone after it can only help.
+pub fn after_failure(
+    standing: &Standing<'_>,
+    plan: &Plan,
+    step: usize,
+    failures: u32,
+    lasting: bool,
+) -> AfterFailure {
+    let enough = lasting || failures >= ENOUGH;
+    match plan.steps.get(step).map(|planned| &planned.does) {
+        Some(Step::Install(InstallStep::Archive(_)) | Step::Images(_) | Step::Rehearse(_)) if enough => {
+            AfterFailure::Leave
+        }
+        // Its sandbox ends with the pods of the target, and the source waits.
+        Some(Step::Rehearse(_)) if standing.started_on_target => AfterFailure::Leave,
+        Some(Step::StopPods(_)) if !standing.started_on_target => AfterFailure::Leave,
+        Some(Step::Await(AwaitStep {
+            side: Side::Source, ..
+        })) if failures > 1 && !standing.postponed.contains_key(&step) => AfterFailure::Postpone,
+        _ if lasting => AfterFailure::GiveUp,
+        _ => AfterFailure::Retry,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::request::Runtime,
+        plan::{
+            document::{FORMAT, PlannedStep, Section},
+            host_path::HostPath,
+            step::{Endpoint, StopPods},
+        },
+    };
+
+    fn endpoint(runtime: Runtime) -> Endpoint {
+        Endpoint {
+            runtime,
+            socket: HostPath::new("/run/socket").unwrap(),
+        }
+    }
+
+    /// The end of pods, the kubelet's start, and the look at the source.
+    fn plan() -> Plan {
+        let path = HostPath::new("/opt").unwrap();
+        let steps = [
+            Step::Await(AwaitStep {
+                side: Side::Source,
+                runtime: endpoint(Runtime::Dockershim),
+                kubelet: None,
+                within_secs: 1,
+            }),
+            Step::StopPods(StopPods {
+                source: endpoint(Runtime::Dockershim),
+                target: endpoint(Runtime::Containerd),
+                grace_limit_secs: 1,
+                cni_bin_dirs: Vec::new(),
+                cni_cache_dir: path,
+                engine: None,
+                source_units: Vec::new(),
+                target_units: Vec::new(),
+            }),
+            Step::Kubelet(KubeletStep { run: true }),
+        ];
+        Plan {
+            format: FORMAT,
+            migration: "a".to_owned(),
+            node: "n1".to_owned(),
+            machine_id: "1".to_owned(),
+            source: (Runtime::Dockershim, "20.10".to_owned()),
+            target: (Runtime::Containerd, "1.6".to_owned()),
+            confirm_within_secs: 60,
+            rollback_automatic: true,
+            migration_name: None,
+            prepared_for_secs: 900,
+            digest_key: String::new(),
+            findings: Vec::new(),
+            steps: steps
+                .map(|does| PlannedStep {
+                    section: Section::Switch,
+                    does,
+                })
+                .into(),
+        }
+    }
+
+    fn records(events: &[Event]) -> Vec<Record> {
+        let at = jiff::Timestamp::UNIX_EPOCH;
+        let record = |event: &Event| Record {
+            at,
+            event: event.clone(),
+        };
+        events.iter().map(record).collect()
+    }
+
+    const fn started(step: usize) -> Event {
+        Event::Started {
+            step,
+            saved: Saved::Nothing,
+        }
+    }
+
+    /// Static pods start before the kubelet is seen healthy: from the moment that its start is announced on, the
+    /// target may run pods, which must end.
+    #[test]
+    fn pods_that_may_have_started_are_never_left() {
+        let plan = plan();
+        let began = [started(0), started(1)];
+        for (more, wanted) in [
+            (vec![], AfterFailure::Leave),
+            (vec![started(2)], AfterFailure::Retry),
+            (
+                vec![started(2), Event::Undone { step: 2, left: None }],
+                AfterFailure::Retry,
+            ),
+        ] {
+            let journal = records(&[&began[..], &more].concat());
+            let standing = fold(&journal, &plan);
+            for failures in [1, 3, 1000] {
+                let next = after_failure(&standing, &plan, 1, failures, false);
+                assert_eq!(next, wanted, "{more:?} {failures}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_put_off_is_undone_after_the_others() {
+        let plan = plan();
+        let mut events = vec![started(0), started(1), Event::Reverting { why: String::new() }];
+        let next_after = |events: &[Event]| {
+            let journal = records(events);
+            next(&fold(&journal, &plan), &plan, Orders::default())
+        };
+        assert_eq!(next_after(&events), Next::Undo(1, Saved::Nothing));
+        events.push(Event::Postponed {
+            step: 1,
+            error: String::new(),
+        });
+        assert_eq!(next_after(&events), Next::Undo(0, Saved::Nothing));
+        events.push(Event::Undone { step: 0, left: None });
+        assert_eq!(next_after(&events), Next::Undo(1, Saved::Nothing));
+        events.push(Event::Undone { step: 1, left: None });
+        assert_eq!(next_after(&events), Next::Conclude(End::RolledBack));
+    }
+
+    #[test]
+    fn a_source_that_is_not_healthy_is_put_off_once_and_then_tried_for_ever() {
+        let plan = plan();
+        let mut events = vec![started(0), Event::Reverting { why: String::new() }];
+        let after = |events: &[Event], failures, lasting| {
+            let journal = records(events);
+            after_failure(&fold(&journal, &plan), &plan, 0, failures, lasting)
+        };
+        assert_eq!(after(&events, 1, false), AfterFailure::Retry);
+        assert_eq!(after(&events, 2, false), AfterFailure::Postpone);
+        events.push(Event::Postponed {
+            step: 0,
+            error: String::new(),
+        });
+        assert_eq!(after(&events, 1000, false), AfterFailure::Retry);
     }
 }

@@ -41,6 +41,9 @@ pub enum Event {
         plan: Digest,
         /// Version of the binary that began.
         binary: String,
+        /// Its number among the migrations of this host: the one with the highest began last.
+        #[serde(default)]
+        nth: u64,
     },
     /// A step is about to be applied.
     Started {
@@ -74,6 +77,27 @@ pub enum Event {
     Reverting {
         /// The reason, in a sentence.
         why: String,
+    },
+    /// A step could not be undone yet. It is tried again, with growing pauses, until it is undone.
+    Retrying {
+        /// The step.
+        step: usize,
+        /// Why, in a sentence.
+        error: String,
+    },
+    /// A step could not be undone yet, and the source serves without it: it is tried again after all others.
+    Postponed {
+        /// The step.
+        step: usize,
+        /// Why, in a sentence.
+        error: String,
+    },
+    /// Something harmless stays behind although the step has its effect, or is undone.
+    Left {
+        /// The step.
+        step: usize,
+        /// What, and why, in a sentence.
+        what: String,
     },
     /// A step was taken back.
     Undone {

@@ -113,6 +113,8 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
         left: Vec::new(),
     };
     let mut left = Duration::from_secs(plan.confirm_within_secs.into());
+    // The step that is tried again, and since when.
+    let mut retried: Option<(usize, Timestamp)> = None;
     // Why it goes back; what was broken meanwhile is of no interest any more once it is taken back.
     let mut why = None;
     let kubelet = |step: usize| match plan.steps.get(step).map(|planned| &planned.does) {
@@ -150,11 +152,34 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 });
                 progress.error = why.clone();
             }
+            Event::Retrying { step, error } | Event::Postponed { step, error } => {
+                progress.state = State::RollingBack;
+                progress.current = Some(*step);
+                let since = match retried {
+                    Some((before, since)) if before == *step => since,
+                    _ => *at,
+                };
+                retried = Some((*step, since));
+                let tried = format!(
+                    "step {} could not be undone yet and has been tried again since {} UTC: {error}",
+                    step + 1,
+                    since.strftime("%Y-%m-%d %H:%M:%S")
+                );
+                progress.error = Some(match &why {
+                    Some(why) => format!("{why}; {tried}"),
+                    None => tried,
+                });
+            }
+            Event::Left { what, .. } => progress.left.push(what.clone()),
             Event::Undone { step, left } => {
+                retried = None;
                 progress.state = State::RollingBack;
                 progress.error = why.clone();
-                progress.steps_done = *step;
-                progress.current = step.checked_sub(1);
+                // One that was put off is undone after those before it.
+                progress.current = (*step < progress.steps_done.max(1))
+                    .then(|| step.checked_sub(1))
+                    .flatten();
+                progress.steps_done = progress.steps_done.min(*step);
                 progress.left.extend(left.clone());
                 if kubelet(*step) == Some(false) {
                     progress.kubelet_started = Some(*at);

@@ -1,12 +1,12 @@
 //! The loop: asks [`decide`] for the next move, and carries it out. No decision is taken here.
 
-use std::{cell::RefCell, io, time::Duration};
+use std::{cell::RefCell, collections::BTreeSet, io, time::Duration};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     control::{self, ControlError, Dir, Order},
-    decide::{self, End, Next, Orders},
+    decide::{self, AfterFailure, End, Next, Orders},
     journal::{self, Event, Journal, JournalError, Saved},
     step::{Host, Notes, StepError},
     unit::{self, UnitError},
@@ -15,12 +15,13 @@ use crate::{
     host::{
         files::{Files, Lock},
         systemd::Systemd,
+        watchdog::Watchdog,
     },
     plan::{
         digest::Digest,
         document::Plan,
         host_path::HostPath,
-        step::{AwaitStep, InstallStep, Side, Step},
+        step::{KUBELET_UNIT, Side, Step},
     },
     runtime::{Carried, Runtimes},
 };
@@ -29,8 +30,19 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the time that is left is journalled: a crash gives back at most this much.
 const TICK: Duration = Duration::from_secs(5);
-/// Pauses between the tries to take a step back.
-const UNDO_PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(5)];
+/// How often in the first seconds of a life, of which there may be many.
+const FIRST_TICK: Duration = Duration::from_secs(1);
+/// What a life costs at its beginning: systemd started it so long after the one before (`RestartSec=`).
+const BETWEEN_LIVES: Duration = unit::RESTARTS_AFTER;
+/// The first and the longest pause between two tries to undo a step; each one is twice as long as the one before.
+const UNDO_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// How long a runtime may take to answer after a boot, seen from the executor's start: it may wait for the network.
+const BOOTED_WITHIN: Duration = Duration::from_secs(180);
+/// How long the way back waits after a boot for a target that does not answer, before its pods end without it: then
+/// it keeps records of them.
+const TARGET_BOOTED_WITHIN: Duration = Duration::from_secs(20);
+/// Pause between two tries to apply a step while a runtime does not answer yet.
+const BOOT_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that are set aside before the first step, so that a full disk can still be written to on the way back:
 /// some hundred journal lines, and the largest configuration files twice.
 const RESERVE: usize = 1 << 20;
@@ -129,16 +141,18 @@ pub async fn run<S: Systemd, R: Runtimes>(
     }
     let digest = plan.digest();
     let mut journal = Journal::open(files, &dir.file("journal"))?;
+    let patient_until = (!journal.records().is_empty()).then(|| Instant::now() + BOOTED_WITHIN);
     match journal.records().first().map(|record| &record.event) {
         None => {
             if !files.exists(&dir.file("reserve"))? {
-                files.write(&dir.file("reserve"), &vec![0x55; RESERVE], 0o600)?;
+                reserve(files, dir)?;
             }
             let binary = env!("CARGO_PKG_VERSION").to_owned();
             journal.append(Event::Opened {
                 format: journal::FORMAT,
                 plan: digest.clone(),
                 binary,
+                nth: control::next_number(files)?,
             })?;
         }
         Some(Event::Opened { format, .. }) if *format != journal::FORMAT => {
@@ -153,9 +167,9 @@ pub async fn run<S: Systemd, R: Runtimes>(
         }
         Some(_) => return Err(RunError::Format(0)),
     }
-    let deadline = decide::fold(journal.records(), &plan)
-        .armed
-        .map(|left| Instant::now() + left);
+    let standing = decide::fold(journal.records(), &plan);
+    let left = standing.armed.map(|left| left.saturating_sub(BETWEEN_LIVES));
+    let runs = standing.end.is_none() && !standing.backwards;
     let run = Run {
         host: Host {
             files,
@@ -166,10 +180,24 @@ pub async fn run<S: Systemd, R: Runtimes>(
         plan,
         digest,
         journal: RefCell::new(journal),
-        deadline: RefCell::new(deadline),
+        deadline: RefCell::new(left.map(|left| Instant::now() + left)),
+        born: Instant::now(),
+        patient_until,
+        forgiven: RefCell::default(),
+        watchdog: Watchdog::of_this_process(),
         _lock: lock,
     };
+    if let Some(left) = left.filter(|_| runs) {
+        run.note(Event::Waiting {
+            left_millis: millis(left),
+        })?;
+    }
     run.to_the_end().await
+}
+
+/// Sets the reserve aside.
+fn reserve(files: &Files, dir: &Dir) -> io::Result<()> {
+    files.write(&dir.file("reserve"), &vec![0x55; RESERVE], 0o600)
 }
 
 /// One life of the executor.
@@ -181,6 +209,12 @@ struct Run<'a, S, R> {
     journal: RefCell<Journal>,
     /// When the way back begins; set while the kubelet's start under the target waits for its commit.
     deadline: RefCell<Option<Instant>>,
+    born: Instant,
+    /// Until when a runtime may still come up; absent in the first life, for which nothing was interrupted.
+    patient_until: Option<Instant>,
+    /// Steps that were tried again because a runtime may not have answered yet.
+    forgiven: RefCell<BTreeSet<usize>>,
+    watchdog: Watchdog,
     _lock: Lock,
 }
 
@@ -189,18 +223,21 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         loop {
             let orders = self.orders()?;
             match self.next(orders) {
-                Next::Begin(step) => match self.host.save(&self.plan.steps[step].does).await {
-                    Ok(saved) => {
+                Next::Begin(step) => match self.attend(self.host.save(&self.plan.steps[step].does)).await? {
+                    Some(Ok(saved)) => {
                         self.note(Event::Started { step, saved })?;
                         self.apply(step).await?;
                     }
-                    Err(error) => self.failed(step, &error)?,
+                    Some(Err(error)) if self.may_come_up(step, &error).await => self.pause_for_boot().await?,
+                    Some(Err(error)) => self.failed(step, &error)?,
+                    None => {}
                 },
                 Next::Resume(step) => self.apply(step).await?,
                 Next::Prepared => return Ok(Outcome::Prepared),
                 Next::Wait => self.attend(std::future::pending::<()>()).await?.unwrap_or(()),
                 Next::Revert(why) => {
                     tracing::warn!(%why, "going back");
+                    self.set_aside_again();
                     self.note(Event::Reverting { why })?;
                 }
                 Next::Undo(step, saved) => {
@@ -252,10 +289,40 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             .await?
         {
             Some(Ok(())) => self.note(Event::Done { step })?,
+            Some(Err(error)) if self.may_come_up(step, &error).await => self.pause_for_boot().await?,
             Some(Err(error)) => self.failed(step, &error)?,
             None => {}
         }
         Ok(())
+    }
+
+    /// Whether a step failed only because the machine boots: a runtime that it needs does not answer yet. The next
+    /// move is then the same one again.
+    async fn may_come_up(&self, step: usize, error: &StepError) -> bool {
+        let patient = self.patient_until.is_some_and(|until| Instant::now() < until);
+        let does = &self.plan.steps[step].does;
+        if !patient || !error.is_about_answers() {
+            return false;
+        }
+        // It may have come up since the step asked.
+        let first = self.forgiven.borrow_mut().insert(step);
+        let waits = !self.watched(self.host.answers(does)).await || first;
+        if waits {
+            tracing::warn!(step, %error, "a runtime does not answer yet; the step is tried again");
+        }
+        waits
+    }
+
+    async fn pause_for_boot(&self) -> Result<(), RunError> {
+        self.attend(sleep(BOOT_PAUSE)).await.map(|_| ())
+    }
+
+    /// A commit gave the reserve back; the way back after it needs it again, where there is room.
+    fn set_aside_again(&self) {
+        let committed = decide::fold(self.journal.borrow().records(), &self.plan).end == Some(End::Committed);
+        if committed && let Err(error) = reserve(self.host.files, self.dir) {
+            tracing::warn!(%error, "no room can be set aside for the way back");
+        }
     }
 
     fn failed(&self, step: usize, error: &StepError) -> Result<(), RunError> {
@@ -269,77 +336,129 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         })?)
     }
 
-    /// Takes a step back, with some tries; answers what is broken if it cannot be.
+    /// Undoes a step, however often it has to be tried; answers what is broken if only a person can help.
     async fn undo(&self, step: usize, saved: &Saved) -> Result<Option<String>, RunError> {
         let does = &self.plan.steps[step].does;
         tracing::info!(step, "taking back");
-        let mut pauses = UNDO_PAUSES.into_iter();
-        let error = loop {
-            match self.host.undo(does, saved).await {
-                Ok(()) => {
+        let (mut failures, mut pause, mut told) = (0, UNDO_PAUSES.0, String::new());
+        self.await_booted(does).await;
+        loop {
+            let error = match self.watched(self.host.undo(does, saved)).await {
+                Ok(left) => {
+                    self.left(step, &left)?;
                     self.note(Event::Undone { step, left: None })?;
                     return Ok(None);
                 }
-                Err(error) => {
-                    tracing::warn!(step, %error, "could not be taken back");
-                    if error.is_disk_full() {
-                        self.free_reserve()?;
+                Err(error) => error,
+            };
+            failures += 1;
+            tracing::warn!(step, failures, %error, "could not be taken back");
+            if error.is_disk_full() {
+                self.free_reserve()?;
+            }
+            let waits = self.may_come_up(step, &error).await;
+            let (error, lasting) = (error.to_string(), error.is_lasting(failures));
+            let next = {
+                let journal = self.journal.borrow();
+                let standing = decide::fold(journal.records(), &self.plan);
+                decide::after_failure(&standing, &self.plan, step, failures, lasting)
+            };
+            let next = match next {
+                AfterFailure::Leave if waits => AfterFailure::Retry,
+                next => next,
+            };
+            match next {
+                AfterFailure::Retry => {
+                    // A line for each cause, not for each try.
+                    if told != error {
+                        told.clone_from(&error);
+                        self.note(Event::Retrying { step, error })?;
                     }
-                    match pauses.next() {
-                        Some(pause) if !error.is_lasting() => sleep(pause).await,
-                        _ => break error,
-                    }
+                    self.help(does).await;
+                    self.watched(sleep(pause)).await;
+                    pause = (pause * 2).min(UNDO_PAUSES.1);
+                }
+                AfterFailure::Leave => {
+                    self.note(Event::Undone {
+                        step,
+                        left: Some(error),
+                    })?;
+                    return Ok(None);
+                }
+                AfterFailure::Postpone => {
+                    self.note(Event::Postponed { step, error })?;
+                    return Ok(None);
+                }
+                AfterFailure::GiveUp => {
+                    let error = format!(
+                        "step {} could not be taken back: {error}. When that is solved, `systemctl start {}` goes on",
+                        step + 1,
+                        unit::UNIT
+                    );
+                    self.note(Event::Broken {
+                        step,
+                        error: error.clone(),
+                    })?;
+                    return Ok(Some(error));
                 }
             }
-        };
-        if self.may_be_left(does) {
-            self.note(Event::Undone {
-                step,
-                left: Some(error.to_string()),
-            })?;
-            return Ok(None);
         }
-        let error = format!(
-            "step {} could not be taken back: {error}. When that is solved, `systemctl start {}` goes on",
-            step + 1,
-            unit::UNIT
-        );
-        self.note(Event::Broken {
-            step,
-            error: error.clone(),
-        })?;
-        Ok(Some(error))
     }
 
-    /// Whether the node serves as before even if `does` cannot be taken back. Images, a rehearsal's sandbox and an
-    /// unpacked archive only take space where nothing uses them. A target that was never seen healthy with a kubelet on it has
-    /// no pods, and that it cannot even be reached must not keep the source from coming back; one that was may
-    /// still run copies of what the source would start.
-    fn may_be_left(&self, does: &Step) -> bool {
-        let kubelet_on_target = |step: &usize| {
-            matches!(
-                &self.plan.steps[*step].does,
-                Step::Await(AwaitStep {
-                    side: Side::Target,
-                    kubelet: Some(_),
-                    ..
-                })
-            )
-        };
-        match does {
-            Step::Install(InstallStep::Archive(_)) | Step::Images(_) | Step::Rehearse(_) => true,
-            Step::StopPods(_) => !self
-                .journal
-                .borrow()
-                .records()
-                .iter()
-                .any(|record| matches!(&record.event, Event::Done { step } if kubelet_on_target(step))),
-            Step::Install(InstallStep::Package(_))
-            | Step::File(_)
-            | Step::Unit(_)
-            | Step::ClearPods(_)
-            | Step::Kubelet(_)
-            | Step::Await(_) => false,
+    /// Waits for a target that boots, before its pods end.
+    async fn await_booted(&self, does: &Step) {
+        let Step::StopPods(pods) = does else { return };
+        let booting = || self.patient_until.is_some() && self.born.elapsed() < TARGET_BOOTED_WITHIN;
+        while booting()
+            && self
+                .watched(self.host.runtimes.health(&pods.target))
+                .await
+                .is_err()
+        {
+            self.watched(sleep(BOOT_PAUSE)).await;
+        }
+    }
+
+    /// What may make the next try to undo a step better: a source that did not become healthy in time is killed and
+    /// started again, or the kubelet where only that is not healthy.
+    async fn help(&self, does: &Step) {
+        let Step::Await(wait) = does else { return };
+        if wait.side != Side::Source {
+            return;
+        }
+        if self.watched(self.host.answers(does)).await {
+            if wait.kubelet.is_some() {
+                self.watched(self.host.revive(&[KUBELET_UNIT.to_owned()])).await;
+            }
+            return;
+        }
+        for planned in &self.plan.steps {
+            if let Step::StopPods(pods) = &planned.does {
+                self.watched(self.host.revive(&pods.source_units)).await;
+            }
+        }
+    }
+
+    fn left(&self, step: usize, all: &[String]) -> io::Result<()> {
+        for what in all {
+            self.note(Event::Left {
+                step,
+                what: what.clone(),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Does `work`, while it reports to systemd that it goes on.
+    async fn watched<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = std::pin::pin!(work);
+        loop {
+            self.watchdog.alive();
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = sleep(LOOK) => {}
+            }
         }
     }
 
@@ -349,6 +468,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         let mut work = std::pin::pin!(work);
         let mut ticked = Instant::now();
         loop {
+            self.watchdog.alive();
             let now = Instant::now();
             // Right at the deadline, too; once it is over, only a commit for which a step is still missing waits.
             let wake = self
@@ -364,14 +484,17 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             }
             let deadline = *self.deadline.borrow();
             if let Some(deadline) = deadline
-                && ticked.elapsed() >= TICK
+                && ticked.elapsed() >= self.born.elapsed().clamp(FIRST_TICK, TICK)
             {
                 ticked = Instant::now();
                 self.note(Event::Waiting {
                     left_millis: millis(deadline - ticked),
                 })?;
             }
-            if !matches!(self.next(self.orders()?), Next::Wait | Next::Resume(_)) {
+            if !matches!(
+                self.next(self.orders()?),
+                Next::Wait | Next::Resume(_) | Next::Begin(_)
+            ) {
                 return Ok(None);
             }
         }
@@ -408,6 +531,10 @@ impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
             image: image.to_owned(),
             carried,
         })
+    }
+
+    fn left(&self, what: &[String]) -> io::Result<()> {
+        self.run.left(self.step, what)
     }
 
     fn armed(&self) -> io::Result<()> {

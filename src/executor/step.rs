@@ -25,6 +25,9 @@ use crate::{
     runtime::{Carried, RuntimeError, Runtimes},
 };
 
+/// How often a package manager has to refuse before it is believed.
+const REFUSALS: u32 = 3;
+
 /// A step that could not be applied or taken back.
 #[derive(Debug, thiserror::Error)]
 pub enum StepError {
@@ -83,11 +86,24 @@ impl StepError {
         matches!(self, Self::Io(error) if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
     }
 
-    /// Whether trying again cannot help.
-    pub(super) const fn is_lasting(&self) -> bool {
+    /// Whether trying again cannot help, after so many failures.
+    pub(super) const fn is_lasting(&self, failures: u32) -> bool {
+        match self {
+            Self::ChangedBefore(_) | Self::ChangedAfter(_) | Self::Mismatch => true,
+            // Another package needs what shall go, for example.
+            Self::Install(_) => failures >= REFUSALS,
+            _ => false,
+        }
+    }
+
+    /// Whether somebody who does not answer (yet) may be the cause.
+    pub(super) const fn is_about_answers(&self) -> bool {
         matches!(
             self,
-            Self::ChangedBefore(_) | Self::ChangedAfter(_) | Self::Mismatch
+            Self::Runtime(_)
+                | Self::Image { .. }
+                | Self::Unhealthy { .. }
+                | Self::Systemd(SystemdError::Unreachable(_))
         )
     }
 }
@@ -107,6 +123,8 @@ pub struct Host<'a, S, R> {
 pub(super) trait Notes {
     /// An image went through.
     fn carried(&self, image: &str, carried: Carried) -> io::Result<()>;
+    /// Something harmless stays behind, a sentence each.
+    fn left(&self, what: &[String]) -> io::Result<()>;
     /// The kubelet was started under the target.
     fn armed(&self) -> io::Result<()>;
 }
@@ -143,12 +161,12 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::StopPods(step) => {
                 let stopped = self.runtimes.stop_pods(&step.source, step).await?;
                 tracing::info!(?stopped, runtime = %step.source.runtime, "ended the pods");
-                Ok(())
+                Ok(notes.left(&stopped.left)?)
             }
             Step::ClearPods(step) => {
                 let cleared = self.runtimes.clear_pods(step).await?;
                 tracing::info!(?cleared, runtime = %step.source.runtime, "removed what was left of the pods");
-                Ok(())
+                Ok(notes.left(&cleared.left)?)
             }
             Step::Kubelet(step) if step.run => {
                 kubelet::start(self.files, self.systemd).await?;
@@ -160,8 +178,63 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         }
     }
 
-    /// Takes `step` back; returns when everything is as `saved` says.
-    pub(super) async fn undo(&self, step: &Step, saved: &Saved) -> Result<(), StepError> {
+    /// Whether all runtimes that `step` needs forwards answer.
+    pub(super) async fn answers(&self, step: &Step) -> bool {
+        let needed = match step {
+            Step::Images(step) => vec![&step.from, &step.to],
+            Step::Rehearse(step) => vec![&step.cri],
+            Step::StopPods(step) => vec![&step.source],
+            Step::ClearPods(step) => vec![&step.source],
+            Step::Await(step) => vec![&step.runtime],
+            Step::File(_) | Step::Unit(_) | Step::Install(_) | Step::Kubelet(_) => Vec::new(),
+        };
+        for endpoint in needed {
+            if self.runtimes.health(endpoint).await.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Kills what runs of `units` and starts it again, one after the other: a daemon that hangs does not end on
+    /// SIGTERM. Units that do not run are left alone. What fails is logged; whoever needs them finds out.
+    pub(super) async fn revive(&self, units: &[String]) {
+        for name in units {
+            tracing::warn!(unit = name, "does not answer; it is killed and started again");
+            if let Err(error) = self.revive_one(name).await {
+                tracing::warn!(unit = name, %error, "could not be started again");
+            }
+        }
+    }
+
+    async fn revive_one(&self, name: &str) -> Result<(), StepError> {
+        let unit = self.systemd.unit(name).await?;
+        if !unit::is_active(&unit) || unit.main_pid == 0 {
+            return Ok(());
+        }
+        self.systemd.kill(name).await?;
+        self.systemd.reset_failed(name).await?;
+        Ok(self.systemd.restart(name).await?)
+    }
+
+    /// Takes `step` back; returns when everything is as `saved` says, with a sentence for each harmless thing that
+    /// stays behind.
+    pub(super) async fn undo(&self, step: &Step, saved: &Saved) -> Result<Vec<String>, StepError> {
+        match (step, saved) {
+            (Step::StopPods(step), Saved::Nothing) => {
+                let stopped = self.runtimes.stop_pods(&step.target, step).await?;
+                tracing::info!(?stopped, runtime = %step.target.runtime, "ended the pods");
+                // The source may stand on the same daemon, and what is undone next may have to stop it.
+                if self.runtimes.health(&step.target).await.is_err() {
+                    self.revive(&step.target_units).await;
+                }
+                Ok(stopped.left)
+            }
+            _ => self.undo_alone(step, saved).await.map(|()| Vec::new()),
+        }
+    }
+
+    async fn undo_alone(&self, step: &Step, saved: &Saved) -> Result<(), StepError> {
         match (step, saved) {
             (Step::File(step), Saved::File { file, missing_dirs }) => {
                 file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs).await
@@ -172,11 +245,6 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await,
             (Step::Images(step), Saved::Images { before }) => images::undo(self.runtimes, step, before).await,
             (Step::Rehearse(rehearsal), Saved::Nothing) => Ok(self.runtimes.end_rehearsal(rehearsal).await?),
-            (Step::StopPods(step), Saved::Nothing) => {
-                let stopped = self.runtimes.stop_pods(&step.target, step).await?;
-                tracing::info!(?stopped, runtime = %step.target.runtime, "ended the pods");
-                Ok(())
-            }
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
                 kubelet::stop(self.files, self.systemd).await
             }

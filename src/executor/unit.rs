@@ -21,6 +21,12 @@ pub const UNIT: &str = "transship-executor.service";
 /// Exit status of an executor that needs a person; systemd does not start it again by itself.
 pub const NEEDS_A_PERSON: u8 = 3;
 
+/// Pause before systemd starts the executor again after it died.
+pub const RESTARTS_AFTER: Duration = Duration::from_secs(1);
+/// How long the executor's loop may give no sign of life before systemd kills it and starts it again. It syncs files
+/// and links the layers of images on its own thread, which a slow disk delays.
+const WATCHDOG: Duration = Duration::from_secs(300);
+
 /// How long an executor may take to end after the last line of its journal: two daemon-reloads.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 /// How often it is looked for.
@@ -58,7 +64,9 @@ fn path() -> HostPath {
 
 /// The text of the unit that runs `binary` for `dir`.
 ///
-/// It depends on no runtime, and SIGTERM at a shutdown simply ends it: it goes on at the next boot.
+/// It depends on no runtime, and waits for those that it needs by itself: a unit that is ordered after one that hangs
+/// would never start. SIGTERM ends it: at a shutdown, and by `systemctl stop`, until the next boot or start; sent by
+/// anybody else, systemd starts it again.
 fn text(binary: &HostPath, dir: &HostPath) -> String {
     format!(
         "# Written by transship. It is removed when the migration is over on this node.\n\
@@ -72,12 +80,17 @@ fn text(binary: &HostPath, dir: &HostPath) -> String {
          [Service]\n\
          ExecStart={binary} executor run --dir {dir}\n\
          Restart=on-failure\n\
-         RestartSec=1\n\
+         RestartSec={}\n\
+         RestartForceExitStatus=SIGTERM SIGINT SIGHUP SIGPIPE\n\
          RestartPreventExitStatus={NEEDS_A_PERSON}\n\
+         NotifyAccess=main\n\
+         WatchdogSec={}\n\
          OOMScoreAdjust=-900\n\
          \n\
          [Install]\n\
-         WantedBy=multi-user.target\n"
+         WantedBy=multi-user.target\n",
+        RESTARTS_AFTER.as_secs(),
+        WATCHDOG.as_secs()
     )
 }
 
@@ -171,6 +184,24 @@ mod tests {
     };
 
     #[test]
+    fn systemd_starts_it_again_when_it_hangs_or_is_ended_by_others() {
+        let [binary, dir] = ["/var/lib/transship/bin/0/transship", "/var/lib/transship/a"]
+            .map(|path| HostPath::new(path).unwrap());
+        let text = text(&binary, &dir);
+        for line in [
+            "Restart=on-failure",
+            "RestartSec=1",
+            "RestartForceExitStatus=SIGTERM SIGINT SIGHUP SIGPIPE",
+            "RestartPreventExitStatus=3",
+            "NotifyAccess=main",
+            "WatchdogSec=300",
+        ] {
+            assert!(text.lines().any(|found| found == line), "{line}: {text}");
+        }
+        assert!(!text.contains("docker") && !text.contains("containerd"), "{text}");
+    }
+
+    #[test]
     fn one_migration_at_a_time() {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());
@@ -199,6 +230,7 @@ mod tests {
                 format: journal::FORMAT,
                 plan: plan.digest(),
                 binary: "0".to_owned(),
+                nth: 1,
             })
             .unwrap();
         let refused = refuse_beside_another(&files, &this).unwrap_err();

@@ -22,6 +22,9 @@ const RELOAD: Duration = Duration::from_secs(120);
 /// Deadline of a job: systemd's own stop time-out (90 s) with its kill behind it, and some air.
 const JOB: Duration = Duration::from_secs(180);
 
+/// Its number, as systemd takes it.
+const SIGKILL: i32 = 9;
+
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
 
@@ -38,6 +41,7 @@ trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn restart_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
     fn unref_unit(&self, name: &str) -> zbus::Result<()>;
     fn enable_unit_files(
@@ -461,6 +465,17 @@ impl Systemd for SystemBus {
         let queue = async |manager: &ManagerProxy<'_>| manager.restart_unit(name, "replace").await;
         // Whether it is the old process or the new one that is active cannot be seen afterwards.
         self.change("restart", name, queue, |_| false).await
+    }
+
+    async fn kill(&self, name: &str) -> Result<(), SystemdError> {
+        let kill = async |manager: &ManagerProxy<'_>| manager.kill_unit(name, "main", SIGKILL).await;
+        match self.call(CALL, kill).await {
+            Err(failure @ Failure::Refused(..)) if self.unit(name).await?.main_pid != 0 => {
+                Err(failure.of("kill", name))
+            }
+            Err(failure @ Failure::Lost(_)) => Err(failure.of("kill", name)),
+            Ok(()) | Err(Failure::Refused(..)) => Ok(()),
+        }
     }
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {

@@ -56,6 +56,8 @@ pub trait Systemd {
     async fn stop(&self, name: &str) -> Result<(), SystemdError>;
     /// Restarts a unit and waits for its job.
     async fn restart(&self, name: &str) -> Result<(), SystemdError>;
+    /// Kills the main process of a unit (SIGKILL), and none of those that it started; a unit without one is dead.
+    async fn kill(&self, name: &str) -> Result<(), SystemdError>;
     /// Makes it start at boot.
     async fn enable(&self, name: &str) -> Result<(), SystemdError>;
     /// Makes it not start at boot.

@@ -227,6 +227,17 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
                 .map_or_else(String::new, |left| format!(" (left behind: {left})"));
             format!("[{:>2}/{all}] taken back: {}{left}", step + 1, word(step))
         }
+        Event::Retrying { step, error } => format!(
+            "[{:>2}/{all}] not undone yet, tries again: {}: {error}",
+            step + 1,
+            word(step)
+        ),
+        Event::Postponed { step, error } => format!(
+            "[{:>2}/{all}] not undone yet, undoes the others first: {}: {error}",
+            step + 1,
+            word(step)
+        ),
+        Event::Left { what, .. } => format!("        left behind: {what}"),
         Event::Armed { left_millis } => {
             format!("        the kubelet runs; {} s to confirm", left_millis / 1000)
         }

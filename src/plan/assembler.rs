@@ -17,7 +17,7 @@ use super::{
         Rehearsal, Side, Step, StopPods,
     },
 };
-use crate::api::request::{Drain, DrainMode};
+use crate::api::request::{Drain, DrainMode, Runtime};
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
@@ -108,6 +108,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         cni_bin_dirs: cni_bin_dirs(view)?,
         cni_cache_dir: path(&view.source.network.cache_dir)?,
         engine: over_docker(view.source.runtime).then(|| view.source.images.socket.clone()),
+        source_units: daemons(view, view.source.runtime),
+        target_units: daemons(view, view.target.runtime),
     }));
     steps.extend(kubelet_endpoint::files(view)?);
     steps.push(Step::Kubelet(KubeletStep { run: true }));
@@ -175,6 +177,25 @@ fn confirm_within_secs(view: &View<'_>) -> u32 {
 fn prepared_for_secs(drain: &Drain) -> u32 {
     let timeout = u32::try_from(drain.timeout.get().as_secs()).unwrap_or(u32::MAX);
     timeout.saturating_mul(2).saturating_add(AGENT_AWAY_SECS)
+}
+
+/// Units of the daemons that a runtime stands on, the lowest first.
+fn daemons(view: &View<'_>, runtime: Runtime) -> Vec<String> {
+    let containerd = view.containerd.map(|containerd| &containerd.service.name);
+    let docker = view.docker.map(|docker| &docker.service.name);
+    let shim = view.cri_dockerd.map(|shim| &shim.service.name);
+    let name =
+        |found: Option<&String>, otherwise: &str| found.map_or_else(|| otherwise.to_owned(), Clone::clone);
+    match runtime {
+        Runtime::Containerd => vec![name(containerd, "containerd.service")],
+        Runtime::CriO => vec!["crio.service".to_owned()],
+        // Docker's containerd, where it has one of its own unit; Docker starts any other one itself.
+        Runtime::Dockershim => containerd.into_iter().chain(docker).cloned().collect(),
+        Runtime::CriDockerd => {
+            let below = containerd.into_iter().chain(docker).cloned();
+            below.chain([name(shim, "cri-docker.service")]).collect()
+        }
+    }
 }
 
 fn grace_limit_secs(drain: &Drain) -> u32 {

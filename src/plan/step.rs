@@ -288,6 +288,13 @@ pub struct StopPods {
     /// Docker Engine's socket where the source stands on it: it knows the stop signals of its containers, which
     /// cri-dockerd does not tell.
     pub engine: Option<HostPath>,
+    /// Units of the daemons that the source stands on, the lowest first: on the way back those that do not answer are
+    /// killed and started again.
+    #[serde(default)]
+    pub source_units: Vec<String>,
+    /// The same of the target.
+    #[serde(default)]
+    pub target_units: Vec<String>,
 }
 
 impl StopPods {

@@ -15,10 +15,26 @@ use tonic::{Code, Response, Status, transport::Channel};
 
 use super::{RuntimeError, grpc};
 
-/// How long a question may take.
-const QUESTION: Duration = Duration::from_secs(10);
-/// How long it may take to make, stop or remove a sandbox: its CNI plugins run in it.
-const SANDBOX: Duration = Duration::from_secs(120);
+/// How long a runtime may take to say how it is: whoever asks that asks again.
+const ABOUT: Duration = Duration::from_secs(10);
+/// How long questions and requests may take.
+#[derive(Clone, Copy, Debug)]
+struct Deadlines {
+    /// A question.
+    question: Duration,
+    /// To make, stop or remove a sandbox or a container: its CNI plugins run in it.
+    sandbox: Duration,
+}
+/// What kubelets allow (`runtimeRequestTimeout`).
+const PATIENT: Deadlines = Deadlines {
+    question: Duration::from_secs(120),
+    sandbox: Duration::from_secs(120),
+};
+/// Where the node does not serve, and there is another way.
+const HURRIED: Deadlines = Deadlines {
+    question: Duration::from_secs(20),
+    sandbox: Duration::from_secs(30),
+};
 /// Longest answer, in bytes: the kubelet's own limit.
 const LONGEST: usize = 16 * 1024 * 1024;
 
@@ -43,6 +59,7 @@ pub struct About {
 #[derive(Clone, Debug)]
 pub struct Cri {
     socket: PathBuf,
+    deadlines: Deadlines,
     runtime: RuntimeServiceClient<Channel>,
     images: ImageServiceClient<Channel>,
 }
@@ -58,9 +75,17 @@ impl Cri {
             .map_err(|cause| RuntimeError(format!("no CRI answers at {}: {cause}", socket.display())))?;
         Ok(Self {
             socket: socket.to_path_buf(),
+            deadlines: PATIENT,
             runtime: RuntimeServiceClient::new(channel.clone()).max_decoding_message_size(LONGEST),
             images: ImageServiceClient::new(channel).max_decoding_message_size(LONGEST),
         })
+    }
+
+    /// The same CRI for a caller that cannot wait, and has another way.
+    #[must_use]
+    pub const fn hurried(mut self) -> Self {
+        self.deadlines = HURRIED;
+        self
     }
 
     /// `Version`, `Status` and `RuntimeConfig`.
@@ -70,15 +95,15 @@ impl Cri {
     pub async fn about(&self) -> Result<About, RuntimeError> {
         let (mut client, mut same) = (self.runtime.clone(), self.runtime.clone());
         let version = self
-            .ask("Version", QUESTION, client.version(VersionRequest::default()))
+            .ask("Version", ABOUT, client.version(VersionRequest::default()))
             .await?;
         let status = self
-            .ask("Status", QUESTION, same.status(StatusRequest::default()))
+            .ask("Status", ABOUT, same.status(StatusRequest::default()))
             .await?;
         let mut same = self.runtime.clone();
         let asked = same.runtime_config(RuntimeConfigRequest::default());
         // A new call (KEP-4033): runtimes that do not know it say `Unimplemented`, and that is an answer.
-        let config = match timeout(QUESTION, asked).await {
+        let config = match timeout(ABOUT, asked).await {
             Ok(Ok(answer)) => answer.into_inner().linux,
             Ok(Err(_)) | Err(_) => None,
         };
@@ -105,7 +130,10 @@ impl Cri {
     pub async fn sandboxes(&self) -> Result<Vec<PodSandbox>, RuntimeError> {
         let mut client = self.runtime.clone();
         let asked = client.list_pod_sandbox(ListPodSandboxRequest::default());
-        Ok(self.ask("ListPodSandbox", QUESTION, asked).await?.items)
+        Ok(self
+            .ask("ListPodSandbox", self.deadlines.question, asked)
+            .await?
+            .items)
     }
 
     /// What is known of a sandbox; nothing when it is gone.
@@ -136,7 +164,7 @@ impl Cri {
             verbose,
         };
         let verb = format!("PodSandboxStatus {id}");
-        self.ask_found(&verb, QUESTION, client.pod_sandbox_status(request))
+        self.ask_found(&verb, self.deadlines.question, client.pod_sandbox_status(request))
             .await
     }
 
@@ -147,7 +175,10 @@ impl Cri {
     pub async fn containers(&self) -> Result<Vec<Container>, RuntimeError> {
         let mut client = self.runtime.clone();
         let asked = client.list_containers(ListContainersRequest::default());
-        Ok(self.ask("ListContainers", QUESTION, asked).await?.containers)
+        Ok(self
+            .ask("ListContainers", self.deadlines.question, asked)
+            .await?
+            .containers)
     }
 
     /// The sources of a container's bind mounts; none when it is gone.
@@ -162,7 +193,7 @@ impl Cri {
         };
         let verb = format!("ContainerStatus {id}");
         let answer = self
-            .ask_found(&verb, QUESTION, client.container_status(request))
+            .ask_found(&verb, self.deadlines.question, client.container_status(request))
             .await?;
         let status = answer.and_then(|answer| answer.status).unwrap_or_default();
         Ok(status.mounts.into_iter().map(|mount| mount.host_path).collect())
@@ -179,7 +210,11 @@ impl Cri {
             runtime_handler: String::new(),
         };
         Ok(self
-            .ask("RunPodSandbox", SANDBOX, client.run_pod_sandbox(request))
+            .ask(
+                "RunPodSandbox",
+                self.deadlines.sandbox,
+                client.run_pod_sandbox(request),
+            )
             .await?
             .pod_sandbox_id)
     }
@@ -195,7 +230,7 @@ impl Cri {
         };
         self.ask_found(
             &format!("StopPodSandbox {id}"),
-            SANDBOX,
+            self.deadlines.sandbox,
             client.stop_pod_sandbox(request),
         )
         .await?;
@@ -213,7 +248,7 @@ impl Cri {
         };
         self.ask_found(
             &format!("RemovePodSandbox {id}"),
-            SANDBOX,
+            self.deadlines.sandbox,
             client.remove_pod_sandbox(request),
         )
         .await?;
@@ -226,7 +261,7 @@ impl Cri {
     /// The runtime's own words.
     pub async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
         let mut client = self.runtime.clone();
-        let within = SANDBOX + Duration::from_secs(grace_secs.into());
+        let within = self.deadlines.sandbox + Duration::from_secs(grace_secs.into());
         let request = StopContainerRequest {
             container_id: id.to_owned(),
             timeout: grace_secs.into(),
@@ -251,7 +286,7 @@ impl Cri {
         };
         self.ask_found(
             &format!("RemoveContainer {id}"),
-            SANDBOX,
+            self.deadlines.sandbox,
             client.remove_container(request),
         )
         .await?;
@@ -267,7 +302,7 @@ impl Cri {
         Ok(self
             .ask(
                 "ListImages",
-                QUESTION,
+                self.deadlines.question,
                 client.list_images(ListImagesRequest::default()),
             )
             .await?
@@ -290,7 +325,7 @@ impl Cri {
         };
         let verb = format!("ImageStatus {name}");
         Ok(self
-            .ask_found(&verb, QUESTION, client.image_status(request))
+            .ask_found(&verb, self.deadlines.question, client.image_status(request))
             .await?
             .and_then(|answer| answer.image))
     }

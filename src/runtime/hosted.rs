@@ -9,7 +9,7 @@ use super::{
     cri::Cri,
     docker::Engine,
     kubelet,
-    pods::{Ending, Extent, dockershim, over_cri},
+    pods::{Ending, Extent, bundles, dockershim, over_cri, process::Processes},
     program, reference, rehearsal, restore, transfer,
 };
 use crate::{
@@ -23,6 +23,9 @@ use crate::{
 
 /// How long `ClearPods` tries again to take a sandbox off its network: agents start again under the target.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Docker Engine's socket, where the plan does not name it.
+const DOCKER: &str = "/var/run/docker.sock";
 
 /// The runtimes of this host.
 #[derive(Clone, Debug)]
@@ -137,6 +140,7 @@ impl HostRuntimes {
         cache: &HostPath,
         bin_dirs: &[HostPath],
         how: Ending,
+        hurried: bool,
     ) -> Result<Stopped, RuntimeError> {
         let stopped = match self.connect(of).await? {
             Connected::Docker(engine) => {
@@ -145,9 +149,10 @@ impl HostRuntimes {
                     cache,
                     bin_dirs,
                 };
-                dockershim::end_pods(&engine, network, how).await
+                dockershim::end_pods(&engine, of.runtime, network, how).await
             }
             Connected::Cri(cri) => {
+                let cri = if hurried { cri.hurried() } else { cri };
                 let engine = match engine {
                     Some(socket) => Some(Engine::connect(&self.socket(socket)?).await?),
                     None => None,
@@ -159,6 +164,37 @@ impl HostRuntimes {
             tracing::warn!(runtime = of.runtime.name(), "{left}");
         }
         Ok(stopped)
+    }
+
+    /// Ends the pods of a target that could not end them itself, without it.
+    async fn end_pods_without(
+        &self,
+        what: &StopPods,
+        how: Ending,
+        error: RuntimeError,
+    ) -> Result<Stopped, RuntimeError> {
+        let of = &what.target;
+        let network = Network {
+            files: &self.files,
+            cache: &what.cni_cache_dir,
+            bin_dirs: &what.cni_bin_dirs,
+        };
+        tracing::warn!(runtime = of.runtime.name(), %error, "its pods end without it");
+        match of.runtime {
+            Runtime::Containerd => bundles::end_pods(network, Processes(&self.files), how).await,
+            Runtime::CriDockerd => {
+                let engine = self.docker(what).await?;
+                dockershim::end_pods(&engine, of.runtime, network, how).await
+            }
+            Runtime::Dockershim | Runtime::CriO => Err(error),
+        }
+    }
+
+    /// The Docker Engine that the target stands on.
+    async fn docker(&self, what: &StopPods) -> Result<Engine, RuntimeError> {
+        let default = HostPath::new(DOCKER).map_err(|error| RuntimeError(error.to_string()))?;
+        let socket = what.engine.as_ref().unwrap_or(&default);
+        Engine::connect(&self.socket(socket)?).await
     }
 }
 
@@ -227,7 +263,7 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        rehearsal::end(&self.cri(&rehearsal.cri).await?).await
+        rehearsal::end(&self.cri(&rehearsal.cri).await?.hurried()).await
     }
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
@@ -244,10 +280,15 @@ impl Runtimes for HostRuntimes {
             limit_secs: what.grace_limit_secs,
             beside: shared.then_some(other.runtime),
             patience: Duration::ZERO,
+            // Forwards those that hold ports of the node have to go.
+            may_stick: !forwards,
         };
         let engine = what.engine.as_ref().filter(|_| forwards);
-        self.end_pods(of, engine, &what.cni_cache_dir, &what.cni_bin_dirs, how)
-            .await
+        let (cache, bin_dirs) = (&what.cni_cache_dir, &what.cni_bin_dirs);
+        match self.end_pods(of, engine, cache, bin_dirs, how, !forwards).await {
+            Err(error) if !forwards => self.end_pods_without(what, how, error).await,
+            ended => ended,
+        }
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
@@ -257,8 +298,10 @@ impl Runtimes for HostRuntimes {
             limit_secs: 0,
             beside: None,
             patience: PATIENCE,
+            may_stick: true,
         };
-        self.end_pods(&what.source, None, &what.cni_cache_dir, &what.cni_bin_dirs, how)
+        let (cache, bin_dirs) = (&what.cni_cache_dir, &what.cni_bin_dirs);
+        self.end_pods(&what.source, None, cache, bin_dirs, how, false)
             .await
     }
 

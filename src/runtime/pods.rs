@@ -3,12 +3,14 @@
 //! What the pods are, and how they end, is a [`Server`]'s to say:
 //!
 //! - [`dockershim`]: pods in Docker Engine, of which the server, a part of the kubelet, has stopped already.
+//! - [`bundles`]: pods of a containerd that does not answer.
 //! - [`over_cri`]: pods behind a CRI, which has its own way to end them.
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
 //! preStop hooks are the kubelet's; it is stopped, and only pods that were drained have had theirs.
 
+pub mod bundles;
 pub mod checkpoint;
 pub mod dockershim;
 pub mod over_cri;
@@ -69,6 +71,8 @@ pub struct Ending {
     /// How long a sandbox that cannot leave its network is tried again: plugins may need an agent that starts again
     /// itself.
     pub patience: Duration,
+    /// Whether a sandbox that has ended, and cannot leave its network, may stay behind.
+    pub may_stick: bool,
 }
 
 /// When a pod ends, relative to the others.
@@ -98,9 +102,10 @@ impl Wave {
         }
     }
 
-    /// What of its grace period (seconds) a process gets, by its command line.
-    fn grace(self, own: u32, command_line: &[String]) -> u32 {
-        let told_how_to_go = || command_line.iter().any(|word| word.starts_with(SHUTDOWN_FLAGS));
+    /// What of its grace period (seconds) a process gets, by its command line, which is looked at only where it counts:
+    /// the kernel lets nobody read that of a process while it changes its memory.
+    fn grace(self, own: u32, command_line: impl Fn() -> Vec<String>) -> u32 {
+        let told_how_to_go = || command_line().iter().any(|word| word.starts_with(SHUTDOWN_FLAGS));
         if self == Self::ApiServer && !told_how_to_go() {
             own.min(ANSWERS_WITHIN_SECS)
         } else {
@@ -301,7 +306,7 @@ async fn end_container(
     wave: Wave,
 ) -> Result<bool, RuntimeError> {
     let own = container.grace_secs;
-    let grace_secs = first.map_or(own, |first| wave.grace(own, &processes.command_line(first)));
+    let grace_secs = first.map_or(own, |first| wave.grace(own, || processes.command_line(first)));
     let grace = Duration::from_secs(grace_secs.into());
     let first = first.filter(|_| !container.frozen);
     let signal = match first {
@@ -312,7 +317,7 @@ async fn end_container(
         let ended = processes.end(first, signal, grace).await;
         return ended.map_err(|error| RuntimeError(error.to_string()));
     }
-    if first.is_some_and(|first| first.is_deaf(None)) {
+    if first.is_some_and(|first| processes.waits_for_nothing(first, None)) {
         return server.stop_container(&container.id, 0).await.map(|()| true);
     }
     let began = Instant::now();
@@ -371,7 +376,7 @@ mod tests {
             (Wave::Etcd, 20, &plain, 20),
             (Wave::Ordinary, 20, &plain, 20),
         ] {
-            assert_eq!(wave.grace(own, command_line), grace, "{wave:?} {own}");
+            assert_eq!(wave.grace(own, || command_line.to_vec()), grace, "{wave:?} {own}");
         }
     }
 }

@@ -90,6 +90,18 @@ impl Case {
         }
     }
 
+    /// Another deadline.
+    pub fn confirm_within(&mut self, secs: u32) {
+        self.plan.confirm_within_secs = secs;
+        self.digest = self.plan.digest();
+    }
+
+    /// No way back but by an order or the deadline.
+    pub fn roll_back_by_hand(&mut self) {
+        self.plan.rollback_automatic = false;
+        self.digest = self.plan.digest();
+    }
+
     pub fn dir_path(&self) -> HostPath {
         path(&format!("/var/lib/transship/{}", self.plan.migration))
     }
@@ -427,6 +439,10 @@ pub fn by_hand() -> Case {
             cni_bin_dirs: vec![path("/opt/cni/bin")],
             cni_cache_dir: path("/var/lib/cni/cache"),
             engine: Some(docker.socket.clone()),
+            source_units: ["containerd.service", "docker.service"]
+                .map(str::to_owned)
+                .to_vec(),
+            target_units: vec!["containerd.service".to_owned()],
         }),
         file(
             files[2].0,

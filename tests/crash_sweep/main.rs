@@ -34,6 +34,7 @@ mod world;
 
 use std::{
     collections::{BTreeSet, HashSet, VecDeque},
+    hash::BuildHasher as _,
     sync::Arc,
     time::Duration,
 };
@@ -62,6 +63,10 @@ enum Others {
     Nobody,
     /// Abort as soon as so many steps are done.
     Abort(usize),
+    /// Abort as soon as a step failed.
+    AbortWhenFailed,
+    /// They committed, and want to go back all the same.
+    Undo,
 }
 
 /// One life of the executor, with the others acting beside it.
@@ -77,9 +82,12 @@ fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunEr
             match others {
                 Others::Commit if done == world.case.plan.steps.len() => break Order::Commit,
                 Others::Abort(steps) if done >= steps => break Order::Abort,
-                Others::Nobody => std::future::pending().await,
+                Others::AbortWhenFailed if journal.contains("\"event\":\"failed\"") => break Order::Abort,
+                Others::Nobody | Others::Undo => std::future::pending().await,
                 Others::Commit => tokio::time::sleep(Duration::from_millis(400)).await,
-                Others::Abort(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+                Others::Abort(_) | Others::AbortWhenFailed => {
+                    tokio::time::sleep(Duration::from_millis(50)).await
+                }
             }
         };
         Dir::at(&world.free_files(), world.case.dir_path())
@@ -88,6 +96,7 @@ fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunEr
         std::future::pending().await
     };
     clock(world).block_on(async {
+        world.clock_starts();
         tokio::select! {
             biased;
             outcome = run::run(&files, &dir, &**world, &**world) => outcome,
@@ -135,6 +144,23 @@ fn begin(case: &Arc<Case>, fault: Fault) -> Arc<World> {
         .block_on(unit::install(&files, &*world, &binary, &dir))
         .unwrap();
     world
+}
+
+/// The same world after a commit, with the order to go back.
+fn begin_undo(world: &Arc<World>) {
+    assert_eq!(
+        live_on(world, Others::Commit, true).unwrap(),
+        Outcome::Ended(End::Committed)
+    );
+    // The one that committed has ended.
+    world.state().units.get_mut(UNIT).unwrap().active = false;
+    let files = world.free_files();
+    let dir = Dir::at(&files, world.case.dir_path());
+    dir.order(Order::Undo, &world.case.digest).unwrap();
+    let binary = HostPath::new(cases::BINARY).unwrap();
+    clock(world)
+        .block_on(unit::install(&files, &**world, &binary, &dir))
+        .unwrap();
 }
 
 /// What the node is after the plan: every file as planned, all others untouched.
@@ -244,7 +270,11 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
         "{schedule}: pods"
     );
     // A target that does not answer keeps what it has; that is journalled.
-    if world.fault != Fault::TargetDies {
+    let keeps = matches!(
+        world.fault,
+        Fault::TargetDies | Fault::TargetHangs | Fault::SandboxSticks
+    );
+    if !keeps {
         assert_eq!(
             state.sandboxes.iter().copied().collect::<Vec<_>>(),
             [runtime],
@@ -271,7 +301,7 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     match end {
         End::Committed => assert_eq!(*images, source, "{schedule}: images"),
         // A target that does not answer keeps its images; that is journalled.
-        End::RolledBack if world.fault == Fault::TargetDies => {}
+        End::RolledBack if keeps => {}
         End::RolledBack => assert_eq!(*images, before, "{schedule}: images"),
     }
 }
@@ -299,8 +329,33 @@ struct Sweep<'a> {
     case: &'a Arc<Case>,
     fault: Fault,
     others: Others,
-    again: Option<usize>,
+    again: Option<Again>,
 }
+
+/// At which effects of a recovery the executor dies once more.
+#[derive(Clone, Copy, Debug)]
+enum Again {
+    /// Every n-th of all.
+    Every(usize),
+    /// So many of each of some recoveries, all of them drawn at random.
+    Drawn { seed: u64, of_each: usize },
+}
+
+/// Numbers that look random (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, limit: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+/// One recovery of so many is drawn.
+const DRAWN_OF: u64 = 150;
 
 /// What came of it.
 #[derive(Debug, Default)]
@@ -325,7 +380,15 @@ impl<'a> Sweep<'a> {
     /// A second death at every n-th effect of the recovery.
     fn again(self, every: usize) -> Self {
         Self {
-            again: Some(every),
+            again: Some(Again::Every(every)),
+            ..self
+        }
+    }
+
+    /// Second deaths that are drawn at random.
+    fn drawn(self, seed: u64) -> Self {
+        Self {
+            again: Some(Again::Drawn { seed, of_each: 2 }),
             ..self
         }
     }
@@ -336,7 +399,14 @@ impl<'a> Sweep<'a> {
         let name = format!("{}, {:?}, {:?}", self.case.name, self.fault, self.others);
         let world = begin(self.case, self.fault);
         let before = world.tree();
+        if self.others == Others::Undo {
+            begin_undo(&world);
+        }
         world.take_moments();
+        let mut random = Random(match self.again {
+            Some(Again::Drawn { seed, .. }) => seed,
+            _ => 0,
+        });
         let mut swept = Swept::default();
         let mut seen = HashSet::new();
         let mut counter = 0;
@@ -347,7 +417,11 @@ impl<'a> Sweep<'a> {
             if boot {
                 world.reboot();
             }
-            let keep = deaths.is_empty() || deaths.len() == 1 && self.again.is_some();
+            let keep = match (deaths.len(), self.again) {
+                (0, _) | (1, Some(Again::Every(_))) => true,
+                (1, Some(Again::Drawn { .. })) => random.below(DRAWN_OF) == 0,
+                _ => false,
+            };
             // After a boot systemd starts what is enabled; without one it restarts what failed.
             let own = world.state().units[UNIT].clone();
             if !boot || world.boot(UNIT, &own) == "enabled" {
@@ -365,9 +439,18 @@ impl<'a> Sweep<'a> {
             };
             check(&world, &before, end, &schedule);
             swept.schedules += 1;
-            for (at, moment) in world.take_moments().iter().enumerate() {
+            let moments = world.take_moments();
+            for (at, moment) in moments.iter().enumerate() {
                 counter += 1;
-                if !deaths.is_empty() && self.again.is_some_and(|n| counter % n != 0) {
+                let dies = deaths.is_empty()
+                    || match self.again {
+                        Some(Again::Every(n)) => counter % n == 0,
+                        Some(Again::Drawn { of_each, .. }) => {
+                            random.below(moments.len() as u64) < of_each as u64
+                        }
+                        None => false,
+                    };
+                if !dies {
                     continue;
                 }
                 for death in [
@@ -435,9 +518,46 @@ fn every_fault_ends_rolled_back() {
         Fault::KubeletMasked,
         Fault::ReadOnly,
         Fault::TargetDies,
+        Fault::TargetHangs,
     ] {
         assert!(Sweep::new(&by_hand(), fault, Others::Commit).ends(End::RolledBack) > 30);
     }
+}
+
+/// Runtimes that answer late after a boot turn nobody back.
+#[rstest]
+#[case::with_a_commit(Others::Commit, End::Committed)]
+#[case::without_one(Others::Nobody, End::RolledBack)]
+fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[values(3, 10)] secs: u64) {
+    let mut case = cases::by_hand();
+    // The time of a boot counts.
+    case.confirm_within(60);
+    Sweep::new(&Arc::new(case), Fault::SlowBoot(secs), others).ends(end);
+}
+
+/// Sandboxes that stay, and a target that hangs, keep no node from its source, on the way back after a commit too.
+#[rstest]
+#[case::nothing(Fault::Nothing)]
+#[case::sandboxes(Fault::SandboxSticks)]
+fn an_undo_after_the_commit_ends_rolled_back(#[case] fault: Fault) {
+    Sweep::new(&by_hand(), fault, Others::Undo).ends(End::RolledBack);
+}
+
+#[test]
+fn sandboxes_that_stick_are_left_behind() {
+    Sweep::new(&by_hand(), Fault::SandboxSticks, Others::Nobody).ends(End::RolledBack);
+}
+
+/// Without `rollback.automatic` nothing but an order or the deadline turns the node back.
+#[rstest]
+#[case::step(Fault::StopPodsFails)]
+#[case::hung(Fault::TargetHangs)]
+#[case::kubelet(Fault::KubeletUnhealthy)]
+fn a_rollback_by_hand_ends_rolled_back(#[case] fault: Fault) {
+    let mut case = cases::by_hand();
+    case.roll_back_by_hand();
+    let case = Arc::new(case);
+    Sweep::new(&case, fault, Others::AbortWhenFailed).ends(End::RolledBack);
 }
 
 /// Each step once has its effect and fails all the same. An executor that died meanwhile may not learn of it: what
@@ -496,10 +616,24 @@ fn end_with(case: &Arc<Case>, fault: Fault, what: &str) -> End {
     end
 }
 
+/// A seed of its own for every run, which is printed, or the one that `SWEEP_SEED` names.
+fn seed() -> u64 {
+    let seed = std::env::var("SWEEP_SEED").map_or_else(
+        |_| std::collections::hash_map::RandomState::new().hash_one(0),
+        |seed| seed.parse().unwrap(),
+    );
+    eprintln!("SWEEP_SEED={seed}");
+    seed
+}
+
+/// The executor dies at every effect on every captured host and for every target, and once more at moments that are
+/// drawn.
 #[test]
 fn captured_hosts_end_migrated() {
-    for case in &captured() {
-        Sweep::new(case, Fault::Nothing, Others::Commit).ends(End::Committed);
+    let seed = seed();
+    for (at, case) in captured().iter().enumerate() {
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit);
+        sweep.drawn(seed.wrapping_add(at as u64)).ends(End::Committed);
     }
 }
 
@@ -518,9 +652,11 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
 
 #[test]
 fn captured_hosts_end_rolled_back() {
-    for case in &captured() {
+    let seed = seed();
+    for (at, case) in captured().iter().enumerate() {
         for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
-            Sweep::new(case, fault, Others::Nobody).ends(End::RolledBack);
+            let sweep = Sweep::new(case, fault, Others::Nobody);
+            sweep.drawn(seed.wrapping_add(at as u64)).ends(End::RolledBack);
         }
     }
 }

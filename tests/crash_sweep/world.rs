@@ -17,6 +17,7 @@ use std::{
 };
 
 use nix::sys::statvfs::{FsFlags, statvfs};
+use tokio::time::Instant;
 use transship::{
     api::request::Runtime,
     host::files::{Effect, Files},
@@ -63,6 +64,13 @@ pub enum Fault {
     ReadOnly,
     /// containerd dies after the pods of the source have ended, and does not come back with its new files.
     TargetDies,
+    /// From the kubelet's start under the target on containerd answers nobody, and Docker, which stands on it, neither,
+    /// until somebody kills it or the machine boots.
+    TargetHangs,
+    /// The sandboxes of the target's pods cannot leave their network.
+    SandboxSticks,
+    /// After a boot no runtime answers for so many seconds.
+    SlowBoot(u64),
     /// dpkg is killed while it unpacks this package, forwards.
     UnpackingDies(&'static str),
     /// The script of the target's package fails, after it has had its effect.
@@ -98,6 +106,10 @@ pub struct State {
     pub masked: BTreeSet<String>,
     /// What must never happen, and did.
     pub violations: Vec<String>,
+    /// containerd hangs.
+    pub hangs: bool,
+    /// The machine has booted, and no runtime answers yet.
+    pub slow: bool,
     target_dead: bool,
     disk_full: bool,
     pids: u32,
@@ -143,6 +155,8 @@ struct Log {
     moments: Vec<Moment>,
     /// Effects in this life.
     effects: u64,
+    /// When it began, by the clock of its own.
+    began: Option<Instant>,
 }
 
 pub struct World {
@@ -316,6 +330,23 @@ impl World {
         let mut log = lock(&self.log);
         log.off = !keep;
         log.effects = 0;
+        log.began = None;
+    }
+
+    /// The clock of this life starts.
+    pub fn clock_starts(&self) {
+        lock(&self.log).began = Some(Instant::now());
+    }
+
+    /// Whether the boot is so short ago that no runtime answers.
+    fn boots(&self) -> bool {
+        let Fault::SlowBoot(secs) = self.fault else {
+            return false;
+        };
+        let began = lock(&self.log).began;
+        let mut state = self.state();
+        state.slow &= began.is_some_and(|began| began.elapsed() < Duration::from_secs(secs));
+        state.slow
     }
 
     /// The moments before every effect that were kept.

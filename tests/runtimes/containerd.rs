@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// What a new sandbox is at once.
     pub(crate) new_state: NewSandbox,
     pub(crate) network_ready: bool,
+    /// The sandbox that ends, and cannot leave its network.
+    pub(crate) sticks: String,
     pub(crate) log: Vec<String>,
 }
 
@@ -198,7 +200,13 @@ runtime_service! {
 
         async fn stop_pod_sandbox(&self, request: Request<StopPodSandboxRequest>) -> Answer<StopPodSandboxResponse> {
             let id = request.into_inner().pod_sandbox_id;
-            self.world.lock().unwrap().log.push(format!("stop sandbox {id}"));
+            let mut world = self.world.lock().unwrap();
+            world.log.push(format!("stop sandbox {id}"));
+            if world.sticks == id {
+                let these = world.sandboxes.iter_mut().filter(|(one, _)| one.id == id);
+                these.for_each(|(one, _)| one.set_state(PodSandboxState::SandboxNotready));
+                return Err(Status::unknown("plugin type=\"calico\" failed (delete): connection refused"));
+            }
             Ok(Response::new(Default::default()))
         }
 

@@ -31,6 +31,9 @@ impl Systemd for NoUnits {
     async fn restart(&self, _: &str) -> Result<(), SystemdError> {
         Ok(())
     }
+    async fn kill(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
     async fn enable(&self, _: &str) -> Result<(), SystemdError> {
         Ok(())
     }

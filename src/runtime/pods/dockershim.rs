@@ -1,5 +1,6 @@
 //! Pods that the dockershim made in Docker Engine. It was a part of the kubelet, which has stopped: what it would do
-//! for their network is done here, from libcni's cache, while their sandboxes still run.
+//! for their network is done here, from libcni's cache, while their sandboxes still run. So end the pods of a cri-dockerd
+//! that does not answer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -40,16 +41,18 @@ const PLUGINS_AT_ONCE: usize = 8;
 /// As [`end_all`].
 pub async fn end_pods(
     engine: &Engine,
+    runtime: Runtime,
     network: Network<'_>,
     ending: Ending,
 ) -> Result<Stopped, RuntimeError> {
     let (attachments, wrong) = network.attachments();
     let foreign = match ending.beside {
-        Some(other) => checkpoint::foreign(network.files, Runtime::Dockershim, other)?,
+        Some(other) => checkpoint::foreign(network.files, runtime, other)?,
         None => BTreeSet::new(),
     };
     let server = Dockershim {
         engine,
+        runtime,
         network,
         limit_secs: ending.limit_secs,
         attachments,
@@ -70,6 +73,8 @@ pub async fn end_pods(
 #[derive(Debug)]
 struct Dockershim<'a> {
     engine: &'a Engine,
+    /// Whose pods they are.
+    runtime: Runtime,
     network: Network<'a>,
     limit_secs: u32,
     attachments: BTreeMap<String, Vec<Attachment>>,
@@ -157,8 +162,12 @@ impl Dockershim<'_> {
             .filter_map(|container| container.id)
             .collect();
         let files = self.network.files;
-        let mine = checkpoint::sandboxes(files, Runtime::Dockershim)?;
-        let foreign = checkpoint::foreign(files, Runtime::Dockershim, Runtime::CriDockerd)?;
+        let mine = checkpoint::sandboxes(files, self.runtime)?;
+        let other = match self.runtime {
+            Runtime::CriDockerd => Runtime::Dockershim,
+            _ => Runtime::CriDockerd,
+        };
+        let foreign = checkpoint::foreign(files, self.runtime, other)?;
         let shared = self.network.cache.as_str() == SHARED_CACHE;
         let mut left = Vec::new();
         for (id, attachments) in self.network.attachments().0 {

@@ -4,10 +4,13 @@
 //! asked, in both directions, until its unit ends, and what it knows of a sandbox's network it knows best. Docker is
 //! asked for what the CRI does not tell, the stop signals, so that the containers can be signalled without either.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use k8s_cri::v1::{ContainerState, NamespaceMode, PodSandbox, PodSandboxStatusResponse};
+use k8s_cri::v1::{ContainerState, NamespaceMode, PodSandbox, PodSandboxState, PodSandboxStatusResponse};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -49,6 +52,8 @@ pub async fn end_pods(
         limit_secs: ending.limit_secs,
         foreign,
         until: Instant::now() + ending.patience,
+        may_stick: ending.may_stick,
+        stuck: RefCell::default(),
     };
     end_all(&server, Processes(files), ending.extent).await
 }
@@ -64,6 +69,10 @@ struct OverCri<'a> {
     foreign: BTreeSet<String>,
     /// Until when sandboxes are tried again.
     until: Instant,
+    /// Whether sandboxes that have ended may stay behind.
+    may_stick: bool,
+    /// Those that do.
+    stuck: RefCell<BTreeSet<String>>,
 }
 
 impl Server for OverCri<'_> {
@@ -82,7 +91,9 @@ impl Server for OverCri<'_> {
             });
         }
         let sandboxes = self.cri.sandboxes().await?.into_iter();
-        let mine = sandboxes.filter(|sandbox| !self.foreign.contains(&sandbox.id));
+        let mine = sandboxes.filter(|sandbox| {
+            !self.foreign.contains(&sandbox.id) && !self.stuck.borrow().contains(&sandbox.id)
+        });
         let mut pods: Vec<Pod> = stream::iter(mine.map(|sandbox| self.pod(sandbox)))
             .buffered(QUESTIONS_AT_ONCE)
             .try_collect()
@@ -110,19 +121,41 @@ impl Server for OverCri<'_> {
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
-        loop {
-            match self.cri.stop_sandbox(&pod.sandbox).await {
-                Ok(()) => break,
-                Err(error) if Instant::now() + TRY_AGAIN >= self.until => return Err(error),
+        let error = loop {
+            let stopped = self.cri.stop_sandbox(&pod.sandbox).await;
+            let removed = match stopped {
+                Ok(()) => self.cri.remove_sandbox(&pod.sandbox).await,
+                stopped => stopped,
+            };
+            match removed {
+                Ok(()) => return Ok(Vec::new()),
+                Err(error) if Instant::now() + TRY_AGAIN >= self.until => break error,
                 Err(_) => sleep(TRY_AGAIN).await,
             }
+        };
+        if !self.may_stick || self.runs(pod).await? {
+            return Err(error);
         }
-        self.cri.remove_sandbox(&pod.sandbox).await?;
-        Ok(Vec::new())
+        self.stuck.borrow_mut().insert(pod.sandbox.clone());
+        Ok(vec![format!(
+            "sandbox {} of pod {} has ended and could not be removed: {error}",
+            pod.sandbox, pod.name
+        )])
     }
 }
 
 impl OverCri<'_> {
+    /// Whether anything of a pod still runs.
+    async fn runs(&self, pod: &Pod) -> Result<bool, RuntimeError> {
+        let sandbox = self.cri.sandbox(&pod.sandbox).await?;
+        let ready = sandbox.is_some_and(|sandbox| sandbox.state() == PodSandboxState::SandboxReady);
+        let containers = self.cri.containers().await?;
+        let runs = containers.iter().any(|container| {
+            container.pod_sandbox_id == pod.sandbox && container.state() == ContainerState::ContainerRunning
+        });
+        Ok(ready || runs)
+    }
+
     /// The pod of a sandbox, without its containers.
     async fn pod(&self, sandbox: PodSandbox) -> Result<Pod, RuntimeError> {
         let described = self.cri.describe_sandbox(&sandbox.id).await?;

@@ -20,8 +20,15 @@ use crate::{host::files::Files, plan::host_path::HostPath};
 
 /// How often it is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(10);
+/// The same for all processes of a container, for which all of the host are looked at.
+const LIST_POLL: Duration = Duration::from_millis(100);
 /// How long the kernel may take to end a process that was killed; one in an uninterruptible wait takes longer.
-const KILLED_WITHIN: Duration = Duration::from_secs(15);
+pub(super) const KILLED_WITHIN: Duration = Duration::from_secs(15);
+/// How the kernel names a shim of containerd (`/proc/PID/comm`, 15 characters at most).
+const SHIM: &str = "containerd-shim";
+/// Programs that do nothing but wait, and those that do it under the name that they are called by.
+const WAITERS: [&str; 2] = ["sleep", "pause"];
+const BY_NAME: [&str; 3] = ["busybox", "coreutils", "toybox"];
 /// Characters of a container's id.
 const ID: usize = 64;
 
@@ -126,12 +133,7 @@ impl Processes<'_> {
     /// host has none.
     pub fn first_of(&self, containers: &BTreeSet<&str>) -> BTreeMap<String, First> {
         let mut found = BTreeMap::<String, First>::new();
-        let pids = HostPath::new("/proc").map(|proc| self.0.list(&proc).unwrap_or_default());
-        for pid in pids
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|name| name.parse().ok())
-        {
+        for pid in self.all() {
             let cgroup = self.read(pid, "cgroup").unwrap_or_default();
             let Some(container) = ids(&cgroup).find(|id| containers.contains(id)) else {
                 continue;
@@ -158,19 +160,116 @@ impl Processes<'_> {
         found
     }
 
+    /// The processes of these containers, by container; those that have ended are not among them.
+    pub fn of(&self, containers: &BTreeSet<&str>) -> BTreeMap<String, Vec<u32>> {
+        let mut found = BTreeMap::<String, Vec<u32>>::new();
+        for pid in self.all() {
+            let cgroup = self.read(pid, "cgroup").unwrap_or_default();
+            if let Some(container) = ids(&cgroup).find(|id| containers.contains(id))
+                && !self.has_ended(pid)
+            {
+                found.entry(container.to_owned()).or_default().push(pid);
+            }
+        }
+        found
+    }
+
+    /// The shims of containerd in this namespace of it, by the id of the sandbox that each one serves.
+    pub fn shims(&self, namespace: &str) -> BTreeMap<String, Vec<u32>> {
+        let mut found = BTreeMap::<String, Vec<u32>>::new();
+        for pid in self.all() {
+            let name = self.read(pid, "comm").unwrap_or_default();
+            if !name.trim_end().starts_with(SHIM) || self.has_ended(pid) {
+                continue;
+            }
+            let words = self.read(pid, "cmdline").unwrap_or_default();
+            let words: Vec<&str> = words.split_terminator('\0').collect();
+            let value = |flag: &str| {
+                let at = words
+                    .iter()
+                    .position(|word| word.trim_start_matches('-') == flag && word.starts_with('-'));
+                at.and_then(|at| words.get(at + 1)).copied()
+            };
+            if let (Some(id), true) = (value("id"), value("namespace") == Some(namespace)) {
+                found.entry(id.to_owned()).or_default().push(pid);
+            }
+        }
+        found
+    }
+
+    /// Asks these processes to end (SIGTERM).
+    pub fn terminate(&self, pids: &[u32]) {
+        signal_all(pids, Signal::SIGTERM);
+    }
+
+    /// Kills these processes (SIGKILL).
+    pub fn kill(&self, pids: &[u32]) {
+        signal_all(pids, Signal::SIGKILL);
+    }
+
+    /// Waits until a container has no process, at most `within`; answers whether that is so.
+    pub async fn none(&self, container: &str, within: Duration) -> bool {
+        let until = Instant::now() + within;
+        while !self.of(&BTreeSet::from([container])).is_empty() {
+            if Instant::now() >= until {
+                return false;
+            }
+            sleep(LIST_POLL).await;
+        }
+        true
+    }
+
+    fn all(&self) -> impl Iterator<Item = u32> {
+        let pids = HostPath::new("/proc").map(|proc| self.0.list(&proc).unwrap_or_default());
+        let pids = pids.unwrap_or_default().into_iter();
+        pids.filter_map(|name| name.parse().ok())
+    }
+
+    /// Whether a process is gone, or is nothing but an entry that its parent has not looked at yet.
+    fn has_ended(&self, pid: u32) -> bool {
+        self.read(pid, "status").is_none_or(|text| {
+            text.lines()
+                .any(|line| line.starts_with("State:\tZ") || line.starts_with("State:\tX"))
+        })
+    }
+
+    /// Whether a first process that cannot be told to end will do nothing in its time either: it is a program that
+    /// only waits, and no other process is in its container. Any other one, a shell that waits for its child, may
+    /// yet write what it has in hand, and end.
+    pub fn waits_for_nothing(&self, first: &First, signal: Option<Signal>) -> bool {
+        if !first.is_deaf(signal) {
+            return false;
+        }
+        let program = HostPath::new(format!("/proc/{}/exe", first.pid)).map(|exe| self.0.real(&exe));
+        let program = program.ok().and_then(Result::ok);
+        let program = program.as_deref().and_then(|path| path.file_name()?.to_str());
+        let words = self.command_line(first);
+        let called = words
+            .first()
+            .map(|word| word.rsplit('/').next().unwrap_or_default());
+        let waits = match program {
+            Some(name) if WAITERS.contains(&name) => true,
+            Some(name) => BY_NAME.contains(&name) && called.is_some_and(|called| WAITERS.contains(&called)),
+            None => false,
+        };
+        let container = first.container.as_str();
+        let alone = || self.of(&BTreeSet::from([container])).remove(container);
+        waits && alone().is_some_and(|pids| pids == [first.pid])
+    }
+
     /// The program of a process and its arguments; empty when it is gone.
     pub fn command_line(&self, first: &First) -> Vec<String> {
         let words = self.read(first.pid, "cmdline").unwrap_or_default();
         words.split_terminator('\0').map(str::to_owned).collect()
     }
 
-    /// Ends a process: by `signal`, and by SIGKILL when it ignores that or its time is over. With it end all
-    /// processes of its PID namespace. Answers whether it was killed.
+    /// Ends a process: by `signal`, and by SIGKILL when its time is over, or at once where it waits for nothing. With it
+    /// end all processes of its PID namespace. Answers whether it was killed.
     ///
     /// # Errors
     /// When it still runs.
     pub async fn end(&self, first: &First, signal: Signal, grace: Duration) -> io::Result<bool> {
-        if !first.is_deaf(Some(signal)) {
+        if !self.waits_for_nothing(first, Some(signal)) {
             self.send(first, signal)?;
             if self.gone(first, grace).await {
                 return Ok(false);
@@ -224,6 +323,13 @@ impl Processes<'_> {
     fn read(&self, pid: u32, name: &str) -> Option<String> {
         let path = HostPath::new(format!("/proc/{pid}/{name}")).ok()?;
         self.0.read_text(&path).ok().flatten()
+    }
+}
+
+fn signal_all(pids: &[u32], signal: Signal) {
+    for pid in pids {
+        // One that is gone meanwhile has ended; whether the others do is looked at by the caller.
+        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Two runtimes with images and pods, and the kubelet's own word.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use transship::{
     api::request::Runtime,
@@ -14,6 +14,9 @@ use transship::{
 use super::{Fault, World, moment};
 use crate::cases::unit_of;
 
+/// How long a caller waits for a runtime that hangs.
+const DEADLINE: Duration = Duration::from_secs(10);
+
 impl World {
     /// What a runtime says of a request that has had its effect.
     fn asked(&self) -> Result<(), RuntimeError> {
@@ -23,7 +26,22 @@ impl World {
         Ok(())
     }
 
-    fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+    async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        let hangs = {
+            let mut state = self.state();
+            state.hangs |= self.fault == Fault::TargetHangs && self.kubelet_under_target(&state);
+            state.hangs
+        };
+        if hangs {
+            tokio::time::sleep(DEADLINE).await;
+            return Err(RuntimeError(format!(
+                "{} gives no answer on {}",
+                of.runtime, of.socket
+            )));
+        }
+        if self.boots() {
+            return Err(RuntimeError(format!("nobody listens on {} yet", of.socket)));
+        }
         let state = self.state();
         // Where images are meant, cri-dockerd's are behind the engine's own socket.
         let unit = if of.socket.as_str().ends_with("/docker.sock") {
@@ -43,7 +61,7 @@ impl World {
 
 impl Runtimes for World {
     async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
-        self.answers(store)?;
+        self.answers(store).await?;
         Ok(self
             .state()
             .images
@@ -53,8 +71,8 @@ impl Runtimes for World {
     }
 
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
-        self.answers(&step.from)?;
-        self.answers(&step.to)?;
+        self.answers(&step.from).await?;
+        self.answers(&step.to).await?;
         self.effect();
         if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
             return Err(RuntimeError(format!(
@@ -81,7 +99,7 @@ impl Runtimes for World {
         store: &Endpoint,
         before: &BTreeMap<String, Option<String>>,
     ) -> Result<(), RuntimeError> {
-        self.answers(store)?;
+        self.answers(store).await?;
         for (name, id) in before {
             self.effect();
             let mut state = self.state();
@@ -95,7 +113,7 @@ impl Runtimes for World {
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.answers(&rehearsal.cri)?;
+        self.answers(&rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = true;
         moment().await;
@@ -108,14 +126,19 @@ impl Runtimes for World {
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.answers(&rehearsal.cri)?;
+        self.answers(&rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = false;
         Ok(())
     }
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
-        self.answers(of)?;
+        let answered = self.answers(of).await;
+        let backwards = *of == what.target;
+        // What the target does not end is ended without it.
+        if !backwards {
+            answered.as_ref().map_err(|error| RuntimeError(error.0.clone()))?;
+        }
         self.effect();
         {
             let mut state = self.state();
@@ -125,7 +148,8 @@ impl Runtimes for World {
                     .push("pods were ended beside a running kubelet".to_owned());
             }
             state.pods.remove(&of.runtime);
-            if of.runtime == self.case.target() || what.share_an_engine() {
+            let sticks = answered.is_err() || self.fault == Fault::SandboxSticks;
+            if backwards && !sticks || what.share_an_engine() {
                 state.sandboxes.remove(&of.runtime);
             }
             if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
@@ -143,7 +167,7 @@ impl Runtimes for World {
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
-        self.answers(&what.source)?;
+        self.answers(&what.source).await?;
         self.effect();
         {
             let mut state = self.state();
@@ -163,7 +187,7 @@ impl Runtimes for World {
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
-        self.answers(of)?;
+        self.answers(of).await?;
         self.asked()?;
         Ok(Health {
             version: "1".to_owned(),

@@ -76,6 +76,10 @@ impl World {
             unit.restarts = 0;
         }
         state.rehearsing = false;
+        state.hangs = false;
+        state.slow = matches!(self.fault, Fault::SlowBoot(_));
+        // No container outlives the machine; the kubelet makes them again.
+        state.pods.clear();
         state.masked.clear();
         self.read_units(&mut state);
         let mut names: Vec<String> = state.units.keys().cloned().collect();
@@ -247,6 +251,7 @@ impl World {
         let unit = state.units.entry(name.to_owned()).or_default();
         (unit.active, unit.failed, unit.pid) = (!dead, dead, pid);
         unit.runs_with = runs_with;
+        state.hangs &= name != "containerd.service";
         if name == KUBELET_UNIT {
             self.kubelet_started(state);
         }
@@ -403,6 +408,15 @@ impl Systemd for World {
             unit: name.to_owned(),
             result: "failed".to_owned(),
         })
+    }
+
+    async fn kill(&self, name: &str) -> Result<(), SystemdError> {
+        self.effect();
+        let mut state = self.state();
+        if let Some(unit) = state.units.get_mut(name) {
+            (unit.active, unit.failed) = (false, true);
+        }
+        Ok(())
     }
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {

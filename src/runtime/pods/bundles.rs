@@ -1,0 +1,448 @@
+//! Pods of a containerd that does not answer. What it started lives on without it, and ends without it: its shims, and
+//! the processes of its containers, by the bundles that it keeps of them (OCI runtime specification, `config.json`).
+//! Their network goes by libcni's cache. Its own records stay, until it serves pods again.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{
+    Container, Ending, POLL, Pod, Server, Wave, end_all, grace,
+    process::{KILLED_WITHIN, Processes},
+};
+use crate::{
+    host::files::Files,
+    plan::host_path::HostPath,
+    runtime::{
+        RuntimeError, Stopped,
+        cni_del::{Attachment, Network},
+    },
+};
+
+/// containerd's namespace for what the kubelet asks for (`k8sContainerdNamespace` in its CRI plugin).
+const NAMESPACE: &str = "k8s.io";
+/// Where the bundles of that namespace are, by default: `state` in containerd's configuration, the runtime plugin, the
+/// namespace. A directory for each sandbox and each container, named by its id.
+const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
+/// By this part of it the directory of another `state` is known.
+const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
+/// Where libcni's cache is, under containerd: the default of the library, and that of other servers.
+const CACHES: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/cache"];
+/// How long the network of all pods together may take; the node does not serve meanwhile.
+const NETWORK_WITHIN: Duration = Duration::from_secs(60);
+/// How many sandboxes leave their network at the same time.
+const PLUGINS_AT_ONCE: usize = 8;
+
+/// The part of a bundle's `config.json` that counts.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Config {
+    annotations: BTreeMap<String, Value>,
+    linux: Linux,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Linux {
+    namespaces: Vec<Namespace>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Namespace {
+    r#type: String,
+    path: Option<String>,
+}
+
+impl Config {
+    /// An annotation of containerd's CRI plugin (`pkg/cri/annotations`).
+    fn annotation(&self, name: &str) -> Option<&str> {
+        self.annotations
+            .get(&format!("io.kubernetes.cri.{name}"))?
+            .as_str()
+    }
+
+    fn network(&self) -> Option<&Namespace> {
+        let mut namespaces = self.linux.namespaces.iter();
+        namespaces.find(|namespace| namespace.r#type == "network")
+    }
+}
+
+/// Ends the pods of a containerd that does not answer.
+///
+/// # Errors
+/// As [`end_all`]: when a process does not end.
+pub async fn end_pods(
+    network: Network<'_>,
+    processes: Processes<'_>,
+    ending: Ending,
+) -> Result<Stopped, RuntimeError> {
+    let (mut attachments, mut wrong) = (BTreeMap::<String, Vec<Attachment>>::new(), Vec::new());
+    for cache in CACHES {
+        let Ok(cache) = HostPath::new(cache) else { continue };
+        if !cache
+            .join("results")
+            .is_ok_and(|results| network.files.exists(&results).unwrap_or(false))
+        {
+            continue;
+        }
+        let (found, unreadable) = Network {
+            cache: &cache,
+            ..network
+        }
+        .attachments();
+        for (sandbox, these) in found {
+            attachments.entry(sandbox).or_default().extend(these);
+        }
+        wrong.extend(unreadable);
+    }
+    let server = Bundles {
+        network,
+        processes,
+        limit_secs: ending.limit_secs,
+        attachments,
+        plugins: Semaphore::new(PLUGINS_AT_ONCE),
+        until: Instant::now() + NETWORK_WITHIN,
+        gone: RefCell::default(),
+    };
+    let mut stopped = end_all(&server, processes, ending.extent).await?;
+    let gone: Vec<String> = server.gone.into_inner().into_iter().collect();
+    if !gone.is_empty() {
+        stopped.left.extend(wrong);
+        stopped.left.extend(network.free_leases(&gone));
+        stopped.left.push(format!(
+            "containerd did not answer, and keeps records of {} sandboxes whose processes were ended without it",
+            gone.len()
+        ));
+    }
+    Ok(stopped)
+}
+
+#[derive(Debug)]
+struct Bundles<'a> {
+    network: Network<'a>,
+    processes: Processes<'a>,
+    limit_secs: u32,
+    attachments: BTreeMap<String, Vec<Attachment>>,
+    plugins: Semaphore,
+    /// Until when plugins may run.
+    until: Instant,
+    /// Sandboxes that were ended here.
+    gone: RefCell<BTreeSet<String>>,
+}
+
+impl Server for Bundles<'_> {
+    async fn pods(&self) -> Result<Vec<Pod>, RuntimeError> {
+        let bundles = self.bundles();
+        let ids = bundles.keys().map(String::as_str).collect();
+        let running = self.processes.of(&ids);
+        let shims = self.processes.shims(NAMESPACE);
+        let mut pods = BTreeMap::<String, Pod>::new();
+        for (id, config) in &bundles {
+            let Some(sandbox) = config.annotation("sandbox-id") else {
+                continue;
+            };
+            let pod = pods.entry(sandbox.to_owned()).or_insert_with(|| Pod {
+                sandbox: sandbox.to_owned(),
+                name: String::new(),
+                wave: Wave::Ordinary,
+                host_ports: false,
+                containers: Vec::new(),
+            });
+            if id != sandbox {
+                pod.containers.push(Container {
+                    id: id.clone(),
+                    running: running.contains_key(id),
+                    frozen: false,
+                    // Its annotation is not in the bundle.
+                    grace_secs: grace(None, self.limit_secs),
+                });
+            }
+            let part = |name| config.annotation(name).unwrap_or_default();
+            let (namespace, name) = (part("sandbox-namespace"), part("sandbox-name"));
+            if pod.name.is_empty() || id == sandbox {
+                pod.name = format!("{namespace}/{name}");
+                pod.wave = Wave::of(config.network().is_none(), namespace, name);
+            }
+        }
+        pods.retain(|sandbox, pod| {
+            let runs = pod.containers.iter().any(|container| container.running)
+                || running.contains_key(sandbox)
+                || shims.contains_key(sandbox);
+            let attached = self.attachments.contains_key(sandbox) && !self.gone.borrow().contains(sandbox);
+            runs || attached
+        });
+        Ok(pods.into_values().collect())
+    }
+
+    async fn stop_signal(&self, _: &Container) -> Result<Option<Signal>, RuntimeError> {
+        // An image's own stands in containerd's store alone.
+        Ok(Some(Signal::SIGTERM))
+    }
+
+    async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
+        let grace = Duration::from_secs(grace_secs.into());
+        self.end(id, Some(grace)).await
+    }
+
+    async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
+        self.end(&container.id, None).await
+    }
+
+    async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
+        self.end(&pod.sandbox, None).await?;
+        // Shims do not end on SIGTERM.
+        let until = Instant::now() + KILLED_WITHIN;
+        while let Some(pids) = self.processes.shims(NAMESPACE).get(&pod.sandbox) {
+            if Instant::now() >= until {
+                return Err(RuntimeError(format!(
+                    "the shim {pids:?} of pod {} does not end",
+                    pod.name
+                )));
+            }
+            self.processes.kill(pids);
+            sleep(POLL).await;
+        }
+        self.gone.borrow_mut().insert(pod.sandbox.clone());
+        let mut left = Vec::new();
+        for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
+            left.extend(self.detach(&pod.sandbox, attachment).await.err());
+        }
+        Ok(left)
+    }
+}
+
+impl Bundles<'_> {
+    /// The bundles of pods by their ids. What somebody made in the namespace without the CRI is not among them.
+    fn bundles(&self) -> BTreeMap<String, Config> {
+        let mut bundles = BTreeMap::new();
+        for directory in directories(self.network.files) {
+            for id in self.network.files.list(&directory).unwrap_or_default() {
+                let config = self.config(&directory, &id).unwrap_or_default();
+                if config.annotation("container-type").is_some() {
+                    bundles.insert(id, config);
+                }
+            }
+        }
+        bundles
+    }
+
+    fn config(&self, directory: &HostPath, id: &str) -> Option<Config> {
+        let path = directory.join(id).ok()?.join("config.json").ok()?;
+        let text = self.network.files.read_text(&path).ok()??;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Ends all processes of a container: by SIGTERM and so much time, then by SIGKILL.
+    async fn end(&self, id: &str, grace: Option<Duration>) -> Result<(), RuntimeError> {
+        let all = || {
+            self.processes
+                .of(&BTreeSet::from([id]))
+                .remove(id)
+                .unwrap_or_default()
+        };
+        if let Some(grace) = grace {
+            self.processes.terminate(&all());
+            if self.processes.none(id, grace).await {
+                return Ok(());
+            }
+        }
+        self.processes.kill(&all());
+        if self.processes.none(id, KILLED_WITHIN).await {
+            return Ok(());
+        }
+        Err(RuntimeError(format!(
+            "processes {:?} of container {id} do not end, {} s after SIGKILL",
+            all(),
+            KILLED_WITHIN.as_secs()
+        )))
+    }
+
+    async fn detach(&self, sandbox: &str, attachment: &Attachment) -> Result<(), String> {
+        let config = directories(self.network.files)
+            .iter()
+            .find_map(|directory| self.config(directory, sandbox))
+            .unwrap_or_default();
+        let netns = config.network().and_then(|namespace| namespace.path.clone());
+        let there = |path: &String| {
+            HostPath::new(path).is_ok_and(|path| self.network.files.exists(&path).unwrap_or(false))
+        };
+        let netns = netns.filter(there).unwrap_or_default();
+        let detached = async {
+            let _permit = self.plugins.acquire().await;
+            self.network.detach(attachment, &netns).await
+        };
+        timeout_at(self.until, detached).await.unwrap_or_else(|_| {
+            Err(format!(
+                "sandbox {sandbox} was not taken off its network within {} s",
+                NETWORK_WITHIN.as_secs()
+            ))
+        })
+    }
+}
+
+/// The directories with bundles: the default one, and those whose mounts are seen.
+fn directories(files: &Files) -> BTreeSet<HostPath> {
+    let mounts = HostPath::new("/proc/self/mountinfo").map(|path| files.read_text(&path));
+    let mounts = mounts.ok().and_then(Result::ok).flatten().unwrap_or_default();
+    let seen = mounts.lines().filter_map(|line| {
+        let at = line.split(' ').nth(4)?;
+        let (state, _) = at.split_once(PLUGIN)?;
+        Some(format!("{state}{}", PLUGIN.trim_end_matches('/')))
+    });
+    [BUNDLES.to_owned()]
+        .into_iter()
+        .chain(seen)
+        .filter_map(|path| HostPath::new(path).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        path::Path,
+        process::{Child, Command, Stdio},
+        thread,
+    };
+
+    use super::*;
+    use crate::runtime::pods::Extent;
+
+    const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+    const APP: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
+    const FOREIGN: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
+
+    fn write(root: &Path, name: &str, text: &str) {
+        let file = root.join(name);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+
+    /// A real process, and what the kernel says of it, until it ends.
+    fn process(root: &Path, container: &str, command: &[&str]) -> u32 {
+        let mut command_line = Command::new(command[0]);
+        command_line
+            .args(&command[1..])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        let mut child: Child = command_line.spawn().unwrap();
+        let pid = child.id();
+        let proc = format!("proc/{pid}");
+        write(
+            root,
+            &format!("{proc}/cgroup"),
+            &format!("0::/kubepods/pod1/{container}\n"),
+        );
+        write(
+            root,
+            &format!("{proc}/status"),
+            &format!("State:\tS (sleeping)\nNSpid:\t{pid}\nSigBlk:\t0\nSigCgt:\t4000\n"),
+        );
+        write(root, &format!("{proc}/comm"), "sleep\n");
+        let gone = root.join(proc);
+        thread::spawn(move || {
+            child.wait().unwrap();
+            fs::remove_dir_all(gone).unwrap();
+        });
+        pid
+    }
+
+    fn bundle(root: &Path, id: &str, annotations: &str, namespaces: &str) {
+        write(
+            root,
+            &format!("{}/{id}/config.json", &BUNDLES[1..]),
+            &format!(r#"{{"annotations":{{{annotations}}},"linux":{{"namespaces":[{namespaces}]}}}}"#),
+        );
+    }
+
+    #[tokio::test]
+    async fn pods_end_without_their_containerd_and_other_containers_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path();
+        let kind = |kind: &str| {
+            format!(
+                r#""io.kubernetes.cri.container-type":"{kind}","io.kubernetes.cri.sandbox-id":"{SANDBOX}","io.kubernetes.cri.sandbox-name":"web","io.kubernetes.cri.sandbox-namespace":"lab""#
+            )
+        };
+        let network = r#"{"type":"network","path":"/run/netns/cni-1"}"#;
+        bundle(root, SANDBOX, &kind("sandbox"), network);
+        bundle(root, APP, &kind("container"), network);
+        bundle(root, FOREIGN, "", "");
+        let sandbox = process(root, SANDBOX, &["sleep", "600"]);
+        // One that ignores SIGTERM.
+        let app = process(
+            root,
+            APP,
+            &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
+        );
+        let foreign = process(root, FOREIGN, &["sleep", "600"]);
+        let shim = process(root, "init", &["sleep", "600"]);
+        write(root, &format!("proc/{shim}/comm"), "containerd-shim\n");
+        write(
+            root,
+            &format!("proc/{shim}/cmdline"),
+            &format!(
+                "/usr/bin/containerd-shim-runc-v2\0-namespace\0k8s.io\0-id\0{SANDBOX}\0-address\0/run/containerd/containerd.sock\0"
+            ),
+        );
+        write(
+            root,
+            "var/lib/cni/networks/lab/10.0.0.9",
+            &format!("{SANDBOX}\r\neth0"),
+        );
+        let files = Files::new(root);
+        let cache = HostPath::new("/var/lib/cni/cache").unwrap();
+        let (network, processes) = (
+            Network {
+                files: &files,
+                cache: &cache,
+                bin_dirs: &[],
+            },
+            Processes(&files),
+        );
+        let ending = Ending {
+            extent: Extent::Everything,
+            limit_secs: 1,
+            beside: None,
+            patience: Duration::ZERO,
+            may_stick: true,
+        };
+        let stopped = end_pods(network, processes, ending).await.unwrap();
+        assert_eq!((stopped.killed, stopped.sandboxes), (1, 1), "{stopped:?}");
+        for pid in [sandbox, app] {
+            assert!(!root.join(format!("proc/{pid}")).exists(), "{pid} runs");
+        }
+        assert!(
+            root.join(format!("proc/{foreign}")).exists(),
+            "a foreign container was ended"
+        );
+        assert!(
+            processes.shims(NAMESPACE).is_empty() || !runs(shim),
+            "the shim is left"
+        );
+        assert!(!root.join("var/lib/cni/networks/lab/10.0.0.9").exists());
+        assert!(
+            stopped.left.iter().any(|left| left.contains("did not answer")),
+            "{stopped:?}"
+        );
+        // Nothing is left to do, and nothing is named twice.
+        let again = end_pods(network, processes, ending).await.unwrap();
+        assert_eq!(again, Stopped::default());
+        processes.kill(&[foreign]);
+    }
+
+    fn runs(pid: u32) -> bool {
+        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    }
+}
