@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How long systemd may take for all that is asked.
-const WITHIN: Duration = Duration::from_secs(5);
+const WITHIN: Duration = Duration::from_secs(15);
 
 /// What systemd said.
 #[derive(Debug, Default)]
