@@ -254,6 +254,40 @@ async fn a_label_that_nobody_uses_is_swept(#[values(Release::Old, Release::New)]
     s.end(&[]).await;
 }
 
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn definitions_deleted_in_the_middle_leave_no_node_behind_and_may_come_back(
+    #[values(Release::Old, Release::New)] release: Release,
+) {
+    let s = Scenario::start(release, 1).await;
+    in_the_middle(&s, "y1", "undefined").await;
+    let crds = [
+        "crd",
+        "runtimemigrations.transship.dev",
+        "nodemigrations.transship.dev",
+    ];
+    s.server
+        .kubectl(&[&["delete", "--timeout=60s"], &crds[..]].concat(), "");
+    let node = s.node("y1").await;
+    assert_ne!(node.spec.as_ref().unwrap().unschedulable, Some(true));
+    assert!(!node.annotations().contains_key(CORDONED_ANNOTATION));
+    s.without_label(&["y1"]).await;
+
+    s.server.kubectl(&["apply", "-f", release.manifest()], "");
+    s.server.kubectl(
+        &[
+            &["wait", "--for=condition=Established", "--timeout=30s"],
+            &crds[..],
+        ]
+        .concat(),
+        "",
+    );
+    s.fleet.script("y1", Script::Succeed);
+    s.create("undefined", "undefined", json!({})).await;
+    s.until_phase("undefined", MigrationPhase::Succeeded).await;
+    s.end(&["undefined"]).await;
+}
+
 /// `helm` on the server, with its failure as an error.
 fn helm(s: &Scenario, arguments: &[&str]) -> Result<String, String> {
     let directory = tempfile::tempdir().unwrap();
