@@ -155,16 +155,16 @@ impl Status {
 fn page(report: &Report, plan: &Plan) -> String {
     let progress = &report.progress;
     let state = match progress.state {
-        State::Preparing => "preparing, the node serves".to_owned(),
-        State::Prepared => "prepared, waits for its go".to_owned(),
-        State::Switching => "switching".to_owned(),
+        State::Prepared => format!(
+            "{}; its preparation is undone {} s after it was done",
+            progress.state, plan.prepared_for_secs
+        ),
         State::AwaitingCommit { left } => {
             format!("waits for `transship node commit`, {} s left", left.as_secs())
         }
-        State::RollingBack => "going back".to_owned(),
-        State::Committed => "committed".to_owned(),
         State::RolledBack => "rolled back: files, units and runtime are as before".to_owned(),
         State::Broken => "BROKEN, a person has to help".to_owned(),
+        state => state.to_string(),
     };
     let mut lines = vec![
         format!(
