@@ -63,6 +63,14 @@ pub struct Seen<'a> {
     pub trouble: Option<&'a Trouble>,
 }
 
+impl Seen<'_> {
+    /// Whether the node is asked to end what it began: by the controller, or by whoever deletes the `NodeMigration`.
+    fn is_aborted(&self) -> bool {
+        let deleted = self.migration.metadata.deletion_timestamp.is_some();
+        deleted || self.migration.spec.action == Action::Abort
+    }
+}
+
 /// An eviction that was refused.
 #[derive(Clone, Debug)]
 pub struct Refusal {

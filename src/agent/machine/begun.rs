@@ -16,7 +16,7 @@ use crate::{
         report,
     },
     api::{
-        node_migration::{Action, BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
+        node_migration::{BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
         request::{DrainMode, Runtime},
     },
     executor::{
@@ -107,7 +107,7 @@ impl Attempt<'_> {
     }
 
     fn aborted(&self) -> bool {
-        self.seen.migration.spec.action == Action::Abort || *self.seen.parent == Parent::Gone
+        self.seen.is_aborted() || *self.seen.parent == Parent::Gone
     }
 
     fn why_aborted(&self) -> String {

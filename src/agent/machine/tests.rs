@@ -649,6 +649,23 @@ fn a_parent_must_say_the_same(
     assert_eq!(world.decided(), expected);
 }
 
+/// With a finalizer the NodeMigration that is deleted is there until its agent reports an end.
+#[rstest]
+#[case::unplanned(None, NodePhase::Preflight, (NodePhase::RollingBack, "patch"))]
+#[case::handed_over(Some(None), NodePhase::Preparing, (NodePhase::RollingBack, "abort"))]
+#[case::draining(Some(Some(State::Prepared)), NodePhase::Draining, (NodePhase::RollingBack, "abort"))]
+#[case::switching(Some(Some(AWAITING)), NodePhase::Switching, (NodePhase::Verifying, "commit"))]
+fn a_share_that_is_being_deleted_is_aborted(
+    #[case] state: Option<Option<State>>,
+    #[case] phase: NodePhase,
+    #[case] expected: (NodePhase, &str),
+) {
+    let mut world = World::new("Migrate", phase, state.map(run));
+    let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(at(NOW));
+    world.migration.metadata.deletion_timestamp = Some(now);
+    assert_eq!(world.decided(), expected);
+}
+
 #[test]
 fn another_node_of_this_name_is_none_of_ours() {
     let mut world = World::new("Migrate", NodePhase::Pending, None);

@@ -70,7 +70,7 @@ fn then(
 
 fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
     let spec = &seen.migration.spec;
-    if spec.action == Action::Abort {
+    if seen.is_aborted() {
         return abort(seen, status);
     }
     if let Some(refusal) = seen.parent.refusal(&spec.migration.name) {
@@ -141,7 +141,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
 
 /// The plan was made; the executor has it, or gets it.
 fn hand_over(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
-    if seen.migration.spec.action == Action::Abort {
+    if seen.is_aborted() {
         return abort(seen, status);
     }
     if let Some(refusal) = seen.parent.refusal(&seen.migration.spec.migration.name) {
