@@ -314,6 +314,7 @@ mod tests {
             include_str!("findings/rivals.rs"),
             include_str!("findings/drain.rs"),
             include_str!("findings/kubeadm.rs"),
+            include_str!("findings/attempts.rs"),
             include_str!("findings.rs"),
         ];
         let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");
