@@ -10,6 +10,7 @@ use super::{
     control::{ControlError, Dir, Order},
     run::RunError,
 };
+use crate::host::watchdog::Watchdog;
 
 /// How often order files are looked at.
 const LOOK: Duration = Duration::from_millis(500);
@@ -32,8 +33,10 @@ pub async fn wait(dir: &Dir) -> Result<(), RunError> {
     );
     let deadline = Instant::now() + left;
     let mut ticked = Instant::now();
+    let watchdog = Watchdog::of_this_process();
     dir.write_standby(&digest, left)?;
     loop {
+        watchdog.alive();
         if ordered(dir, &digest)? {
             return Ok(());
         }
