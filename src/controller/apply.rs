@@ -171,6 +171,7 @@ async fn write(
         set_finalizer(&mut object, may_change_its_node);
         object.metadata.owner_references = owner(migration);
     }
+    leave_owners(&mut object);
     match before {
         Some(_) => shares.replace(name, &post(), &object).await,
         None => shares.create(&post(), &object).await,
@@ -258,10 +259,18 @@ async fn hold(shares: &Api<NodeMigration>, share: &NodeMigration, wanted: bool) 
     replace(shares, &changed).await
 }
 
+/// The store keeps of an object's field managers only their times. Sent back, they would take the fields of the status
+/// from the agent, which could then not remove any; absent, the server keeps what it has.
+fn leave_owners(share: &mut NodeMigration) {
+    share.metadata.managed_fields = None;
+}
+
 /// Writes a NodeMigration on the condition that it is still as it was seen; one that is gone stays so.
 async fn replace(shares: &Api<NodeMigration>, share: &NodeMigration) -> Result<(), Error> {
     let name = share.name_any();
-    match shares.replace(&name, &post(), share).await {
+    let mut whole = share.clone();
+    leave_owners(&mut whole);
+    match shares.replace(&name, &post(), &whole).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         result => result
             .map(drop)
