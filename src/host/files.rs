@@ -23,6 +23,7 @@ use std::{
     },
     path::{Component, Path, PathBuf},
     sync::Arc,
+    time::SystemTime,
 };
 
 use nix::fcntl::{Flock, FlockArg};
@@ -262,6 +263,16 @@ impl Files {
     pub fn exists(&self, path: &HostPath) -> io::Result<bool> {
         let real = self.real(path)?;
         naming("look at", &real, present(fs::symlink_metadata(&real))).map(|found| found.is_some())
+    }
+
+    /// When the content of a file was last written, or `None` if there is no such file.
+    ///
+    /// # Errors
+    /// When that cannot be found out, naming the path.
+    pub fn modified(&self, path: &HostPath) -> io::Result<Option<SystemTime>> {
+        let real = self.real(path)?;
+        let found = present(fs::metadata(&real).and_then(|found| found.modified()));
+        naming("look at", &real, found)
     }
 
     /// Mode, owner and extended attributes, or nothing when there is no such file.

@@ -55,8 +55,7 @@ fn socket_path(endpoint: &str) -> String {
 /// Whether a file was written after a moment, in microseconds since 1970.
 fn is_newer(files: &Files, path: &str, moment: u64) -> bool {
     let written = || {
-        let real = files.real(&HostPath::new(path).ok()?).ok()?;
-        let written = std::fs::metadata(real).ok()?.modified().ok()?;
+        let written = files.modified(&HostPath::new(path).ok()?).ok()??;
         let since = written.duration_since(std::time::UNIX_EPOCH).ok()?;
         u64::try_from(since.as_micros()).ok()
     };

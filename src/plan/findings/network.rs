@@ -156,7 +156,7 @@ pub fn has_ipv6(view: &View<'_>) -> bool {
         match value {
             Value::String(text) => {
                 let address = text.split('/').next().unwrap_or_default();
-                address.parse::<std::net::Ipv6Addr>().is_ok()
+                address.parse::<core::net::Ipv6Addr>().is_ok()
             }
             Value::Array(list) => list.iter().any(is_ipv6),
             Value::Object(map) => map.iter().any(|(key, value)| {
