@@ -133,7 +133,7 @@ arrived() {
     schedulable "$1" || fail "$1 is still cordoned"
     wait_until 30 "the agent's label to go from $1" agent_left "$1"
 }
-agent_left() { [[ -z $(k get node "$1" -o jsonpath='{.metadata.labels.transship\.dev/agent}') ]]; }
+agent_left() { [[ -z $(k get node "$1" -o jsonpath='{.metadata.labels.transship\.node-restriction\.kubernetes\.io/agent}') ]]; }
 # ended NODE UNIT…: no such unit runs any more on the node.
 ended() {
     local unit
