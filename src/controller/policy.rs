@@ -9,9 +9,10 @@ use kube::{Api, Client};
 
 use super::error::{Error, IntoError as _};
 use crate::metrics::Metrics;
+use crate::plan::version;
 
-/// The first minor release of Kubernetes 1 that serves them.
-const SINCE: u64 = 30;
+/// The first release of Kubernetes that serves them.
+const SINCE: (u64, u64) = (1, 30);
 /// How often the API server is asked.
 const INTERVAL: Duration = Duration::from_secs(600);
 
@@ -43,8 +44,9 @@ pub(super) async fn missing(client: &Client, names: &[String]) -> Result<Vec<Str
         .apiserver_version()
         .await
         .during(|| "asking the API server for its version".to_owned())?;
-    let digits: String = version.minor.chars().take_while(char::is_ascii_digit).collect();
-    if version.major == "1" && digits.parse().is_ok_and(|minor: u64| minor < SINCE) {
+    // A server that was built by hand may have no `minor`.
+    let release = version::upstream(&version.git_version);
+    if release.is_some_and(|release| (release.major, release.minor) < SINCE) {
         return Ok(Vec::new());
     }
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(client.clone());
