@@ -21,6 +21,7 @@ use super::{
     process::{KILLED_WITHIN, Processes},
 };
 use crate::{
+    edit::parse,
     host::files::Files,
     plan::host_path::HostPath,
     runtime::{
@@ -240,7 +241,7 @@ impl Bundles<'_> {
     fn config(&self, directory: &HostPath, id: &str) -> Option<Config> {
         let path = directory.join(id).ok()?.join("config.json").ok()?;
         let text = self.network.files.read_text(&path).ok()??;
-        serde_json::from_str(&text).ok()
+        parse::json(text).ok()
     }
 
     /// Ends all processes of a container: by SIGTERM and so much time, then by SIGKILL.
