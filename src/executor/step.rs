@@ -197,7 +197,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     }
 
     /// Kills what runs of `units` and starts it again, one after the other: a daemon that hangs does not end on
-    /// SIGTERM. Units that do not run are left alone. What fails is logged; whoever needs them finds out.
+    /// SIGTERM. A unit that has failed is started too: the executor may have died after it killed it. Units that
+    /// were stopped are left alone. What fails is logged; whoever needs them finds out.
     pub(super) async fn revive(&self, units: &[String]) {
         for name in units {
             tracing::warn!(unit = name, "does not answer; it is killed and started again");
@@ -209,12 +210,16 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
 
     async fn revive_one(&self, name: &str) -> Result<(), StepError> {
         let unit = self.systemd.unit(name).await?;
-        if !unit::is_active(&unit) || unit.main_pid == 0 {
-            return Ok(());
+        if unit::is_active(&unit) && unit.main_pid != 0 {
+            // Its start limit goes before it is killed: should the executor die in between, the unit is seen to have failed.
+            self.systemd.reset_failed(name).await?;
+            self.systemd.kill(name).await?;
+            return Ok(self.systemd.restart(name).await?);
         }
-        self.systemd.kill(name).await?;
-        self.systemd.reset_failed(name).await?;
-        Ok(self.systemd.restart(name).await?)
+        if unit.active == "failed" {
+            self.systemd.start(name).await?;
+        }
+        Ok(())
     }
 
     /// Takes `step` back; returns when everything is as `saved` says, with a sentence for each harmless thing that
