@@ -72,11 +72,8 @@ impl World {
             "sync-file" => self.about_to(Effect::SyncFile(Path::new(what))).err(),
             "sync-directory" => self.about_to(Effect::SyncDirectory(Path::new(what))).err(),
             "unpack" => return self.unpacking(what).to_owned(),
-            "start" => return self.script_starts(what).to_owned(),
-            "remove" => {
-                self.unit_goes(what);
-                None
-            }
+            "start" => return self.script_starts(what),
+            "remove" => return self.unit_goes(what),
             _ => panic!("{asked}"),
         };
         refused.map_or_else(|| "go\n".to_owned(), |error| format!("{error}\n"))
@@ -90,10 +87,12 @@ impl World {
     }
 
     /// A package's script enables its unit and starts it, if that is possible.
-    fn script_starts(&self, unit: &str) -> &'static str {
+    fn script_starts(&self, unit: &str) -> String {
         self.effect();
         self.read_units(&mut self.state());
-        self.link_wanted(unit);
+        if let Err(error) = self.link_wanted(unit) {
+            return format!("{error}\n");
+        }
         let mut state = self.state();
         if !state.masked.contains(unit) {
             state
@@ -101,13 +100,14 @@ impl World {
                 .push(format!("{unit} was started by its package"));
         }
         if self.fault == Fault::ScriptFails && !self.goes_back() {
-            "the script failed\n"
+            "the script failed\n".to_owned()
         } else {
-            "go\n"
+            "go\n".to_owned()
         }
     }
 
-    fn unit_goes(&self, unit: &str) {
+    /// A package's script takes its unit away.
+    fn unit_goes(&self, unit: &str) -> String {
         self.effect();
         let mut state = self.state();
         if state.units.get(unit).is_some_and(|unit| unit.active) {
@@ -116,5 +116,10 @@ impl World {
                 .push(format!("{unit} ran when its package was removed"));
         }
         state.units.remove(unit);
+        drop(state);
+        match self.unlink_wanted(unit) {
+            Ok(()) => "go\n".to_owned(),
+            Err(error) => format!("{error}\n"),
+        }
     }
 }

@@ -210,10 +210,23 @@ impl World {
         })
     }
 
-    /// Makes the link that the unit's `[Install]` section names.
-    pub fn link_wanted(&self, name: &str) {
+    /// Makes the link that the unit's `[Install]` section names, as a package's script does.
+    pub fn link_wanted(&self, name: &str) -> Result<(), SystemdError> {
         self.lay("enable", name, &wanted_link(name), &vendor(name))
-            .unwrap();
+    }
+
+    /// Removes that link, and the directory if nothing else is in it, as the script of a package that is purged does
+    /// (deb-systemd-helper).
+    pub fn unlink_wanted(&self, name: &str) -> Result<(), SystemdError> {
+        let link = self.root.join(wanted_link(name));
+        if link.is_symlink() {
+            self.change("purge", name, &link, |path| fs::remove_file(path))?;
+        }
+        let directory = link.parent().unwrap();
+        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) {
+            self.change("purge", name, directory, |path| fs::remove_dir(path))?;
+        }
+        Ok(())
     }
 
     /// What the bus does after a change of links: a reload.
