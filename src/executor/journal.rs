@@ -164,6 +164,9 @@ pub enum Saved {
         /// Their configuration files that the package manager does not take back by itself as they were.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         configuration: Vec<HostPath>,
+        /// The links of their units, which their scripts make and remove without syncing them.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        links: Vec<UnitLink>,
     },
     /// Images.
     Images {

@@ -214,9 +214,14 @@ pub(super) async fn undo(
             }
             Ok(files.settle(&step.dir)?)
         }
-        (InstallStep::Package(step), Saved::Packages { added, configuration }) => {
-            package::undo(files, systemd, step, added, configuration).await
-        }
+        (
+            InstallStep::Package(step),
+            Saved::Packages {
+                added,
+                configuration,
+                links,
+            },
+        ) => package::undo(files, systemd, step, added, configuration, links).await,
         _ => Err(StepError::Mismatch),
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         command::{self, Output},
         files::Files,
         systemd::Systemd,
+        unit_links::{self, UnitLink},
     },
     plan::{
         host_path::{HostPath, NotAHostPath},
@@ -40,10 +41,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const PAUSE: Duration = Duration::from_secs(1);
 
 pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepError> {
-    match step.manager {
-        PackageManager::Apt => apt::save(files, step).await,
-        PackageManager::Dnf => dnf::save(files, step).await,
+    let mut saved = match step.manager {
+        PackageManager::Apt => apt::save(files, step).await?,
+        PackageManager::Dnf => dnf::save(files, step).await?,
+    };
+    if let Saved::Packages { links, .. } = &mut saved {
+        for unit in &step.units {
+            links.extend(unit_links::of(files, unit)?);
+        }
     }
+    Ok(saved)
 }
 
 pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &Package) -> Result<(), StepError> {
@@ -66,6 +73,7 @@ pub(super) async fn undo(
     step: &Package,
     added: &[String],
     configuration: &[HostPath],
+    links: &[UnitLink],
 ) -> Result<(), StepError> {
     mask(systemd, &step.units).await?;
     if added.contains(&step.name) {
@@ -79,6 +87,12 @@ pub(super) async fn undo(
         PackageManager::Dnf => dnf::remove(files, added, configuration).await,
     };
     unmask(systemd, &step.units).await?;
+    if removed.is_ok() && added.contains(&step.name) {
+        // A power cut may have brought back what a script removed, when its package was gone for good.
+        for unit in &step.units {
+            unit_links::restore(files, unit, links)?;
+        }
+    }
     systemd.reload().await?;
     removed?;
     conclude(files, step)

@@ -44,6 +44,7 @@ pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepErr
     Ok(Saved::Packages {
         added,
         configuration: Vec::new(),
+        links: Vec::new(),
     })
 }
 

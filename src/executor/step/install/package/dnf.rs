@@ -46,6 +46,7 @@ pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepErr
         return Ok(Saved::Packages {
             added: Vec::new(),
             configuration: Vec::new(),
+            links: Vec::new(),
         });
     }
     offered(files, step).await?;
@@ -57,6 +58,7 @@ pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepErr
         Ok(packed) => Ok(Saved::Packages {
             configuration: configuration(&packed),
             added: packed.into_iter().map(|packed| packed.name).collect(),
+            links: Vec::new(),
         }),
         Err(error) => {
             clear(files)?;
