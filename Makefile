@@ -13,9 +13,10 @@ test: ## Set up and run all tests, the lab included
 check: ## Tests that need no cluster of nodes
 	cargo test --locked
 
-lint: ## Formatting and lints
+lint: ## Formatting, lints, documentation of the code
 	cargo fmt --check
 	cargo clippy --all-targets --features lab --locked -- -D warnings
+	bash -euc '. tests/setup.sh; check_rustdoc'
 
 static: ## The static binary that is shipped
 	bash -euc '. tests/setup.sh; build_static'

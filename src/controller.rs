@@ -2,7 +2,7 @@
 //! their migration, events, its lease and the one label that brings the agent to a node.
 //!
 //! - [`service`]: the process, with its lease and its probes; it makes a [`Leader`], whose watches are here.
-//! - [`reconcile`]: one migration, looked at once: `observe → validate → decide → apply → report`.
+//! - [`mod@reconcile`]: one migration, looked at once: `observe → validate → decide → apply → report`.
 //! - [`observe`]: from the stores of the watches to [`seen::Seen`], plain data, validated.
 //! - [`rollout`]: the decision, a pure function of it.
 //! - [`gates`]: what the control plane as a whole waits for; asked before one of its nodes is started.
@@ -38,12 +38,12 @@ use std::time::Duration;
 use futures::{Stream, StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::core::v1::Node;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::{Config, Controller};
-use kube::runtime::events::{Recorder, Reporter};
-use kube::runtime::reflector;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::runtime::{WatchStreamExt as _, reflector::store::Writer};
 use kube::{Api, Client, Resource, ResourceExt as _};
+use kube_runtime::controller::{Config, Controller};
+use kube_runtime::events::{Recorder, Reporter};
+use kube_runtime::reflector;
+use kube_runtime::watcher::{self, Event, watcher};
+use kube_runtime::{WatchStreamExt as _, reflector::store::Writer};
 
 use crate::api::migration::{ControlPlane, RuntimeMigration};
 use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, READY_TO_SWITCH};
@@ -218,7 +218,7 @@ impl Iterator for Backoff {
     }
 }
 
-impl kube::runtime::utils::Backoff for Backoff {
+impl kube_runtime::utils::Backoff for Backoff {
     fn reset(&mut self) {
         self.errors = 0;
     }
@@ -241,7 +241,7 @@ where
     K: Resource<DynamicType = ()> + Clone,
 {
     let mut known = HashMap::new();
-    kube::runtime::reflector(writer, events).filter_map(move |event| {
+    kube_runtime::reflector(writer, events).filter_map(move |event| {
         ready(match event {
             Ok(Event::Apply(object) | Event::InitApply(object)) => {
                 let now = digest(&object);

@@ -8,7 +8,7 @@
 //! - [`step`]: the primitives: save, apply, undo.
 //! - [`run`]: the loop.
 //! - [`standby`]: the wait for the order to switch, and its end.
-//! - [`unit`]: the systemd unit that the executor runs in.
+//! - [`mod@unit`]: the systemd unit that the executor runs in.
 //! - [`command`]: `transship executor run|install`.
 
 pub mod command;

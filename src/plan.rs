@@ -1,6 +1,6 @@
 //! What a request means on one node. Pure: facts and a request in, findings and a plan out; no I/O, no clock.
 //!
-//! - [`host_path`], [`digest`], [`version`], [`reference`], [`quantity`]: the small types and readers that everything else is written in.
+//! - [`host_path`], [`digest`], [`version`], [`mod@reference`], [`quantity`]: the small types and readers that everything else is written in.
 //! - [`facts`]: what was found on a node.
 //! - [`finding`]: one result of preflight; [`findings`]: the checks.
 //! - [`step`]: the eight primitives that the executor knows.

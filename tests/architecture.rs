@@ -17,6 +17,8 @@ const WORLD: &[&str] = &[
     "std::env",
     "tokio",
     "kube",
+    "kube_runtime",
+    "kube_lease_manager",
     "bollard",
     "tonic",
     "zbus",
@@ -38,17 +40,20 @@ const FORBIDDEN: &[(&str, &[&[&str]])] = &[
         &[WORLD, &["crate::api", "crate::plan"], HOST, USERS, ROLES],
     ),
     ("plan", &[WORLD, RESOURCES, HOST, USERS, ROLES]),
-    ("host", &[&["kube"], USERS, ROLES]),
-    ("runtime", &[&["kube"], USERS, ROLES]),
-    ("inspect", &[&["kube"], USERS, ROLES]),
-    ("executor", &[&["kube", "crate::node"], RESOURCES, ROLES]),
-    ("node", &[&["kube"], ROLES]),
+    ("host", &[KUBE, USERS, ROLES]),
+    ("runtime", &[KUBE, USERS, ROLES]),
+    ("inspect", &[KUBE, USERS, ROLES]),
+    ("executor", &[KUBE, &["crate::node"], RESOURCES, ROLES]),
+    ("node", &[KUBE, ROLES]),
     ("agent", &[&["crate::controller"]]),
     (
         "controller",
         &[&["bollard", "zbus", "nix", "crate::agent"], HOST, USERS],
     ),
 ];
+
+/// Clients of the API server, which what acts on a host alone must not name.
+const KUBE: &[&str] = &["kube", "kube_runtime", "kube_lease_manager"];
 
 /// The files of the host are touched in one place.
 const FILES: &str = "host/files";
@@ -110,32 +115,56 @@ impl Source {
 
 fn sources() -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let files = walkdir::WalkDir::new(&root)
+    let files = rust_below(&root).into_iter();
+    files
+        .map(|(path, text)| Source {
+            path: path.strip_prefix(&root).unwrap().to_owned(),
+            text,
+        })
+        .collect()
+}
+
+/// The paths and texts of all Rust files under a directory.
+fn rust_below(directory: &Path) -> Vec<(PathBuf, String)> {
+    let files = walkdir::WalkDir::new(directory)
         .sort_by_file_name()
         .into_iter()
         .map(Result::unwrap);
     let rust = files.filter(|file| file.path().extension().is_some_and(|extension| extension == "rs"));
-    rust.map(|file| Source {
-        path: file.path().strip_prefix(&root).unwrap().to_owned(),
-        text: std::fs::read_to_string(file.path()).unwrap(),
+    rust.map(|file| {
+        (
+            file.path().to_owned(),
+            std::fs::read_to_string(file.path()).unwrap(),
+        )
     })
     .collect()
 }
 
-/// Every path that a file names outside its tests.
+/// The paths that a file names; those of its tests too, if asked.
 #[derive(Default)]
-struct Named(Vec<String>);
+struct Named {
+    paths: Vec<String>,
+    tests_too: bool,
+}
 
 impl<'ast> Visit<'ast> for Named {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
-        if !is_test(&module.attrs) {
+        if self.tests_too || !is_test(&module.attrs) {
             visit::visit_item_mod(self, module);
         }
     }
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {
-        if !is_test(&item.attrs) {
-            flatten(&item.tree, String::new(), &mut self.0);
+        if self.tests_too || !is_test(&item.attrs) {
+            flatten(&item.tree, String::new(), &mut self.paths);
         }
+    }
+    fn visit_attribute(&mut self, attribute: &'ast syn::Attribute) {
+        if attribute.path().is_ident("derive") {
+            let derived = attribute
+                .parse_args_with(syn::punctuated::Punctuated::<syn::Path, syn::Token![,]>::parse_terminated);
+            derived.unwrap().iter().for_each(|path| self.visit_path(path));
+        }
+        visit::visit_attribute(self, attribute);
     }
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<String> = path
@@ -143,7 +172,7 @@ impl<'ast> Visit<'ast> for Named {
             .iter()
             .map(|segment| segment.ident.to_string())
             .collect();
-        self.0.push(segments.join("::"));
+        self.paths.push(segments.join("::"));
         visit::visit_path(self, path);
     }
 }
@@ -175,10 +204,18 @@ fn flatten(tree: &syn::UseTree, before: String, named: &mut Vec<String>) {
     }
 }
 
+/// Every path that a text names outside its tests.
 fn named(text: &str) -> Vec<String> {
-    let mut all = Named::default();
+    paths(text, false)
+}
+
+fn paths(text: &str, tests_too: bool) -> Vec<String> {
+    let mut all = Named {
+        tests_too,
+        ..Named::default()
+    };
     all.visit_file(&syn::parse_file(text).unwrap());
-    all.0
+    all.paths
 }
 
 fn below(path: &str, prefix: &str) -> bool {
@@ -273,6 +310,32 @@ fn nothing_foreign_gets_out_unseen() {
     }
 }
 
+/// A dependency that nothing names is built, licensed and updated for nobody.
+#[test]
+fn every_dependency_is_used() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let manifest: toml_edit::DocumentMut = std::fs::read_to_string(root.join("Cargo.toml"))
+        .unwrap()
+        .parse()
+        .unwrap();
+    let code: Vec<String> = sources().iter().flat_map(|source| named(&source.text)).collect();
+    let in_tests: Vec<String> = ["src", "tests"]
+        .iter()
+        .flat_map(|directory| rust_below(&root.join(directory)))
+        .flat_map(|(_, text)| paths(&text, true))
+        .collect();
+    let mut unused = Vec::new();
+    for (table, paths) in [("dependencies", &code), ("dev-dependencies", &in_tests)] {
+        for (name, _) in manifest[table].as_table().unwrap() {
+            let module = name.replace('-', "_");
+            if !paths.iter().any(|path| below(path, &module)) {
+                unused.push(format!("{table}: {name}"));
+            }
+        }
+    }
+    assert_eq!(unused, Vec::<String>::new(), "remove them from Cargo.toml");
+}
+
 #[test]
 fn a_file_fits_into_a_head() {
     let long: Vec<String> = sources()
@@ -307,9 +370,15 @@ fn modules_are_named_files() {
 
 #[test]
 fn the_reader_sees_what_it_must() {
-    let text = "use crate::{host::files, api};\nfn f() { std::fs::read(\"\"); }\n#[cfg(test)]\nmod tests { use tokio::fs; }";
+    let text = "use crate::{host::files, api};\n#[derive(thiserror::Error)] enum E {}\n\
+        fn f() { std::fs::read(\"\"); }\n#[cfg(test)]\nmod tests { use tokio::fs; }";
     let paths = named(text);
-    for path in ["crate::host::files", "crate::api", "std::fs::read"] {
+    for path in [
+        "crate::host::files",
+        "crate::api",
+        "std::fs::read",
+        "thiserror::Error",
+    ] {
         assert!(paths.iter().any(|p| p == path), "{path} is missing in {paths:?}");
     }
     assert!(!paths.iter().any(|path| path.contains("tokio")));

@@ -70,6 +70,12 @@ sbom() {
     echo "$BINARY.cdx.json"
 }
 
+# The documentation of the code, private items included; a link that leads nowhere is an error.
+check_rustdoc() {
+    step "Documentation of the code (rustdoc)"
+    (cd "$ROOT" && RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --lib --locked)
+}
+
 # cargo-deny in the version that is named here, built once and kept.
 DENY_VERSION=0.20.2
 DENY=$HOME/.cache/transship/cargo-deny-$DENY_VERSION/bin/cargo-deny

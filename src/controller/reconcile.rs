@@ -6,9 +6,9 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
-use kube::runtime::controller::Action;
-use kube::runtime::events::Recorder;
-use kube::runtime::reflector::Store;
+use kube_runtime::controller::Action;
+use kube_runtime::events::Recorder;
+use kube_runtime::reflector::Store;
 
 use super::error::Error;
 use super::observe::World;

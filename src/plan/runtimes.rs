@@ -1,5 +1,5 @@
 //! The runtimes that a node can leave or go to. A plan is one source part and one target part, which the
-//! [`assembler`](super::assembler) puts together. Adding a runtime is one file here with its [`Planner`], and one
+//! [`assembler`] puts together. Adding a runtime is one file here with its [`Planner`], and one
 //! line in [`PLANNERS`].
 
 pub mod containerd;

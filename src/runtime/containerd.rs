@@ -1,6 +1,6 @@
 //! containerd's own API, in the namespace of Kubernetes: the image store that its CRI shows to the kubelet. Names of
 //! images, blobs and snapshots are kept alive by references; what nothing refers to is removed by containerd's
-//! garbage collection. A [`Lease`] keeps what is being made until it is referred to.
+//! garbage collection. A lease keeps what is being made until it is referred to.
 //!
 //! See containerd's `docs/garbage-collection.md` and `docs/content-flow.md`.
 

@@ -1,6 +1,6 @@
 //! The events that tell what changed from one status to the next.
 
-use kube::runtime::events::EventType;
+use kube_runtime::events::EventType;
 
 use super::{OVERLAPPING, REVERTED};
 use crate::api::migration::{MigrationPhase, Mode, RuntimeMigrationStatus, Slot};

@@ -1,7 +1,7 @@
 //! What a person reads.
 
 use jiff::SignedDuration;
-use kube::runtime::events::EventType;
+use kube_runtime::events::EventType;
 
 use super::*;
 use crate::api::node_migration::Action;
