@@ -1,17 +1,32 @@
 //! The end-to-end scenarios on real nodes: each is a script in `tests/e2e/`, which a person can run alone too.
 //! They share one lab, so they run one at a time: `cargo test --features lab --test e2e -- --test-threads=1`.
 
-use std::{io, path::Path, process::Command};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::atomic::{AtomicBool, Ordering},
+};
+
+static FAILED: AtomicBool = AtomicBool::new(false);
 
 fn scenario(name: &str) -> io::Result<()> {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e").join(name);
-    let status = Command::new(&script).status()?;
+    let status = Command::new(&script).env("TRANSSHIP_CAUSES", causes()).status()?;
+    if !status.success() {
+        FAILED.store(true, Ordering::Relaxed);
+    }
     assert!(
         status.success(),
         "{} ended with {status}; its output above says why",
         script.display()
     );
     Ok(())
+}
+
+/// Where the scenarios write why they fail: a file per run, which its last test prints.
+fn causes() -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("causes-{}", std::process::id()))
 }
 
 #[test]
@@ -71,5 +86,9 @@ fn j_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
 
 #[test]
 fn z_nothing_of_the_lab_is_left() -> io::Result<()> {
-    scenario("nothing-left")
+    let ended = scenario("nothing-left");
+    if FAILED.load(Ordering::Relaxed) {
+        println!("what failed in this run:\n{}", fs::read_to_string(causes())?);
+    }
+    ended
 }

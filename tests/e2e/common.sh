@@ -12,8 +12,13 @@ lab() { "$ROOT/tests/lab/lab" "$@"; }
 k() { lab kubectl "$@"; }
 step() { printf '\n\033[1m--- %s\033[0m\n' "$*"; }
 say() { printf '%4ds  %s\n' "$SECONDS" "$*"; }
-# The cause is told last too: after what a person would look at first it is out of sight.
+# The causes of all failures of a run are printed at its end (tests/e2e.rs).
+cause() { [[ -z ${TRANSSHIP_CAUSES:-} ]] || printf '%s: %s\n' "$(basename "$0")" "$*" >>"$TRANSSHIP_CAUSES"; }
+set -E
+trap 'cause "line $LINENO: exit status $? of $BASH_COMMAND"' ERR
+# The cause is printed last too: after what a person would look at first it is out of sight.
 fail() {
+    cause "$*"
     printf 'FAILED: %s\n' "$*" >&2
     diagnose >&2 || true
     printf 'FAILED: %s\n' "$*" >&2
@@ -69,8 +74,11 @@ install_transship() {
 
 # The chart refuses to go while a node is switching; the CRDs stay by their policy and are removed here.
 remove_transship() {
-    ! k get crd runtimemigrations.transship.dev >/dev/null 2>&1 ||
+    if k get crd runtimemigrations.transship.dev >/dev/null 2>&1; then
         k delete --cascade=foreground runtimemigrations --all --timeout=180s
+        # Those of a migration that was deleted before, too.
+        k delete nodemigrations --all --timeout=300s
+    fi
     [[ -z $(lab run helm list --namespace "$SYSTEM" --all --short) ]] ||
         lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m
     k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s
