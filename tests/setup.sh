@@ -76,6 +76,17 @@ check_rustdoc() {
     (cd "$ROOT" && RUSTDOCFLAGS="-D warnings" cargo doc --no-deps --document-private-items --lib --locked)
 }
 
+# typos in the version that is named here, built once and kept.
+TYPOS_VERSION=1.42.3
+TYPOS=$HOME/.cache/transship/typos-$TYPOS_VERSION/bin/typos
+
+# Misspelled words in code, comments and documents (typos.toml).
+check_spelling() {
+    step "Spelling"
+    [[ -x $TYPOS ]] || (cd "$ROOT" && cargo install typos-cli --version "$TYPOS_VERSION" --locked --root "${TYPOS%/bin/*}")
+    (cd "$ROOT" && "$TYPOS")
+}
+
 # cargo-deny in the version that is named here, built once and kept.
 DENY_VERSION=0.20.2
 DENY=$HOME/.cache/transship/cargo-deny-$DENY_VERSION/bin/cargo-deny
