@@ -4,6 +4,10 @@
 
 #[path = "support/api_server.rs"]
 mod api_server;
+#[path = "support/field_reference.rs"]
+mod field_reference;
+#[path = "support/generated.rs"]
+mod generated;
 
 use api_server::{ADMIN, ApiServer, Release, api_server};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
@@ -30,6 +34,20 @@ fn every_field_is_described() {
         undescribed(&schema, "", &mut bare);
         assert_eq!(bare, Vec::<String>::new());
     }
+}
+
+/// `docs/api.md` lists every field; `UPDATE=1` writes it anew.
+#[test]
+fn the_field_reference_is_what_the_definitions_say() {
+    let page = field_reference::page();
+    for field in [
+        "`spec.target.runtime`",
+        "`spec.drain.timeout`",
+        "`status.conditions[].reason`",
+    ] {
+        assert!(page.contains(&format!("| {field} |")), "no row of {field}");
+    }
+    generated::holds("docs/api.md", &page);
 }
 
 /// It prints descriptions as formats, and nothing below a field that may be null.

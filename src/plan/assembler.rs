@@ -1,4 +1,4 @@
-//! Puts the part of a source and the part of a target together, in the order that matters (design, section 5). Read
+//! Puts the part of a source and the part of a target together, in the order that matters (`docs/architecture.md`, Steps). Read
 //! backwards a plan is a valid procedure too: the files of a unit stand between two steps for it, and the critical
 //! section opens with the look at the source that closes it on the way back.
 
