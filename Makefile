@@ -1,5 +1,5 @@
 # An index of the project's commands; each does its work in a script or in cargo.
-.PHONY: help demo test check lint static sbom bench crash-sweep generate
+.PHONY: help demo test check lint static sbom bench crash-sweep fuzz generate
 
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -13,10 +13,10 @@ test: ## Set up and run all tests, the lab included
 check: ## Tests that need no cluster of nodes
 	cargo test --locked
 
-lint: ## Formatting, lints, documentation of the code
+lint: ## Formatting, lints, spelling, documentation of the code
 	cargo fmt --check
 	cargo clippy --all-targets --features lab --locked -- -D warnings
-	bash -euc '. tests/setup.sh; check_rustdoc'
+	bash -euc '. tests/setup.sh; check_spelling; check_rustdoc'
 
 static: ## The static binary that is shipped
 	bash -euc '. tests/setup.sh; build_static'
@@ -30,6 +30,10 @@ bench: ## Benchmarks on real nodes, beside the procedure of kubernetes.io
 crash-sweep: ## Nodes die at every moment of a migration, on both clusters: some hours (CUTS=20: so many of each)
 	CUTS=$${CUTS:-all} tests/e2e/power-cuts
 	TRANSSHIP_CLUSTER=k136 CUTS=$${CUTS:-all} tests/e2e/power-cuts
+
+fuzz: ## Readers of foreign texts against more broken ones (FUZZ_CASES=100000), other ones each time
+	FUZZ_CASES=$${FUZZ_CASES:-100000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
+		cargo test --locked --lib --test odd_nodes -- fuzz_ --nocapture
 
 generate: ## Write the generated files (CRDs, manifests) anew
 	UPDATE=1 cargo test --locked --test crds --test chart

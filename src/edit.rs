@@ -17,3 +17,6 @@ pub mod json;
 pub mod parse;
 pub mod unit_file;
 pub mod yaml;
+
+#[cfg(test)]
+mod tests;

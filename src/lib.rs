@@ -31,3 +31,7 @@ pub mod node;
 pub mod plan;
 pub mod runtime;
 pub mod telemetry;
+
+#[cfg(test)]
+#[path = "../tests/support/fuzz.rs"]
+mod fuzz;

@@ -38,3 +38,6 @@ pub mod step;
 pub mod support;
 pub mod version;
 pub mod words;
+
+#[cfg(test)]
+mod tests;

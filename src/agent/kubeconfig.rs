@@ -309,4 +309,13 @@ current-context: c
             }
         }
     }
+
+    #[test]
+    fn fuzz_kubeconfigs() {
+        use crate::fuzz::{hold, quiet, samples};
+
+        hold(&samples("kubeconfig", &[]), |text| {
+            quiet(parse(text, "/etc/kubernetes"));
+        });
+    }
 }

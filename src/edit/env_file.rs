@@ -14,11 +14,10 @@ pub enum EnvFileError {
         /// Line number from 1.
         line: usize,
     },
-    /// A quote that is never closed.
-    #[error("line {line}: the quoted value of {name} has no end; close the quote")]
+    /// A quote that is never closed. What stands before the `=` is not shown: in a broken file it may be a part of a
+    /// secret.
+    #[error("line {line}: a quoted value has no end; close the quote")]
     Unterminated {
-        /// The variable.
-        name: String,
         /// Line number from 1.
         line: usize,
     },
@@ -206,10 +205,7 @@ impl Reader<'_> {
             }
         }
         let name = self.text[start..self.at - 1].trim_end().to_owned();
-        let (value, quoting, span) = self.value().ok_or_else(|| EnvFileError::Unterminated {
-            name: name.clone(),
-            line,
-        })?;
+        let (value, quoting, span) = self.value().ok_or(EnvFileError::Unterminated { line })?;
         Ok(Some(Assignment {
             name,
             value,
@@ -341,13 +337,7 @@ mod tests {
                 line: 1
             })
         );
-        assert_eq!(
-            get("\nA=\"1\n", "A"),
-            Err(EnvFileError::Unterminated {
-                name: "A".into(),
-                line: 2
-            })
-        );
+        assert_eq!(get("\nA=\"1\n", "A"), Err(EnvFileError::Unterminated { line: 2 }));
         assert_eq!(
             get("# c\\\nA=1\n", "A"),
             Err(EnvFileError::CommentContinues { line: 1 })

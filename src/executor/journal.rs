@@ -318,4 +318,20 @@ mod tests {
             Err(JournalError::Line { line: 1, .. })
         ));
     }
+
+    #[test]
+    fn fuzz_journals() {
+        use crate::fuzz::{hold, quiet, samples};
+
+        let path = HostPath::new("/journal").unwrap();
+        hold(&samples("journal", &[]), |text| {
+            let Some((records, whole)) = quiet(parse(&path, text.as_bytes())) else {
+                return;
+            };
+            let lines = text.matches('\n').count();
+            assert_eq!(records.len(), lines, "each whole line is a record");
+            let (again, _) = parse(&path, &text.as_bytes()[..whole as usize]).unwrap();
+            assert_eq!(again, records, "a torn last line changes nothing");
+        });
+    }
 }

@@ -101,4 +101,16 @@ mod tests {
         assert_eq!(super::kind(mounts, 0, 55), "proc");
         assert_eq!(super::kind(mounts, 8, 1), "unknown");
     }
+
+    #[test]
+    fn fuzz_mounts() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("mountinfo", &[]), |text| {
+            assert!(
+                !super::kind(text, 254, 0).contains([' ', '\n']),
+                "a type is one word"
+            );
+        });
+    }
 }

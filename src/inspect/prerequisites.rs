@@ -110,4 +110,13 @@ mod tests {
         );
         assert_eq!(notes.0.take(), Vec::<String>::new());
     }
+
+    #[test]
+    fn fuzz_settings() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("sysctl", &[]), |text| {
+            assert!(settings_on(text).all(|name| !name.contains(['/', '\n'])));
+        });
+    }
 }

@@ -155,4 +155,14 @@ mod tests {
         );
         assert!(found.agents.is_empty());
     }
+
+    #[test]
+    fn fuzz_scripts() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("scripts", &[]), |text| {
+            starts_docker(text);
+            assert!(programs(text).all(|program| program.starts_with('/')));
+        });
+    }
 }

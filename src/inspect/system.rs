@@ -133,4 +133,15 @@ mod tests {
             assert_eq!(layout(&files, None, "talos"), Layout::Talos);
         }
     }
+
+    #[test]
+    fn fuzz_os_release() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("os-release", &[]), |text| {
+            for name in ["ID", "VERSION_ID", ""] {
+                assert!(!value(text, name).contains('\n'), "a value is one line");
+            }
+        });
+    }
 }

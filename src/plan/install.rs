@@ -524,4 +524,24 @@ mod tests {
             assert_eq!(spares(list, host), spared, "{list} {host}");
         }
     }
+
+    #[test]
+    fn fuzz_archive_names() {
+        use crate::fuzz::{hold, samples};
+
+        let facts = facts();
+        hold(&samples("archives", &[]), |text| {
+            for runtime in [Runtime::Containerd, Runtime::CriDockerd] {
+                if let Some(named) = Named::read(runtime, text) {
+                    assert_eq!(version::exact(named.version), Some(named.version));
+                }
+                // A name becomes a directory of the node.
+                if let Ok(place) = Place::of(runtime, text, &Digest::of(text)) {
+                    assert!(place.program.as_str().starts_with(ARCHIVES), "{}", place.program);
+                    assert!(!place.program.as_str().contains("/../"), "{}", place.program);
+                }
+            }
+            drop(delivery(&target(Runtime::Containerd, None, text), &facts));
+        });
+    }
 }

@@ -288,3 +288,35 @@ fn one_call(attachment: &Attachment, list: &Map<String, Value>, plugin: Value) -
         input: Value::Object(input),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fuzz::{hold, quiet, samples};
+
+    #[test]
+    fn fuzz_libcnis_cache() {
+        hold(&samples("cni-cache", &[]), |text| {
+            if let Some(attachment) = quiet(parse::json::<Attachment>(text))
+                && let Some(calls) = quiet(calls(&attachment))
+            {
+                assert!(calls.iter().all(|call| call.input.is_object()));
+            }
+        });
+        let networks = [
+            "10-lab.conflist",
+            "10-flannel.conflist",
+            "10-calico.conflist",
+            "10-bridge.conf",
+        ];
+        hold(&samples("cni-network", &networks), |text| {
+            let attachment = serde_json::json!({
+                "containerId": "abc", "ifName": "eth0", "networkName": "lab",
+                "config": base64::engine::general_purpose::STANDARD.encode(text),
+            });
+            if let Ok(attachment) = parse::data::<Attachment>(attachment) {
+                quiet(calls(&attachment).map(drop));
+            }
+        });
+    }
+}

@@ -5,9 +5,13 @@
 #[allow(dead_code, reason = "each test uses a part")]
 mod fixtures;
 
+#[path = "../support/fuzz.rs"]
+mod variants;
+
 mod docker;
 mod environment;
 mod files;
+mod fuzz;
 mod spellings;
 
 use transship::{

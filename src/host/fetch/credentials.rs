@@ -140,4 +140,13 @@ mod tests {
         let said = authorization(&files, "a").unwrap_err().to_string();
         assert!(said.contains(says) && !said.contains("zq7"), "{said}");
     }
+
+    #[test]
+    fn fuzz_credentials() {
+        use crate::fuzz::{hold, quiet, samples};
+
+        hold(&samples("netrc", &[]), |text| {
+            quiet(read(text).map(drop));
+        });
+    }
 }

@@ -446,4 +446,19 @@ mod tests {
     fn runs(pid: u32) -> bool {
         fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
     }
+
+    #[test]
+    fn fuzz_mounts_of_bundles() {
+        use crate::fuzz::{hold, samples};
+
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let mounts = root.path().join("proc/self/mountinfo");
+        fs::create_dir_all(mounts.parent().unwrap()).unwrap();
+        hold(&samples("mountinfo", &[]), |text| {
+            fs::write(&mounts, text).unwrap();
+            let found = directories(&files);
+            assert!(found.iter().any(|directory| directory.as_str() == BUNDLES));
+        });
+    }
 }

@@ -86,4 +86,13 @@ mod tests {
             assert_eq!(has_ports(checkpoint), wanted, "{checkpoint}");
         }
     }
+
+    #[test]
+    fn fuzz_checkpoints() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("checkpoint", &[]), |text| {
+            has_ports(text);
+        });
+    }
 }

@@ -415,4 +415,15 @@ mod tests {
         }
         assert_eq!(ids("0::/system.slice/docker.service").next(), None);
     }
+
+    #[test]
+    fn fuzz_process_status() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("proc-status", &[]), |text| {
+            if let Some(status) = Status::parse(text) {
+                assert!(status.depth > 0);
+            }
+        });
+    }
 }

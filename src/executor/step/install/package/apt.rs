@@ -256,4 +256,18 @@ mod tests {
         );
         assert_eq!(upstream("1.6.20~ds1-1+b1"), version::upstream("1.6.20"));
     }
+
+    #[test]
+    fn fuzz_apt_simulations() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("apt-simulation", &[]), |text| {
+            let found = transaction(text);
+            assert!(found.added.len() + found.touched.len() <= text.lines().count());
+        });
+        hold(&samples("versions", &[]), |text| {
+            upstream(text);
+            is_of(text, "runc");
+        });
+    }
 }

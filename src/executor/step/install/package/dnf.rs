@@ -356,4 +356,17 @@ mod tests {
             [["containerd.io", "1.7.28", "1.el9"]]
         );
     }
+
+    #[test]
+    fn fuzz_columns() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("rpm-listing", &[]), |text| {
+            assert!(
+                columns(text)
+                    .flatten()
+                    .all(|column| !column.contains(['\t', '\n']))
+            );
+        });
+    }
 }

@@ -110,4 +110,19 @@ mod tests {
         let empty = Packed::read(ARCHIVE, "package\tmeta\t1\n").unwrap();
         assert!(empty.contents.is_empty());
     }
+
+    #[test]
+    fn fuzz_listings() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("rpm-listing", &[]), |text| {
+            if let Some(packed) = Packed::read(ARCHIVE, text) {
+                assert_eq!(
+                    packed.contents.len() + 1,
+                    text.lines().count(),
+                    "no line is passed over"
+                );
+            }
+        });
+    }
 }
