@@ -92,7 +92,7 @@ pub async fn inspect(host: &Host) -> Facts {
         paths.push(cri_dockerd::DROP_IN);
     }
     let system = system::System::of(files, &flags, notes);
-    let layout = system::layout(files, kubelet.as_ref(), &system.os.0);
+    let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
     let maybe_files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
     let log_rules = disks::log_rules(files, docker.as_ref());
     Facts {

@@ -25,7 +25,7 @@ use no_units::NoUnits;
 use rstest::rstest;
 use tar::EntryType;
 use transship::{
-    api::request::Runtime,
+    api::request::{Runtime, RuntimeVersion},
     executor::{
         control::{Dir, Order},
         decide::End,
@@ -80,8 +80,14 @@ impl Host {
             migration_name: None,
             node: "n".to_owned(),
             machine_id: "m".to_owned(),
-            source: (Runtime::Dockershim, "20.10.24".to_owned()),
-            target: (Runtime::Containerd, VERSION.to_owned()),
+            source: RuntimeVersion {
+                runtime: Runtime::Dockershim,
+                version: "20.10.24".to_owned(),
+            },
+            target: RuntimeVersion {
+                runtime: Runtime::Containerd,
+                version: VERSION.to_owned(),
+            },
             confirm_within_secs: 60,
             prepared_for_secs: 900,
             rollback_automatic: true,

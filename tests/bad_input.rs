@@ -116,7 +116,7 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
             (degraded.status.as_str(), degraded.reason.as_str()),
             ("True", "InvalidSpec")
         );
-        assert!(s.reasons(name).await.iter().any(|reason| reason == "InvalidSpec"));
+        s.until_told(name, "InvalidSpec").await;
     }
     assert!(!s.node("bad2").await.labels().contains_key(AGENT_LABEL));
     assert!(s.share("bad2").await.is_none());

@@ -310,7 +310,7 @@ async fn a_pause_in_the_middle_lets_the_node_end_and_starts_no_other(
         .await;
     assert_eq!(ended.status.unwrap().phase, MigrationPhase::Paused);
     assert!(s.share("m2").await.is_none() && s.share("m3").await.is_none());
-    assert!(s.reasons("middle").await.iter().any(|reason| reason == "Paused"));
+    s.until_told("middle", "Paused").await;
 
     s.edit("middle", json!({ "paused": false })).await;
     s.until_phase("middle", MigrationPhase::Succeeded).await;
@@ -366,19 +366,19 @@ async fn why_nothing_happens_is_always_said(#[values(Release::Old, Release::New)
     s.fleet.status("q1", "containerd://1.6.20", true).await;
     s.until_phase("paused", MigrationPhase::Succeeded).await;
 
-    let changed = json!({ "target": { "runtime": "containerd", "keepSource": true } });
+    let changed = json!({ "source": { "keep": true } });
     match release {
         Release::Old => {
             s.edit("paused", changed).await;
             s.until("paused", "a reason", |m| {
-                message(m).contains("spec.target is another than before")
+                message(m).contains("spec.source is another than before")
             })
             .await;
         }
         Release::New => {
             let refused = s.try_edit("paused", changed).await.unwrap_err().to_string();
             assert!(
-                refused.contains("spec.target: it cannot change once a node was started"),
+                refused.contains("spec.source: it cannot change once a node was started"),
                 "{refused}"
             );
         }

@@ -90,9 +90,9 @@ fn undescribed(schema: &JSONSchemaProps, path: &str, bare: &mut Vec<String>) {
     }
 }
 
-/// A target that comes from `source`.
-fn from(source: &Value, version: Option<&str>) -> Value {
-    let mut target = json!({ "runtime": "containerd", "source": source });
+/// A target that comes from `origin`.
+fn from(origin: &Value, version: Option<&str>) -> Value {
+    let mut target = json!({ "runtime": "containerd", "from": origin });
     if let Some(version) = version {
         target["version"] = version.into();
     }
@@ -162,7 +162,7 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "strategy": { "maxUnavailable": "100%", "maxFailures": 3 } }),
         json!({ "strategy": { "maxUnavailable": 25 } }),
         json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
-        json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1 } }),
+        json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1, "gracePeriodLimit": "1h" } }),
         json!({ "drain": { "mode": "InPlace" } }),
         json!({ "drain": { "timeout": "1s" }, "rollback": { "confirmWithin": "30s" } }),
         json!({ "strategy": { "controlPlane": "First" } }),
@@ -217,6 +217,7 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "rollback": { "confirmWithin": "1s" } }),
         json!({ "rollback": { "confirmWithin": "0h0m29s" } }),
         json!({ "drain": { "gracePeriod": -2 } }),
+        json!({ "drain": { "gracePeriodLimit": "often" } }),
         json!({ "rollback": { "confirmWithin": "5 minutes" } }),
         json!({ "preflight": { "allow": ["Typo"] } }),
         json!({ "preflight": { "allow": ["NoKubelet"] } }),
@@ -261,12 +262,12 @@ async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
             .await
             .map_err(|error| error.to_string())
     };
-    edit(&json!({ "mode": "Apply", "target": { "keepSource": true } }))
+    edit(&json!({ "mode": "Apply", "source": { "keep": true } }))
         .await
         .unwrap();
     let started = json!({ "status": { "started": {
         "nodeSelector": { "matchLabels": { "kubernetes.io/os": "linux" } },
-        "target": { "runtime": "containerd", "keepSource": true } } } });
+        "target": { "runtime": "containerd" }, "source": { "keep": true } } } });
     objects
         .patch_status("m", &PatchParams::default(), &Patch::Merge(&started))
         .await
@@ -284,6 +285,14 @@ async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
         (
             json!({ "target": { "runtime": "cri-dockerd" } }),
             "spec.target: it cannot change once a node was started",
+        ),
+        (
+            json!({ "source": { "keep": false } }),
+            "spec.source: it cannot change once a node was started",
+        ),
+        (
+            json!({ "source": null }),
+            "spec.source: it cannot change once a node was started",
         ),
     ] {
         let refused = edit(&change).await.unwrap_err();

@@ -28,7 +28,7 @@ fn the_exit_code_of_a_plan_says_whether_it_is_blocked() {
     assert!(text.contains("BLOCK ForeignContainers"), "{text}");
     assert!(text.contains("nothing is touched"), "{text}");
 
-    for accepted in [&["--allow", "ForeignContainers"][..], &["--keep-docker"]] {
+    for accepted in [&["--allow", "ForeignContainers"][..], &["--keep-source"]] {
         let arguments = [&["node", "plan", "--facts", &captured][..], accepted].concat();
         let ready = transship(&arguments);
         let text = String::from_utf8(ready.stdout).unwrap();
@@ -45,7 +45,7 @@ fn the_exit_code_of_a_plan_says_whether_it_is_blocked() {
 }
 
 #[test]
-fn a_source_is_named_on_the_command_line() {
+fn an_origin_is_named_on_the_command_line() {
     let captured = facts("debian12-kubeadm-1.23-captured");
     let plan = |more: &[&str]| {
         let output = transship(&[&["node", "plan", "--facts", &captured][..], more].concat());
@@ -125,7 +125,7 @@ fn a_sandbox_image_is_chosen_on_the_command_line() {
 #[test]
 fn pods_that_nobody_drains_have_time_to_end() {
     let captured = facts("debian12-kubeadm-1.23-captured");
-    let output = transship(&["node", "plan", "--keep-docker", "--facts", &captured]);
+    let output = transship(&["node", "plan", "--keep-source", "--facts", &captured]);
     let page = String::from_utf8(output.stdout).unwrap();
     assert!(
         page.contains("End the pods of dockershim (SIGTERM, at most 600 s)"),
@@ -140,7 +140,7 @@ fn a_plan_is_the_same_every_time() {
         let output = transship(&[
             "node",
             "plan",
-            "--keep-docker",
+            "--keep-source",
             "-o",
             "json",
             "--facts",
@@ -182,7 +182,10 @@ fn what_cannot_be_read_is_a_part_of_the_facts() {
     assert!(inspected.status.success(), "{inspected:?}");
     assert!(inspected.stdout.is_empty());
     let facts: Value = serde_json::from_slice(&fs::read(&output).unwrap()).unwrap();
-    assert_eq!(facts["os"], serde_json::json!(["debian", "12"]));
+    assert_eq!(
+        facts["os"],
+        serde_json::json!({ "id": "debian", "version": "12" })
+    );
     assert_eq!(facts["cni"]["configs"].as_array().unwrap().len(), 1);
     let unreadable = facts["unreadable"].to_string();
     assert!(unreadable.contains("crictl.yaml"), "{unreadable}");

@@ -122,7 +122,7 @@ impl Host {
             loaded: unit_files(&files),
             files,
             units,
-            pods: Some(plan.source.0),
+            pods: Some(plan.source.runtime),
             sandboxes: true,
             died: false,
             unpacked: BTreeSet::new(),
@@ -393,19 +393,19 @@ impl Host {
         }
         let read = read_by(KUBELET_UNIT, &self.seen());
         let runtime = if read == walk.after {
-            walk.plan.target.0
+            walk.plan.target.runtime
         } else {
             assert_eq!(
                 read, walk.before,
                 "the kubelet is never started while its files are half-changed"
             );
-            walk.plan.source.0
+            walk.plan.source.runtime
         };
         assert!(self.serves(runtime), "the kubelet finds {runtime}");
         assert!(self.pods.is_none_or(|pods| pods == runtime), "no pod runs twice");
         self.start(KUBELET_UNIT);
         self.pods = Some(runtime);
-        self.sandboxes |= runtime == walk.plan.source.0;
+        self.sandboxes |= runtime == walk.plan.source.runtime;
     }
 }
 
@@ -517,7 +517,7 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
     plan.steps
         .iter()
         .for_each(|planned| end.apply(&planned.does, &walk));
-    let target = plan.target.0;
+    let target = plan.target.runtime;
     assert_eq!(end.pods, Some(target), "{name}");
     assert!(!end.sandboxes, "{name}: nothing is left of the source's pods");
     for unit in units_of(target) {
@@ -528,7 +528,7 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
         end.active(CONTAINERD) >= start.active(CONTAINERD),
         "{name}: Docker's engine runs on it"
     );
-    let docker_stays = request.target.keep_source || target == Runtime::CriDockerd;
+    let docker_stays = request.source.keep || target == Runtime::CriDockerd;
     assert_eq!(
         end.active(DOCKER),
         docker_stays && facts.docker.is_some(),
@@ -536,7 +536,7 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
     );
     for unit in [SHIM, SHIM_SOCKET] {
         assert_eq!(end.active(unit), target == Runtime::CriDockerd, "{name}: {unit}");
-        if plan.source.0 == Runtime::CriDockerd {
+        if plan.source.runtime == Runtime::CriDockerd {
             assert_eq!(
                 end.units[unit].boot, "masked",
                 "{name}: any client would start {unit}"
@@ -661,7 +661,7 @@ fn a_containerd_that_did_not_run_is_stopped_again() {
 #[test]
 fn docker_stays_where_it_is_asked_for() {
     let mut request = fixtures::request();
-    request.target.keep_source = true;
+    request.source.keep = true;
     for (name, facts) in fixtures::all() {
         walk(&facts, &request, &name);
     }

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 
 use proptest::prelude::*;
 use rstest::rstest;
+use serde_json::json;
 use transship::{
-    api::request::{CgroupDriverChoice, Drain, DrainMode, Runtime, Source, Transfer},
+    api::request::{CgroupDriverChoice, Origin, Runtime, Transfer},
     edit::{flags, yaml},
     plan::{
         digest::Digest,
@@ -119,8 +120,8 @@ fn an_archive_is_checked_by_the_version_that_it_brings() {
     let mut facts = fixtures::named(LAB);
     let mut request = fixtures::from_archive(Runtime::Containerd);
     assert_eq!(
-        plan(&facts, &request).plan().unwrap().target,
-        (Runtime::Containerd, "2.4.2".into())
+        plan(&facts, &request).plan().unwrap().target.to_string(),
+        "containerd 2.4.2"
     );
     facts.kubelet.as_mut().unwrap().version = "1.22.17".into();
     assert_eq!(blocking(&facts, &request), ["TargetVersionUnfit"]);
@@ -128,7 +129,7 @@ fn an_archive_is_checked_by_the_version_that_it_brings() {
     let facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
     let worker = &mut fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
     worker.containerd.as_mut().unwrap().config = facts.containerd.as_ref().unwrap().config.clone();
-    if let Source::Archive(archive) = &mut request.target.source {
+    if let Origin::Archive(archive) = &mut request.target.from {
         archive.url = "https://downloads.example.org/containerd-1.7.28-linux-amd64.tar.gz".into();
     }
     assert_eq!(blocking(worker, &request), ["ContainerdConfigBroken"]);
@@ -210,7 +211,7 @@ fn a_runtime_may_listen_elsewhere() {
         .replace("/var/run/cri-dockerd.sock", "/run/k8s/cri-dockerd.sock");
     text(file, &moved);
     let outcome = plan(&facts, &fixtures::request());
-    assert_eq!(outcome.plan().unwrap().source.0, Runtime::CriDockerd);
+    assert_eq!(outcome.plan().unwrap().source.runtime, Runtime::CriDockerd);
 }
 
 /// A kubelet from 1.27 on that nothing names an endpoint to uses containerd; the next one is written down.
@@ -273,7 +274,7 @@ fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
         .filter_map(|(_, facts, request)| {
             let outcome = plan(facts, request);
             let planned = outcome.plan()?;
-            Some((planned.source.0.name(), planned.target.0.name()))
+            Some((planned.source.runtime.name(), planned.target.runtime.name()))
         })
         .collect();
     assert_eq!(
@@ -527,7 +528,7 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
 #[case::kubenet("NoCni", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--network-plugin=kubenet".into()))]
 #[case::no_cni("CniConfigMissing", |f: &mut Facts| f.cni.configs.clear())]
 #[case::cni_json("CniConfigBroken", |f: &mut Facts| text(&mut f.cni.configs[0], "{"))]
-#[case::no_loopback("CniPluginMissing", |f: &mut Facts| f.cni.bin_dirs[0].1.retain(|name| name != "loopback"))]
+#[case::no_loopback("CniPluginMissing", |f: &mut Facts| f.cni.bin_dirs[0].plugins.retain(|name| name != "loopback"))]
 #[case::full("DiskSpace", |f: &mut Facts| f.disks[1].free = 100 << 20)]
 #[case::unreadable("Unreadable", |f: &mut Facts| f.unreadable.push("/etc/docker/daemon.json: permission denied".into()))]
 #[case::cni_version("CniVersionMissing", |f: &mut Facts| { text(&mut f.cni.configs[0], r#"{"plugins": [{"type": "bridge", "ipam": {"type": "host-local"}}, {"type": "portmap"}]}"#); f.containerd.as_mut().unwrap().version = "1.6.2".into(); })]
@@ -617,7 +618,7 @@ fn what_can_be_accepted_does_not_block_then() {
         .filter(|finding| finding.remedy.starts_with("Accepted"));
     assert_eq!(accepted.count(), 2);
     let mut request = fixtures::request();
-    request.target.keep_source = true;
+    request.source.keep = true;
     assert!(
         plan(&facts, &request).plan().is_some(),
         "Docker stays, so nothing is lost"
@@ -654,7 +655,7 @@ fn dockers_units_end_as_far_as_they_can() {
         ends(&facts, &request),
         [("docker.service".into(), Some(Boot::Disabled))]
     );
-    request.target.keep_source = true;
+    request.source.keep = true;
     assert!(ends(&facts, &request).is_empty());
 }
 
@@ -687,7 +688,7 @@ fn images_are_carried_as_asked() {
 #[case::replaced(false, true, true)]
 #[case::kept_over_another_containerd(true, true, true)]
 fn containers_that_are_not_kubernetes_are_spared(
-    #[case] keep_source: bool,
+    #[case] keep: bool,
     #[case] archive: bool,
     #[case] blocks: bool,
 ) {
@@ -696,7 +697,7 @@ fn containers_that_are_not_kubernetes_are_spared(
     } else {
         fixtures::request()
     };
-    request.target.keep_source = keep_source;
+    request.source.keep = keep;
     let clean = fixtures::named(LAB);
     assert_eq!(blocking(&clean, &request), [""; 0]);
     for (name, image, code) in [
@@ -827,7 +828,7 @@ fn the_pod_network_is_proven_or_a_finding_says_so(
     let chain =
         format!(r#"{{"cniVersion": "0.3.1", "plugins": [{{"type": "{plugin}"}}, {{"type": "portmap"}}]}}"#);
     text(&mut facts.cni.configs[0], &chain);
-    facts.cni.bin_dirs[0].1.push(plugin.to_owned());
+    facts.cni.bin_dirs[0].plugins.push(plugin.to_owned());
     let request = Request {
         pods_in_pod_network,
         ..fixtures::request()
@@ -889,21 +890,17 @@ fn images_that_are_streamed_need_room(#[case] host: &str, #[case] target: Runtim
 }
 
 #[rstest]
-#[case::drained(DrainMode::Evict, -1, 20)]
-#[case::drained_in_its_own_time(DrainMode::Evict, 45, 20)]
-#[case::in_place(DrainMode::InPlace, -1, 600)]
-#[case::in_place_and_fast(DrainMode::InPlace, 5, 5)]
-#[case::in_place_and_slow(DrainMode::InPlace, 3600, 3600)]
+#[case::drained(json!({ "mode": "Evict" }), 20)]
+#[case::drained_with_a_limit(json!({ "mode": "Evict", "gracePeriodLimit": "45s" }), 20)]
+#[case::in_place(json!({ "mode": "InPlace" }), 600)]
+#[case::in_place_and_fast(json!({ "mode": "InPlace", "gracePeriodLimit": "5s" }), 5)]
+#[case::in_place_and_slow(json!({ "mode": "InPlace", "gracePeriodLimit": "1h" }), 3600)]
+#[case::evicted_pods_have_theirs(json!({ "mode": "InPlace", "gracePeriod": 5 }), 600)]
 fn pods_that_nobody_has_ended_before_have_time_to_end(
-    #[case] mode: DrainMode,
-    #[case] grace_period: i64,
+    #[case] drain: serde_json::Value,
     #[case] limit_secs: u32,
 ) {
-    let drain = Drain {
-        mode,
-        grace_period,
-        ..Drain::default()
-    };
+    let drain = serde_json::from_value(drain).unwrap();
     let request = Request {
         drain,
         ..fixtures::request()

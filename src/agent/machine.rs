@@ -18,12 +18,8 @@ use super::{
     report,
 };
 use crate::{
-    api::{
-        node_migration::{
-            Action, NodeMigration, NodeMigrationSpec, NodeMigrationStatus, NodePhase, PlanSummary,
-            RuntimeVersion,
-        },
-        request::Runtime,
+    api::node_migration::{
+        Action, NodeMigration, NodeMigrationSpec, NodeMigrationStatus, NodePhase, PlanSummary,
     },
     executor::{control::Order, progress::State},
     plan::{baseline::Baseline, document::Plan},
@@ -279,12 +275,8 @@ impl Trouble {
 
 /// Fills in what a plan says.
 fn describe(status: &mut NodeMigrationStatus, plan: &Plan, words: &[String]) {
-    let version = |(runtime, version): &(Runtime, String)| RuntimeVersion {
-        runtime: *runtime,
-        version: version.clone(),
-    };
-    status.source = Some(version(&plan.source));
-    status.target = Some(version(&plan.target));
+    status.source = Some(plan.source.clone());
+    status.target = Some(plan.target.clone());
     let digest = plan.digest().as_str().to_owned();
     if status
         .plan

@@ -72,6 +72,7 @@ fn difference(share: &NodeMigrationSpec, parent: &RuntimeMigration) -> Option<&'
     [
         ("mode", share.action == Action::Migrate && spec.mode == Mode::Plan),
         ("target", share.target != spec.target),
+        ("source", share.source != spec.source),
         ("drain", share.drain != drain),
         ("images", share.images != spec.images),
         ("preflight", share.preflight != spec.preflight),
@@ -120,10 +121,11 @@ mod tests {
     #[case::plan_of_a_plan(json!({ "mode": "Plan" }), json!({ "action": "Plan" }), None)]
     #[case::archive(
         json!({}),
-        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+        json!({ "target": { "runtime": "containerd", "from": { "archive": {
             "url": "https://example.org/containerd-1.7.0-linux-amd64.tar.gz", "sha256": "0".repeat(64) } } } }),
         Some("target")
     )]
+    #[case::kept(json!({}), json!({ "source": { "keep": true } }), Some("source"))]
     #[case::allowed(json!({}), json!({ "preflight": { "allow": ["DiskSpace"] } }), Some("preflight"))]
     #[case::no_way_back(json!({}), json!({ "rollback": { "automatic": false } }), Some("rollback"))]
     #[case::ahead(json!({}), json!({ "migration": { "name": "m", "uid": "m1", "generation": 3 } }), Some("generation 3, of 2"))]

@@ -30,9 +30,9 @@ pub fn all(cel: Cel) -> [CustomResourceDefinition; 2] {
             .as_mut()
             .and_then(|s| s.open_api_v3_schema.as_mut())
         {
-            if let Some(source) = field(schema, &["spec", "target", "source"]) {
-                // A default that the server wrote down would stand beside the member that a later `kubectl apply` adds.
-                source.default = None;
+            if let Some(from) = field(schema, &["spec", "target", "from"]) {
+                // A default that the server wrote down would stand next to the member that a later `kubectl apply` adds.
+                from.default = None;
             }
             if cel == Cel::With {
                 schema.x_kubernetes_validations = Some(validation::cel());

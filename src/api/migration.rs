@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::node_migration::MOST;
-use super::request::{Drain, Images, Preflight, Rollback, Target};
+use super::request::{Drain, Images, Preflight, Rollback, Source, Target};
 
 /// A move of the chosen nodes to another container runtime.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -71,6 +71,9 @@ pub struct RuntimeMigrationSpec {
     pub node_selector: LabelSelector,
     /// The runtime to move to.
     pub target: Target,
+    /// What happens to the runtime to leave.
+    #[serde(default)]
+    pub source: Source,
     /// How fast, and when to stop.
     #[serde(default)]
     pub strategy: Strategy,
@@ -106,7 +109,7 @@ pub struct Strategy {
     /// percentage (ten and a percent sign, for one), rounded down to at least 1 node.
     pub max_unavailable: IntOrPercent,
     /// After this many nodes that failed, rolled back or were lost no further node is started, and the message gives
-    /// the reason. A failure counts until its node is tried again: by an edit of `target`, `drain`, `images`,
+    /// the reason. A failure counts until its node is tried again: by an edit of `target`, `source`, `drain`, `images`,
     /// `preflight` or `rollback`, or by the annotation `transship.dev/retry` on its NodeMigration.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_failures: u32,
@@ -242,6 +245,9 @@ pub struct Started {
     pub node_selector: LabelSelector,
     /// The runtime to move to.
     pub target: Target,
+    /// What happens to the runtime to leave.
+    #[serde(default)]
+    pub source: Source,
 }
 
 /// One word for a whole migration.

@@ -8,7 +8,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Drain, Images, Preflight, Rollback, Target};
+use super::request::{Drain, Images, Preflight, Rollback, RuntimeVersion, Source, Target};
 use crate::plan::finding::Finding;
 
 /// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
@@ -78,6 +78,9 @@ pub struct NodeMigrationSpec {
     pub action: Action,
     /// The runtime to move to.
     pub target: Target,
+    /// What happens to the runtime to leave.
+    #[serde(default)]
+    pub source: Source,
     /// How pods are moved away before the switch.
     #[serde(default)]
     pub drain: Drain,
@@ -290,15 +293,6 @@ impl NodePhase {
             | Self::RollingBack => false,
         }
     }
-}
-
-/// A runtime and its version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct RuntimeVersion {
-    /// The runtime.
-    pub runtime: super::request::Runtime,
-    /// Its version, as the runtime itself gives it.
-    pub version: String,
 }
 
 /// A plan, in words.

@@ -31,6 +31,21 @@ impl Runtime {
     }
 }
 
+/// A runtime and its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RuntimeVersion {
+    /// The runtime.
+    pub runtime: Runtime,
+    /// Its version, as the runtime itself gives it.
+    pub version: String,
+}
+
+impl std::fmt::Display for RuntimeVersion {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.runtime, self.version)
+    }
+}
+
 impl std::fmt::Display for Runtime {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name())
@@ -49,33 +64,38 @@ pub struct Target {
     pub version: Option<String>,
     /// Where the runtime comes from.
     #[serde(default)]
-    pub source: Source,
+    pub from: Origin,
     /// The sandbox (pause) image under the target. When absent, the one that the kubelet uses now.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sandbox_image: Option<String>,
-    /// Leave the source runtime running for containers that are not Kubernetes'.
-    #[serde(default)]
-    pub keep_source: bool,
     /// The cgroup driver of the target.
     #[serde(default)]
     pub cgroup_driver: CgroupDriverChoice,
 }
 
+/// The runtime to leave, and what happens to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Source {
+    /// Keep Docker running for containers that are not Kubernetes'. Without it, Docker is stopped, disabled and masked.
+    pub keep: bool,
+}
+
 /// Where the target runtime's files come from; exactly one member is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub enum Source {
+pub enum Origin {
     /// Use the runtime that is already installed on the node.
     Preinstalled(Preinstalled),
     /// Install a package of the node's distribution, from the repositories that the node is set up with: by apt on
     /// Debian and Ubuntu, by dnf on Fedora, RHEL 8 and later and what is built from them, and Amazon Linux 2023. RPM
     /// packages need a signature by a key that the node has imported already (`rpm --import`).
-    Package(PackageSource),
-    /// Unpack an archive as its project releases it, beside what is installed.
-    Archive(ArchiveSource),
+    Package(PackageOrigin),
+    /// Unpack an archive as its project releases it, next to what is installed.
+    Archive(ArchiveOrigin),
 }
 
-impl Default for Source {
+impl Default for Origin {
     fn default() -> Self {
         Self::Preinstalled(Preinstalled {})
     }
@@ -89,7 +109,7 @@ pub struct Preinstalled {}
 /// A package of the node's distribution.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PackageSource {
+pub struct PackageOrigin {
     /// Its name (`containerd.io`, `containerd`). `target.version` must be a whole version then, without what the
     /// distribution adds to it. The transaction is refused if it would remove, replace or upgrade anything.
     #[schemars(length(max = 128), regex(pattern = PACKAGE))]
@@ -101,7 +121,7 @@ pub struct PackageSource {
 /// `target.version` where that is a whole one, else it is read from the file's name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ArchiveSource {
+pub struct ArchiveOrigin {
     /// Where the node fetches it: an `https://` URL, or `file://` with an absolute path on every node.
     #[schemars(length(max = 2048), regex(pattern = URL))]
     pub url: String,
@@ -117,7 +137,7 @@ const URL: &str = "^(https://[^/\\s]+/\\S+|file:///\\S+)$";
 /// What the API server accepts as a SHA-256.
 const SHA256: &str = "^[0-9A-Fa-f]{64}$";
 
-impl PackageSource {
+impl PackageOrigin {
     /// Whether the name is one that a package can have.
     pub fn is_valid(&self) -> bool {
         let mut bytes = self.name.bytes();
@@ -127,7 +147,7 @@ impl PackageSource {
     }
 }
 
-impl ArchiveSource {
+impl ArchiveOrigin {
     /// Whether the URL is one that can be fetched.
     pub fn has_valid_url(&self) -> bool {
         let url = &self.url;
@@ -170,10 +190,14 @@ pub struct Drain {
     /// `1s`.
     #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
     pub timeout: GoDuration,
-    /// Seconds that a pod is given to end; -1 is the pod's own `terminationGracePeriodSeconds`. Under `InPlace` it is
-    /// the most that a pod gets, and -1 stands for ten minutes there: one that ends sooner has its own.
+    /// Grace period of the pods that are evicted, in seconds. It replaces `terminationGracePeriodSeconds`; -1 keeps the
+    /// pod's own value. It does not change the grace period of pods that stay on the node.
     #[schemars(range(min = -1, max = 2_592_000))]
     pub grace_period: i64,
+    /// The longest grace period of a pod that stays on the node with `InPlace` (`10m`). A pod whose own
+    /// `terminationGracePeriodSeconds` is shorter keeps its own.
+    #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
+    pub grace_period_limit: GoDuration,
     /// Evict pods with emptyDir volumes, whose data is lost.
     pub delete_empty_dir_data: bool,
     /// Evict pods that no controller will start again.
@@ -186,6 +210,7 @@ impl Default for Drain {
             mode: DrainMode::Evict,
             timeout: GoDuration::from_secs(15 * 60),
             grace_period: -1,
+            grace_period_limit: GoDuration::from_secs(10 * 60),
             delete_empty_dir_data: false,
             force: false,
         }

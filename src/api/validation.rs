@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
-use super::request::{GoDuration, Runtime, Source};
+use super::request::{GoDuration, Origin, Runtime};
 use crate::plan::{digest::Digest, findings, version};
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
@@ -41,6 +41,7 @@ const LEAST_DRAIN: GoDuration = GoDuration::from_secs(1);
 /// No switch is confirmed sooner: the kubelet starts, the agent's pod starts and the Node reports Ready before.
 const LEAST_CONFIRMATION: GoDuration = GoDuration::from_secs(30);
 const TARGET_FIXED: &str = "it cannot change once a node was started; make another migration";
+const SOURCE_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
 const MODE_FIXED: &str = "it cannot go back once a node was started; set spec.paused to stop";
 
@@ -85,20 +86,20 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
         let understood = version::requirement(wanted).is_ok();
         check(understood, "spec.target.version", wanted, VERSION);
     }
-    match &spec.target.source {
-        Source::Preinstalled(_) => {}
-        Source::Package(package) => {
-            let field = "spec.target.source.package.name";
+    match &spec.target.from {
+        Origin::Preinstalled(_) => {}
+        Origin::Package(package) => {
+            let field = "spec.target.from.package.name";
             check(package.is_valid(), field, &package.name, PACKAGE);
             let version = spec.target.version.as_deref();
             let whole = version.and_then(version::exact).is_some();
             let version = version.unwrap_or("absent");
             check(whole, "spec.target.version", &version, PACKAGE_VERSION);
         }
-        Source::Archive(archive) => {
-            let field = "spec.target.source.archive.url";
+        Origin::Archive(archive) => {
+            let field = "spec.target.from.archive.url";
             check(archive.has_valid_url(), field, &archive.url, URL);
-            let field = "spec.target.source.archive.sha256";
+            let field = "spec.target.from.archive.sha256";
             let known = Digest::from_hex(&archive.sha256).is_some();
             check(known, field, &archive.sha256, SHA256);
         }
@@ -148,6 +149,12 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
             &"another than before",
             TARGET_FIXED,
         );
+        check(
+            spec.source == started.source,
+            "spec.source",
+            &"another than before",
+            SOURCE_FIXED,
+        );
     }
     problems
 }
@@ -155,6 +162,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
 /// The rules of [`validate`] that the schema itself cannot express, in CEL, on the whole object.
 pub fn cel() -> Vec<ValidationRule> {
     const STARTED: &str = "has(oldSelf.status) && has(oldSelf.status.started)";
+    const KEEPS: &str = "has(self.spec.source) && has(self.spec.source.keep) && self.spec.source.keep";
     let rule = |rule: String, field: &str, message: &str| ValidationRule {
         rule,
         message: Some(format!("{field}: {message}")),
@@ -183,7 +191,7 @@ pub fn cel() -> Vec<ValidationRule> {
         ),
         // `package` is reserved in CEL: older servers know the field by its escaped name alone.
         rule(
-            "!has(self.spec.target.source) || !has(self.spec.target.source.__package__) || \
+            "!has(self.spec.target.from) || !has(self.spec.target.from.__package__) || \
              (has(self.spec.target.version) && \
              self.spec.target.version.matches('^v?[0-9]+[.][0-9]+[.][0-9]+([-+].*)?$'))"
                 .into(),
@@ -213,6 +221,11 @@ pub fn cel() -> Vec<ValidationRule> {
             SELECTOR_FIXED,
         ),
         rule(format!("!({STARTED}) || self.spec.target == oldSelf.spec.target"), "spec.target", TARGET_FIXED),
+        rule(
+            format!("!({STARTED}) || ({KEEPS}) == ({})", KEEPS.replace("self", "oldSelf")),
+            "spec.source",
+            SOURCE_FIXED,
+        ),
     ]
 }
 
@@ -247,27 +260,27 @@ mod tests {
         "spec.target.version is newest; allowed are"
     )]
     #[case::package(
-        json!({ "target": { "runtime": "containerd", "version": "1.7.28", "source": { "package": { "name": "-y" } } } }),
-        "spec.target.source.package.name is -y; allowed are"
+        json!({ "target": { "runtime": "containerd", "version": "1.7.28", "from": { "package": { "name": "-y" } } } }),
+        "spec.target.from.package.name is -y; allowed are"
     )]
     #[case::package_in_any_version(
-        json!({ "target": { "runtime": "containerd", "source": { "package": { "name": "containerd.io" } } } }),
+        json!({ "target": { "runtime": "containerd", "from": { "package": { "name": "containerd.io" } } } }),
         "spec.target.version is absent; a package"
     )]
     #[case::url(
-        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+        json!({ "target": { "runtime": "containerd", "from": { "archive": {
             "url": "http://mirror/containerd.tar.gz", "sha256": "0".repeat(64) } } } }),
-        "spec.target.source.archive.url is http://mirror/containerd.tar.gz; allowed are https"
+        "spec.target.from.archive.url is http://mirror/containerd.tar.gz; allowed are https"
     )]
     #[case::relative_file(
-        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+        json!({ "target": { "runtime": "containerd", "from": { "archive": {
             "url": "file://containerd.tar.gz", "sha256": "0".repeat(64) } } } }),
-        "spec.target.source.archive.url is file://containerd.tar.gz; allowed are https"
+        "spec.target.from.archive.url is file://containerd.tar.gz; allowed are https"
     )]
     #[case::sha256(
-        json!({ "target": { "runtime": "containerd", "source": { "archive": {
+        json!({ "target": { "runtime": "containerd", "from": { "archive": {
             "url": "file:///srv/containerd.tar.gz", "sha256": "sha256:12" } } } }),
-        "spec.target.source.archive.sha256 is sha256:12; allowed are the 64"
+        "spec.target.from.archive.sha256 is sha256:12; allowed are the 64"
     )]
     #[case::zero(json!({ "strategy": { "maxUnavailable": 0 } }), "spec.strategy.maxUnavailable is 0; allowed")]
     #[case::percent(json!({ "strategy": { "maxUnavailable": "0%" } }), "spec.strategy.maxUnavailable is 0%")]
@@ -292,16 +305,16 @@ mod tests {
     }
 
     #[test]
-    fn exactly_one_source_is_named() {
-        let source = |source: serde_json::Value| {
-            let target = json!({ "runtime": "containerd", "source": source });
+    fn exactly_one_origin_is_named() {
+        let origin = |from: serde_json::Value| {
+            let target = json!({ "runtime": "containerd", "from": from });
             serde_json::from_value::<crate::api::request::Target>(target).is_ok()
         };
         let archive = json!({ "url": "file:///srv/a.tgz", "sha256": "0".repeat(64) });
-        assert!(source(json!({ "preinstalled": {} })) && source(json!({ "archive": archive })));
-        assert!(source(json!({ "package": { "name": "containerd.io" } })));
-        assert!(!source(json!({})) && !source(json!({ "preinstalled": {}, "archive": archive })));
-        assert!(!source(json!({ "archive": { "url": "file:///srv/a.tgz" } })));
+        assert!(origin(json!({ "preinstalled": {} })) && origin(json!({ "archive": archive })));
+        assert!(origin(json!({ "package": { "name": "containerd.io" } })));
+        assert!(!origin(json!({})) && !origin(json!({ "preinstalled": {}, "archive": archive })));
+        assert!(!origin(json!({ "archive": { "url": "file:///srv/a.tgz" } })));
     }
 
     #[test]
@@ -310,6 +323,7 @@ mod tests {
         let started = Started {
             node_selector: first.node_selector.clone(),
             target: first.target.clone(),
+            source: first.source.clone(),
         };
         let free = spec(json!({ "paused": true, "strategy": { "maxUnavailable": "20%" } }));
         assert_eq!(validate(&free, Some(&started)), []);
@@ -320,9 +334,10 @@ mod tests {
                 "spec.nodeSelector",
             ),
             (
-                json!({ "target": { "runtime": "containerd", "keepSource": true } }),
+                json!({ "target": { "runtime": "containerd", "version": "1.7" } }),
                 "spec.target",
             ),
+            (json!({ "source": { "keep": true } }), "spec.source"),
         ] {
             let problems = validate(&spec(change.clone()), Some(&started));
             assert_eq!(problems.iter().map(|p| p.field).collect::<Vec<_>>(), [field]);

@@ -18,7 +18,7 @@ use super::seen::Seen;
 use super::sweep::{self, Act};
 use crate::api::migration::{RuntimeMigration, RuntimeMigrationStatus, Slot};
 use crate::api::node_migration::{Action, MigrationRef, NodeMigration, NodeMigrationSpec};
-use crate::api::request::{CgroupDriverChoice, DrainMode, Runtime, Source, Target};
+use crate::api::request::{CgroupDriverChoice, DrainMode, Origin, Runtime, Target};
 use crate::api::{
     AGENT_LABEL, FINALIZER, RETRY_ANNOTATION,
     bounds::{self, cut},
@@ -210,6 +210,7 @@ fn spec(
             .unwrap_or_default(),
         action: ask.action,
         target: spec.target.clone(),
+        source: spec.source.clone(),
         drain,
         no_other_node: ask.no_other_node,
         attempt: 0,
@@ -424,11 +425,11 @@ fn last_share(node: &str, node_uid: String, migration: String, migration_uid: St
         target: Target {
             runtime: Runtime::Containerd,
             version: None,
-            source: Source::default(),
+            from: Origin::default(),
             sandbox_image: None,
-            keep_source: false,
             cgroup_driver: CgroupDriverChoice::default(),
         },
+        source: Default::default(),
         drain: Default::default(),
         no_other_node: false,
         attempt: 0,

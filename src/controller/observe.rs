@@ -13,7 +13,7 @@ use super::overlap;
 use super::seen::{LeftOut, NodeView, OnTarget, Seen, Share};
 use crate::api::migration::{ControlPlane, RuntimeMigration, RuntimeMigrationSpec};
 use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, NodeMigrationSpec, READY_TO_SWITCH};
-use crate::api::request::{DrainMode, Runtime, Source, Target};
+use crate::api::request::{DrainMode, GoDuration, Origin, Runtime, Target};
 use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, RETRY_ANNOTATION, SKIP_ANNOTATION, validation};
 use crate::plan::finding::Severity;
 use crate::plan::version;
@@ -237,8 +237,8 @@ fn on_target(node: &Node, target: &Target) -> OnTarget {
     if !possible.contains(&target.runtime) {
         return OnTarget::No;
     }
-    let as_asked = match (&target.version, &target.source) {
-        (None, Source::Preinstalled(_)) => Some(true),
+    let as_asked = match (&target.version, &target.from) {
+        (None, Origin::Preinstalled(_)) => Some(true),
         (Some(wanted), _) if scheme != "docker" => version::requirement(wanted)
             .ok()
             .zip(version::upstream(shown))
@@ -261,16 +261,14 @@ fn without_dockershim(node: &Node) -> bool {
 
 /// What a switch may take on top of its confirmation: a machine that boots, and a rollback.
 const MARGIN: SignedDuration = SignedDuration::from_mins(10);
-/// The most that a container gets to stop where its pod stays on the node.
-const GRACE_IN_PLACE: SignedDuration = SignedDuration::from_mins(10);
 
 /// How long a node may be not Ready before it counts as lost.
 pub(super) fn patience(spec: &NodeMigrationSpec) -> SignedDuration {
-    let confirm = SignedDuration::try_from(spec.rollback.confirm_within.get()).unwrap_or(SignedDuration::MAX);
-    let grace = match (spec.drain.mode, spec.drain.grace_period) {
-        (DrainMode::Evict, _) => SignedDuration::ZERO,
-        (DrainMode::InPlace, seconds) if seconds >= 0 => SignedDuration::from_secs(seconds),
-        (DrainMode::InPlace, _) => GRACE_IN_PLACE,
+    let signed = |of: GoDuration| SignedDuration::try_from(of.get()).unwrap_or(SignedDuration::MAX);
+    let confirm = signed(spec.rollback.confirm_within);
+    let grace = match spec.drain.mode {
+        DrainMode::Evict => SignedDuration::ZERO,
+        DrainMode::InPlace => signed(spec.drain.grace_period_limit),
     };
     MARGIN.saturating_add(confirm).saturating_add(grace)
 }
@@ -283,6 +281,7 @@ fn is_same_request(share: &NodeMigrationSpec, spec: &RuntimeMigrationSpec) -> bo
     }
     drain == spec.drain
         && share.target == spec.target
+        && share.source == spec.source
         && share.images == spec.images
         && share.preflight == spec.preflight
         && share.rollback == spec.rollback
@@ -426,18 +425,18 @@ mod tests {
     #[case("containerd", "docker://20.10.24", None, archive(), OnTarget::No)]
     #[case("containerd", "containerd://1.7.28", Some("1.7.28"), json!({ "package": { "name": "containerd.io" } }), OnTarget::Yes)]
     #[case("containerd", "containerd://1.6.20", Some("1.7.28"), json!({ "package": { "name": "containerd.io" } }), OnTarget::No)]
-    fn version_and_source_count(
+    fn version_and_origin_count(
         #[case] runtime: &str,
         #[case] shown: &str,
         #[case] version: Option<&str>,
-        #[case] source: serde_json::Value,
+        #[case] from: serde_json::Value,
         #[case] expected: OnTarget,
     ) {
         let node = serde_json::from_value(
             json!({ "status": { "nodeInfo": { "containerRuntimeVersion": shown,
             "kubeletVersion": "v1.23.17" } } }),
         );
-        let target = json!({ "runtime": runtime, "version": version, "source": source });
+        let target = json!({ "runtime": runtime, "version": version, "from": from });
         let target = serde_json::from_value(target).unwrap();
         assert_eq!(on_target(&node.unwrap(), &target), expected);
     }

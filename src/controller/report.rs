@@ -40,6 +40,7 @@ pub fn status(
         (seen.mode == Mode::Apply && !decision.starts.is_empty()).then(|| Started {
             node_selector: spec.node_selector.clone(),
             target: spec.target.clone(),
+            source: spec.source.clone(),
         })
     });
     let condition = |kind: &str, holds: bool, reason: &str, message: &str| {

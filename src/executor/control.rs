@@ -386,7 +386,10 @@ pub(crate) fn state() -> HostPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{api::request::Runtime, executor::journal::Journal};
+    use crate::{
+        api::request::{Runtime, RuntimeVersion},
+        executor::journal::Journal,
+    };
 
     #[test]
     fn an_order_is_for_one_plan() {
@@ -406,8 +409,14 @@ mod tests {
             migration: migration.to_owned(),
             node: "n1".to_owned(),
             machine_id: "1".to_owned(),
-            source: (Runtime::Dockershim, "20.10".to_owned()),
-            target: (Runtime::Containerd, "1.6".to_owned()),
+            source: RuntimeVersion {
+                runtime: Runtime::Dockershim,
+                version: "20.10".to_owned(),
+            },
+            target: RuntimeVersion {
+                runtime: Runtime::Containerd,
+                version: "1.6".to_owned(),
+            },
             confirm_within_secs: 60,
             rollback_automatic: true,
             migration_name: None,

@@ -211,7 +211,7 @@ pub fn after_failure(
 mod tests {
     use super::*;
     use crate::{
-        api::request::Runtime,
+        api::request::{Runtime, RuntimeVersion},
         plan::{
             document::{FORMAT, PlannedStep, Section},
             host_path::HostPath,
@@ -253,8 +253,14 @@ mod tests {
             migration: "a".to_owned(),
             node: "n1".to_owned(),
             machine_id: "1".to_owned(),
-            source: (Runtime::Dockershim, "20.10".to_owned()),
-            target: (Runtime::Containerd, "1.6".to_owned()),
+            source: RuntimeVersion {
+                runtime: Runtime::Dockershim,
+                version: "20.10".to_owned(),
+            },
+            target: RuntimeVersion {
+                runtime: Runtime::Containerd,
+                version: "1.6".to_owned(),
+            },
             confirm_within_secs: 60,
             rollback_automatic: true,
             migration_name: None,

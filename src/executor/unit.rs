@@ -178,7 +178,7 @@ pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(),
 mod tests {
     use super::*;
     use crate::{
-        api::request::Runtime,
+        api::request::{Runtime, RuntimeVersion},
         executor::journal::{self, Event, Journal},
         plan::document::{FORMAT, Plan},
     };
@@ -212,8 +212,14 @@ mod tests {
             migration_name: None,
             node: "n1".to_owned(),
             machine_id: "1".to_owned(),
-            source: (Runtime::Dockershim, "20.10".to_owned()),
-            target: (Runtime::Containerd, "1.6".to_owned()),
+            source: RuntimeVersion {
+                runtime: Runtime::Dockershim,
+                version: "20.10".to_owned(),
+            },
+            target: RuntimeVersion {
+                runtime: Runtime::Containerd,
+                version: "1.6".to_owned(),
+            },
             confirm_within_secs: 60,
             prepared_for_secs: 900,
             rollback_automatic: true,

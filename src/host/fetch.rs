@@ -42,7 +42,7 @@ pub enum FetchError {
     Io(#[from] io::Error),
     /// It could not be read.
     #[error("cannot fetch {url}: {why}")]
-    Source {
+    Unreadable {
         /// Where it is, without credentials.
         url: String,
         /// Why.
@@ -74,16 +74,16 @@ pub async fn fetch(
     proxy: Option<&str>,
     into: &HostPath,
 ) -> Result<Digest, FetchError> {
-    let source = |why: String| FetchError::Source {
+    let unreadable = |why: String| FetchError::Unreadable {
         url: redaction::public(url),
         why,
     };
     if let Some(path) = url.strip_prefix("file://") {
-        let path = HostPath::new(path).map_err(|error| source(error.to_string()))?;
-        let (mut file, length) = files.open(&path).map_err(|error| source(error.to_string()))?;
+        let path = HostPath::new(path).map_err(|error| unreadable(error.to_string()))?;
+        let (mut file, length) = files.open(&path).map_err(|error| unreadable(error.to_string()))?;
         let mut incoming = Incoming::new(files, url, into, Some(length))?;
         loop {
-            let piece = piece_of(&mut file).map_err(|error| source(error.to_string()))?;
+            let piece = piece_of(&mut file).map_err(|error| unreadable(error.to_string()))?;
             if piece.is_empty() {
                 return incoming.finish();
             }
@@ -92,7 +92,8 @@ pub async fn fetch(
         }
     }
     let host = https_host(url).unwrap_or_default();
-    let authorization = credentials::authorization(files, host).map_err(|error| source(error.to_string()))?;
+    let authorization =
+        credentials::authorization(files, host).map_err(|error| unreadable(error.to_string()))?;
     let (sender, mut pieces) = mpsc::channel(AHEAD);
     let (from, proxy) = (url.to_owned(), proxy.map(str::to_owned));
     // Not a task of the runtime, which would wait for it: it ends by itself when nobody listens any more.
@@ -101,16 +102,16 @@ pub async fn fetch(
         .spawn(move || download(&from, proxy.as_deref(), authorization.as_deref(), &sender))?;
     let length = match pieces.recv().await {
         Some(Arrived::Begins(length)) => length,
-        Some(Arrived::Failed(why)) => return Err(source(why)),
-        Some(Arrived::Piece(_)) | None => return Err(source("no answer".to_owned())),
+        Some(Arrived::Failed(why)) => return Err(unreadable(why)),
+        Some(Arrived::Piece(_)) | None => return Err(unreadable("no answer".to_owned())),
     };
     let mut incoming = Incoming::new(files, url, into, length)?;
     loop {
         match pieces.recv().await {
             Some(Arrived::Piece(piece)) if piece.is_empty() => return incoming.finish(),
             Some(Arrived::Piece(piece)) => incoming.take(&piece)?,
-            Some(Arrived::Failed(why)) => return Err(source(why)),
-            Some(Arrived::Begins(_)) | None => return Err(source("the connection broke".to_owned())),
+            Some(Arrived::Failed(why)) => return Err(unreadable(why)),
+            Some(Arrived::Begins(_)) | None => return Err(unreadable("the connection broke".to_owned())),
         }
     }
 }
@@ -154,7 +155,7 @@ impl<'a> Incoming<'a> {
     fn take(&mut self, piece: &[u8]) -> Result<(), FetchError> {
         self.bytes += piece.len() as u64;
         if self.bytes > MOST {
-            return Err(FetchError::Source {
+            return Err(FetchError::Unreadable {
                 url: self.url.clone(),
                 why: format!("it has more than {MOST} bytes"),
             });
@@ -170,7 +171,7 @@ impl<'a> Incoming<'a> {
 
     fn finish(self) -> Result<Digest, FetchError> {
         if self.length.is_some_and(|length| length != self.bytes) {
-            return Err(FetchError::Source {
+            return Err(FetchError::Unreadable {
                 why: format!("{} of {:?} bytes came", self.bytes, self.length),
                 url: self.url,
             });
@@ -252,8 +253,8 @@ fn request(
     }
 }
 
-fn piece_of(source: &mut impl Read) -> io::Result<Vec<u8>> {
+fn piece_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut piece = Vec::with_capacity(PIECE);
-    source.take(PIECE as u64).read_to_end(&mut piece)?;
+    reader.take(PIECE as u64).read_to_end(&mut piece)?;
     Ok(piece)
 }

@@ -138,7 +138,7 @@ fn container(summary: ContainerSummary) -> Container {
         pod,
         mounts: mounts
             .filter_map(|mount| mount.source)
-            .filter(|source| !source.is_empty())
+            .filter(|path| !path.is_empty())
             .collect(),
         no_new_privileges: false,
     }

@@ -5,7 +5,7 @@ use crate::{
     edit::containerd_toml,
     host::files::Files,
     plan::{
-        facts::{Cni, Containerd},
+        facts::{Cni, Containerd, PluginDir},
         host_path::{self, HostPath},
     },
 };
@@ -40,16 +40,17 @@ pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containe
     let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
     bin_dirs.extend(effective.map(containerd_toml::cni).unwrap_or_default().bin_dirs);
     bin_dirs.extend(PLUGINS.map(str::to_owned));
-    let mut seen = Vec::new();
+    let mut seen: Vec<PluginDir> = Vec::new();
     for directory in bin_dirs.iter().map(|directory| host_path::plain(directory)) {
-        let new = !seen
-            .iter()
-            .any(|(path, _): &(HostPath, _)| path.as_str() == directory);
+        let new = !seen.iter().any(|found| found.path.as_str() == directory);
         if let Ok(path) = HostPath::new(&*directory)
             && new
             && exists(files, &directory)
         {
-            seen.push((path, notes.list(files, &directory)));
+            seen.push(PluginDir {
+                path,
+                plugins: notes.list(files, &directory),
+            });
         }
     }
     Cni {

@@ -3,7 +3,7 @@
 use super::{Notes, exists, kubelet::Flags};
 use crate::{
     host::files::Files,
-    plan::facts::{Kubelet, Layout},
+    plan::facts::{Kubelet, Layout, Os},
 };
 
 /// What is known of the system itself.
@@ -11,7 +11,7 @@ use crate::{
 pub(super) struct System {
     pub(super) node: String,
     pub(super) machine_id: String,
-    pub(super) os: (String, String),
+    pub(super) os: Os,
     pub(super) kernel: String,
     pub(super) arch: String,
     pub(super) cgroup_version: u8,
@@ -35,7 +35,10 @@ impl System {
         Self {
             node: flags.get("hostname-override").map_or_else(host, str::to_owned),
             machine_id: line("/etc/machine-id"),
-            os: (value(&release, "ID"), value(&release, "VERSION_ID")),
+            os: Os {
+                id: value(&release, "ID"),
+                version: value(&release, "VERSION_ID"),
+            },
             kernel: line("/proc/sys/kernel/osrelease"),
             arch: match std::env::consts::ARCH {
                 "x86_64" => "amd64",

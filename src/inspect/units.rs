@@ -12,7 +12,7 @@ use crate::{
         files::Files,
         systemd::SystemdError,
     },
-    plan::facts::UnitFacts,
+    plan::facts::{Limits, UnitFacts},
 };
 
 /// How long systemd may take for all that is asked.
@@ -107,6 +107,9 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
         bound_to: said.bound_to,
         needed_by: said.needed_by,
         active_since_micros: said.active_since_micros,
-        limit_nofile: said.limit_nofile,
+        limit_nofile: Limits {
+            soft: said.limit_nofile.0,
+            hard: said.limit_nofile.1,
+        },
     }
 }

@@ -71,7 +71,7 @@ fn summary(facts: &Facts) -> String {
         "system",
         &format!(
             "{} {}, kernel {}, {}",
-            facts.os.0, facts.os.1, facts.kernel, facts.arch
+            facts.os.id, facts.os.version, facts.kernel, facts.arch
         ),
     );
     page.line(
@@ -91,8 +91,12 @@ fn summary(facts: &Facts) -> String {
             names.join(", ")
         },
     );
-    for (directory, plugins) in &facts.cni.bin_dirs {
-        page.more(&format!("{} plugins in {directory}", plugins.len()));
+    for directory in &facts.cni.bin_dirs {
+        page.more(&format!(
+            "{} plugins in {}",
+            directory.plugins.len(),
+            directory.path
+        ));
     }
     for disk in &facts.disks {
         let (free, total) = (size(disk.free), size(disk.total));

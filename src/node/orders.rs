@@ -173,10 +173,7 @@ fn page(report: &Report, plan: &Plan) -> String {
             plan.node,
             report.plan.short()
         ),
-        format!(
-            "From, to   {} {} -> {} {}",
-            plan.source.0, plan.source.1, plan.target.0, plan.target.1
-        ),
+        format!("From, to   {} -> {}", plan.source, plan.target),
         format!("State      {state}"),
         format!("Steps      {} of {}", progress.steps_done, report.steps),
     ];

@@ -9,8 +9,8 @@ use serde::Serialize;
 use super::{inspect::look, output::Format, unfinished};
 use crate::{
     api::request::{
-        ArchiveSource, CgroupDriverChoice, Drain, DrainMode, Images, PackageSource, Preflight, Rollback,
-        Runtime, Source, Target,
+        ArchiveOrigin, CgroupDriverChoice, Drain, DrainMode, Images, Origin, PackageOrigin, Preflight,
+        Rollback, Runtime, Source, Target,
     },
     cli,
     edit::parse,
@@ -64,7 +64,7 @@ pub struct Wish {
     sandbox_image: Option<String>,
     /// Leave Docker running for containers that are not Kubernetes'
     #[arg(long)]
-    keep_docker: bool,
+    keep_source: bool,
     /// A finding that shall not block, by its code; may be repeated
     #[arg(long, value_name = "CODE")]
     allow: Vec<String>,
@@ -93,14 +93,16 @@ impl Wish {
             target: Target {
                 runtime: self.target,
                 version: self.target_version,
-                source: match (self.archive.zip(self.sha256), self.package) {
-                    (Some((url, sha256)), _) => Source::Archive(ArchiveSource { url, sha256 }),
-                    (None, Some(name)) => Source::Package(PackageSource { name }),
-                    (None, None) => Source::default(),
+                from: match (self.archive.zip(self.sha256), self.package) {
+                    (Some((url, sha256)), _) => Origin::Archive(ArchiveOrigin { url, sha256 }),
+                    (None, Some(name)) => Origin::Package(PackageOrigin { name }),
+                    (None, None) => Origin::default(),
                 },
                 sandbox_image: self.sandbox_image,
-                keep_source: self.keep_docker,
                 cgroup_driver: CgroupDriverChoice::Auto,
+            },
+            source: Source {
+                keep: self.keep_source,
             },
             // Nobody drains here. Where a person did, what is left has its own time all the same.
             drain: Drain {
@@ -213,11 +215,7 @@ pub fn page(facts: &Facts, outcome: &Outcome) -> String {
         }
         Verdict::Ready(plan) => {
             let (source, target) = (&plan.source, &plan.target);
-            let _ = writeln!(
-                page,
-                "\nNode {}: {} {} -> {} {}",
-                plan.node, source.0, source.1, target.0, target.1
-            );
+            let _ = writeln!(page, "\nNode {}: {source} -> {target}", plan.node);
             let mut number = 0;
             for (section, words) in plan.sections() {
                 let _ = writeln!(page, "\n{}", section.heading());

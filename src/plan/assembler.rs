@@ -17,7 +17,7 @@ use super::{
         Rehearsal, Side, Step, StopPods,
     },
 };
-use crate::api::request::{Drain, DrainMode, Runtime};
+use crate::api::request::{Drain, DrainMode, Runtime, RuntimeVersion};
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
@@ -25,9 +25,6 @@ pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transsh
 /// Longest grace period of a pod on a node that was drained: what is left are DaemonSets' pods and static pods, and
 /// the node must be back before the controller manager calls it lost (40 s).
 const GRACE_LIMIT_SECS: u32 = 20;
-/// The same where the pods stay, unless `drain.gracePeriod` says otherwise: nobody has ended them before, and what a
-/// database has not written when it is killed is worse than a node that is away for longer.
-const GRACE_LIMIT_IN_PLACE_SECS: u32 = 600;
 /// How long the agent may be away from a prepared node, beyond the time that it waits itself.
 const AGENT_AWAY_SECS: u32 = 900;
 /// How long a runtime may take until it answers.
@@ -49,8 +46,14 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
         migration_name: view.request.migration_name.clone(),
         node: view.facts.node.clone(),
         machine_id: view.facts.machine_id.clone(),
-        source: (view.source.runtime, view.source.version.clone()),
-        target: (view.target.runtime, view.target.version.clone()),
+        source: RuntimeVersion {
+            runtime: view.source.runtime,
+            version: view.source.version.clone(),
+        },
+        target: RuntimeVersion {
+            runtime: view.target.runtime,
+            version: view.target.version.clone(),
+        },
         confirm_within_secs: confirm_within_secs(view),
         prepared_for_secs: prepared_for_secs(&view.request.drain),
         rollback_automatic: view.request.rollback.automatic,
@@ -201,8 +204,9 @@ fn daemons(view: &View<'_>, runtime: Runtime) -> Vec<String> {
 fn grace_limit_secs(drain: &Drain) -> u32 {
     match drain.mode {
         DrainMode::Evict => GRACE_LIMIT_SECS,
-        // A negative one stands for the pod's own.
-        DrainMode::InPlace => u32::try_from(drain.grace_period).unwrap_or(GRACE_LIMIT_IN_PLACE_SECS),
+        // Nobody has stopped these pods before. A database that is killed before it has written everything is worse than
+        // a node that is away for longer.
+        DrainMode::InPlace => u32::try_from(drain.grace_period_limit.get().as_secs()).unwrap_or(u32::MAX),
     }
 }
 

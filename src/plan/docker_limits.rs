@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 
 use super::{
-    facts::{Containerd, Docker, UnitFacts},
+    facts::{Containerd, Docker, Limits, UnitFacts},
     host_path, kubelet_arguments,
 };
 use crate::edit::flags;
@@ -36,8 +36,8 @@ const LIMITS: [(&str, Option<&str>); 15] = [
 pub struct Ulimit {
     /// Docker's name of it (`nofile`).
     pub name: String,
-    /// Soft and hard limit; `u64::MAX` is infinity.
-    pub limits: (u64, u64),
+    /// Its limits.
+    pub limits: Limits,
 }
 
 impl Ulimit {
@@ -60,7 +60,10 @@ pub fn ulimits(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Ulimit> {
         };
         Some(Ulimit {
             name: name.to_ascii_lowercase(),
-            limits: (limit(number("Soft")?), limit(number("Hard")?)),
+            limits: Limits {
+                soft: limit(number("Soft")?),
+                hard: limit(number("Hard")?),
+            },
         })
     });
     let command = kubelet_arguments::command(&docker.service);
@@ -71,7 +74,10 @@ pub fn ulimits(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Ulimit> {
             let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
             Some(Ulimit {
                 name: name.to_ascii_lowercase(),
-                limits: (limit(soft.parse().ok()?), limit(hard.parse().ok()?)),
+                limits: Limits {
+                    soft: limit(soft.parse().ok()?),
+                    hard: limit(hard.parse().ok()?),
+                },
             })
         });
     let mut found: Vec<Ulimit> = in_file.chain(in_flags).collect();
@@ -103,7 +109,7 @@ pub fn lines(
     let is_given = ulimits.iter().any(|ulimit| ulimit.name == NOFILE);
     if !is_given
         && !containerd.is_some_and(|containerd| starts_containers(docker, containerd))
-        && inherited != (0, 0)
+        && inherited != Limits::default()
         && (whole || inherited != unit.limit_nofile)
     {
         lines.push(line("LimitNOFILE", inherited));
@@ -123,8 +129,8 @@ pub fn starts_containers(docker: &Docker, containerd: &Containerd) -> bool {
     containerd.service.active == "active" && host_path::socket(socket) == host_path::socket(found)
 }
 
-fn line(directive: &str, (soft, hard): (u64, u64)) -> String {
-    format!("{directive}={}:{}", number(soft), number(hard))
+fn line(directive: &str, limits: Limits) -> String {
+    format!("{directive}={}:{}", number(limits.soft), number(limits.hard))
 }
 
 fn number(limit: u64) -> String {

@@ -7,7 +7,7 @@ use super::{
     finding::Finding,
     step::{AwaitStep, Side, Step},
 };
-use crate::api::request::Runtime;
+use crate::api::request::RuntimeVersion;
 
 /// Where Transship keeps its own files on a node: plans, journals, the executor's binary. For root alone: plans hold the
 /// text of configuration files.
@@ -34,9 +34,9 @@ pub struct Plan {
     /// `/etc/machine-id` of the host that was looked at; another host refuses the plan.
     pub machine_id: String,
     /// The runtime that is left, with its version.
-    pub source: (Runtime, String),
+    pub source: RuntimeVersion,
     /// The runtime that is gone to, with its version.
-    pub target: (Runtime, String),
+    pub target: RuntimeVersion,
     /// Seconds between the kubelet's start under the target and the rollback that a commit prevents.
     pub confirm_within_secs: u32,
     /// Seconds that the prepared node waits for the order to switch; then its preparation is undone.

@@ -20,8 +20,8 @@ pub struct Facts {
     pub node: String,
     /// `/etc/machine-id`.
     pub machine_id: String,
-    /// `ID` and `VERSION_ID` of os-release (`debian`, `12`).
-    pub os: (String, String),
+    /// The distribution.
+    pub os: Os,
     /// Kernel release.
     pub kernel: String,
     /// Architecture in Go's words (`amd64`, `arm64`).
@@ -72,6 +72,15 @@ pub struct Facts {
     /// See [`Plan::digest_key`](super::document::Plan::digest_key).
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest_key: String,
+}
+
+/// The distribution of a host, as os-release(5) names it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Os {
+    /// `ID` (`debian`).
+    pub id: String,
+    /// `VERSION_ID` (`12`).
+    pub version: String,
 }
 
 /// Who else acts on the runtimes of a host.
@@ -176,13 +185,23 @@ pub struct UnitFacts {
     pub needed_by: Vec<String>,
     /// When it became active, in microseconds since 1970; 0 if it never was.
     pub active_since_micros: u64,
-    /// Effective soft and hard `LimitNOFILE` (`u64::MAX` is infinity, written as `"infinity"`).
-    #[serde(with = "limit_pair")]
-    pub limit_nofile: (u64, u64),
+    /// Effective `LimitNOFILE`.
+    pub limit_nofile: Limits,
 }
 
-/// A soft and a hard limit in a form that every reader of JSON keeps: 2^64-1 is no number to most of them.
-mod limit_pair {
+/// A soft and a hard limit (setrlimit(2)).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// The soft limit; [`u64::MAX`] is infinity, written as `"infinity"`.
+    #[serde(with = "limit")]
+    pub soft: u64,
+    /// The hard limit; [`u64::MAX`] is infinity, written as `"infinity"`.
+    #[serde(with = "limit")]
+    pub hard: u64,
+}
+
+/// A limit, which may be infinite. JSON has no number for [`u64::MAX`] that every reader keeps exactly.
+mod limit {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
     #[derive(Serialize, Deserialize)]
@@ -198,27 +217,19 @@ mod limit_pair {
         Infinity,
     }
 
-    const fn written(limit: u64) -> Limit {
-        match limit {
+    pub(super) fn serialize<S: Serializer>(limit: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+        match *limit {
             u64::MAX => Limit::Word(Infinity::Infinity),
             number => Limit::Number(number),
         }
+        .serialize(serializer)
     }
 
-    const fn read(limit: &Limit) -> u64 {
-        match limit {
-            Limit::Number(number) => *number,
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+        Ok(match Limit::deserialize(deserializer)? {
+            Limit::Number(number) => number,
             Limit::Word(Infinity::Infinity) => u64::MAX,
-        }
-    }
-
-    pub(super) fn serialize<S: Serializer>(pair: &(u64, u64), serializer: S) -> Result<S::Ok, S::Error> {
-        (written(pair.0), written(pair.1)).serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(u64, u64), D::Error> {
-        let (soft, hard) = <(Limit, Limit)>::deserialize(deserializer)?;
-        Ok((read(&soft), read(&hard)))
+        })
     }
 }
 
@@ -316,7 +327,7 @@ pub struct Container {
     pub running: bool,
     /// The pod that it belongs to, by the labels of dockershim and cri-dockerd; absent for other containers.
     pub pod: Option<PodRef>,
-    /// Sources of its bind mounts.
+    /// Paths on the host of its bind mounts.
     pub mounts: Vec<String>,
     /// Its processes gain no privileges (`allowPrivilegeEscalation: false`); known of pods that run under Docker.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -424,8 +435,17 @@ pub struct CriFacts {
 pub struct Cni {
     /// `*.conf`, `*.conflist` and `*.json` of the configuration directory in lexical order, whole.
     pub configs: Vec<TextFile>,
-    /// Directories with plugins, with the names of the files in each.
-    pub bin_dirs: Vec<(HostPath, Vec<String>)>,
+    /// Directories with plugins.
+    pub bin_dirs: Vec<PluginDir>,
+}
+
+/// A directory with CNI plugins.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginDir {
+    /// Its path.
+    pub path: HostPath,
+    /// The names of the files in it.
+    pub plugins: Vec<String>,
 }
 
 /// What pods need of the kernel.

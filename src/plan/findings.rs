@@ -135,7 +135,7 @@ impl View<'_> {
 
     /// Whether Docker ends after the switch.
     pub fn docker_ends(&self) -> bool {
-        self.docker_left().is_some() && !self.request.target.keep_source
+        self.docker_left().is_some() && !self.request.source.keep
     }
 
     /// The cgroup driver that the kubelet uses: from 1.31 on what the runtime says, else what is configured.
@@ -298,7 +298,7 @@ mod tests {
 
     #[test]
     fn every_code_that_a_module_defines_is_in_the_list() {
-        let sources = [
+        let modules = [
             include_str!("findings/kubelet.rs"),
             include_str!("findings/runtimes.rs"),
             include_str!("findings/install.rs"),
@@ -318,9 +318,9 @@ mod tests {
             include_str!("findings.rs"),
         ];
         let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");
-        let defined: usize = sources
+        let defined: usize = modules
             .iter()
-            .map(|source| source.lines().filter(is_code).count())
+            .map(|module| module.lines().filter(is_code).count())
             .sum();
         assert_eq!(all_codes().len(), defined);
         let mut names: Vec<&str> = all_codes().iter().map(|code| code.name).collect();

@@ -1,4 +1,4 @@
-//! Where the target runtime's files come from: what `target.source` means on one node.
+//! Where the target runtime's files come from: what `target.from` means on one node.
 //!
 //! A planner asks [`delivery`] first. With a [`Delivery`] it puts its [`Delivery::step`] at the head of `Prepare`,
 //! before the runtime's files and units, and writes the unit's drop-in (or, where there is no unit, a whole one in
@@ -9,11 +9,11 @@
 use super::{
     digest::Digest,
     docker_settings,
-    facts::Facts,
+    facts::{Facts, Os},
     finding::Finding,
     findings::install::{
         ARCHIVE_ARCHITECTURE, ARCHIVE_URL_HAS_CREDENTIALS, ARCHIVE_VERSION_MISMATCH, ARCHIVE_VERSION_UNKNOWN,
-        PACKAGE_MANAGER_UNSUPPORTED, PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE, SOURCE_NOT_UNDERSTOOD,
+        ORIGIN_NOT_UNDERSTOOD, PACKAGE_MANAGER_UNSUPPORTED, PACKAGE_VERSION_UNKNOWN, PACKAGE_WOULD_REPLACE,
     },
     host_path::{HostPath, NotAHostPath},
     redaction::public,
@@ -21,7 +21,7 @@ use super::{
     version,
 };
 use crate::{
-    api::request::{ArchiveSource, PackageSource, Runtime, Source, Target},
+    api::request::{ArchiveOrigin, Origin, PackageOrigin, Runtime, Target},
     edit::daemon_json,
 };
 
@@ -57,27 +57,27 @@ impl Delivery {
 
 /// What the plan brings along; nothing where the runtime is installed already.
 pub fn delivery(target: &Target, facts: &Facts) -> Result<Option<Delivery>, Finding> {
-    match &target.source {
-        Source::Preinstalled(_) => Ok(None),
-        Source::Package(source) => package(target, source, facts).map(Some),
-        Source::Archive(source) => archive(target, source, facts).map(Some),
+    match &target.from {
+        Origin::Preinstalled(_) => Ok(None),
+        Origin::Package(origin) => package(target, origin, facts).map(Some),
+        Origin::Archive(origin) => archive(target, origin, facts).map(Some),
     }
 }
 
 /// A package, which brings its unit along.
-fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Delivery, Finding> {
+fn package(target: &Target, origin: &PackageOrigin, facts: &Facts) -> Result<Delivery, Finding> {
     let runtime = target.runtime;
-    if !source.is_valid() {
-        return Err(SOURCE_NOT_UNDERSTOOD.found(
-            format!("the package is called {:?}", source.name),
+    if !origin.is_valid() {
+        return Err(ORIGIN_NOT_UNDERSTOOD.found(
+            format!("the package is called {:?}", origin.name),
             "Write the name of a package.",
         ));
     }
     let manager = manager(&facts.os).ok_or_else(|| {
         PACKAGE_MANAGER_UNSUPPORTED.found(
-            format!("this node runs {} {}", facts.os.0, facts.os.1),
+            format!("this node runs {} {}", facts.os.id, facts.os.version),
             "This version installs packages with apt (Debian, Ubuntu) and dnf (Fedora, RHEL 8 and later and what is \
-             built from them, Amazon Linux 2023); use target.source.archive here.",
+             built from them, Amazon Linux 2023); use target.from.archive here.",
         )
     })?;
     let version = target
@@ -86,7 +86,7 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
         .and_then(version::exact)
         .ok_or_else(|| {
             PACKAGE_VERSION_UNKNOWN.found(
-                format!("{} may be installed in any version", source.name),
+                format!("{} may be installed in any version", origin.name),
                 "Set target.version to the whole version (1.7.28): it is checked before anything is touched.",
             )
         })?;
@@ -99,10 +99,10 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
     {
         return Err(PACKAGE_WOULD_REPLACE.found(
             format!("{runtime} {installed} is installed, and {version} is asked for"),
-            "Use target.source.archive, which is unpacked beside it, or leave target.source out.",
+            "Use target.from.archive, which is unpacked next to it, or leave target.from out.",
         ));
     }
-    let wrong = |error: NotAHostPath| SOURCE_NOT_UNDERSTOOD.found(error.to_string(), "Use an archive.");
+    let wrong = |error: NotAHostPath| ORIGIN_NOT_UNDERSTOOD.found(error.to_string(), "Use an archive.");
     let bin_dir = HostPath::new("/usr/bin").map_err(wrong)?;
     let units: &[&str] = match runtime {
         Runtime::Containerd => &["containerd.service"],
@@ -112,7 +112,7 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
     Ok(Delivery {
         step: Step::Install(InstallStep::Package(Package {
             manager,
-            name: source.name.clone(),
+            name: origin.name.clone(),
             version: version.to_owned(),
             units: units.iter().map(|unit| (*unit).to_owned()).collect(),
         })),
@@ -128,9 +128,9 @@ fn package(target: &Target, source: &PackageSource, facts: &Facts) -> Result<Del
 }
 
 /// What installs packages on this distribution. The releases that had yum before dnf are told by their number.
-fn manager((id, release): &(String, String)) -> Option<PackageManager> {
-    let major = version::upstream(release).map_or(0, |release| release.major);
-    match (&**id, major) {
+fn manager(os: &Os) -> Option<PackageManager> {
+    let major = version::upstream(&os.version).map_or(0, |release| release.major);
+    match (&*os.id, major) {
         ("debian" | "ubuntu", _) => Some(PackageManager::Apt),
         ("fedora" | "rocky" | "almalinux", _) | ("rhel" | "centos" | "ol", 8..) | ("amzn", 2023..) => {
             Some(PackageManager::Dnf)
@@ -139,37 +139,37 @@ fn manager((id, release): &(String, String)) -> Option<PackageManager> {
     }
 }
 
-fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Delivery, Finding> {
-    let named = Named::read(target.runtime, source.file_name());
+fn archive(target: &Target, origin: &ArchiveOrigin, facts: &Facts) -> Result<Delivery, Finding> {
+    let named = Named::read(target.runtime, origin.file_name());
     let wrong = |what: String| {
-        SOURCE_NOT_UNDERSTOOD.found(
+        ORIGIN_NOT_UNDERSTOOD.found(
             what,
             "Write an https:// URL or file:// with an absolute path, and the 64 hex digits of the archive's SHA-256.",
         )
     };
-    if !source.has_valid_url() {
-        return Err(wrong(format!("the archive's URL is {:?}", public(&source.url))));
+    if !origin.has_valid_url() {
+        return Err(wrong(format!("the archive's URL is {:?}", public(&origin.url))));
     }
-    let authority = source
+    let authority = origin
         .url
         .strip_prefix("https://")
         .and_then(|rest| rest.split('/').next());
     if authority.is_some_and(|authority| authority.contains('@')) {
         return Err(ARCHIVE_URL_HAS_CREDENTIALS.found(
-            format!("the archive's URL is {}", public(&source.url)),
+            format!("the archive's URL is {}", public(&origin.url)),
             "Take the user and the password out of the URL, change the password, and write them to \
-             /etc/transship/archive-credentials on each node (mode 0600; docs/sources.md).",
+             /etc/transship/archive-credentials on each node (mode 0600; docs/origins.md).",
         ));
     }
-    let sha256 = Digest::from_hex(&source.sha256)
-        .ok_or_else(|| wrong(format!("the archive's SHA-256 is {:?}", source.sha256)))?;
-    let version = version_of(target, source, named.as_ref())?;
+    let sha256 = Digest::from_hex(&origin.sha256)
+        .ok_or_else(|| wrong(format!("the archive's SHA-256 is {:?}", origin.sha256)))?;
+    let version = version_of(target, origin, named.as_ref())?;
     if let Some(arch) = named
         .and_then(|named| named.arch)
         .filter(|arch| *arch != facts.arch)
     {
         return Err(ARCHIVE_ARCHITECTURE.found(
-            format!("{} is for {arch}, and this node is {}", source.file_name(), facts.arch),
+            format!("{} is for {arch}, and this node is {}", origin.file_name(), facts.arch),
             "Migrate the nodes of each architecture with a RuntimeMigration of their own (kubernetes.io/arch).",
         ));
     }
@@ -177,8 +177,8 @@ fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Del
     let (bin_dir, program, ctr) = (place.bin_dir, place.program, place.ctr);
     Ok(Delivery {
         step: Step::Install(InstallStep::Archive(Archive {
-            url: source.url.clone(),
-            proxy: proxy(source, facts),
+            url: origin.url.clone(),
+            proxy: proxy(origin, facts),
             sha256,
             dir: place.dir,
             program: program.clone(),
@@ -193,14 +193,14 @@ fn archive(target: &Target, source: &ArchiveSource, facts: &Facts) -> Result<Del
 }
 
 /// The version of the archive: the one that is asked for, if that is a whole one, else the one in its name.
-fn version_of(target: &Target, source: &ArchiveSource, named: Option<&Named<'_>>) -> Result<String, Finding> {
+fn version_of(target: &Target, origin: &ArchiveOrigin, named: Option<&Named<'_>>) -> Result<String, Finding> {
     let asked = target.version.as_deref().and_then(version::exact);
     let named = named.map(|named| named.version);
     match (asked, named) {
         (Some(asked), Some(named)) if asked != named => Err(ARCHIVE_VERSION_MISMATCH.found(
             format!(
                 "target.version asks for {asked}, and the archive is {}",
-                source.file_name()
+                origin.file_name()
             ),
             "Name the archive of that version, or change target.version.",
         )),
@@ -208,7 +208,7 @@ fn version_of(target: &Target, source: &ArchiveSource, named: Option<&Named<'_>>
         (None, None) => Err(ARCHIVE_VERSION_UNKNOWN.found(
             format!(
                 "the name {:?} does not say which version of {} it is",
-                source.file_name(),
+                origin.file_name(),
                 target.runtime
             ),
             "Set target.version to the whole version (2.4.2), or name the archive as its project does.",
@@ -278,8 +278,8 @@ impl Place {
 
 /// The proxy that the node's runtime uses for this URL: the node is set up to fetch through it. Docker's where
 /// Docker is installed, else containerd's.
-fn proxy(source: &ArchiveSource, facts: &Facts) -> Option<String> {
-    let host = source.url.strip_prefix("https://")?.split('/').next()?;
+fn proxy(origin: &ArchiveOrigin, facts: &Facts) -> Option<String> {
+    let host = origin.url.strip_prefix("https://")?.split('/').next()?;
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
     let assignments = match (&facts.docker, &facts.containerd) {
         (Some(docker), _) => {
@@ -325,7 +325,7 @@ mod tests {
     fn target(runtime: Runtime, version: Option<&str>, url: &str) -> Target {
         let mut target = serde_json::json!({
             "runtime": runtime,
-            "source": { "archive": { "url": url, "sha256": HEX.to_uppercase() } },
+            "from": { "archive": { "url": url, "sha256": HEX.to_uppercase() } },
         });
         if let Some(version) = version {
             target["version"] = version.into();
@@ -410,7 +410,7 @@ mod tests {
         "ArchiveArchitecture"
     )]
     #[case::another_runtime(None, "file:///srv/cri-dockerd-0.4.3.amd64.tgz", "ArchiveVersionUnknown")]
-    #[case::plain(Some("2.4.2"), "http://mirror/containerd.tgz", "SourceNotUnderstood")]
+    #[case::plain(Some("2.4.2"), "http://mirror/containerd.tgz", "OriginNotUnderstood")]
     #[case::credentials(
         Some("2.4.2"),
         "https://me:pw@mirror/containerd.tgz",
@@ -421,7 +421,7 @@ mod tests {
         "https://token@mirror/containerd.tgz",
         "ArchiveUrlHasCredentials"
     )]
-    #[case::relative(Some("2.4.2"), "file://srv/../containerd.tgz", "SourceNotUnderstood")]
+    #[case::relative(Some("2.4.2"), "file://srv/../containerd.tgz", "OriginNotUnderstood")]
     fn an_archive_that_cannot_be_planned_blocks(
         #[case] asked: Option<&str>,
         #[case] url: &str,
@@ -434,8 +434,8 @@ mod tests {
     #[test]
     fn a_package_is_installed_in_a_whole_version_beside_no_other() {
         let target = |version: &str| -> Target {
-            let source = serde_json::json!({ "package": { "name": "containerd.io" } });
-            let target = serde_json::json!({ "runtime": "containerd", "version": version, "source": source });
+            let from = serde_json::json!({ "package": { "name": "containerd.io" } });
+            let target = serde_json::json!({ "runtime": "containerd", "version": version, "from": from });
             serde_json::from_value(target).unwrap()
         };
         let mut facts = facts();
@@ -472,12 +472,15 @@ mod tests {
         #[case] manager: Option<PackageManager>,
     ) {
         let mut facts = facts();
-        facts.os = (id.to_owned(), release.to_owned());
+        facts.os = Os {
+            id: id.to_owned(),
+            version: release.to_owned(),
+        };
         facts.containerd = None;
         let target = serde_json::json!({
             "runtime": "containerd",
             "version": "1.7.28",
-            "source": { "package": { "name": "containerd.io" } },
+            "from": { "package": { "name": "containerd.io" } },
         });
         let found = delivery(&serde_json::from_value(target).unwrap(), &facts);
         match manager {

@@ -13,7 +13,7 @@ use super::{
     kubelet_settings::Settings,
 };
 use crate::{
-    api::request::{Drain, Images, Preflight, Rollback, Target},
+    api::request::{Drain, Images, Preflight, Rollback, Source, Target},
     edit::daemon_json,
 };
 
@@ -26,6 +26,8 @@ pub struct Request {
     pub migration_name: Option<String>,
     /// The runtime to move to.
     pub target: Target,
+    /// What happens to the runtime to leave.
+    pub source: Source,
     /// How the pods leave the node before the switch; who only looks at the host does not drain it.
     pub drain: Drain,
     /// Which images are carried.

@@ -181,7 +181,7 @@ impl Cri {
             .containers)
     }
 
-    /// The sources of a container's bind mounts; none when it is gone.
+    /// The paths on the host of a container's bind mounts; empty if it is gone.
     ///
     /// # Errors
     /// When it does not answer in time.

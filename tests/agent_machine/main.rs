@@ -22,7 +22,7 @@ use kube::{Api, ResourceExt as _};
 use rstest::rstest;
 use serde_json::json;
 use transship::api::node_migration::{NodeMigrationStatus, NodePhase};
-use transship::api::request::Runtime;
+use transship::api::request::{Runtime, RuntimeVersion};
 use transship::executor::progress::State;
 use transship::plan::finding::{Finding, Severity};
 use transship::plan::findings::kubeadm;
@@ -513,7 +513,10 @@ async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release
     .await;
     world.pod("default", "stays", json!({ "app": "stays" })).await;
     let mut shims = plan();
-    shims.target = (Runtime::CriDockerd, "0.4.3".to_owned());
+    shims.target = RuntimeVersion {
+        runtime: Runtime::CriDockerd,
+        version: "0.4.3".to_owned(),
+    };
     for step in &mut shims.steps {
         if let Step::Await(step) = &mut step.does {
             step.runtime = Endpoint {

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use transship::{
-    api::request::Runtime,
+    api::request::{Runtime, RuntimeVersion},
     plan::{
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
@@ -74,7 +74,7 @@ impl Case {
             .collect();
         images.sort();
         images.dedup();
-        let target_unit = unit_of(plan.target.0).to_owned();
+        let target_unit = unit_of(plan.target.runtime).to_owned();
         Self {
             name: name.to_owned(),
             digest: plan.digest(),
@@ -107,11 +107,11 @@ impl Case {
     }
 
     pub fn source(&self) -> Runtime {
-        self.plan.source.0
+        self.plan.source.runtime
     }
 
     pub fn target(&self) -> Runtime {
-        self.plan.target.0
+        self.plan.target.runtime
     }
 
     fn endpoint(&self, side: Side) -> Option<String> {
@@ -485,8 +485,14 @@ pub fn by_hand() -> Case {
         migration_name: None,
         node: "n1".to_owned(),
         machine_id: "00000000000000000000000000000001".to_owned(),
-        source: (Runtime::Dockershim, "20.10".to_owned()),
-        target: (Runtime::Containerd, "1.6".to_owned()),
+        source: RuntimeVersion {
+            runtime: Runtime::Dockershim,
+            version: "20.10".to_owned(),
+        },
+        target: RuntimeVersion {
+            runtime: Runtime::Containerd,
+            version: "1.6".to_owned(),
+        },
         confirm_within_secs: CONFIRM_WITHIN_SECS,
         prepared_for_secs: 900,
         rollback_automatic: true,

@@ -5,8 +5,8 @@ use std::{fs, path::Path};
 
 use transship::{
     api::request::{
-        ArchiveSource, CgroupDriverChoice, Drain, Images, PackageSource, Preflight, Rollback, Runtime,
-        Source, Target,
+        ArchiveOrigin, CgroupDriverChoice, Drain, Images, Origin, PackageOrigin, Preflight, Rollback,
+        Runtime, Source, Target,
     },
     plan::{facts::Facts, planner::Request},
 };
@@ -63,7 +63,7 @@ pub(crate) fn from_archive(runtime: Runtime) -> Request {
         _ => "cri-dockerd-0.4.3.amd64.tgz",
     };
     let mut request = to(runtime);
-    request.target.source = Source::Archive(ArchiveSource {
+    request.target.from = Origin::Archive(ArchiveOrigin {
         url: format!("https://downloads.example.org/{name}"),
         sha256: "0123456789abcdef".repeat(4),
     });
@@ -78,7 +78,7 @@ pub(crate) fn from_package(runtime: Runtime) -> Request {
     };
     let mut request = to(runtime);
     request.target.version = Some(version.to_owned());
-    request.target.source = Source::Package(PackageSource {
+    request.target.from = Origin::Package(PackageOrigin {
         name: name.to_owned(),
     });
     request
@@ -92,11 +92,11 @@ pub(crate) fn to(runtime: Runtime) -> Request {
         target: Target {
             runtime,
             version: None,
-            source: Source::default(),
+            from: Origin::default(),
             sandbox_image: None,
-            keep_source: false,
             cgroup_driver: CgroupDriverChoice::Auto,
         },
+        source: Source::default(),
         drain: Drain::default(),
         images: Images::default(),
         preflight: Preflight::default(),

@@ -28,10 +28,10 @@ fn keeping_docker_does_not_help_log_agents() {
     assert!(socket.message.contains("datadog-agent-x1") && !socket.message.contains("fluent-bit"));
     assert!(data.message.contains("fluent-bit-abc12") && !data.message.contains("datadog"));
     assert!(data.remedy.contains("Keeping Docker does not help"), "{data:?}");
-    assert!(!data.remedy.contains("keepSource"), "{data:?}");
+    assert!(!data.remedy.contains("source.keep"), "{data:?}");
 
     let mut request = to_containerd();
-    request.target.keep_source = true;
+    request.source.keep = true;
     assert_eq!(blocking(&facts, &request), [""; 0]);
     let kept = of(&facts, &request, "DockerHasNoPods");
     let [socket, data] = &kept[..] else {
@@ -87,7 +87,7 @@ fn a_pod_that_feeds_dockers_directory_is_named() {
     container(&mut facts, Some("kube-system/registry-ca-x1"), "copy", &mounts);
     for keep in [false, true] {
         let mut request = to_containerd();
-        request.target.keep_source = keep;
+        request.source.keep = keep;
         let finding = one(&facts, &request, "DockerConfigMounted");
         assert!(
             finding.message.contains("kube-system/registry-ca-x1"),
@@ -141,7 +141,7 @@ fn who_needs_docker_or_starts_it_is_named() {
     assert!(finding.message.contains("puppet.service"), "{finding:?}");
     // A Docker that stays may be started by anybody.
     let mut request = to_containerd();
-    request.target.keep_source = true;
+    request.source.keep = true;
     for code in ["UnitsNeedDocker", "DockerStartedElsewhere"] {
         assert_eq!(of(&facts, &request, code), []);
     }

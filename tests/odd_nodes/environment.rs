@@ -3,6 +3,8 @@
 use rstest::rstest;
 use serde_json::json;
 
+use transship::plan::facts::Limits;
+
 use super::*;
 
 /// A pod that is not root and listens on port 80.
@@ -166,7 +168,10 @@ fn default_ulimits_become_limits_of_containerd(
     let mut facts = lab();
     daemon_json(&mut facts, &daemon.to_string());
     let service = &mut docker(&mut facts).service;
-    service.limit_nofile = (u64::MAX, u64::MAX);
+    service.limit_nofile = Limits {
+        soft: u64::MAX,
+        hard: u64::MAX,
+    };
     service
         .exec_start
         .extend(flags.split_whitespace().map(str::to_owned));
@@ -194,7 +199,10 @@ fn a_limit_that_containerd_cannot_live_with_is_told() {
 #[test]
 fn the_limit_is_that_of_the_containerd_that_starts_containers() {
     let mut facts = lab();
-    docker(&mut facts).service.limit_nofile = (4096, 4096);
+    docker(&mut facts).service.limit_nofile = Limits {
+        soft: 4096,
+        hard: 4096,
+    };
     assert_eq!(limits(&facts), [""; 0], "they have containerd's already");
     facts.containerd.as_mut().unwrap().service.active = "inactive".into();
     assert_eq!(limits(&facts), ["LimitNOFILE=4096:4096"]);

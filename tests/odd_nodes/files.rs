@@ -1,7 +1,10 @@
 //! Files as people have them.
 
 use rstest::rstest;
-use transship::{edit::yaml, plan::facts::Facts};
+use transship::{
+    edit::yaml,
+    plan::facts::{Facts, Limits},
+};
 
 use super::*;
 
@@ -137,7 +140,10 @@ fn facts_hold_no_number_that_readers_of_json_change() {
     }
     for (name, mut facts) in fixtures::all() {
         if let Some(docker) = &mut facts.docker {
-            docker.service.limit_nofile = (1024, u64::MAX);
+            docker.service.limit_nofile = Limits {
+                soft: 1024,
+                hard: u64::MAX,
+            };
         }
         let value = serde_json::to_value(&facts).unwrap();
         assert!(largest(&value) < 1 << 53, "{name}");

@@ -20,7 +20,7 @@ use std::{
 
 use no_units::NoUnits;
 use transship::{
-    api::request::Runtime,
+    api::request::{Runtime, RuntimeVersion},
     executor::{
         control::{Dir, Order},
         decide::End,
@@ -237,8 +237,14 @@ fn plan(manager: PackageManager) -> Plan {
         migration_name: None,
         node: "n".to_owned(),
         machine_id: "m".to_owned(),
-        source: (Runtime::CriDockerd, "20.10.24".to_owned()),
-        target: (Runtime::Containerd, "1.7.28".to_owned()),
+        source: RuntimeVersion {
+            runtime: Runtime::CriDockerd,
+            version: "20.10.24".to_owned(),
+        },
+        target: RuntimeVersion {
+            runtime: Runtime::Containerd,
+            version: "1.7.28".to_owned(),
+        },
         confirm_within_secs: 60,
         prepared_for_secs: 900,
         rollback_automatic: true,

@@ -212,6 +212,7 @@ impl Host for PodHost {
             migration: run.to_owned(),
             migration_name: Some(spec.migration.name.clone()),
             target: spec.target.clone(),
+            source: spec.source.clone(),
             drain: spec.drain.clone(),
             images: spec.images.clone(),
             preflight: spec.preflight.clone(),

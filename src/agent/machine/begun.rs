@@ -298,7 +298,7 @@ impl Attempt<'_> {
     fn verify(&self, status: NodeMigrationStatus) -> Decision {
         let missing = self.missing();
         if missing.is_empty() {
-            let message = format!("healthy on {}; confirms", self.run.plan.target.0);
+            let message = format!("healthy on {}; confirms", self.run.plan.target.runtime);
             self.then(status, NodePhase::Verifying, message, Act::Order(Order::Commit))
         } else {
             let message = format!("waits until {}", missing.join(", and until "));
@@ -311,7 +311,7 @@ impl Attempt<'_> {
     /// check of the kubelet's endpoint and the new containers prove the switch.
     fn missing(&self) -> Vec<String> {
         const SHOWN: usize = 3;
-        let target = self.run.plan.target.0;
+        let target = self.run.plan.target.runtime;
         let scheme = node::scheme(target);
         let baseline = &self.run.baseline;
         let (namespace, name) = self.seen.own_pod;
@@ -330,7 +330,7 @@ impl Attempt<'_> {
         if !reported.starts_with(scheme) {
             missing.push(format!("the Node reports {target} instead of {reported}"));
         } else if self.is_of_another_version(reported) {
-            let planned = &self.run.plan.target.1;
+            let planned = &self.run.plan.target.version;
             missing.push(format!(
                 "the Node reports {target} {planned} instead of {reported}"
             ));
@@ -361,12 +361,15 @@ impl Attempt<'_> {
     /// Whether the Node reports another version of the target than the planned one. Docker Engine's version, which
     /// the Node reports for its shims, is not the target's.
     fn is_of_another_version(&self, reported: &str) -> bool {
-        let (target, planned) = &self.run.plan.target;
-        let reported = match target {
+        let target = &self.run.plan.target;
+        let reported = match target.runtime {
             Runtime::Dockershim | Runtime::CriDockerd => None,
-            Runtime::Containerd | Runtime::CriO => reported.strip_prefix(node::scheme(*target)),
+            Runtime::Containerd | Runtime::CriO => reported.strip_prefix(node::scheme(target.runtime)),
         };
-        let (planned, reported) = (version::upstream(planned), reported.and_then(version::upstream));
+        let (planned, reported) = (
+            version::upstream(&target.version),
+            reported.and_then(version::upstream),
+        );
         planned
             .zip(reported)
             .is_some_and(|(planned, reported)| planned != reported)
@@ -386,8 +389,7 @@ impl Attempt<'_> {
                 self.then(status, NodePhase::RollingBack, message, Act::Patch(patch))
             }
             (End::Target(_), None) => {
-                let (runtime, version) = &self.run.plan.target;
-                let mut message = format!("runs on {runtime} {version}");
+                let mut message = format!("runs on {}", self.run.plan.target);
                 if let Some(millis) = status.kubelet_downtime_millis {
                     let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
                     message.push_str(&format!("; the kubelet was away for {seconds:.1} s"));
@@ -406,7 +408,7 @@ impl Attempt<'_> {
                     .iter()
                     .map(|left| format!("; left behind: {left}"))
                     .collect();
-                let message = format!("back on {}: {why}{left}", self.run.plan.source.0);
+                let message = format!("back on {}: {why}{left}", self.run.plan.source.runtime);
                 self.then(status, NodePhase::RolledBack, message, Act::Rest)
             }
         }

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    api::request::DrainMode,
+    api::request::{DrainMode, Runtime},
     executor::progress::{Progress, State},
     plan::{
         baseline::{PodKind, ReadyPod},
@@ -427,7 +427,7 @@ fn pods_that_stay_are_told_apart(#[case] more: serde_json::Value, #[case] expect
 #[case::of_before("docker://1", Act::Wait)]
 fn between_dockers_shims_a_new_container_is_the_proof(#[case] id: &str, #[case] act: Act) {
     let mut world = World::new("Migrate", NodePhase::Verifying, Some(run(Some(AWAITING))));
-    world.run.as_mut().unwrap().plan.target.0 = Runtime::CriDockerd;
+    world.run.as_mut().unwrap().plan.target.runtime = Runtime::CriDockerd;
     let info = world.node.status.as_mut().unwrap().node_info.as_mut().unwrap();
     info.container_runtime_version = "docker://20.10.24".to_owned();
     let status = world.pods[0].status.as_mut().unwrap();

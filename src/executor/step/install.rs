@@ -78,7 +78,7 @@ impl From<FetchError> for StepError {
     fn from(error: FetchError) -> Self {
         match error {
             FetchError::Io(error) => Self::Io(error),
-            error @ (FetchError::Source { .. } | FetchError::NoSpace { .. }) => {
+            error @ (FetchError::Unreadable { .. } | FetchError::NoSpace { .. }) => {
                 Self::Install(InstallError::Fetch(error))
             }
         }

@@ -129,14 +129,14 @@ impl Sharing<'_> {
             names(from)?;
             return fs::hard_link(from, to);
         }
-        let mut source = File::open(from)?;
+        let mut original = File::open(from)?;
         let mut made = OpenOptions::new()
             .write(true)
             .create_new(true)
             .mode(0o600)
             .open(to)?;
         // An empty file says nothing about the file system.
-        if self.clones && found.len() > 0 && rustix::fs::ioctl_ficlone(&made, &source).is_err() {
+        if self.clones && found.len() > 0 && rustix::fs::ioctl_ficlone(&made, &original).is_err() {
             self.clones = false;
             if !apart {
                 fs::remove_file(to)?;
@@ -144,7 +144,7 @@ impl Sharing<'_> {
             }
         }
         if !self.clones {
-            io::copy(&mut source, &mut made)?;
+            io::copy(&mut original, &mut made)?;
         }
         if found.nlink() > 1 {
             self.made.insert(found.ino(), to.to_owned());

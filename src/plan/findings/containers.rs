@@ -13,7 +13,7 @@ use crate::{
 /// Containers that Kubernetes does not know.
 pub const FOREIGN_CONTAINERS: Code = Code::block_unless_allowed(
     "ForeignContainers",
-    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `target.keepSource` too), or on a way back that has to stop it",
+    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `source.keep` too), or on a way back that has to stop it",
 );
 /// etcd under Docker itself.
 pub const ETCD_IN_DOCKER: Code = Code::block(
@@ -128,7 +128,7 @@ fn foreign(view: &View<'_>, engine: &Engine) -> Vec<Finding> {
     let (end, instead) = if view.docker_ends() {
         (
             "would end with Docker",
-            "keep Docker for them with `target.keepSource: true`",
+            "keep Docker for them with `source.keep: true`",
         )
     } else if replaces_dockers(view) {
         (
@@ -296,7 +296,7 @@ fn mounts(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Finding> {
             DOCKER_SOCKET_MOUNTED.found(
                 format!("{users}; nothing listens there after the switch"),
                 "Change these workloads first, or accept it with `preflight.allow: [DockerSocketMounted]`. \
-                 `target.keepSource: true` helps only those that start containers of their own there (builds), for \
+                 `source.keep: true` helps only those that start containers of their own there (builds), for \
                  Docker has no pods any more.",
             )
         } else {

@@ -1,11 +1,11 @@
-//! Where the target's files come from: what keeps a source from being planned.
+//! Where the target's files come from: why an origin cannot be planned.
 
 use super::Code;
 
 /// Neither URL nor digest.
-pub const SOURCE_NOT_UNDERSTOOD: Code = Code::block(
-    "SourceNotUnderstood",
-    "`target.source` names no URL, no SHA-256 or no package that can be used",
+pub const ORIGIN_NOT_UNDERSTOOD: Code = Code::block(
+    "OriginNotUnderstood",
+    "`target.from` names no URL, no SHA-256 or no package that can be used",
 );
 /// A password where many can read it.
 pub const ARCHIVE_URL_HAS_CREDENTIALS: Code = Code::block(
@@ -46,7 +46,7 @@ pub const PACKAGE_WOULD_REPLACE: Code = Code::block(
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
-    SOURCE_NOT_UNDERSTOOD,
+    ORIGIN_NOT_UNDERSTOOD,
     ARCHIVE_URL_HAS_CREDENTIALS,
     ARCHIVE_VERSION_UNKNOWN,
     ARCHIVE_VERSION_MISMATCH,

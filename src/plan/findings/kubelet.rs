@@ -269,7 +269,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     {
         findings.push(KUBELET_BOUND_TO_DOCKER.found(
             format!("kubelet.service requires {docker}, which is stopped after the switch"),
-            format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `target.keepSource`."),
+            format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `source.keep`."),
         ));
     }
     if view.settings.version.minor < 22 && view.docker_left().is_some() {

@@ -128,8 +128,8 @@ fn missing(view: &View<'_>, chain: &Chain, dir: &str) -> Vec<String> {
         .cni
         .bin_dirs
         .iter()
-        .find(|(found, _)| found.as_str() == dir)
-        .map(|(_, names)| names);
+        .find(|found| found.path.as_str() == dir)
+        .map(|found| &found.plugins);
     let loopback = "loopback".to_owned();
     let needed = chain.types.iter().chain(&chain.ipam).chain([&loopback]);
     needed

@@ -89,7 +89,7 @@ fn dependents(view: &View<'_>) -> Option<Finding> {
         UNITS_NEED_DOCKER.found(
             format!("docker.service is required or wanted by {}", super::many(&units)),
             "Units that require it stop with it and do not start again; disable them, or keep Docker with \
-             `target.keepSource: true` if they run containers of their own.",
+             `source.keep: true` if they run containers of their own.",
         )
     })
 }
@@ -124,7 +124,7 @@ fn managed(view: &View<'_>) -> Option<Finding> {
     (!who.is_empty()).then(|| {
         FILES_MANAGED.found(
             format!("configuration management writes files here: {}", super::many(&who)),
-            "Change its own source (roles, manifests, templates) to the target first, or stop it on this node until \
+            "Change what it applies (roles, manifests, templates) to the target first, or stop it on this node until \
              that is done.",
         )
     })

@@ -201,11 +201,11 @@ fn fit(view: &View<'_>) -> Option<Finding> {
     Some(match support::misfit(target.runtime, &target.version, kubelet)? {
         Misfit::Refused(why) => TARGET_VERSION_UNFIT.found(
             format!("{pair}: {why}"),
-            "Install a version that fits, or bring one with target.source.",
+            "Install a version that fits, or bring one with target.from.",
         ),
         Misfit::Unsupported(listed) => TARGET_VERSION_UNSUPPORTED.found(
             format!("{pair}, with which {listed} are supported"),
-            "Bring a supported version with target.source, or try this one on a node that may fail.",
+            "Bring a supported version with target.from, or try this one on a node that may fail.",
         ),
     })
 }

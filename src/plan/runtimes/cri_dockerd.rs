@@ -129,7 +129,7 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
     if facts.cri_dockerd.is_none() && delivery.is_none() {
         return Err(TARGET_NOT_INSTALLED.found(
             "cri-dockerd is not installed",
-            "Install cri-dockerd with its cri-docker.service and cri-docker.socket on the node, where it may run beside the runtime in use; or name an archive in target.source.",
+            "Install cri-dockerd with its cri-docker.service and cri-docker.socket on the node, where it may run next to the runtime in use; or name an archive in target.from.",
         ));
     }
     let shim = shim(facts, delivery.as_ref())?;

@@ -38,7 +38,7 @@ const ASIDE: &str = ".rpmsave";
 pub(super) async fn save(files: &Files, step: &Package) -> Result<Saved, StepError> {
     if files.exists(&HostPath::new(OSTREE)?)? {
         return Err(fail(
-            "this host is an image (ostree), which no package is added to; use target.source.archive"
+            "this host is an image (ostree), which no package is added to; use target.from.archive"
                 .to_owned(),
         ));
     }
