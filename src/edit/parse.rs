@@ -51,8 +51,14 @@ pub fn lenient_yaml<T: DeserializeOwned>(text: &str) -> Result<Option<T>, ParseE
     Ok(documents.into_iter().next())
 }
 
+/// Scalars, lists and mappings that the aliases of one text may stand for. Seven lines of nine aliases each stand for
+/// millions.
+const MAX_ALIASED_NODES: usize = 20_000;
+
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
-    serde_saphyr::options! { duplicate_keys: duplicate_keys, with_snippet: false }
+    let mut options = serde_saphyr::options! { duplicate_keys: duplicate_keys, with_snippet: false };
+    options.alias_limits.max_total_replayed_events = MAX_ALIASED_NODES;
+    options
 }
 
 /// Reads a JSON document.
@@ -114,7 +120,10 @@ fn of_yaml(error: &serde_saphyr::Error) -> ParseError {
         Error::Eof { .. } => "the text ends too early",
         Error::Unexpected { .. } | Error::Message { .. } => "this is not YAML of the form that is needed",
         Error::MultipleDocuments { .. } => "a second document begins",
-        Error::UnknownAnchor { .. } | Error::AliasError { .. } => "an alias or its anchor is wrong",
+        Error::UnknownAnchor { .. } => "an alias has no anchor",
+        Error::AliasReplayLimitExceeded { .. } | Error::AliasError { .. } => {
+            "the aliases are wrong, or stand for too much text"
+        }
         Error::ContainerEndMismatch { .. } => "a bracket or a brace is closed that is not open",
         Error::IndentationError { .. } => "the indentation is wrong",
         Error::InvalidUtf8Input => "the text is not UTF-8",
@@ -191,6 +200,22 @@ mod tests {
             .unwrap();
         assert_eq!(read, serde_json::json!({ "token": "b", "other": 1 }));
         assert_eq!(lenient_yaml::<Value>("").unwrap(), None);
+    }
+
+    #[test]
+    fn a_few_aliases_are_read_and_a_bomb_of_them_is_not() {
+        assert_eq!(yaml::<Value>("a: &a [x]\nb: *a\n").unwrap()["b"][0], "x");
+        let mut bomb = "l0: &l0 [x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..5 {
+            let before = format!("*l{}", level - 1);
+            bomb += &format!("l{level}: &l{level} [{}]\n", [before.as_str(); 9].join(", "));
+        }
+        for error in [
+            yaml::<Value>(&bomb).unwrap_err(),
+            lenient_yaml::<Value>(&bomb).unwrap_err(),
+        ] {
+            assert!(error.to_string().ends_with("stand for too much text"), "{error}");
+        }
     }
 
     /// Texts with a place for a secret, most of them broken there.
