@@ -6,6 +6,7 @@
 //! - [`bundles`]: pods of a containerd that does not answer.
 //! - [`over_cri`]: pods behind a CRI, which has its own way to end them.
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
+//! - [`orphans`]: shims that their engine lost.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
 //! preStop hooks are the kubelet's; it is stopped, and only pods that were drained have had theirs.
@@ -13,6 +14,7 @@
 pub mod bundles;
 pub mod checkpoint;
 pub mod dockershim;
+pub mod orphans;
 pub mod over_cri;
 pub mod process;
 

@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
     sync::Semaphore,
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, timeout_at},
 };
 
 use super::{
-    Container, Ending, POLL, Pod, Server, Wave, end_all, grace,
+    Container, Ending, Pod, Server, Wave, end_all, grace,
     process::{KILLED_WITHIN, Processes},
 };
 use crate::{
@@ -202,18 +202,7 @@ impl Server for Bundles<'_> {
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
         self.end(&pod.sandbox, None).await?;
-        // Shims do not end on SIGTERM.
-        let until = Instant::now() + KILLED_WITHIN;
-        while let Some(pids) = self.processes.shims(NAMESPACE).get(&pod.sandbox) {
-            if Instant::now() >= until {
-                return Err(RuntimeError(format!(
-                    "the shim {pids:?} of pod {} does not end",
-                    pod.name
-                )));
-            }
-            self.processes.kill(pids);
-            sleep(POLL).await;
-        }
+        self.processes.end_shim(NAMESPACE, &pod.sandbox).await?;
         self.gone.borrow_mut().insert(pod.sandbox.clone());
         let mut left = Vec::new();
         for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
@@ -309,7 +298,7 @@ fn directories(files: &Files) -> BTreeSet<HostPath> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         fs,
         path::Path,
@@ -324,14 +313,14 @@ mod tests {
     const APP: &str = "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
     const FOREIGN: &str = "cccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccccc";
 
-    fn write(root: &Path, name: &str, text: &str) {
+    pub(in super::super) fn write(root: &Path, name: &str, text: &str) {
         let file = root.join(name);
         fs::create_dir_all(file.parent().unwrap()).unwrap();
         fs::write(file, text).unwrap();
     }
 
     /// A real process, and what the kernel says of it, until it ends.
-    fn process(root: &Path, container: &str, command: &[&str]) -> u32 {
+    pub(in super::super) fn process(root: &Path, container: &str, command: &[&str]) -> u32 {
         let mut command_line = Command::new(command[0]);
         command_line
             .args(&command[1..])
@@ -357,6 +346,20 @@ mod tests {
             fs::remove_dir_all(gone).unwrap();
         });
         pid
+    }
+
+    /// A shim of containerd, which is a `sleep`.
+    pub(in super::super) fn shim(root: &Path, namespace: &str, id: &str) -> u32 {
+        let shim = process(root, "init", &["sleep", "600"]);
+        write(root, &format!("proc/{shim}/comm"), "containerd-shim\n");
+        write(
+            root,
+            &format!("proc/{shim}/cmdline"),
+            &format!(
+                "/usr/bin/containerd-shim-runc-v2\0-namespace\0{namespace}\0-id\0{id}\0-address\0/run/containerd/containerd.sock\0"
+            ),
+        );
+        shim
     }
 
     fn bundle(root: &Path, id: &str, annotations: &str, namespaces: &str) {
@@ -388,15 +391,7 @@ mod tests {
             &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
         );
         let foreign = process(root, FOREIGN, &["sleep", "600"]);
-        let shim = process(root, "init", &["sleep", "600"]);
-        write(root, &format!("proc/{shim}/comm"), "containerd-shim\n");
-        write(
-            root,
-            &format!("proc/{shim}/cmdline"),
-            &format!(
-                "/usr/bin/containerd-shim-runc-v2\0-namespace\0k8s.io\0-id\0{SANDBOX}\0-address\0/run/containerd/containerd.sock\0"
-            ),
-        );
+        let shim = shim(root, NAMESPACE, SANDBOX);
         write(
             root,
             "var/lib/cni/networks/lab/10.0.0.9",

@@ -16,7 +16,7 @@ use nix::{
 };
 use tokio::time::sleep;
 
-use crate::{host::files::Files, plan::host_path::HostPath};
+use crate::{host::files::Files, plan::host_path::HostPath, runtime::RuntimeError};
 
 /// How often it is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -195,6 +195,25 @@ impl Processes<'_> {
             }
         }
         found
+    }
+
+    /// Ends a shim of containerd, which does not end on SIGTERM.
+    ///
+    /// # Errors
+    /// When it is still there 15 seconds later.
+    pub async fn end_shim(&self, namespace: &str, id: &str) -> Result<(), RuntimeError> {
+        let until = Instant::now() + KILLED_WITHIN;
+        while let Some(pids) = self.shims(namespace).get(id) {
+            if Instant::now() >= until {
+                return Err(RuntimeError(format!(
+                    "the shim {pids:?} of container {id} in containerd's namespace {namespace} does not end, {} s after SIGKILL",
+                    KILLED_WITHIN.as_secs()
+                )));
+            }
+            self.kill(pids);
+            sleep(LIST_POLL).await;
+        }
+        Ok(())
     }
 
     /// Asks these processes to end (SIGTERM).
