@@ -135,6 +135,9 @@ pub trait Runtimes {
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError>;
     /// Removes all that is left of the source's pods, with their CNI state.
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
+    /// Ends what a restart of a daemon below this runtime left of its pods without its knowledge, and returns a sentence
+    /// for each thing that stays.
+    async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError>;
     /// Asks a runtime how it is.
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
     /// What a runtime's daemon prints when it is run with `--version`.

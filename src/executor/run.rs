@@ -246,7 +246,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                     }
                 }
                 Next::Conclude(End::Committed) => self.note(Event::Committed)?,
-                Next::Conclude(End::RolledBack) => self.note(Event::RolledBack)?,
+                Next::Conclude(End::RolledBack) => {
+                    self.end_lost().await;
+                    self.note(Event::RolledBack)?;
+                }
                 Next::Over(end) => {
                     self.host.files.remove(&self.dir.file("reserve"))?;
                     unit::retire(self.host.files, self.host.systemd).await?;
@@ -402,6 +405,21 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                     return Ok(Some(error));
                 }
             }
+        }
+    }
+
+    /// Ends what the restarts on the way back left of the source's pods: the source serves again by then, and starts pods
+    /// while what it stands on is restarted. The node is as before without this, too.
+    async fn end_lost(&self) {
+        let mut steps = self.plan.steps.iter();
+        let cleared = steps.find_map(|step| match &step.does {
+            Step::ClearPods(step) => Some(&step.source),
+            _ => None,
+        });
+        let Some(source) = cleared else { return };
+        match self.watched(self.host.runtimes.end_lost(source)).await {
+            Ok(left) => left.iter().for_each(|left| tracing::warn!("{left}")),
+            Err(error) => tracing::warn!(%error, "it was not looked for shims without a container"),
         }
     }
 

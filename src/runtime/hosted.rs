@@ -9,7 +9,7 @@ use super::{
     cri::Cri,
     docker::Engine,
     kubelet,
-    pods::{Ending, Extent, bundles, dockershim, over_cri, process::Processes},
+    pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes},
     program, reference, rehearsal, restore, transfer,
 };
 use crate::{
@@ -192,10 +192,14 @@ impl HostRuntimes {
 
     /// The Docker Engine that the target stands on.
     async fn docker(&self, what: &StopPods) -> Result<Engine, RuntimeError> {
-        let default = HostPath::new(DOCKER).map_err(|error| RuntimeError(error.to_string()))?;
-        let socket = what.engine.as_ref().unwrap_or(&default);
-        Engine::connect(&self.socket(socket)?).await
+        let socket = what.engine.clone().map_or_else(docker_socket, Ok)?;
+        Engine::connect(&self.socket(&socket)?).await
     }
+}
+
+/// Where Docker Engine listens by default.
+fn docker_socket() -> Result<HostPath, RuntimeError> {
+    HostPath::new(DOCKER).map_err(|error| RuntimeError(error.to_string()))
 }
 
 impl Runtimes for HostRuntimes {
@@ -301,8 +305,24 @@ impl Runtimes for HostRuntimes {
             may_stick: true,
         };
         let (cache, bin_dirs) = (&what.cni_cache_dir, &what.cni_bin_dirs);
-        self.end_pods(&what.source, None, cache, bin_dirs, how, false)
-            .await
+        let mut cleared = self
+            .end_pods(&what.source, None, cache, bin_dirs, how, false)
+            .await?;
+        match self.end_lost(&what.source).await {
+            Ok(left) => cleared.left.extend(left),
+            Err(error) => tracing::warn!(%error, "it was not looked for shims without a container"),
+        }
+        Ok(cleared)
+    }
+
+    async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
+        let socket = match of.runtime {
+            Runtime::Dockershim => of.socket.clone(),
+            Runtime::CriDockerd => docker_socket()?,
+            Runtime::Containerd | Runtime::CriO => return Ok(Vec::new()),
+        };
+        let engine = Engine::connect(&self.socket(&socket)?).await?;
+        orphans::end(&engine, Processes(&self.files)).await
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {

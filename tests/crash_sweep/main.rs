@@ -220,6 +220,7 @@ fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     let state = world.state();
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
     assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");
+    assert!(!state.lost, "{schedule}: a pod that its runtime lost is left");
     assert!(
         state.masked.is_empty(),
         "{schedule}: {:?} are masked",

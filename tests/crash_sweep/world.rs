@@ -102,6 +102,8 @@ pub struct State {
     /// Runtimes with sandboxes of pods.
     pub sandboxes: BTreeSet<Runtime>,
     pub rehearsing: bool,
+    /// A pod whose start a restart below its runtime broke, of which the runtime does not know any more.
+    pub lost: bool,
     /// Units that do not start until the next boot.
     pub masked: BTreeSet<String>,
     /// What must never happen, and did.

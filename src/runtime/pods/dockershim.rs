@@ -12,7 +12,7 @@ use tokio::{
 };
 
 use super::{
-    Container, Ending, Extent, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace, orphans,
+    Container, Ending, Extent, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace,
     process::{self, Processes},
 };
 use crate::{
@@ -26,13 +26,11 @@ use crate::{
 
 /// Label of the dockershim and of cri-dockerd on everything that they make: `podsandbox` or `container`
 /// (`dockershim/docker_service.go`).
-const KIND: &str = "io.kubernetes.docker.type";
+pub(super) const KIND: &str = "io.kubernetes.docker.type";
 /// Label on a container: the id of its sandbox.
 const SANDBOX: &str = "io.kubernetes.sandbox.id";
 /// libcni's default cache. Other runtimes share it; the kubelet's own default is another one.
 const SHARED_CACHE: &str = "/var/lib/cni";
-/// containerd's namespace for Docker's containers (`--containerd-namespace` of dockerd, whose default nobody changes).
-const NAMESPACE: &str = "moby";
 /// How many CNI plugins run at the same time; most of them wait for the lock of iptables.
 const PLUGINS_AT_ONCE: usize = 8;
 
@@ -65,10 +63,7 @@ pub async fn end_pods(
     let mut stopped = end_all(&server, Processes(network.files), ending.extent).await?;
     if ending.extent == Extent::Everything {
         stopped.left.extend(wrong);
-        let known = server.known().await?;
-        stopped.left.extend(server.detach_the_lost(&known).await?);
-        let orphans = orphans::end(Processes(network.files), NAMESPACE, &known).await;
-        stopped.left.extend(orphans);
+        stopped.left.extend(server.detach_the_lost().await?);
         let gone: Vec<String> = server.attachments.into_keys().collect();
         stopped.left.extend(network.free_leases(&gone));
     }
@@ -157,17 +152,15 @@ impl Dockershim<'_> {
         }
     }
 
-    /// The containers that the engine knows, those of pods and others.
-    async fn known(&self) -> Result<BTreeSet<String>, RuntimeError> {
-        let containers = self.engine.containers(&[]).await?;
-        Ok(containers
+    /// DEL for cached attachments of sandboxes that the engine does not know (any more), without a namespace.
+    async fn detach_the_lost(&self) -> Result<Vec<String>, RuntimeError> {
+        let known: BTreeSet<String> = self
+            .engine
+            .containers(&[])
+            .await?
             .into_iter()
             .filter_map(|container| container.id)
-            .collect())
-    }
-
-    /// DEL for cached attachments of sandboxes that the engine does not know (any more), without a namespace.
-    async fn detach_the_lost(&self, known: &BTreeSet<String>) -> Result<Vec<String>, RuntimeError> {
+            .collect();
         let files = self.network.files;
         let mine = checkpoint::sandboxes(files, self.runtime)?;
         let other = match self.runtime {

@@ -1,41 +1,82 @@
-//! Shims that their engine lost. When containerd is restarted below Docker Engine while Docker starts a container, the
-//! request fails, Docker removes the container, and neither of them knows the shim any more, nor the process of runc that
-//! still waits for its start. They would stay until the next boot.
+//! Shims that Docker Engine lost. When containerd is restarted below it while it starts a container, the request fails,
+//! and neither of the two knows the shim any more, nor the process in it: runc that waits for its start, or a sandbox
+//! that runs. They would stay until the next boot.
 
-use std::{
-    collections::BTreeSet,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, time::Duration};
 
-use tokio::time::sleep;
+use bollard::models::ContainerSummaryStateEnum;
+use tokio::time::{Instant, sleep};
 
-use super::{POLL, process::Processes};
+use super::{dockershim::KIND, process::Processes};
+use crate::runtime::{RuntimeError, docker::Engine};
 
-/// How long the shim of a container that was just removed may take to exit by itself.
-const LEAVES_WITHIN: Duration = Duration::from_secs(2);
+/// containerd's namespace for Docker's containers: the default of dockerd's `--containerd-namespace`.
+const NAMESPACE: &str = "moby";
+/// How long a shim without a running container is taken for one that starts or exits.
+const LEAVES_WITHIN: Duration = Duration::from_secs(10);
+/// How often Docker is asked meanwhile.
+const POLL: Duration = Duration::from_millis(500);
 
-/// Ends the shims in a namespace of containerd that serve none of the `known` containers, and the processes of their
-/// containers. Returns a sentence for each one that is still there.
-pub async fn end(processes: Processes<'_>, namespace: &str, known: &BTreeSet<String>) -> Vec<String> {
-    let lost = || -> Vec<String> {
-        let shims = processes.shims(namespace).into_keys();
-        shims.filter(|id| !known.contains(id)).collect()
+/// Ends the shims of pods that the engine does not run, and the processes of their containers. Returns a sentence for
+/// each one that is still there.
+///
+/// # Errors
+/// When the engine does not answer.
+pub async fn end(engine: &Engine, processes: Processes<'_>) -> Result<Vec<String>, RuntimeError> {
+    end_unserved(processes, async || served(engine).await).await
+}
+
+/// The containers that may have a shim: those of pods that run, and all others, which are somebody else's.
+async fn served(engine: &Engine) -> Result<BTreeSet<String>, RuntimeError> {
+    let all = engine.containers(&[]).await?.into_iter();
+    let served = all.filter(|container| {
+        let of_a_pod = container
+            .labels
+            .as_ref()
+            .is_some_and(|labels| labels.contains_key(KIND));
+        let stopped = matches!(
+            container.state,
+            Some(
+                ContainerSummaryStateEnum::CREATED
+                    | ContainerSummaryStateEnum::EXITED
+                    | ContainerSummaryStateEnum::DEAD
+                    | ContainerSummaryStateEnum::REMOVING
+            )
+        );
+        !(of_a_pod && stopped)
+    });
+    Ok(served.filter_map(|container| container.id).collect())
+}
+
+async fn end_unserved(
+    processes: Processes<'_>,
+    served: impl AsyncFn() -> Result<BTreeSet<String>, RuntimeError>,
+) -> Result<Vec<String>, RuntimeError> {
+    let lost = async || -> Result<BTreeSet<String>, RuntimeError> {
+        let shims: BTreeSet<String> = processes.shims(NAMESPACE).into_keys().collect();
+        if shims.is_empty() {
+            return Ok(shims);
+        }
+        Ok(shims.difference(&served().await?).cloned().collect())
     };
+    let mut candidates = lost().await?;
     let until = Instant::now() + LEAVES_WITHIN;
-    while !lost().is_empty() && Instant::now() < until {
+    while !candidates.is_empty() && Instant::now() < until {
         sleep(POLL).await;
+        let still = lost().await?;
+        candidates.retain(|id| still.contains(id));
     }
     let mut left = Vec::new();
-    for id in lost() {
+    for id in candidates {
         if let Some(pids) = processes.of(&BTreeSet::from([id.as_str()])).get(&id) {
             processes.kill(pids);
         }
-        match processes.end_shim(namespace, &id).await {
-            Ok(()) => tracing::info!(id, "ended a shim of a container that Docker Engine does not know"),
+        match processes.end_shim(NAMESPACE, &id).await {
+            Ok(()) => tracing::info!(id, "ended a shim whose container Docker Engine does not run"),
             Err(error) => left.push(error.0),
         }
     }
-    left
+    Ok(left)
 }
 
 #[cfg(test)]
@@ -51,18 +92,21 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let root = place.path();
         let (lost, known) = ("a".repeat(64), "b".repeat(64));
-        shim(root, "moby", &lost);
+        shim(root, NAMESPACE, &lost);
         let init = process(root, &lost, &["sleep", "600"]);
         let kept = [
-            shim(root, "moby", &known),
+            shim(root, NAMESPACE, &known),
             process(root, &known, &["sleep", "600"]),
             shim(root, "k8s.io", &"c".repeat(64)),
         ];
         let files = Files::new(root);
         let processes = Processes(&files);
-        let left = end(processes, "moby", &BTreeSet::from([known.clone()])).await;
+        let served = BTreeSet::from([known.clone()]);
+        let left = end_unserved(processes, async || Ok(served.clone()))
+            .await
+            .unwrap();
         assert_eq!(left, Vec::<String>::new());
-        let shims: Vec<String> = processes.shims("moby").into_keys().collect();
+        let shims: Vec<String> = processes.shims(NAMESPACE).into_keys().collect();
         assert_eq!(shims, [known]);
         assert!(
             processes.of(&BTreeSet::from([lost.as_str()])).is_empty(),

@@ -177,6 +177,7 @@ impl Runtimes for World {
                     .push("pods that run were taken away from their kubelet".to_owned());
             }
             state.sandboxes.remove(&what.source.runtime);
+            state.lost = false;
         }
         moment().await;
         if self.fault == Fault::ClearPodsFails {
@@ -184,6 +185,13 @@ impl Runtimes for World {
         }
         self.asked()?;
         Ok(Stopped::default())
+    }
+
+    async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
+        self.answers(of).await?;
+        self.effect();
+        self.state().lost = false;
+        Ok(Vec::new())
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {

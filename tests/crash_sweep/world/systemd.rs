@@ -76,6 +76,7 @@ impl World {
             unit.restarts = 0;
         }
         state.rehearsing = false;
+        state.lost = false;
         state.hangs = false;
         state.slow = matches!(self.fault, Fault::SlowBoot(_));
         // No container outlives the machine; the kubelet makes them again.
@@ -400,8 +401,14 @@ impl Systemd for World {
 
     async fn restart(&self, name: &str) -> Result<(), SystemdError> {
         self.effect();
-        if let Some(unit) = self.state().units.get_mut(name) {
-            unit.active = false;
+        {
+            let mut state = self.state();
+            let runs = |unit| state.units.get(unit).is_some_and(|unit: &FakeUnit| unit.active);
+            // The kubelet starts pods at any moment.
+            state.lost |= name == "containerd.service" && runs("docker.service") && runs(KUBELET_UNIT);
+            if let Some(unit) = state.units.get_mut(name) {
+                unit.active = false;
+            }
         }
         // Between its two halves the executor may die, and systemd goes on.
         let started = {
