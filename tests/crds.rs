@@ -164,6 +164,8 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
         json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1, "gracePeriodLimit": "1h" } }),
         json!({ "drain": { "mode": "InPlace" } }),
+        json!({ "approvedPlans": [] }),
+        json!({ "approvedPlans": [format!("sha256:{}", "0f".repeat(32)), format!("sha256:{}", "1e".repeat(32))] }),
         json!({ "drain": { "timeout": "1s" }, "rollback": { "confirmWithin": "30s" } }),
         json!({ "strategy": { "controlPlane": "First" } }),
         json!({ "target": { "runtime": "cri-dockerd" } }),
@@ -220,6 +222,10 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "drain": { "gracePeriodLimit": "often" } }),
         json!({ "rollback": { "confirmWithin": "5 minutes" } }),
         json!({ "preflight": { "allow": ["Typo"] } }),
+        json!({ "preflight": { "allow": ["PlanNotApproved"] } }),
+        json!({ "approvedPlans": [format!("sha256:{}", "0f".repeat(31))] }),
+        json!({ "approvedPlans": [format!("sha256:{}", "0F".repeat(32))] }),
+        json!({ "approvedPlans": ["0f".repeat(32)] }),
         json!({ "preflight": { "allow": ["NoKubelet"] } }),
     ];
     let judged = good

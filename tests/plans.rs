@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::json;
 use transship::{
-    api::request::{CgroupDriverChoice, Origin, Runtime, Transfer},
+    api::request::{CgroupDriverChoice, DrainMode, Origin, Runtime, Transfer},
     edit::{flags, yaml},
     plan::{
         digest::Digest,
@@ -1061,6 +1061,65 @@ fn no_password_can_be_tried_out_on_the_digest_of_a_plan() {
     let first = shown("key-of-one-node");
     assert_eq!(shown("key-of-one-node"), first);
     assert_ne!(shown("key-of-another"), first);
+}
+
+/// Mode `Plan` shows the digest of the plan that `Apply` runs, if nothing changes on the node in between.
+#[test]
+fn a_digest_is_that_of_what_is_done() {
+    let (facts, request) = (fixtures::named(LAB), fixtures::request());
+    let digest = |facts: &Facts, request: &Request| plan(facts, request).plan().unwrap().digest();
+    let first = digest(&facts, &request);
+
+    let mut same = request.clone();
+    same.migration = "00000000-0000-4000-8000-000000000002-7".into();
+    same.migration_name = Some("another".into());
+    same.preflight.allow = vec!["DiskSpace".into(), "NoSuchCode".into()];
+    same.images.transfer = Transfer::All;
+    let mut later = facts.clone();
+    for disk in &mut later.disks {
+        disk.free -= 1 << 20;
+    }
+    // A pod has gone.
+    later
+        .docker
+        .as_mut()
+        .unwrap()
+        .engine
+        .as_mut()
+        .unwrap()
+        .store
+        .containers
+        .pop();
+    let outcome = plan(&later, &same);
+    assert_ne!(outcome.findings, plan(&facts, &request).findings);
+    assert_ne!(outcome.plan(), plan(&facts, &request).plan());
+    assert_eq!(digest(&later, &same), first);
+
+    let changes: [fn(&mut Facts, &mut Request); 6] = [
+        |facts, _| facts.machine_id = "another".into(),
+        |facts, _| facts.digest_key = "another".into(),
+        |facts, _| facts.containerd.as_mut().unwrap().version = "1.7.28".into(),
+        |_, request| {
+            request.target.sandbox_image = Some("registry.k8s.io/pause:3.9".into());
+            request.preflight.allow = vec!["SandboxImageMissing".into()];
+        },
+        |_, request| request.drain.mode = DrainMode::InPlace,
+        |_, request| request.source.keep = true,
+    ];
+    for (number, change) in changes.iter().enumerate() {
+        let (mut facts, mut request) = (facts.clone(), request.clone());
+        change(&mut facts, &mut request);
+        assert_ne!(digest(&facts, &request), first, "change {number}");
+    }
+    // Every step counts, and so does their order.
+    let planned = plan(&facts, &request).plan().unwrap().clone();
+    for index in 1..planned.steps.len() {
+        let mut other = planned.clone();
+        let step = other.steps.remove(index);
+        assert_ne!(other.digest(), first, "without step {index}");
+        other.steps.insert(index - 1, step);
+        assert_ne!(other.digest(), first, "step {index} is one earlier");
+    }
 }
 
 proptest! {

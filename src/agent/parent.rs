@@ -76,6 +76,7 @@ fn difference(share: &NodeMigrationSpec, parent: &RuntimeMigration) -> Option<&'
         ("drain", share.drain != drain),
         ("images", share.images != spec.images),
         ("preflight", share.preflight != spec.preflight),
+        ("approvedPlans", share.approved_plans != spec.approved_plans),
         ("rollback", share.rollback != spec.rollback),
     ]
     .into_iter()
@@ -127,6 +128,12 @@ mod tests {
     )]
     #[case::kept(json!({}), json!({ "source": { "keep": true } }), Some("source"))]
     #[case::allowed(json!({}), json!({ "preflight": { "allow": ["DiskSpace"] } }), Some("preflight"))]
+    #[case::approved(
+        json!({ "approvedPlans": ["sha256:1"] }),
+        json!({ "approvedPlans": ["sha256:1", "sha256:2"] }),
+        Some("approvedPlans")
+    )]
+    #[case::approves_all(json!({ "approvedPlans": ["sha256:1"] }), json!({}), Some("approvedPlans"))]
     #[case::no_way_back(json!({}), json!({ "rollback": { "automatic": false } }), Some("rollback"))]
     #[case::ahead(json!({}), json!({ "migration": { "name": "m", "uid": "m1", "generation": 3 } }), Some("generation 3, of 2"))]
     fn a_share_says_what_its_parent_says(

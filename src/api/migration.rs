@@ -8,7 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::node_migration::MOST;
-use super::request::{Drain, Images, Preflight, Rollback, Source, Target};
+use super::request::{Drain, Images, Preflight, Rollback, Source, Target, approved_plans};
 
 /// A move of the chosen nodes to another container runtime.
 #[derive(CustomResource, Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -86,6 +86,12 @@ pub struct RuntimeMigrationSpec {
     /// Which findings are accepted.
     #[serde(default)]
     pub preflight: Preflight,
+    /// Digests of the plans that may run, as mode `Plan` shows them in `status.plan.digest` of each NodeMigration. A node
+    /// whose plan has another digest is `Blocked` (`PlanNotApproved`) before anything is prepared. Any plan may run if the
+    /// list is absent or empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "approved_plans")]
+    pub approved_plans: Vec<String>,
     /// When and how a node goes back by itself.
     #[serde(default)]
     pub rollback: Rollback,
@@ -110,7 +116,7 @@ pub struct Strategy {
     pub max_unavailable: IntOrPercent,
     /// After this many nodes that failed, rolled back or were lost no further node is started, and the message gives
     /// the reason. A failure counts until its node is tried again: by an edit of `target`, `source`, `drain`, `images`,
-    /// `preflight` or `rollback`, or by the annotation `transship.dev/retry` on its NodeMigration.
+    /// `preflight`, `approvedPlans` or `rollback`, or by the annotation `transship.dev/retry` on its NodeMigration.
     #[schemars(range(min = 1, max = 100_000))]
     pub max_failures: u32,
     /// When control plane nodes are migrated. Each goes alone, whatever `maxUnavailable` says, and only while the API

@@ -8,7 +8,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Drain, Images, Preflight, Rollback, RuntimeVersion, Source, Target};
+use super::request::{Drain, Images, Preflight, Rollback, RuntimeVersion, Source, Target, approved_plans};
 use crate::plan::finding::Finding;
 
 /// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
@@ -102,6 +102,12 @@ pub struct NodeMigrationSpec {
     /// Which findings are accepted.
     #[serde(default)]
     pub preflight: Preflight,
+    /// Digests of the plans that may run, as mode `Plan` shows them in `status.plan.digest` of each NodeMigration. A node
+    /// whose plan has another digest is `Blocked` (`PlanNotApproved`) before anything is prepared. Any plan may run if the
+    /// list is absent or empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(schema_with = "approved_plans")]
+    pub approved_plans: Vec<String>,
     /// When and how the node goes back by itself.
     #[serde(default)]
     pub rollback: Rollback,

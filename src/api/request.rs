@@ -264,6 +264,18 @@ fn acceptable_codes(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "array", "maxItems": 100, "items": { "type": "string", "enum": codes } })
 }
 
+/// Most digests in `approvedPlans`. Every NodeMigration has all of them and must stay under 256 KiB.
+const APPROVED_PLANS: usize = 800;
+
+/// The schema of `approvedPlans`.
+pub(super) fn approved_plans(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": APPROVED_PLANS,
+        "items": { "type": "string", "maxLength": 71, "pattern": "^sha256:[0-9a-f]{64}$" },
+    })
+}
+
 /// When and how a node goes back by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]

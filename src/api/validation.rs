@@ -35,6 +35,7 @@ const GRACE_PERIOD: &str = "allowed are seconds from 0 on, and -1 for the pod's 
 const DRAIN_TIMEOUT: &str = "allowed are durations from 1s on";
 const CONFIRM_WITHIN: &str =
     "allowed are durations from 30s on: the kubelet and the agent's pod need that to report";
+const APPROVED_PLAN: &str = "allowed are digests of plans: sha256: and 64 hex digits in lower case";
 const ALLOW: &str = "allowed are the codes that docs/findings.md calls acceptable";
 /// A drain that gives up at once evicts nothing.
 const LEAST_DRAIN: GoDuration = GoDuration::from_secs(1);
@@ -134,6 +135,14 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     for code in &spec.preflight.allow {
         let known = findings::acceptable_codes().any(|acceptable| acceptable == code);
         check(known, "spec.preflight.allow", code, ALLOW);
+    }
+    for digest in &spec.approved_plans {
+        check(
+            Digest::is_written(digest),
+            "spec.approvedPlans",
+            digest,
+            APPROVED_PLAN,
+        );
     }
     if let Some(started) = started {
         check(spec.mode == Mode::Apply, "spec.mode", &"Plan", MODE_FIXED);
@@ -289,6 +298,7 @@ mod tests {
     #[case::failures(json!({ "strategy": { "maxFailures": 0 } }), "spec.strategy.maxFailures is 0")]
     #[case::unknown_code(json!({ "preflight": { "allow": ["Typo"] } }), "spec.preflight.allow is Typo; allowed are")]
     #[case::no_way_round(json!({ "preflight": { "allow": ["NoKubelet"] } }), "spec.preflight.allow is NoKubelet")]
+    #[case::no_digest(json!({ "approvedPlans": ["0123456789ab"] }), "spec.approvedPlans is 0123456789ab; allowed are")]
     #[case::no_drain(json!({ "drain": { "timeout": "0s" } }), "spec.drain.timeout is 0s; allowed are durations from")]
     #[case::no_confirmation(
         json!({ "rollback": { "confirmWithin": "29s" } }),

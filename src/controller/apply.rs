@@ -217,6 +217,7 @@ fn spec(
         proceed: false,
         images: spec.images.clone(),
         preflight: spec.preflight.clone(),
+        approved_plans: spec.approved_plans.clone(),
         rollback: spec.rollback.clone(),
     }
 }
@@ -436,6 +437,7 @@ fn last_share(node: &str, node_uid: String, migration: String, migration_uid: St
         proceed: false,
         images: Default::default(),
         preflight: Default::default(),
+        approved_plans: Default::default(),
         rollback: Default::default(),
     };
     let mut share = NodeMigration::new(node, spec);

@@ -284,6 +284,7 @@ fn is_same_request(share: &NodeMigrationSpec, spec: &RuntimeMigrationSpec) -> bo
         && share.source == spec.source
         && share.images == spec.images
         && share.preflight == spec.preflight
+        && share.approved_plans == spec.approved_plans
         && share.rollback == spec.rollback
 }
 

@@ -151,7 +151,6 @@ impl Args {
                 .await
             }
         };
-        // The name of a migration is a part of its plan and of its digest: a preview has a name of its own.
         let outcome = planner::plan(&facts, &self.wish.request("preview".to_owned()));
         let (verdict, code) = match outcome.verdict {
             Verdict::Blocked => ("blocked", cli::BLOCKED),

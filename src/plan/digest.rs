@@ -30,6 +30,12 @@ impl Digest {
         plain.then(|| Self(format!("sha256:{}", hex.to_ascii_lowercase())))
     }
 
+    /// Whether `text` is a digest in the form in which plans show theirs.
+    pub fn is_written(text: &str) -> bool {
+        let hex = text.strip_prefix("sha256:").and_then(Self::from_hex);
+        hex.is_some_and(|digest| digest.0 == text)
+    }
+
     /// The digest as text, with its `sha256:`.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,11 +1,13 @@
 //! The plan: an ordered list of steps for one node, serialisable, with a digest.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{
     digest::Digest,
     finding::Finding,
-    step::{AwaitStep, Side, Step},
+    step::{AwaitStep, ImagesStep, Side, Step},
 };
 use crate::api::request::RuntimeVersion;
 
@@ -64,6 +66,33 @@ pub struct PlannedStep {
     pub does: Step,
 }
 
+impl PlannedStep {
+    fn without_image_names(&self) -> Cow<'_, Self> {
+        match &self.does {
+            Step::Images(images) => Cow::Owned(Self {
+                section: self.section,
+                does: Step::Images(ImagesStep {
+                    names: Vec::new(),
+                    ..images.clone()
+                }),
+            }),
+            _ => Cow::Borrowed(self),
+        }
+    }
+}
+
+/// The part of a [`Plan`] that its digest is made of.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Does<'a> {
+    format: u32,
+    machine_id: &'a str,
+    source: &'a RuntimeVersion,
+    target: &'a RuntimeVersion,
+    steps: Vec<Cow<'a, PlannedStep>>,
+    digest_key: &'a str,
+}
+
 /// A part of a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -77,7 +106,12 @@ pub enum Section {
 }
 
 impl Plan {
-    /// Digest of the serialised plan, with the node's [`Plan::digest_key`] in it; commits and control files name it.
+    /// Digest of what the plan does: its steps, source, target and machine, with the node's [`Plan::digest_key`]. Commits,
+    /// control files and `spec.approvedPlans` name it.
+    ///
+    /// Two plans that do the same have the same digest, whatever migration they are made for and whatever the findings
+    /// are. The names of images do not count either: they follow the pods, which come and go while the node serves. What
+    /// an image is cannot change by its way from one store to the other.
     ///
     /// # Panics
     /// Never: every field serialises.
@@ -86,7 +120,15 @@ impl Plan {
         reason = "a plan holds only strings, numbers and lists of them"
     )]
     pub fn digest(&self) -> Digest {
-        Digest::of(serde_json::to_vec(self).expect("a plan serialises"))
+        let does = Does {
+            format: self.format,
+            machine_id: &self.machine_id,
+            source: &self.source,
+            target: &self.target,
+            steps: self.steps.iter().map(PlannedStep::without_image_names).collect(),
+            digest_key: &self.digest_key,
+        };
+        Digest::of(serde_json::to_vec(&does).expect("a plan serialises"))
     }
 
     /// The CRI endpoint of the target as kubeadm keeps it (`unix:///run/containerd/containerd.sock`); every plan of a

@@ -175,6 +175,12 @@ pub const ALLOWED_CODE_UNKNOWN: Code = Code::warn(
     "`preflight.allow` names a code that does not exist",
 );
 
+/// The plan is not one of those that were approved.
+pub const PLAN_NOT_APPROVED: Code = Code::block(
+    "PlanNotApproved",
+    "`approvedPlans` does not list the digest of the node's plan",
+);
+
 /// Every kind of finding, by the module that finds it.
 pub fn all_codes() -> Vec<Code> {
     [
@@ -194,7 +200,7 @@ pub fn all_codes() -> Vec<Code> {
         drain::CODES,
         kubeadm::CODES,
         attempts::CODES,
-        &[ALLOWED_CODE_UNKNOWN],
+        &[ALLOWED_CODE_UNKNOWN, PLAN_NOT_APPROVED],
     ]
     .concat()
 }

@@ -501,6 +501,51 @@ async fn what_kubeadm_and_the_server_say_is_found_with_the_nodes_own_identity() 
     );
 }
 
+/// Blocked before anything is prepared, until the digest that the message names is approved.
+#[rstest]
+#[tokio::test]
+async fn only_an_approved_plan_runs(#[values(Release::Old, Release::New)] release: Release) {
+    let mut world = World::new(release, "w13", json!({})).await;
+    world.ask("Migrate", 1, json!({})).await;
+    let digest = plan().digest().as_str().to_owned();
+    let other = format!("sha256:{}", "0".repeat(64));
+
+    world.approve(2, &[&other]).await;
+    let status = world.until_phase(NodePhase::Blocked).await;
+    assert!(
+        status.message.starts_with("PlanNotApproved:") && status.message.contains(&digest),
+        "{status:?}"
+    );
+    assert_eq!(status.findings[0].code, "PlanNotApproved");
+    assert_eq!(status.plan.unwrap().digest, digest);
+    assert!(world.host.changes().is_empty() && !world.is_cordoned().await);
+
+    // Approved by the NodeMigration alone, which others than the user can write.
+    let patch =
+        Patch::Merge(json!({ "spec": { "approvedPlans": [digest], "migration": { "generation": 3 } } }));
+    let parent = world.parents().get("m-w13").await.unwrap();
+    let paused = Patch::Merge(json!({ "spec": { "paused": true } }));
+    let name = parent.name_any();
+    world
+        .parents()
+        .patch(&name, &PatchParams::default(), &paused)
+        .await
+        .unwrap();
+    world
+        .migrations()
+        .patch("w13", &PatchParams::default(), &patch)
+        .await
+        .unwrap();
+    let status = world.until(|status| status.message.starts_with("refused:")).await;
+    assert!(status.message.contains("approvedPlans"), "{status:?}");
+    assert!(world.host.changes().is_empty());
+
+    world.approve(4, &[&other, &digest]).await;
+    let host = world.host.clone();
+    world.until(|_| host.changes().contains(&"Go".to_owned())).await;
+    assert_eq!(world.host.changes(), ["install 4", "Go"]);
+}
+
 #[rstest]
 #[tokio::test]
 async fn between_dockers_shims_with_nowhere_to_go(#[values(Release::Old, Release::New)] release: Release) {

@@ -262,6 +262,24 @@ impl World {
         }
     }
 
+    /// The user approves plans; the parent must have this generation then.
+    pub(crate) async fn approve(&self, generation: i64, plans: &[&str]) {
+        let name = format!("m-{}", self.node);
+        let patch = Patch::Merge(json!({ "spec": { "approvedPlans": plans } }));
+        let parent = self
+            .parents()
+            .patch(&name, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+        assert_eq!(parent.metadata.generation, Some(generation));
+        let patch = Patch::Merge(json!({ "spec": {
+            "approvedPlans": plans, "migration": { "generation": generation } } }));
+        self.migrations()
+            .patch(self.node, &PatchParams::default(), &patch)
+            .await
+            .unwrap();
+    }
+
     pub(crate) fn parents(&self) -> Api<RuntimeMigration> {
         Api::all(self.admin.clone())
     }

@@ -353,7 +353,7 @@ fn token(user: &str) -> String {
 
 fn tokens() -> String {
     let accounts = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
-    let nodes = (1..=12).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
+    let nodes = (1..=13).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
     [
         (ADMIN.to_owned(), "system:masters".to_owned()),
         (CONTROLLER.to_owned(), accounts.clone()),

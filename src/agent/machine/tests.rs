@@ -583,3 +583,38 @@ fn another_node_of_this_name_is_none_of_ours() {
     world.migration.spec.node_uid = "n0".to_owned();
     assert_eq!(world.decide(), None);
 }
+
+#[rstest]
+#[case::none_is_asked_for(&[], "Migrate", (NodePhase::Preparing, "install"))]
+#[case::approved(&["sha256:0", "this"], "Migrate", (NodePhase::Preparing, "install"))]
+#[case::planned(&["this"], "Plan", (NodePhase::Planned, "rest"))]
+#[case::not_approved(&["sha256:0"], "Migrate", (NodePhase::Blocked, "rest"))]
+#[case::not_approved_yet(&["sha256:0"], "Plan", (NodePhase::Blocked, "rest"))]
+fn only_approved_plans_run(
+    #[case] approved: &[&str],
+    #[case] action: &str,
+    #[case] expected: (NodePhase, &str),
+) {
+    let digest = plan().digest();
+    let mut world = World::new(action, NodePhase::Preflight, None);
+    world.planned = Some(planned(Verdict::Ready(Box::new(plan()))));
+    let spec = &mut world.migration.spec;
+    spec.approved_plans = approved
+        .iter()
+        .map(|text| text.replace("this", digest.as_str()))
+        .collect();
+    spec.preflight.allow = vec!["PlanNotApproved".to_owned()];
+    assert_eq!(world.decided(), expected);
+    let status = world.decide().unwrap().status;
+    assert_eq!(
+        status.plan.unwrap().digest,
+        digest.as_str(),
+        "it is shown all the same"
+    );
+    assert_eq!(
+        status.message.starts_with("PlanNotApproved:") && status.message.contains(digest.as_str()),
+        expected.0 == NodePhase::Blocked,
+        "{}",
+        status.message
+    );
+}

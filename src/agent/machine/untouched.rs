@@ -19,6 +19,7 @@ use crate::{
     plan::{
         finding::{Finding, Severity},
         findings::{
+            PLAN_NOT_APPROVED,
             drain::{
                 NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_MUST_RETURN, PODS_OUTLAST_DRAIN,
                 PODS_TO_EVICT, PRE_STOP_SKIPPED,
@@ -106,6 +107,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
         }
     }
     status.findings = [findings.clone(), about_pods(seen)].concat();
+    status.findings.extend(not_approved(seen, verdict));
     status.findings.sort_by_key(|finding| finding.severity);
     let blocking: Vec<&Finding> = status
         .findings
@@ -228,6 +230,27 @@ fn give_up(seen: &Seen<'_>, mut status: NodeMigrationStatus, why: &str) -> Decis
         Act::Rest
     };
     then(seen, status, NodePhase::Blocked, message, act)
+}
+
+/// A plan that nobody approved, where only approved plans may run.
+fn not_approved(seen: &Seen<'_>, verdict: &Verdict) -> Option<Finding> {
+    let approved = &seen.migration.spec.approved_plans;
+    let Verdict::Ready(plan) = verdict else {
+        return None;
+    };
+    let digest = plan.digest();
+    let is_approved = approved.is_empty() || approved.iter().any(|approved| approved == digest.as_str());
+    (!is_approved).then(|| {
+        PLAN_NOT_APPROVED.found(
+            format!("the plan of this node has the digest {digest}, which spec.approvedPlans does not list"),
+            format!(
+                "Review the plan (`kubectl describe nodemigration {}`), then add its digest to spec.approvedPlans of \
+                 RuntimeMigration {}.",
+                seen.migration.name_any(),
+                seen.migration.spec.migration.name
+            ),
+        )
+    })
 }
 
 /// What the migration would mean for the pods that are on the node now.
