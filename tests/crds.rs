@@ -282,7 +282,7 @@ async fn what_was_asked_for_is_fixed_once_a_node_was_started() {
     for (change, expected) in [
         (
             json!({ "mode": "Plan" }),
-            "spec.mode: it cannot go back once a node was started",
+            "spec.mode: it stays Apply once a node was started",
         ),
         (
             json!({ "nodeSelector": { "matchLabels": { "more": "" } } }),

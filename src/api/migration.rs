@@ -67,7 +67,7 @@ pub struct RuntimeMigrationSpec {
     /// Start no further node. Nodes that are switching finish or roll back.
     #[serde(default)]
     pub paused: bool,
-    /// Which nodes. An empty selector is refused: name what shall be touched.
+    /// Which nodes. An empty selector is refused: name the nodes that may be touched.
     pub node_selector: LabelSelector,
     /// The runtime to move to.
     pub target: Target,
@@ -92,7 +92,7 @@ pub struct RuntimeMigrationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "approved_plans")]
     pub approved_plans: Vec<String>,
-    /// When and how a node goes back by itself.
+    /// When and how a node rolls back by itself.
     #[serde(default)]
     pub rollback: Rollback,
 }

@@ -72,9 +72,9 @@ pub const READY_TO_SWITCH: &str = "ReadyToSwitch";
 pub struct NodeMigrationSpec {
     /// The migration that this is a share of.
     pub migration: MigrationRef,
-    /// UID of the Node that is meant; a reinstalled node of the same name is another one.
+    /// UID of the Node that is meant; a reinstalled node of the same name has another.
     pub node_uid: String,
-    /// What the agent shall do.
+    /// What the agent has to do.
     pub action: Action,
     /// The runtime to move to.
     pub target: Target,
@@ -108,7 +108,7 @@ pub struct NodeMigrationSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "approved_plans")]
     pub approved_plans: Vec<String>,
-    /// When and how the node goes back by itself.
+    /// When and how the node rolls back by itself.
     #[serde(default)]
     pub rollback: Rollback,
 }
@@ -119,7 +119,7 @@ pub struct NodeMigrationSpec {
 pub struct MigrationRef {
     /// Its name.
     pub name: String,
-    /// Its UID: an object of the same name that was created anew is another migration.
+    /// Its UID: an object of the same name that was created again is another migration.
     pub uid: String,
     /// The generation of its spec that this share was made from. A higher one makes the agent plan again, and
     /// retries a node that is Blocked or RolledBack.
@@ -127,7 +127,7 @@ pub struct MigrationRef {
     pub generation: i64,
 }
 
-/// What the agent shall do.
+/// What the agent has to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Action {
     /// Collect facts, compute the plan, report it; change nothing.
@@ -142,7 +142,7 @@ pub enum Action {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct NodeMigrationStatus {
-    /// UID of the migration that this status speaks of; the status of another one is ignored.
+    /// UID of the migration that this status belongs to; the status of another migration is ignored.
     pub migration_uid: String,
     /// `spec.migration.generation` that this status speaks of.
     #[schemars(range(min = 0, max = MOST))]

@@ -52,7 +52,7 @@ impl std::fmt::Display for Runtime {
     }
 }
 
-/// The runtime to move to, and how it shall be set up.
+/// The runtime to move to, and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
@@ -168,7 +168,7 @@ impl ArchiveOrigin {
     }
 }
 
-/// Which cgroup driver the target runtime shall use.
+/// Which cgroup driver the target runtime uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum CgroupDriverChoice {
     /// What the kubelet uses now.
@@ -276,11 +276,11 @@ pub(super) fn approved_plans(_: &mut schemars::SchemaGenerator) -> schemars::Sch
     })
 }
 
-/// When and how a node goes back by itself.
+/// When and how a node rolls back by itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Rollback {
-    /// Go back when a step fails. When false, a failed node stays as it is for a person to look at; the
+    /// Roll back when a step fails. When false, a failed node stays as it is for a person to look at; the
     /// dead-man timer works either way.
     pub automatic: bool,
     /// How long after the kubelet's start under the target a switch must be confirmed (`5m`); at least `30s`.

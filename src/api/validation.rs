@@ -44,7 +44,7 @@ const LEAST_CONFIRMATION: GoDuration = GoDuration::from_secs(30);
 const TARGET_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SOURCE_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
-const MODE_FIXED: &str = "it cannot go back once a node was started; set spec.paused to stop";
+const MODE_FIXED: &str = "it stays Apply once a node was started; set spec.paused to stop";
 
 /// What is wrong with a spec, in the order of its fields. `started` is what was asked for when the first node was
 /// started, as the status keeps it.

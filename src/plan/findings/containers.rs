@@ -13,7 +13,7 @@ use crate::{
 /// Containers that Kubernetes does not know.
 pub const FOREIGN_CONTAINERS: Code = Code::block_unless_allowed(
     "ForeignContainers",
-    "Containers run under Docker that are not Kubernetes'; they end with Docker (accepted by `source.keep` too), or on a way back that has to stop it",
+    "Containers run under Docker that are not Kubernetes'; they stop with Docker (accepted by `source.keep` too), or during a rollback that has to stop it",
 );
 /// etcd under Docker itself.
 pub const ETCD_IN_DOCKER: Code = Code::block(
@@ -43,7 +43,7 @@ pub const DOCKER_CONFIG_MOUNTED: Code = Code::warn(
 /// Pods that use the source's CRI.
 pub const CRI_SOCKET_MOUNTED: Code = Code::warn(
     "CriSocketMounted",
-    "Pods mount the CRI socket of the source, behind which there are no pods afterwards",
+    "Pods mount the CRI socket of the source, which serves no pods afterwards",
 );
 /// Containers outlive Docker.
 pub const LIVE_RESTORE: Code = Code::warn(
