@@ -133,11 +133,15 @@ pub trait Runtimes {
     /// Ends the pods of `of`, which is one of the two runtimes of `what`: the containers of the source, the pods of
     /// the target with their CNI state.
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError>;
+    /// Ends the pods of the target, which did not answer with this error, without it.
+    async fn stop_pods_without(&self, what: &StopPods, error: RuntimeError) -> Result<Stopped, RuntimeError>;
     /// Removes all that is left of the source's pods, with their CNI state.
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
     /// Ends what a restart of a daemon below this runtime left of its pods without its knowledge, and returns a sentence
     /// for each thing that stays.
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError>;
+    /// Whether a runtime answers at all: the one call of those who have another way, with a deadline of seconds.
+    async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError>;
     /// Asks a runtime how it is.
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
     /// What a runtime's daemon prints when it is run with `--version`.

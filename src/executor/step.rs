@@ -14,13 +14,14 @@ pub use install::InstallError;
 
 use super::journal::Saved;
 use crate::{
+    api::request::Runtime,
     host::{
         files::Files,
         systemd::{Systemd, SystemdError},
     },
     plan::{
         host_path::HostPath,
-        step::{AwaitStep, KUBELET_UNIT, Side, Step},
+        step::{AwaitStep, KUBELET_UNIT, Side, Step, StopPods},
     },
     runtime::{Carried, RuntimeError, Runtimes},
 };
@@ -209,34 +210,65 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     }
 
     async fn revive_one(&self, name: &str) -> Result<(), StepError> {
-        let unit = self.systemd.unit(name).await?;
-        if unit::is_active(&unit) && unit.main_pid != 0 {
-            // Its start limit goes before it is killed: should the executor die in between, the unit is seen to have failed.
-            self.systemd.reset_failed(name).await?;
-            self.systemd.kill(name).await?;
+        if self.kill_one(name).await? {
             return Ok(self.systemd.restart(name).await?);
         }
-        if unit.active == "failed" {
+        if self.systemd.unit(name).await?.active == "failed" {
             self.systemd.start(name).await?;
         }
         Ok(())
+    }
+
+    /// Kills what runs of `units`; [`Host::revive`] starts it again. What fails is logged.
+    async fn kill(&self, units: &[String]) {
+        for name in units {
+            tracing::warn!(unit = name, "does not answer; it is killed");
+            if let Err(error) = self.kill_one(name).await {
+                tracing::warn!(unit = name, %error, "could not be killed");
+            }
+        }
+    }
+
+    /// Kills the main process of a unit; answers whether it ran.
+    async fn kill_one(&self, name: &str) -> Result<bool, StepError> {
+        let unit = self.systemd.unit(name).await?;
+        let runs = unit::is_active(&unit) && unit.main_pid != 0;
+        if runs {
+            // Its start limit goes before it is killed: should the executor die in between, the unit is seen to have failed.
+            self.systemd.reset_failed(name).await?;
+            self.systemd.kill(name).await?;
+        }
+        Ok(runs)
     }
 
     /// Takes `step` back; returns when everything is as `saved` says, with a sentence for each harmless thing that
     /// stays behind.
     pub(super) async fn undo(&self, step: &Step, saved: &Saved) -> Result<Vec<String>, StepError> {
         match (step, saved) {
-            (Step::StopPods(step), Saved::Nothing) => {
-                let stopped = self.runtimes.stop_pods(&step.target, step).await?;
-                tracing::info!(?stopped, runtime = %step.target.runtime, "ended the pods");
-                // The source may stand on the same daemon, and what is undone next may have to stop it.
-                if self.runtimes.health(&step.target).await.is_err() {
-                    self.revive(&step.target_units).await;
-                }
-                Ok(stopped.left)
-            }
+            (Step::StopPods(step), Saved::Nothing) => self.end_pods_of_target(step).await,
             _ => self.undo_alone(step, saved).await.map(|()| Vec::new()),
         }
+    }
+
+    /// Ends the pods of the target, which is asked once whether it answers, and nothing more if it does not.
+    async fn end_pods_of_target(&self, step: &StopPods) -> Result<Vec<String>, StepError> {
+        let ended = match self.runtimes.answers(&step.target).await {
+            Ok(()) => self.runtimes.stop_pods(&step.target, step).await,
+            Err(error) => {
+                // It must not wake up in the middle. The pods of cri-dockerd end by Docker, which has to live.
+                if step.target.runtime == Runtime::Containerd {
+                    self.kill(&step.target_units).await;
+                }
+                self.runtimes.stop_pods_without(step, error).await
+            }
+        };
+        // The source may stand on the same daemon, and what is undone next may have to stop it.
+        if self.runtimes.answers(&step.target).await.is_err() {
+            self.revive(&step.target_units).await;
+        }
+        let stopped = ended?;
+        tracing::info!(?stopped, runtime = %step.target.runtime, "ended the pods");
+        Ok(stopped.left)
     }
 
     async fn undo_alone(&self, step: &Step, saved: &Saved) -> Result<(), StepError> {
@@ -251,7 +283,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Images(step), Saved::Images { before }) => images::undo(self.runtimes, step, before).await,
             (Step::Rehearse(rehearsal), Saved::Nothing) => Ok(self.runtimes.end_rehearsal(rehearsal).await?),
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
-                kubelet::stop(self.files, self.systemd).await
+                kubelet::stop_soon(self.files, self.systemd).await
             }
             (Step::Kubelet(_), Saved::Unit { active, links }) => {
                 kubelet::restore(self.files, self.systemd, *active, links).await

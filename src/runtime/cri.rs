@@ -7,7 +7,7 @@ use k8s_cri::v1::{
     ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
     PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, RemoveContainerRequest,
     RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest, StopContainerRequest,
-    StopPodSandboxRequest, VersionRequest, image_service_client::ImageServiceClient,
+    StopPodSandboxRequest, VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
     runtime_service_client::RuntimeServiceClient,
 };
 use tokio::time::timeout;
@@ -93,10 +93,8 @@ impl Cri {
     /// # Errors
     /// When it does not answer in time, or does not serve `runtime.v1`.
     pub async fn about(&self) -> Result<About, RuntimeError> {
-        let (mut client, mut same) = (self.runtime.clone(), self.runtime.clone());
-        let version = self
-            .ask("Version", ABOUT, client.version(VersionRequest::default()))
-            .await?;
+        let version = self.version().await?;
+        let mut same = self.runtime.clone();
         let status = self
             .ask("Status", ABOUT, same.status(StatusRequest::default()))
             .await?;
@@ -121,6 +119,16 @@ impl Cri {
             network_ready: holds("NetworkReady"),
             cgroup_driver: config.map(|linux| linux.cgroup_driver()),
         })
+    }
+
+    /// `Version`: the call that needs least of the runtime.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or does not serve `runtime.v1`.
+    pub async fn version(&self) -> Result<VersionResponse, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let asked = client.version(VersionRequest::default());
+        self.ask("Version", ABOUT, asked).await
     }
 
     /// All sandboxes, ready or not.

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
+use tokio::time::timeout;
+
 use super::{
     Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped,
     cni_del::Network,
@@ -23,6 +25,9 @@ use crate::{
 
 /// How long `ClearPods` tries again to take a sandbox off its network: agents start again under the target.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a runtime may take to answer its first call where there is another way, or to name a reason.
+const ANSWERS: Duration = Duration::from_secs(5);
 
 /// Docker Engine's socket, where the plan does not name it.
 const DOCKER: &str = "/var/run/docker.sock";
@@ -115,9 +120,10 @@ impl HostRuntimes {
             let containerd = Containerd::connect(&self.socket(&of.socket).ok()?).await.ok()?;
             containerd.cri_problem().await.ok()?
         };
-        match reason.await {
-            Some(reason) => RuntimeError(format!("{error}: {reason}")),
-            None => error,
+        // It may have answered nothing because it hangs.
+        match timeout(ANSWERS, reason).await {
+            Ok(Some(reason)) => RuntimeError(format!("{error}: {reason}")),
+            Ok(None) | Err(_) => error,
         }
     }
 
@@ -202,6 +208,17 @@ fn docker_socket() -> Result<HostPath, RuntimeError> {
     HostPath::new(DOCKER).map_err(|error| RuntimeError(error.to_string()))
 }
 
+/// How the pods of the target end on the way back.
+fn of_target(what: &StopPods) -> Ending {
+    Ending {
+        extent: Extent::Everything,
+        limit_secs: what.grace_limit_secs,
+        beside: what.share_an_engine().then_some(what.source.runtime),
+        patience: Duration::ZERO,
+        may_stick: true,
+    }
+}
+
 impl Runtimes for HostRuntimes {
     async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
         let listed: Vec<(Vec<String>, String)> = match self.store(store, None).await? {
@@ -273,19 +290,21 @@ impl Runtimes for HostRuntimes {
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
         let shared = what.share_an_engine();
         let forwards = *of == what.source;
-        let other = if forwards { &what.target } else { &what.source };
-        let extent = if forwards && !shared {
-            Extent::Containers
+        let how = if forwards {
+            Ending {
+                extent: if shared {
+                    Extent::Everything
+                } else {
+                    Extent::Containers
+                },
+                limit_secs: what.grace_limit_secs,
+                beside: shared.then_some(what.target.runtime),
+                patience: Duration::ZERO,
+                // Those that hold ports of the node have to go.
+                may_stick: false,
+            }
         } else {
-            Extent::Everything
-        };
-        let how = Ending {
-            extent,
-            limit_secs: what.grace_limit_secs,
-            beside: shared.then_some(other.runtime),
-            patience: Duration::ZERO,
-            // Forwards those that hold ports of the node have to go.
-            may_stick: !forwards,
+            of_target(what)
         };
         let engine = what.engine.as_ref().filter(|_| forwards);
         let (cache, bin_dirs) = (&what.cni_cache_dir, &what.cni_bin_dirs);
@@ -293,6 +312,10 @@ impl Runtimes for HostRuntimes {
             Err(error) if !forwards => self.end_pods_without(what, how, error).await,
             ended => ended,
         }
+    }
+
+    async fn stop_pods_without(&self, what: &StopPods, error: RuntimeError) -> Result<Stopped, RuntimeError> {
+        self.end_pods_without(what, of_target(what), error).await
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
@@ -323,6 +346,24 @@ impl Runtimes for HostRuntimes {
         };
         let engine = Engine::connect(&self.socket(&socket)?).await?;
         orphans::end(&engine, Processes(&self.files)).await
+    }
+
+    async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        let asked = async {
+            match self.connect(of).await? {
+                // It was asked for its version.
+                Connected::Docker(_) => Ok(()),
+                Connected::Cri(cri) => cri.version().await.map(drop),
+            }
+        };
+        timeout(ANSWERS, asked).await.unwrap_or_else(|_| {
+            Err(RuntimeError(format!(
+                "{} at {} does not answer within {} s",
+                of.runtime,
+                of.socket,
+                ANSWERS.as_secs()
+            )))
+        })
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {

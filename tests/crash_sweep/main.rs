@@ -525,6 +525,38 @@ fn every_fault_ends_rolled_back() {
     }
 }
 
+/// The kubelet hangs with its runtime, and nothing waits for either longer than once.
+#[test]
+fn a_target_that_hangs_keeps_the_kubelet_away_for_seconds() {
+    let world = begin(&by_hand(), Fault::TargetHangs);
+    let before = world.tree();
+    let ended = live(&world, Others::Commit, false).unwrap();
+    assert_eq!(ended, Outcome::Ended(End::RolledBack));
+    check(&world, &before, End::RolledBack, "the target hangs");
+    let calls = world.calls();
+    let back = calls
+        .iter()
+        .rposition(|(_, what)| what == "stop kubelet.service")
+        .unwrap();
+    let back = &calls[back..];
+    let order: Vec<&str> = back.iter().map(|(_, what)| what.as_str()).collect();
+    assert_eq!(
+        order[..4],
+        [
+            "stop kubelet.service",
+            "kill kubelet.service",
+            "wait for containerd",
+            "kill containerd.service",
+        ],
+        "{order:?}"
+    );
+    let waits = order.iter().filter(|what| what.starts_with("wait for")).count();
+    assert_eq!(waits, 1, "{order:?}");
+    let served = back.iter().find(|(_, what)| what == "start kubelet.service");
+    let away = served.unwrap().0 - back[0].0;
+    assert!(away < Duration::from_secs(20), "{away:?}");
+}
+
 /// Runtimes that answer late after a boot turn nobody back.
 #[rstest]
 #[case::with_a_commit(Others::Commit, End::Committed, 3)]

@@ -159,6 +159,8 @@ struct Log {
     effects: u64,
     /// When it began, by the clock of its own.
     began: Option<Instant>,
+    /// Some of the calls in this life: when and what.
+    calls: Vec<(Instant, String)>,
 }
 
 pub struct World {
@@ -333,6 +335,16 @@ impl World {
         log.off = !keep;
         log.effects = 0;
         log.began = None;
+        log.calls.clear();
+    }
+
+    fn note_call(&self, what: String) {
+        lock(&self.log).calls.push((Instant::now(), what));
+    }
+
+    /// The calls in this life that say who keeps whom away, by the clock of this life.
+    pub fn calls(&self) -> Vec<(Instant, String)> {
+        lock(&self.log).calls.clone()
     }
 
     /// The clock of this life starts.

@@ -1,6 +1,10 @@
 //! `Kubelet`: stop or start it. Between the two the hold keeps everybody else from starting it half-switched: it
 //! is placed before the kubelet is stopped, and lifted by nobody but the executor, right before the start.
 
+use std::time::Duration;
+
+use tokio::time::timeout;
+
 use super::{StepError, unit};
 use crate::{
     host::{files::Files, systemd::Systemd, unit_links::UnitLink},
@@ -15,6 +19,10 @@ fn hold() -> HostPath {
     HostPath::new(HOLD_FILE).expect("an absolute path")
 }
 
+/// How long the kubelet may take to exit on the way back. One whose runtime does not answer waits for it, and systemd
+/// kills it only after its own time-out (90 s).
+const EXITS_WITHIN: Duration = Duration::from_secs(10);
+
 /// Places the hold and stops the kubelet. systemd has read the drop-in: the step that wrote it saw to that.
 pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
     files.write(
@@ -23,6 +31,23 @@ pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), St
         0o644,
     )?;
     Ok(systemd.stop(KUBELET_UNIT).await?)
+}
+
+/// The same on the way back: a kubelet that does not exit soon is killed. It loses nothing: the hold keeps it away, and
+/// its pods are ended without it.
+pub(super) async fn stop_soon(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
+    let mut stopping = std::pin::pin!(stop(files, systemd));
+    if let Ok(stopped) = timeout(EXITS_WITHIN, &mut stopping).await {
+        return stopped;
+    }
+    tracing::warn!(
+        "the kubelet does not exit within {} s; it is killed",
+        EXITS_WITHIN.as_secs()
+    );
+    if let Err(error) = systemd.kill(KUBELET_UNIT).await {
+        tracing::warn!(%error, "the kubelet could not be killed");
+    }
+    stopping.await
 }
 
 /// Lifts the hold and starts the kubelet.

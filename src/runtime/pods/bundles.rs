@@ -201,12 +201,14 @@ impl Server for Bundles<'_> {
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
+        // A containerd that was killed and started again takes the bundle away once its shim is gone.
+        let netns = self.netns(&pod.sandbox);
         self.end(&pod.sandbox, None).await?;
         self.processes.end_shim(NAMESPACE, &pod.sandbox).await?;
         self.gone.borrow_mut().insert(pod.sandbox.clone());
         let mut left = Vec::new();
         for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
-            left.extend(self.detach(&pod.sandbox, attachment).await.err());
+            left.extend(self.detach(&pod.sandbox, attachment, &netns).await.err());
         }
         Ok(left)
     }
@@ -258,7 +260,8 @@ impl Bundles<'_> {
         )))
     }
 
-    async fn detach(&self, sandbox: &str, attachment: &Attachment) -> Result<(), String> {
+    /// The network namespace of a sandbox, empty when it is gone.
+    fn netns(&self, sandbox: &str) -> String {
         let config = directories(self.network.files)
             .iter()
             .find_map(|directory| self.config(directory, sandbox))
@@ -267,10 +270,13 @@ impl Bundles<'_> {
         let there = |path: &String| {
             HostPath::new(path).is_ok_and(|path| self.network.files.exists(&path).unwrap_or(false))
         };
-        let netns = netns.filter(there).unwrap_or_default();
+        netns.filter(there).unwrap_or_default()
+    }
+
+    async fn detach(&self, sandbox: &str, attachment: &Attachment, netns: &str) -> Result<(), String> {
         let detached = async {
             let _permit = self.plugins.acquire().await;
-            self.network.detach(attachment, &netns).await
+            self.network.detach(attachment, netns).await
         };
         timeout_at(self.until, detached).await.unwrap_or_else(|_| {
             Err(format!(

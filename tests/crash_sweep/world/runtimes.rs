@@ -16,6 +16,8 @@ use crate::cases::unit_of;
 
 /// How long a caller waits for a runtime that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// And where it has another way.
+const FIRST: Duration = Duration::from_secs(5);
 
 impl World {
     /// What a runtime says of a request that has had its effect.
@@ -26,14 +28,15 @@ impl World {
         Ok(())
     }
 
-    async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+    async fn answers_within(&self, deadline: Duration, of: &Endpoint) -> Result<(), RuntimeError> {
         let hangs = {
             let mut state = self.state();
             state.hangs |= self.fault == Fault::TargetHangs && self.kubelet_under_target(&state);
             state.hangs
         };
         if hangs {
-            tokio::time::sleep(DEADLINE).await;
+            self.note_call(format!("wait for {}", of.runtime));
+            tokio::time::sleep(deadline).await;
             return Err(RuntimeError(format!(
                 "{} gives no answer on {}",
                 of.runtime, of.socket
@@ -57,11 +60,40 @@ impl World {
         }
         Ok(())
     }
+
+    /// Ends pods, and their sandboxes as far as their runtime answers.
+    async fn end_pods(&self, of: &Endpoint, what: &StopPods, answers: bool) -> Result<Stopped, RuntimeError> {
+        self.effect();
+        {
+            let mut state = self.state();
+            if state.units[KUBELET_UNIT].active {
+                state
+                    .violations
+                    .push("pods were ended beside a running kubelet".to_owned());
+            }
+            state.pods.remove(&of.runtime);
+            let sticks = !answers || self.fault == Fault::SandboxSticks;
+            if *of == what.target && !sticks || what.share_an_engine() {
+                state.sandboxes.remove(&of.runtime);
+            }
+            if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
+                state.target_dead = true;
+                let unit = state.units.get_mut(&self.case.target_unit).unwrap();
+                (unit.active, unit.failed) = (false, true);
+            }
+        }
+        moment().await;
+        if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
+            return Err(RuntimeError("a container does not end".to_owned()));
+        }
+        self.asked()?;
+        Ok(Stopped::default())
+    }
 }
 
 impl Runtimes for World {
     async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
-        self.answers(store).await?;
+        self.answers_within(DEADLINE, store).await?;
         Ok(self
             .state()
             .images
@@ -71,8 +103,8 @@ impl Runtimes for World {
     }
 
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
-        self.answers(&step.from).await?;
-        self.answers(&step.to).await?;
+        self.answers_within(DEADLINE, &step.from).await?;
+        self.answers_within(DEADLINE, &step.to).await?;
         self.effect();
         if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
             return Err(RuntimeError(format!(
@@ -99,7 +131,7 @@ impl Runtimes for World {
         store: &Endpoint,
         before: &BTreeMap<String, Option<String>>,
     ) -> Result<(), RuntimeError> {
-        self.answers(store).await?;
+        self.answers_within(DEADLINE, store).await?;
         for (name, id) in before {
             self.effect();
             let mut state = self.state();
@@ -113,7 +145,7 @@ impl Runtimes for World {
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.answers(&rehearsal.cri).await?;
+        self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = true;
         moment().await;
@@ -126,48 +158,23 @@ impl Runtimes for World {
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.answers(&rehearsal.cri).await?;
+        self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = false;
         Ok(())
     }
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
-        let answered = self.answers(of).await;
-        let backwards = *of == what.target;
-        // What the target does not end is ended without it.
-        if !backwards {
-            answered.as_ref().map_err(|error| RuntimeError(error.0.clone()))?;
-        }
-        self.effect();
-        {
-            let mut state = self.state();
-            if state.units[KUBELET_UNIT].active {
-                state
-                    .violations
-                    .push("pods were ended beside a running kubelet".to_owned());
-            }
-            state.pods.remove(&of.runtime);
-            let sticks = answered.is_err() || self.fault == Fault::SandboxSticks;
-            if backwards && !sticks || what.share_an_engine() {
-                state.sandboxes.remove(&of.runtime);
-            }
-            if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
-                state.target_dead = true;
-                let unit = state.units.get_mut(&self.case.target_unit).unwrap();
-                (unit.active, unit.failed) = (false, true);
-            }
-        }
-        moment().await;
-        if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
-            return Err(RuntimeError("a container does not end".to_owned()));
-        }
-        self.asked()?;
-        Ok(Stopped::default())
+        self.answers_within(DEADLINE, of).await?;
+        self.end_pods(of, what, true).await
+    }
+
+    async fn stop_pods_without(&self, what: &StopPods, _: RuntimeError) -> Result<Stopped, RuntimeError> {
+        self.end_pods(&what.target, what, false).await
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
-        self.answers(&what.source).await?;
+        self.answers_within(DEADLINE, &what.source).await?;
         self.effect();
         {
             let mut state = self.state();
@@ -188,14 +195,18 @@ impl Runtimes for World {
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
-        self.answers(of).await?;
+        self.answers_within(DEADLINE, of).await?;
         self.effect();
         self.state().lost = false;
         Ok(Vec::new())
     }
 
+    async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        self.answers_within(FIRST, of).await
+    }
+
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
-        self.answers(of).await?;
+        self.answers_within(DEADLINE, of).await?;
         self.asked()?;
         Ok(Health {
             version: "1".to_owned(),

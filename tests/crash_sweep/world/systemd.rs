@@ -6,7 +6,10 @@ use std::{
     os::unix::fs::symlink,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
+
+use tokio::time::Instant;
 
 use transship::{
     host::{
@@ -22,6 +25,8 @@ use transship::{
 use super::{FakeUnit, Fault, State, World, moment, path};
 use crate::cases::{Bytes, Case, unit_of};
 
+/// When systemd kills what does not exit (`TimeoutStopSec=`).
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 /// Where the links of units are.
 const BASE: &str = "etc/systemd/system";
 
@@ -341,6 +346,7 @@ impl Systemd for World {
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {
+        self.note_call(format!("start {name}"));
         self.effect();
         {
             let mut state = self.state();
@@ -373,6 +379,7 @@ impl Systemd for World {
     }
 
     async fn stop(&self, name: &str) -> Result<(), SystemdError> {
+        self.note_call(format!("stop {name}"));
         self.effect();
         if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && self.own_link(name).is_none() {
             self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
@@ -380,6 +387,9 @@ impl Systemd for World {
             self.about_to(Effect::SyncDirectory(&self.root.join(BASE)))
                 .unwrap();
             self.read_units(&mut self.state());
+        }
+        if name == KUBELET_UNIT {
+            self.exited().await;
         }
         {
             let mut state = self.state();
@@ -431,8 +441,10 @@ impl Systemd for World {
     }
 
     async fn kill(&self, name: &str) -> Result<(), SystemdError> {
+        self.note_call(format!("kill {name}"));
         self.effect();
         let mut state = self.state();
+        state.hangs &= name != "containerd.service";
         if let Some(unit) = state.units.get_mut(name) {
             (unit.active, unit.failed) = (false, true);
         }
@@ -521,6 +533,18 @@ impl Systemd for World {
 }
 
 impl World {
+    /// A kubelet whose runtime hangs does not exit until somebody kills it.
+    async fn exited(&self) {
+        let until = Instant::now() + STOP_TIMEOUT;
+        let runs = || {
+            let state = self.state();
+            state.hangs && state.units[KUBELET_UNIT].active
+        };
+        while runs() && Instant::now() < until {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    }
+
     /// What systemd says of a request that has had its effect.
     fn reported(&self, verb: &'static str, unit: &str) -> Result<(), SystemdError> {
         if self.step_fails() {
