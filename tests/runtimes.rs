@@ -7,6 +7,8 @@
 mod containerd;
 #[path = "runtimes/containerd_api.rs"]
 mod containerd_api;
+#[path = "runtimes/deadlines.rs"]
+mod deadlines;
 #[path = "runtimes/docker.rs"]
 mod docker;
 
@@ -762,41 +764,6 @@ async fn pods_of_a_target_that_is_not_there_end_without_it() {
         .stop_pods_of_target(docker_endpoint(), containerd_endpoint())
         .await;
     assert_eq!(stopped, Stopped::default());
-}
-
-/// Somebody listens and says nothing. The clock goes on only where there is a deadline.
-#[tokio::test(start_paused = true)]
-async fn every_call_of_a_runtime_that_hangs_has_a_deadline() {
-    let place = TempDir::new().unwrap();
-    let socket = place.path().join("hung.sock");
-    let _listens = std::os::unix::net::UnixListener::bind(&socket).unwrap();
-    let cri = match Cri::connect(&socket).await {
-        Ok(cri) => cri,
-        Err(error) => panic!("{error}"),
-    };
-    for (hurried, cri) in [(false, cri.clone()), (true, cri.hurried())] {
-        let failed = [
-            cri.about().await.map(drop),
-            cri.sandboxes().await.map(drop),
-            cri.containers().await.map(drop),
-            cri.images().await.map(drop),
-            cri.image("a").await.map(drop),
-            cri.mounts("a").await.map(drop),
-            cri.sandbox("a").await.map(drop),
-            cri.describe_sandbox("a").await.map(drop),
-            cri.run_sandbox(Default::default()).await.map(drop),
-            cri.stop_container("a", 1).await,
-            cri.remove_container("a").await,
-            cri.stop_sandbox("a").await,
-            cri.remove_sandbox("a").await,
-        ];
-        for (call, failed) in failed.into_iter().enumerate() {
-            let error = failed.unwrap_err().to_string();
-            assert!(error.contains("no answer within"), "{hurried} {call}: {error}");
-        }
-    }
-    let engine = transship::runtime::docker::Engine::connect(&socket).await;
-    assert!(engine.unwrap_err().to_string().contains("does not answer"));
 }
 
 #[tokio::test]

@@ -14,7 +14,10 @@ use std::{
 };
 
 use sha2::{Digest as _, Sha256};
-use tokio::sync::mpsc;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout_at},
+};
 use ureq::{
     config::RedirectAuthHeaders,
     tls::{RootCerts, TlsConfig},
@@ -100,14 +103,24 @@ pub async fn fetch(
     std::thread::Builder::new()
         .name("fetch".to_owned())
         .spawn(move || download(&from, proxy.as_deref(), authorization.as_deref(), &sender))?;
-    let length = match pieces.recv().await {
+    // Somewhat later than that of the client, which says more.
+    let until = Instant::now() + WITHIN + STALLED;
+    let mut arrived = async || {
+        timeout_at(until, pieces.recv()).await.map_err(|_| {
+            unreadable(format!(
+                "not all of it came within {} s",
+                (WITHIN + STALLED).as_secs()
+            ))
+        })
+    };
+    let length = match arrived().await? {
         Some(Arrived::Begins(length)) => length,
         Some(Arrived::Failed(why)) => return Err(unreadable(why)),
         Some(Arrived::Piece(_)) | None => return Err(unreadable("no answer".to_owned())),
     };
     let mut incoming = Incoming::new(files, url, into, length)?;
     loop {
-        match pieces.recv().await {
+        match arrived().await? {
             Some(Arrived::Piece(piece)) if piece.is_empty() => return incoming.finish(),
             Some(Arrived::Piece(piece)) => incoming.take(&piece)?,
             Some(Arrived::Failed(why)) => return Err(unreadable(why)),
@@ -257,4 +270,21 @@ fn piece_of(reader: &mut impl Read) -> io::Result<Vec<u8>> {
     let mut piece = Vec::with_capacity(PIECE);
     reader.take(PIECE as u64).read_to_end(&mut piece)?;
     Ok(piece)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock goes on only where there is a deadline.
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_says_nothing_is_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("https://{}/archive", silent.local_addr().unwrap());
+        let into = HostPath::new("/archive").unwrap();
+        let fetched = fetch(&Files::new(place.path()), &url, None, &into).await;
+        let error = fetched.unwrap_err().to_string();
+        assert!(error.contains("not all of it came within 960 s"), "{error}");
+    }
 }

@@ -214,3 +214,19 @@ async fn ask(command: Command, within: Duration) -> Result<Output, StepError> {
         .await
         .map_err(|error| fail(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock goes on only where there is a deadline.
+    #[tokio::test(start_paused = true)]
+    async fn a_package_manager_that_hangs_is_killed() {
+        let hung = prepared(&Files::new("/"), "sleep", &["86400"]).unwrap();
+        let error = answer(hung, ASK).await.unwrap_err().to_string();
+        assert!(
+            error.contains("gave no answer within 60 s and was killed"),
+            "{error}"
+        );
+    }
+}
