@@ -19,6 +19,7 @@ pub mod digest;
 pub mod docker_limits;
 pub mod docker_settings;
 pub mod document;
+pub mod effective;
 pub mod facts;
 pub mod finding;
 pub mod findings;

@@ -146,6 +146,8 @@ pub trait Runtimes {
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
     /// What a runtime's daemon prints when it is run with `--version`.
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError>;
+    /// What a runtime's program prints of its effective configuration with this command.
+    async fn configuration(&self, command: &[String]) -> Result<String, RuntimeError>;
     /// Asks the kubelet with this process id how it is.
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError>;
 }

@@ -889,6 +889,38 @@ async fn a_sandbox_that_does_not_stay_ready_fails_the_rehearsal() {
     assert_eq!(host.containerd.world.lock().unwrap().sandboxes, []);
 }
 
+/// Without `SystemdCgroup` in effect runc takes the slice for a part of a directory's name.
+#[rstest]
+#[case::in_a_scope("0::/transship.slice/cri-containerd-sandbox-1.scope", true)]
+#[case::in_a_directory(
+    "0::/system.slice/containerd.service/transship.slice:cri-containerd:sandbox-1",
+    false
+)]
+#[case::of_v1(
+    "5:memory:/system.slice\n1:name=systemd:/transship.slice/cri-containerd-sandbox-1.scope",
+    true
+)]
+#[case::of_another_runtime("0::/kata/overhead", true)]
+#[tokio::test]
+async fn a_sandbox_outside_the_slice_fails_the_rehearsal(#[case] cgroup: &str, #[case] is_right: bool) {
+    let host = Host::new(|_| {});
+    host.containerd.world.lock().unwrap().process = 4711;
+    let process = host.root.path().join("proc/4711");
+    fs::create_dir_all(&process).unwrap();
+    fs::write(process.join("cgroup"), format!("{cgroup}\n")).unwrap();
+    let rehearsed = host.runtimes.rehearse(&rehearsal()).await;
+    assert_eq!(host.containerd.world.lock().unwrap().sandboxes, []);
+    if is_right {
+        return rehearsed.unwrap();
+    }
+    let error = rehearsed.unwrap_err().to_string();
+    assert!(
+        error.contains("/transship.slice:cri-containerd:sandbox-1")
+            && error.contains("a scope in transship.slice"),
+        "{error}"
+    );
+}
+
 #[tokio::test]
 async fn runtimes_say_how_they_are() {
     let host = Host::new(|_| {});

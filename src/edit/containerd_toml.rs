@@ -10,8 +10,8 @@ mod read;
 use std::collections::BTreeMap;
 
 pub use read::{
-    Cni, Snapshots, cni, disables_cri, imports, misuses_systemd_cgroup, pull_progress_timeout,
-    registry_directories, sandbox_image, snapshots, socket,
+    Cni, Snapshots, cni, default_runtime, disables_cri, imports, misuses_systemd_cgroup,
+    pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 

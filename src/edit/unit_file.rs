@@ -24,6 +24,32 @@ fn quoted(text: &str) -> String {
     format!("\"{escaped}\"")
 }
 
+/// The settings of a unit's text, key and value, in their order, whatever their section; an empty value resets a list.
+pub fn settings(text: &str) -> impl Iterator<Item = (&str, String)> {
+    let mut lines = text.lines();
+    std::iter::from_fn(move || {
+        loop {
+            let line = lines.next()?.trim();
+            let Some((key, value)) = line.split_once('=').filter(|_| !line.starts_with(['#', ';'])) else {
+                continue;
+            };
+            let mut value = value.trim().to_owned();
+            while let Some(head) = value.strip_suffix('\\') {
+                let next = lines.next().unwrap_or_default();
+                value = format!("{} {}", head.trim_end(), next.trim());
+            }
+            return Some((key.trim(), value));
+        }
+    })
+}
+
+/// The words of a value, without their quotes, `%%` as `%`, and without the signs before a command that say how it is
+/// run; none in a value whose quotes are not closed.
+pub fn words(value: &str) -> Vec<String> {
+    let words = shlex::split(value.trim_start_matches(['-', '@', ':', '+', '!'])).unwrap_or_default();
+    words.iter().map(|word| word.replace("%%", "%")).collect()
+}
+
 /// The words of the first command in `ExecStart=` of a unit's text, without the signs before it that say how it is run
 /// (`-`, `@`, `:`, `+`, `!`); nothing where there is none, or its quotes are not closed.
 pub fn exec_start(text: &str) -> Option<Vec<String>> {

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     journal::{self, Event, JournalError, Record},
     progress::{self, Progress, State},
+    step::Aside,
 };
 use crate::{
     edit::parse::{self, ParseError},
@@ -203,6 +204,13 @@ impl Dir {
         self.path.join(name).expect("a plain name")
     }
 
+    /// Where versions of somebody else are kept that the undo of a step replaces.
+    #[allow(clippy::expect_used, reason = "a plain name in a path is a path")]
+    pub(super) fn aside(&self, step: usize) -> Aside {
+        let directory = self.file("aside").join(&format!("step-{}", step + 1));
+        Aside::new(directory.expect("a plain name"))
+    }
+
     /// The plan; nothing when there is none yet.
     ///
     /// # Errors
@@ -321,6 +329,14 @@ impl Dir {
         Ok(self
             .files
             .write(&self.file(order.file()), format!("{plan}\n").as_bytes(), 0o600)?)
+    }
+
+    /// Takes an order back.
+    ///
+    /// # Errors
+    /// When it may still be there.
+    pub(super) fn withdraw(&self, order: Order) -> Result<(), ControlError> {
+        Ok(self.files.remove(&self.file(order.file()))?)
     }
 
     /// Puts the journal and the orders of an attempt that was rolled back aside, so that another attempt can

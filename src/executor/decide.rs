@@ -89,6 +89,7 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
             | Event::Carried { .. }
             | Event::Retrying { .. }
             | Event::Left { .. }
+            | Event::Refused { .. }
             | Event::Broken { .. } => {}
             Event::Started { step, saved } => {
                 standing.begun.insert(*step, saved);
@@ -233,6 +234,8 @@ mod tests {
             Step::Await(AwaitStep {
                 side: Side::Source,
                 runtime: endpoint(Runtime::Dockershim),
+                version: None,
+                configuration: None,
                 kubelet: None,
                 within_secs: 1,
             }),

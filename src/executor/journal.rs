@@ -99,6 +99,11 @@ pub enum Event {
         /// What, and why, in a sentence.
         what: String,
     },
+    /// A rollback after the commit was ordered and not begun; the order was withdrawn.
+    Refused {
+        /// What is in its way, a sentence each.
+        obstacles: Vec<String>,
+    },
     /// A step was taken back.
     Undone {
         /// The step.

@@ -171,6 +171,9 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 });
             }
             Event::Left { what, .. } => progress.left.push(what.clone()),
+            Event::Refused { obstacles } => {
+                progress.error = Some(format!("the rollback was refused: {}", obstacles.join("; ")));
+            }
             Event::Undone { step, left } => {
                 retried = None;
                 progress.state = State::RollingBack;

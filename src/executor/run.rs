@@ -220,6 +220,7 @@ struct Run<'a, S, R> {
 
 impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     async fn to_the_end(&self) -> Result<Outcome, RunError> {
+        self.try_files()?;
         loop {
             let orders = self.orders()?;
             match self.next(orders) {
@@ -235,6 +236,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Next::Resume(step) => self.apply(step).await?,
                 Next::Prepared => return Ok(Outcome::Prepared),
                 Next::Wait => self.attend(std::future::pending::<()>()).await?.unwrap_or(()),
+                Next::Revert(_) if self.refuses_rollback().await? => {}
                 Next::Revert(why) => {
                     tracing::warn!(%why, "going back");
                     self.set_aside_again();
@@ -258,6 +260,59 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 }
             }
         }
+    }
+
+    /// Before the first step: whether every file of the plan can be changed. Later, the pods would have stopped.
+    fn try_files(&self) -> Result<(), RunError> {
+        let is_new = |event: &Event| matches!(event, Event::Opened { .. });
+        if !self
+            .journal
+            .borrow()
+            .records()
+            .iter()
+            .all(|record| is_new(&record.event))
+        {
+            return Ok(());
+        }
+        for (step, planned) in self.plan.steps.iter().enumerate() {
+            if let Step::File(file) = &planned.does
+                && let Err(error) = self.host.files.try_change(&file.path)
+            {
+                let error = StepError::from(error);
+                if error.is_disk_full() {
+                    self.free_reserve()?;
+                }
+                if let Err(error) = self.host.files.end_trial(&file.path) {
+                    tracing::warn!(%error, "a trial is left");
+                }
+                return self.failed(step, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a rollback after the commit would meet something that is not as the switch left it. Then nothing of it is
+    /// begun, the target goes on serving, and the order is withdrawn.
+    async fn refuses_rollback(&self) -> Result<bool, RunError> {
+        let found = {
+            let records = self.journal.borrow().records().to_vec();
+            let standing = decide::fold(&records, &self.plan);
+            if standing.end != Some(End::Committed) {
+                return Ok(false);
+            }
+            self.host.obstacles(&self.plan, &standing.begun).await
+        };
+        let obstacles = match found {
+            Ok(obstacles) => obstacles,
+            Err(error) => vec![error.to_string()],
+        };
+        if obstacles.is_empty() {
+            return Ok(false);
+        }
+        tracing::warn!(?obstacles, "the rollback is refused");
+        self.dir.withdraw(Order::Undo)?;
+        self.note(Event::Refused { obstacles })?;
+        Ok(true)
     }
 
     fn next(&self, orders: Orders) -> Next {
@@ -346,7 +401,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         let (mut failures, mut pause, mut told) = (0, UNDO_PAUSES.0, String::new());
         self.await_booted(does).await;
         loop {
-            let error = match self.watched(self.host.undo(does, saved)).await {
+            let error = match self
+                .watched(self.host.undo(does, saved, &self.dir.aside(step)))
+                .await
+            {
                 Ok(left) => {
                     self.left(step, &left)?;
                     self.note(Event::Undone { step, left: None })?;

@@ -1,15 +1,19 @@
 //! The primitives: for each one what is saved before it, how it is applied, and how it is taken back. Applying
 //! and undoing are idempotent, because a step that was interrupted is applied, or undone, from its beginning.
 
+mod aside;
+mod effective;
 mod file;
 mod health;
 mod images;
 mod install;
 mod kubelet;
+mod obstacles;
 mod unit;
 
 use std::io;
 
+pub use aside::Aside;
 pub use install::InstallError;
 
 use super::journal::Saved;
@@ -38,11 +42,6 @@ pub enum StepError {
     /// A file is not the one that the plan was made from.
     #[error("{0} changed since the plan was made; plan again")]
     ChangedBefore(HostPath),
-    /// A file is neither what the step made it nor what it was before.
-    #[error(
-        "{0} was changed by somebody else since it was written; put back what it was, or remove the change, and start transship-executor.service again"
-    )]
-    ChangedAfter(HostPath),
     /// systemd did not do it.
     #[error(transparent)]
     Systemd(#[from] SystemdError),
@@ -68,6 +67,34 @@ pub enum StepError {
         /// What was seen.
         seen: String,
     },
+    /// systemd has something else of a unit than what was planned.
+    #[error(
+        "{property} of {unit} is {found}, and {planned} was planned; see `systemctl cat {unit}` for the file that sets it"
+    )]
+    NotAsPlanned {
+        /// The unit.
+        unit: String,
+        /// The property.
+        property: String,
+        /// What systemd has.
+        found: String,
+        /// What was planned.
+        planned: String,
+    },
+    /// A runtime's effective configuration is another one than planned.
+    #[error(
+        "{setting} is {found} in what `{command}` prints, and {planned} was planned; look for the file in `imports` that sets it"
+    )]
+    OtherConfiguration {
+        /// The setting.
+        setting: String,
+        /// What it is.
+        found: String,
+        /// What was planned.
+        planned: String,
+        /// The command that prints it.
+        command: String,
+    },
     /// Something did not become healthy in time.
     #[error("not healthy after {within_secs} s: {seen}")]
     Unhealthy {
@@ -90,7 +117,7 @@ impl StepError {
     /// Whether trying again cannot help, after so many failures.
     pub(super) const fn is_lasting(&self, failures: u32) -> bool {
         match self {
-            Self::ChangedBefore(_) | Self::ChangedAfter(_) | Self::Mismatch => true,
+            Self::ChangedBefore(_) | Self::Mismatch => true,
             // Another package needs what shall go, for example.
             Self::Install(_) => failures >= REFUSALS,
             _ => false,
@@ -174,7 +201,13 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 Ok(notes.armed()?)
             }
             Step::Kubelet(_) => kubelet::stop(self.files, self.systemd).await,
-            Step::Await(step) if step.side == Side::Target => health::wait(self, step).await,
+            Step::Await(step) if step.side == Side::Target => {
+                health::wait(self, step).await?;
+                match &step.configuration {
+                    Some(wanted) => effective::check_configuration(self.runtimes, wanted).await,
+                    None => Ok(()),
+                }
+            }
             Step::Await(_) => Ok(()),
         }
     }
@@ -242,11 +275,16 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     }
 
     /// Takes `step` back; returns when everything is as `saved` says, with a sentence for each harmless thing that
-    /// stays behind.
-    pub(super) async fn undo(&self, step: &Step, saved: &Saved) -> Result<Vec<String>, StepError> {
+    /// stays behind, and for each version of somebody else that was set aside for it.
+    pub(super) async fn undo(
+        &self,
+        step: &Step,
+        saved: &Saved,
+        aside: &Aside,
+    ) -> Result<Vec<String>, StepError> {
         match (step, saved) {
             (Step::StopPods(step), Saved::Nothing) => self.end_pods_of_target(step).await,
-            _ => self.undo_alone(step, saved).await.map(|()| Vec::new()),
+            _ => self.undo_alone(step, saved, aside).await,
         }
     }
 
@@ -271,28 +309,31 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         Ok(stopped.left)
     }
 
-    async fn undo_alone(&self, step: &Step, saved: &Saved) -> Result<(), StepError> {
+    async fn undo_alone(&self, step: &Step, saved: &Saved, aside: &Aside) -> Result<Vec<String>, StepError> {
         match (step, saved) {
             (Step::File(step), Saved::File { file, missing_dirs }) => {
-                file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs).await
+                return file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs, aside).await;
             }
             (Step::Unit(step), Saved::Unit { active, links }) => {
-                unit::undo(self.files, self.systemd, step, *active, links).await
+                return unit::undo(self.files, self.systemd, step, *active, links, aside).await;
             }
-            (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await,
-            (Step::Images(step), Saved::Images { before }) => images::undo(self.runtimes, step, before).await,
-            (Step::Rehearse(rehearsal), Saved::Nothing) => Ok(self.runtimes.end_rehearsal(rehearsal).await?),
+            (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await?,
+            (Step::Images(step), Saved::Images { before }) => {
+                images::undo(self.runtimes, step, before).await?
+            }
+            (Step::Rehearse(rehearsal), Saved::Nothing) => self.runtimes.end_rehearsal(rehearsal).await?,
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
-                kubelet::stop_soon(self.files, self.systemd).await
+                kubelet::stop_soon(self.files, self.systemd).await?
             }
             (Step::Kubelet(_), Saved::Unit { active, links }) => {
-                kubelet::restore(self.files, self.systemd, *active, links).await
+                kubelet::restore(self.files, self.systemd, *active, links).await?
             }
             (Step::Await(step), Saved::Nothing) if step.side == Side::Source => {
-                health::wait(self, step).await
+                health::wait(self, step).await?
             }
-            (Step::ClearPods(_) | Step::Await(_), Saved::Nothing) => Ok(()),
-            _ => Err(StepError::Mismatch),
+            (Step::ClearPods(_) | Step::Await(_), Saved::Nothing) => {}
+            _ => return Err(StepError::Mismatch),
         }
+        Ok(Vec::new())
     }
 }

@@ -64,6 +64,7 @@ fn path() -> HostPath {
 
 /// The text of the unit that runs `binary` for `dir`.
 ///
+/// systemd before 230 has the start limit in `[Service]` only, under another name, which later ones read too.
 /// It depends on no runtime, and waits for those that it needs by itself: a unit that is ordered after one that hangs
 /// would never start. SIGTERM ends it: at a shutdown, and by `systemctl stop`, until the next boot or start; sent by
 /// anybody else, systemd starts it again.
@@ -78,6 +79,7 @@ fn text(binary: &HostPath, dir: &HostPath) -> String {
          StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
+         StartLimitInterval=0\n\
          ExecStart={binary} executor run --dir {dir}\n\
          Restart=on-failure\n\
          RestartSec={}\n\

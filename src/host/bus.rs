@@ -3,14 +3,17 @@
 //!
 //! Only the system bus: zbus cannot speak to systemd's private socket, whose messages have no unique sender.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use futures::StreamExt;
 use tokio::{sync::Mutex, time::timeout};
 use zbus::{Connection, OwnedObjectPath, OwnedVariant, Structure, Variant};
 
-use super::systemd::{Systemd, SystemdError, Unit};
-use crate::plan::host_path::HostPath;
+use super::systemd::{Systemd, SystemdError, Unit, UnitProperties};
+use crate::plan::{facts::Limits, host_path::HostPath};
 
 /// Where the bus listens since systemd 209. The library's own default begins with `/var/run`, a link that the
 /// agent's image does not have.
@@ -91,34 +94,10 @@ impl Exit {
     }
 }
 
-/// A unit as systemd describes it: what `inspect` reads.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct UnitProperties {
-    /// `LoadState`, `ActiveState`, `UnitFileState`, `MainPID`, `NRestarts`.
-    pub unit: Unit,
-    /// `FragmentPath`, where there is one.
-    pub fragment: Option<HostPath>,
-    /// `DropInPaths`, in systemd's order.
-    pub drop_ins: Vec<HostPath>,
-    /// `Environment`: `NAME=value`.
-    pub environment: Vec<String>,
-    /// `EnvironmentFiles`, in systemd's order; with true where the file may be missing.
-    pub environment_files: Vec<(HostPath, bool)>,
-    /// First command of `ExecStart` as it stands in the unit, before variables are replaced.
-    pub exec_start: Vec<String>,
-    /// `Requires`, `Requisite`, `BindsTo` and `PartOf`.
-    pub bound_to: Vec<String>,
-    /// `RequiredBy`, `BoundBy` and `WantedBy`.
-    pub needed_by: Vec<String>,
-    /// `ActiveEnterTimestamp`, in microseconds since 1970; 0 if it never was active.
-    pub active_since_micros: u64,
-    /// `LimitNOFILESoft` and `LimitNOFILE` (`u64::MAX` is infinity).
-    pub limit_nofile: (u64, u64),
-}
-
 /// systemd, reached over the system bus.
 #[derive(Debug)]
 pub struct SystemBus {
+    address: String,
     connection: Mutex<Connection>,
 }
 
@@ -168,9 +147,9 @@ impl Failure {
     }
 }
 
-async fn connect() -> Result<Connection, Failure> {
+async fn connect(address: &str) -> Result<Connection, Failure> {
     let connect = async {
-        let connection = zbus::connection::Builder::address(ADDRESS).build().await?;
+        let connection = zbus::connection::Builder::address(address).build().await?;
         // Without a subscriber systemd sends no JobRemoved.
         ManagerProxy::new(&connection).await?.subscribe().await?;
         Ok::<_, zbus::Error>(connection)
@@ -190,10 +169,16 @@ impl SystemBus {
     /// # Errors
     /// When the bus or systemd does not answer.
     pub async fn connect() -> Result<Self, SystemdError> {
-        let connection = connect()
+        Self::at(ADDRESS).await
+    }
+
+    /// Connects to the bus at this address.
+    async fn at(address: &str) -> Result<Self, SystemdError> {
+        let connection = connect(address)
             .await
             .map_err(|failure| failure.of("subscribe", "systemd"))?;
         Ok(Self {
+            address: address.to_owned(),
             connection: Mutex::new(connection),
         })
     }
@@ -216,7 +201,7 @@ impl SystemBus {
                     if last {
                         return Err(Failure::Lost(why));
                     }
-                    connection = connect().await?;
+                    connection = connect(&self.address).await?;
                     *self.connection.lock().await = connection.clone();
                 }
                 Ok(Err(refused)) => return Err(refused),
@@ -307,51 +292,6 @@ impl SystemBus {
         .map_err(|failure| failure.of("look at", name))
     }
 
-    /// The unit with all that `inspect` wants to know; one that does not exist has `load` = `not-found`.
-    ///
-    /// # Errors
-    /// When systemd does not answer.
-    pub async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError> {
-        let (unit, service) = self.properties(name).await?;
-        let host_path = |text: String| HostPath::new(text).ok();
-        Ok(UnitProperties {
-            fragment: host_path(text(&unit, "FragmentPath")),
-            drop_ins: texts(&unit, "DropInPaths")
-                .into_iter()
-                .filter_map(host_path)
-                .collect(),
-            environment: texts(&service, "Environment"),
-            environment_files: structures(&service, "EnvironmentFiles")
-                .iter()
-                .filter_map(|file| match file.fields() {
-                    [Variant::Str(path), Variant::Bool(optional), ..] => {
-                        Some((host_path(path.to_string())?, *optional))
-                    }
-                    _ => None,
-                })
-                .collect(),
-            exec_start: structures(&service, "ExecStart")
-                .first()
-                .and_then(|command| command.fields().get(1)?.try_clone().ok())
-                .and_then(|argv| Vec::<String>::try_from(argv).ok())
-                .unwrap_or_default(),
-            bound_to: ["Requires", "Requisite", "BindsTo", "PartOf"]
-                .iter()
-                .flat_map(|kind| texts(&unit, kind))
-                .collect(),
-            needed_by: ["RequiredBy", "BoundBy", "WantedBy"]
-                .iter()
-                .flat_map(|kind| texts(&unit, kind))
-                .collect(),
-            active_since_micros: number(&unit, "ActiveEnterTimestamp"),
-            limit_nofile: (
-                number(&service, "LimitNOFILESoft"),
-                number(&service, "LimitNOFILE"),
-            ),
-            unit: as_unit(&unit, &service),
-        })
-    }
-
     /// systemd's version number (`252`).
     ///
     /// # Errors
@@ -384,8 +324,9 @@ impl SystemBus {
         let owned: Vec<String> = argv.iter().map(|&word| word.to_owned()).collect();
         let program = owned.first().cloned().unwrap_or_default();
         let limit = u64::try_from(within.as_micros()).unwrap_or(u64::MAX);
+        let version = self.version().await?;
         let queue = async |manager: &ManagerProxy<'_>| {
-            let properties = [
+            let mut properties = vec![
                 (
                     "Description",
                     Variant::from(format!("transship: {}", owned.join(" "))),
@@ -397,10 +338,8 @@ impl SystemBus {
                     Variant::from(vec![(program.clone(), owned.clone(), false)]),
                 ),
                 ("TimeoutStartUSec", Variant::from(limit)),
-                ("CollectMode", Variant::from("inactive-or-failed")),
-                // Keeps the unit until its exit status is read, or this connection is gone.
-                ("AddRef", Variant::from(true)),
             ];
+            properties.extend(kept_until_read(version));
             manager.start_transient_unit(unit, "fail", &properties, &[]).await
         };
         let result = self
@@ -410,7 +349,13 @@ impl SystemBus {
         let (_, service) = self.properties(unit).await?;
         // Whoever does not want it any more need not know whether it was still there.
         let _ = self
-            .call(CALL, async |manager| manager.unref_unit(unit).await)
+            .call(CALL, async |manager| {
+                if collects(version) {
+                    manager.unref_unit(unit).await
+                } else {
+                    manager.reset_failed_unit(unit).await
+                }
+            })
             .await;
         let signed = |name: &str| {
             service
@@ -444,6 +389,44 @@ impl Systemd for SystemBus {
     async fn unit(&self, name: &str) -> Result<Unit, SystemdError> {
         let (unit, service) = self.properties(name).await?;
         Ok(as_unit(&unit, &service))
+    }
+
+    async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError> {
+        let (unit, service) = self.properties(name).await?;
+        let host_path = |text: String| HostPath::new(text).ok();
+        Ok(UnitProperties {
+            fragment: host_path(text(&unit, "FragmentPath")),
+            drop_ins: texts(&unit, "DropInPaths")
+                .into_iter()
+                .filter_map(host_path)
+                .collect(),
+            environment: texts(&service, "Environment"),
+            environment_files: structures(&service, "EnvironmentFiles")
+                .iter()
+                .filter_map(|file| match file.fields() {
+                    [Variant::Str(path), Variant::Bool(optional), ..] => {
+                        Some((host_path(path.to_string())?, *optional))
+                    }
+                    _ => None,
+                })
+                .collect(),
+            exec_start: structures(&service, "ExecStart")
+                .first()
+                .and_then(|command| command.fields().get(1)?.try_clone().ok())
+                .and_then(|argv| Vec::<String>::try_from(argv).ok())
+                .unwrap_or_default(),
+            bound_to: ["Requires", "Requisite", "BindsTo", "PartOf"]
+                .iter()
+                .flat_map(|kind| texts(&unit, kind))
+                .collect(),
+            needed_by: ["RequiredBy", "BoundBy", "WantedBy"]
+                .iter()
+                .flat_map(|kind| texts(&unit, kind))
+                .collect(),
+            active_since_micros: number(&unit, "ActiveEnterTimestamp"),
+            limits: limits(&service),
+            unit: as_unit(&unit, &service),
+        })
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {
@@ -540,6 +523,25 @@ impl Systemd for SystemBus {
     }
 }
 
+/// Whether systemd has `CollectMode` (236) and `AddRef` (232). An older systemd refuses a unit with a property that it does
+/// not have; it keeps a failed unit until `reset-failed`, and a unit that succeeded needs no keeping. 0 is a systemd that did
+/// not report its version.
+const fn collects(version: u32) -> bool {
+    version == 0 || version >= 236
+}
+
+/// The properties that keep a transient unit until its exit status is read or this connection is gone, and no longer.
+fn kept_until_read(version: u32) -> Vec<(&'static str, Variant<'static>)> {
+    if collects(version) {
+        vec![
+            ("CollectMode", Variant::from("inactive-or-failed")),
+            ("AddRef", Variant::from(true)),
+        ]
+    } else {
+        Vec::new()
+    }
+}
+
 fn as_unit(unit: &Properties, service: &Properties) -> Unit {
     Unit {
         load: text(unit, "LoadState"),
@@ -579,9 +581,50 @@ fn number(properties: &Properties, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// The resource limits of a service. Before systemd 232 a limit has one value, which is both.
+fn limits(service: &Properties) -> BTreeMap<String, Limits> {
+    let names = service
+        .keys()
+        .filter(|name| name.starts_with("Limit") && !name.ends_with("Soft"));
+    names
+        .map(|name| {
+            let hard = number(service, name);
+            let soft = format!("{name}Soft");
+            let soft = service.contains_key(&soft).then(|| number(service, &soft));
+            let soft = soft.unwrap_or(hard);
+            (name.clone(), Limits { soft, hard })
+        })
+        .collect()
+}
+
 fn structures(properties: &Properties, name: &str) -> Vec<Structure<'static>> {
     let value = properties.get(name).and_then(|value| value.try_clone().ok());
     value
         .and_then(|value| Vec::<Structure<'static>>::try_from(value).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_bus_that_does_not_answer_is_given_up() {
+        let place = tempfile::tempdir().unwrap();
+        let socket = place.path().join("bus");
+        let _silent = UnixListener::bind(&socket).unwrap();
+        let error = SystemBus::at(&format!("unix:path={}", socket.display()))
+            .await
+            .unwrap_err();
+        assert!(error.to_string().contains("no connection within 30 s"), "{error}");
+    }
+
+    #[test]
+    fn an_old_systemd_is_not_given_properties_that_it_does_not_have() {
+        assert!(kept_until_read(219).is_empty() && kept_until_read(235).is_empty());
+        let names: Vec<_> = kept_until_read(252).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["CollectMode", "AddRef"]);
+    }
 }

@@ -8,6 +8,7 @@ mod change;
 mod layer;
 mod links;
 mod tree;
+mod trial;
 
 pub use change::is_private;
 pub use tree::{NewFile, PIECE};

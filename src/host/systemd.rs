@@ -1,6 +1,10 @@
 //! What Transship asks of systemd: a dozen verbs. [`Systemd`] is implemented by the system bus (`host::bus`) and,
 //! in tests, by a state machine.
 
+use std::collections::BTreeMap;
+
+use crate::plan::{facts::Limits, host_path::HostPath};
+
 /// A unit as systemd describes it at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
@@ -14,6 +18,31 @@ pub struct Unit {
     pub main_pid: u32,
     /// `NRestarts`: automatic restarts since it was last started by hand.
     pub restarts: u32,
+}
+
+/// A unit as systemd describes it: what `inspect` reads, and what is compared with the plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct UnitProperties {
+    /// `LoadState`, `ActiveState`, `UnitFileState`, `MainPID`, `NRestarts`.
+    pub unit: Unit,
+    /// `FragmentPath`, where there is one.
+    pub fragment: Option<HostPath>,
+    /// `DropInPaths`, in systemd's order.
+    pub drop_ins: Vec<HostPath>,
+    /// `Environment`: `NAME=value`.
+    pub environment: Vec<String>,
+    /// `EnvironmentFiles`, in systemd's order; with true where the file may be missing.
+    pub environment_files: Vec<(HostPath, bool)>,
+    /// First command of `ExecStart` as it stands in the unit, before variables are replaced.
+    pub exec_start: Vec<String>,
+    /// `Requires`, `Requisite`, `BindsTo` and `PartOf`.
+    pub bound_to: Vec<String>,
+    /// `RequiredBy`, `BoundBy` and `WantedBy`.
+    pub needed_by: Vec<String>,
+    /// `ActiveEnterTimestamp`, in microseconds since 1970; 0 if it never was active.
+    pub active_since_micros: u64,
+    /// The resource limits by property (`LimitNOFILE`).
+    pub limits: BTreeMap<String, Limits>,
 }
 
 /// A request to systemd that did not have its effect.
@@ -50,6 +79,8 @@ pub enum SystemdError {
 pub trait Systemd {
     /// The unit as it is now; a unit that does not exist has `load` = `not-found`.
     async fn unit(&self, name: &str) -> Result<Unit, SystemdError>;
+    /// The unit with all that `inspect` reads and the plan sets; a unit that does not exist has `load` = `not-found`.
+    async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError>;
     /// Starts a unit and waits for its job.
     async fn start(&self, name: &str) -> Result<(), SystemdError>;
     /// Stops a unit and waits for its job; a unit that does not exist is stopped.

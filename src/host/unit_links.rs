@@ -70,6 +70,24 @@ pub fn is_masked(links: &[UnitLink], unit: &str) -> bool {
         .any(|link| link.path.as_str() == mask && link.target == MASK)
 }
 
+/// Whether a directory of unit files has a file, or a link to one, for `unit`; the link that masks it is neither.
+///
+/// # Errors
+/// When a directory cannot be read, naming the path.
+pub fn has_file(files: &Files, unit: &str) -> io::Result<bool> {
+    for directory in UNIT_FILES {
+        let path = HostPath::new(format!("{directory}/{unit}")).map_err(io::Error::other)?;
+        let is_there = match files.read_link(&path)? {
+            Some(target) => target != MASK,
+            None => files.exists(&path)?,
+        };
+        if is_there {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Makes the links of `unit` exactly `links`, durably. systemd has to be reloaded afterwards.
 ///
 /// # Errors

@@ -50,7 +50,7 @@ pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Op
         version: version.as_deref().map(version_in).unwrap_or_default(),
         drop_in: notes.maybe(
             &host.files,
-            &format!("/etc/systemd/system/{name}.service.d/90-transship.conf"),
+            &format!("/etc/systemd/system/{name}.service.d/zz-transship.conf"),
         )?,
         endpoint,
         cri,

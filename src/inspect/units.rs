@@ -8,11 +8,11 @@ use super::Notes;
 use crate::{
     edit::unit_file,
     host::{
-        bus::{SystemBus, UnitProperties},
+        bus::SystemBus,
         files::Files,
-        systemd::SystemdError,
+        systemd::{Systemd, SystemdError, UnitProperties},
     },
-    plan::facts::{Limits, UnitFacts},
+    plan::facts::UnitFacts,
 };
 
 /// How long systemd may take for all that is asked.
@@ -107,9 +107,6 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
         bound_to: said.bound_to,
         needed_by: said.needed_by,
         active_since_micros: said.active_since_micros,
-        limit_nofile: Limits {
-            soft: said.limit_nofile.0,
-            hard: said.limit_nofile.1,
-        },
+        limit_nofile: said.limits.get("LimitNOFILE").copied().unwrap_or_default(),
     }
 }

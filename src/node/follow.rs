@@ -81,6 +81,12 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
         match progress.state {
             // An order after the end has not been read yet.
             _ if shown == before && waited < BEGIN => {}
+            State::Committed if let Some(obstacles) = refused(&records[before..]) => {
+                unit::ended(&systemd).await?;
+                println!("\nThe rollback was refused, and the node goes on serving. In its way:");
+                obstacles.iter().for_each(|obstacle| println!("- {obstacle}"));
+                return Ok(ExitCode::from(cli::REFUSED));
+            }
             State::Committed => {
                 unit::ended(&systemd).await?;
                 summary(&records, &plan);
@@ -205,6 +211,14 @@ async fn confirm_when_healthy(
     Ok(dir.order(Order::Commit, &plan.digest())?)
 }
 
+/// What is in the way of the rollback that was ordered last.
+fn refused(records: &[Record]) -> Option<&[String]> {
+    records.iter().rev().find_map(|record| match &record.event {
+        Event::Refused { obstacles } => Some(obstacles.as_slice()),
+        _ => None,
+    })
+}
+
 /// A record in words; nothing for those that only matter to the executor.
 fn line(record: &Record, plan: &Plan) -> Option<String> {
     let all = plan.steps.len();
@@ -238,6 +252,7 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
             word(step)
         ),
         Event::Left { what, .. } => format!("        left behind: {what}"),
+        Event::Refused { obstacles } => format!("the rollback is refused: {}", obstacles.join("; ")),
         Event::Armed { left_millis } => {
             format!("        the kubelet runs; {} s to confirm", left_millis / 1000)
         }

@@ -10,7 +10,7 @@ use super::{
     findings::{View, configuration, network},
     host_path::HostPath,
     kubelet_endpoint,
-    runtimes::over_docker,
+    runtimes::{containerd, over_docker},
     sharing,
     step::{
         AwaitStep, ClearPods, Contents, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Proof,
@@ -20,7 +20,7 @@ use super::{
 use crate::api::request::{Drain, DrainMode, Runtime, RuntimeVersion};
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`] exists.
-pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
+pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/zz-transship-hold.conf";
 
 /// Longest grace period of a pod on a node that was drained: what is left are DaemonSets' pods and static pods, and
 /// the node must be back before the controller manager calls it lost (40 s).
@@ -69,7 +69,17 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
 /// While the node serves: the target brought, configured and started beside the source, the images, the rehearsal.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let mut steps = (view.parts.1.prepare)(view)?;
-    steps.push(await_target(view, None, RUNTIME_WITHIN_SECS));
+    let mut wait = await_target(view, None, RUNTIME_WITHIN_SECS);
+    if let Step::Await(wait) = &mut wait
+        && view.target.runtime == Runtime::Containerd
+    {
+        wait.configuration = containerd::configuration(view);
+        if containerd::replaces_dockers(view) {
+            // The program that the plan brings starts later.
+            wait.version = view.containerd.map(|found| found.version.clone());
+        }
+    }
+    steps.push(wait);
     steps.extend(images(view));
     // Over one and the same engine the source's kubelet would see the sandbox, and end it.
     if !view.shares_store() {
@@ -96,6 +106,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     steps.push(Step::Await(AwaitStep {
         side: Side::Source,
         runtime: view.source.cri.clone(),
+        version: None,
+        configuration: None,
         kubelet: Some(KubeletWant {
             endpoint: view.settings.named_endpoint.clone(),
         }),
@@ -221,11 +233,13 @@ fn hold_text() -> String {
     )
 }
 
-/// A step that waits for the target, and for the kubelet on it where that is to be healthy too.
+/// A step that waits for the target in the version that runs from then on, and for the kubelet on it where that is to be healthy too.
 pub(super) fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: u32) -> Step {
     Step::Await(AwaitStep {
         side: Side::Target,
         runtime: view.target.cri.clone(),
+        configuration: None,
+        version: (view.target.runtime == Runtime::Containerd).then(|| view.target.version.clone()),
         kubelet,
         within_secs,
     })

@@ -130,6 +130,10 @@ pub fn starts_containers(docker: &Docker, containerd: &Containerd) -> bool {
 }
 
 fn line(directive: &str, limits: Limits) -> String {
+    if limits.soft == limits.hard {
+        // The only form that systemd 219 reads.
+        return format!("{directive}={}", number(limits.hard));
+    }
     format!("{directive}={}:{}", number(limits.soft), number(limits.hard))
 }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{digest::Digest, host_path::HostPath, runtimes::over_docker};
+use super::{digest::Digest, effective::Effective, host_path::HostPath, runtimes::over_docker};
 use crate::api::request::Runtime;
 
 /// One change to the host.
@@ -96,6 +96,9 @@ pub struct UnitStep {
     /// empty directory in its place, which is removed before the unit is started again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket: Option<HostPath>,
+    /// What systemd must have of the unit once the step has started it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<Effective>,
 }
 
 /// What systemd does with a unit at boot.
@@ -347,10 +350,29 @@ pub struct AwaitStep {
     pub side: Side,
     /// The runtime that must answer and be ready.
     pub runtime: Endpoint,
+    /// The version that the runtime must report, as far as both name an upstream version; `None` for a runtime whose CRI
+    /// reports that of another program (cri-dockerd: Docker's).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+    /// What the runtime's effective configuration must have once it answers; `None` for a runtime that does not print one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<ConfigurationWant>,
     /// The kubelet must be healthy and use this endpoint too; absent to look at the runtime alone.
     pub kubelet: Option<KubeletWant>,
     /// Deadline in seconds.
     pub within_secs: u32,
+}
+
+/// What containerd's effective configuration must have: files that it imports beat the file that the plan edits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConfigurationWant {
+    /// The command that prints it: `containerd --config … config dump`.
+    pub command: Vec<String>,
+    /// `SystemdCgroup` of the default runtime.
+    pub systemd_cgroup: bool,
+    /// The sandbox (pause) image.
+    pub sandbox_image: String,
 }
 
 /// Which runtime the kubelet shall use.

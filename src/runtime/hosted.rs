@@ -280,7 +280,7 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        rehearsal::rehearse(&self.cri(&rehearsal.cri).await?, rehearsal).await
+        rehearsal::rehearse(&self.files, &self.cri(&rehearsal.cri).await?, rehearsal).await
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
@@ -377,6 +377,13 @@ impl Runtimes for HostRuntimes {
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
         let real = self.files.real(program);
         program::version(&real.map_err(|error| RuntimeError(error.to_string()))?).await
+    }
+
+    async fn configuration(&self, command: &[String]) -> Result<String, RuntimeError> {
+        let (program, arguments) = command
+            .split_first()
+            .ok_or_else(|| RuntimeError("there is no command for the configuration".to_owned()))?;
+        program::output(program.as_ref(), arguments).await
     }
 
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {

@@ -14,10 +14,15 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// What `program --version` prints.
 pub(super) async fn version(program: &Path) -> Result<String, RuntimeError> {
+    output(program, &["--version".to_owned()]).await
+}
+
+/// What a program prints with these arguments.
+pub(super) async fn output(program: &Path, arguments: &[String]) -> Result<String, RuntimeError> {
     let mut tries = 0;
     let output = loop {
         let mut command = command::command(program);
-        command.arg("--version");
+        command.args(arguments);
         match command::run(command, b"", WITHIN).await {
             // A process that another thread is just starting has inherited the file descriptor that it was written by.
             Err(CommandError::Start { source, .. })
@@ -33,8 +38,9 @@ pub(super) async fn version(program: &Path) -> Result<String, RuntimeError> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     Err(RuntimeError(format!(
-        "{} --version: {}: {}",
+        "{} {}: {}: {}",
         program.display(),
+        arguments.join(" "),
         output.status,
         output.stderr.trim()
     )))

@@ -12,7 +12,14 @@ use k8s_cri::v1::{
 use tokio::time::{Instant, sleep};
 
 use super::{RuntimeError, cri::Cri};
-use crate::plan::step::{Proof, Rehearsal};
+use crate::{
+    edit::parse,
+    host::files::Files,
+    plan::{
+        host_path::HostPath,
+        step::{Proof, Rehearsal},
+    },
+};
 
 /// Name of the sandbox: by it, what an interrupted rehearsal left is found again.
 pub const NAME: &str = "transship-rehearsal";
@@ -26,16 +33,16 @@ const POLL: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// The runtime's own words about what it could not do.
-pub async fn rehearse(cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+pub async fn rehearse(files: &Files, cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
     match rehearsal.proof {
-        Proof::Own => run(cri, rehearsal).await,
+        Proof::Own => run(files, cri, rehearsal).await,
         Proof::KubeletOrOwn => {
             let mut last = Ok(());
             for _ in 0..TRIES {
                 if in_pod_network(cri).await? {
                     return Ok(());
                 }
-                last = run(cri, rehearsal).await;
+                last = run(files, cri, rehearsal).await;
                 if last.is_ok() {
                     break;
                 }
@@ -90,24 +97,54 @@ async fn in_pod_network(cri: &Cri) -> Result<bool, RuntimeError> {
 }
 
 /// Removes what an earlier rehearsal left, runs a sandbox, and removes it.
-async fn run(cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+async fn run(files: &Files, cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
     let attempt = clear(cri).await?;
-    let ready = match cri.run_sandbox(config(rehearsal, attempt)).await {
-        Ok(id) => cri
-            .sandbox(&id)
-            .await
-            .map(|status| status.is_some_and(|status| status.state() == PodSandboxState::SandboxReady)),
+    let proven = match cri.run_sandbox(config(rehearsal, attempt)).await {
+        Ok(id) => prove(files, cri, &id, &rehearsal.cgroup_parent).await,
         Err(error) => Err(error),
     };
     // A runtime may keep a sandbox that it could not set up.
     let cleared = clear(cri).await;
-    if !ready? {
-        let socket = cri.socket().display();
+    proven?;
+    cleared.map(|_| ())
+}
+
+/// Whether the sandbox stays ready, and is in the cgroup in which the kubelet looks for its pods.
+async fn prove(files: &Files, cri: &Cri, id: &str, parent: &str) -> Result<(), RuntimeError> {
+    let socket = cri.socket().display();
+    let status = cri.sandbox(id).await?;
+    if status.is_none_or(|status| status.state() != PodSandboxState::SandboxReady) {
         return Err(RuntimeError(format!(
             "{NAME} at {socket}: the sandbox did not stay ready; `journalctl -u containerd` says why"
         )));
     }
-    cleared.map(|_| ())
+    match cgroup(files, cri, id).await {
+        Some(found) if is_misplaced(&found, id, parent) => Err(RuntimeError(format!(
+            "{NAME} at {socket}: the sandbox is in the cgroup {found}, and a scope in {parent} was planned; \
+             `containerd config dump | grep SystemdCgroup` shows the setting that is in effect"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+/// The cgroup of a sandbox's process that is named after the sandbox; `None` if the runtime does not report the process, or
+/// its cgroup has another name.
+async fn cgroup(files: &Files, cri: &Cri, id: &str) -> Option<String> {
+    let described = cri.describe_sandbox(id).await.ok()??;
+    let info: serde_json::Value = parse::json(described.info.get("info")?).ok()?;
+    let process = info.get("pid")?.as_u64()?;
+    let text = files.read_text(&HostPath::new(format!("/proc/{process}/cgroup")).ok()?);
+    let text = text.ok().flatten()?;
+    // `hierarchy:controllers:path`, and the path may have colons.
+    let mut paths = text.lines().filter_map(|line| line.splitn(3, ':').nth(2));
+    paths.find(|path| path.contains(id)).map(str::to_owned)
+}
+
+/// Whether a cgroup of a sandbox is not a scope of systemd although its parent is a slice: without `SystemdCgroup` the slice
+/// is part of a directory's name (`transship.slice:cri-containerd:ID`).
+fn is_misplaced(cgroup: &str, id: &str, parent: &str) -> bool {
+    let last = cgroup.rsplit('/').next().unwrap_or_default();
+    parent.ends_with(".slice") && last.contains(id) && !last.ends_with(".scope")
 }
 
 /// Removes every sandbox of a rehearsal.

@@ -8,12 +8,14 @@ use transship::{
     plan::{
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
+        effective::Effective,
         facts::Facts,
         host_path::HostPath,
         planner::{self, Request},
         step::{
-            AwaitStep, Boot, ClearPods, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT,
-            KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
+            AwaitStep, Boot, ClearPods, ConfigurationWant, Contents, Endpoint, FileStep, HOLD_FILE,
+            ImagesStep, KUBELET_UNIT, KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side,
+            Step, StopPods, UnitStep,
         },
     },
 };
@@ -333,7 +335,7 @@ fn collect(
 }
 
 /// The drop-in that holds the kubelet, in the case by hand.
-pub const HOLD: &str = "/etc/systemd/system/kubelet.service.d/90-transship-hold.conf";
+pub const HOLD: &str = "/etc/systemd/system/kubelet.service.d/zz-transship-hold.conf";
 
 /// A host and a plan with every primitive, in the order of a plan from dockershim to containerd; containerd is
 /// neither running nor enabled, a unit drop-in is made in a directory that does not exist, a file is removed.
@@ -383,6 +385,7 @@ pub fn by_hand() -> Case {
             boot,
             restart,
             socket: None,
+            effective: None,
         })
     };
     let images = Step::Images(ImagesStep {
@@ -400,6 +403,12 @@ pub fn by_hand() -> Case {
         Step::Await(AwaitStep {
             side,
             runtime: runtime.clone(),
+            version: None,
+            configuration: (side == Side::Target && endpoint.is_none()).then(|| ConfigurationWant {
+                command: vec!["containerd".to_owned()],
+                systemd_cgroup: true,
+                sandbox_image: "a/pause:1".to_owned(),
+            }),
             kubelet: endpoint.map(|endpoint| KubeletWant { endpoint }),
             within_secs: 10,
         })
@@ -408,16 +417,21 @@ pub fn by_hand() -> Case {
         unit("containerd.service", None, None, Restart::Backwards),
         file(files[0].0, Some(files[0].2), Some("version = 2\n")),
         file(
-            "/etc/systemd/system/containerd.service.d/50-transship.conf",
+            "/etc/systemd/system/containerd.service.d/zz-transship.conf",
             None,
             Some("[Service]\nLimitNOFILE=1048576\n"),
         ),
-        unit(
-            "containerd.service",
-            Some(true),
-            Some(Boot::Enabled),
-            Restart::Forwards,
-        ),
+        Step::Unit(UnitStep {
+            unit: "containerd.service".to_owned(),
+            active: Some(true),
+            boot: Some(Boot::Enabled),
+            restart: Restart::Forwards,
+            socket: None,
+            effective: Some(Effective::of_drop_in(
+                &path("/etc/systemd/system/containerd.service.d/zz-transship.conf"),
+                "[Service]\nLimitNOFILE=1048576\n",
+            )),
+        }),
         await_of(Side::Target, &containerd, None),
         images.clone(),
         Step::Rehearse(Rehearsal {

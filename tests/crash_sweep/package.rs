@@ -70,7 +70,7 @@ fn case() -> Arc<Case> {
     .map(|(at, text)| (path(at), 0o644, text.into()))
     .into();
     case.plan.steps.retain(|planned| match &planned.does {
-        Step::File(file) => ["config.toml", "50-transship.conf", "-hold.conf", "flags.env"]
+        Step::File(file) => ["config.toml", "zz-transship.conf", "-hold.conf", "flags.env"]
             .iter()
             .any(|end| file.path.as_str().ends_with(end)),
         Step::Unit(unit) => unit.unit == UNIT,

@@ -37,23 +37,34 @@ fn the_sweeps_systemd_follows_the_rules_of_a_real_one() {
 /// The facts of a rule as they are after its requests.
 async fn answer(requests: &str, facts: &str) -> String {
     let world = World::new(&Arc::new(cases::by_hand()), Fault::Nothing);
-    // The sweep's systemd knows conditions of the kubelet alone.
-    let name = if requests.contains("hold") {
+    // The sweep's systemd knows conditions and several drop-ins of the kubelet alone.
+    let name = if ["hold", "early", "late"]
+        .iter()
+        .any(|word| requests.contains(word))
+    {
         KUBELET_UNIT
     } else {
         "docker.service"
     };
     world.state().units.get_mut(name).unwrap().active = false;
     world.disable(name).await.unwrap();
+    world.free_files().remove(&path(EARLY)).unwrap();
+    world.reload().await.unwrap();
     let mut refused = false;
     for request in requests.split_whitespace() {
         refused = ask(&world, name, request).await.is_err();
     }
     let unit = world.unit(name).await.unwrap();
+    let described = world.describe(name).await.unwrap();
+    let names = described.drop_ins.iter();
+    let names = names.map(|path| path.as_str().rsplit('/').next().unwrap());
+    let drop_ins: Vec<&str> = names.collect();
     let found = facts.split_whitespace().map(|fact| match fact.split_once('=') {
         Some(("active", _)) => format!("active={}", unit.active),
         Some(("boot", _)) => format!("boot={}", unit.boot),
         Some(("load", _)) => format!("load={}", unit.load),
+        Some(("drop-ins", _)) => format!("drop-ins={}", drop_ins.join(",")),
+        Some(("nofile", _)) => format!("nofile={}", described.limits["LimitNOFILE"].hard),
         _ if refused => "refused".to_owned(),
         _ => "not refused".to_owned(),
     });
@@ -87,6 +98,20 @@ async fn ask(world: &Arc<World>, name: &str, request: &str) -> Result<(), System
             files.write(&path(HOLD_FILE), b"", 0o644).unwrap();
             Ok(())
         }
+        "early" => limit(world, EARLY, 1000),
+        "late" => limit(world, HOLD, 2000),
         other => unreachable!("no request: {other}"),
     }
+}
+
+/// A drop-in of the kubelet that a plan has, and whose name sorts before that of the hold.
+const EARLY: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
+
+fn limit(world: &Arc<World>, at: &str, files: u32) -> Result<(), SystemdError> {
+    let text = format!("[Service]\nLimitNOFILE={files}\n");
+    world
+        .free_files()
+        .write(&path(at), text.as_bytes(), 0o644)
+        .unwrap();
+    Ok(())
 }

@@ -60,6 +60,15 @@ pub enum Fault {
     StepFails(usize),
     /// The disk is full from this effect of a life on, until the reserve is given back.
     DiskFull(u64),
+    /// A drop-in of somebody else, of which the plan knows nothing, beats that of the target.
+    Overridden,
+    /// A file that containerd imports sets another cgroup driver.
+    ImportWins,
+    /// Somebody else writes this file of the plan before this effect of the first life.
+    Edited {
+        file: usize,
+        at: u64,
+    },
     /// `/etc` is read-only from the kubelet's stop on.
     ReadOnly,
     /// containerd dies after the pods of the source have ended, and does not come back with its new files.
@@ -76,6 +85,9 @@ pub enum Fault {
     /// The script of the target's package fails, after it has had its effect.
     ScriptFails,
 }
+
+/// What somebody else writes.
+pub const EDITED: &[u8] = b"# somebody else's\n";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FakeUnit {
@@ -96,6 +108,8 @@ pub struct State {
     pub loaded: Arc<Bytes>,
     /// Units that systemd found masked, or without a file, when it last read them.
     pub unloadable: BTreeSet<String>,
+    /// What somebody else did has happened.
+    pub edited: bool,
     pub images: BTreeMap<Runtime, Images>,
     /// Runtimes with containers of pods that run.
     pub pods: BTreeSet<Runtime>,
@@ -174,6 +188,8 @@ pub struct World {
     log: Mutex<Log>,
     kubelet_files: (Arc<Bytes>, Arc<Bytes>),
     target_files: Arc<Bytes>,
+    /// The drop-in of [`Fault::Overridden`].
+    override_path: HostPath,
     _place: tempfile::TempDir,
 }
 
@@ -230,6 +246,10 @@ impl World {
             log: Mutex::default(),
             kubelet_files: files_of(KUBELET_UNIT),
             target_files: files_of(&case.target_unit).1,
+            override_path: path(&format!(
+                "/etc/systemd/system/{}.d/zzz-admin.conf",
+                case.target_unit
+            )),
             _place: place,
         });
         {
@@ -378,7 +398,29 @@ impl World {
         let mut log = lock(&self.log);
         log.moments.extend(watched);
         log.effects += 1;
-        log.effects
+        let effects = log.effects;
+        drop(log);
+        if let Fault::Edited { file, at } = self.fault
+            && at == effects
+            && !std::mem::replace(&mut self.state().edited, true)
+        {
+            self.edit(file);
+        }
+        effects
+    }
+
+    /// Effects in this life.
+    pub fn effects(&self) -> u64 {
+        lock(&self.log).effects
+    }
+
+    /// Somebody else writes a file of the plan, where there is a directory for it.
+    fn edit(&self, file: usize) {
+        let path = self.case.all_files().nth(file).unwrap();
+        let real = self.root.join(path.relative());
+        if real.parent().is_some_and(Path::is_dir) {
+            fs::write(real, EDITED).unwrap();
+        }
     }
 
     /// Whether the step that is being applied is the one that fails.
@@ -433,6 +475,14 @@ impl World {
                 (!own).then_some((inside, (mode, bytes)))
             })
             .collect()
+    }
+
+    /// The versions of somebody else that the executor has set aside.
+    pub fn kept_aside(&self) -> Vec<Vec<u8>> {
+        let aside = self.root.join(self.case.dir_path().relative()).join("aside");
+        let entries = walkdir::WalkDir::new(aside).into_iter().filter_map(Result::ok);
+        let files = entries.filter(|entry| entry.file_type().is_file());
+        files.map(|entry| fs::read(entry.path()).unwrap()).collect()
     }
 
     /// Goes back, or on, to this moment.

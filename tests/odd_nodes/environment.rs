@@ -158,7 +158,7 @@ fn limits(facts: &Facts) -> Vec<String> {
 #[case::more_of_them(
     json!({"default-ulimits": {"memlock": {"Hard": -1, "Soft": -1}, "nproc": {"Hard": 512, "Soft": 512}}}),
     "--default-ulimit=nofile=1024",
-    &["LimitMEMLOCK=infinity:infinity", "LimitNOFILE=1024:1024", "LimitNPROC=512:512"]
+    &["LimitMEMLOCK=infinity", "LimitNOFILE=1024", "LimitNPROC=512"]
 )]
 fn default_ulimits_become_limits_of_containerd(
     #[case] daemon: serde_json::Value,
@@ -205,14 +205,14 @@ fn the_limit_is_that_of_the_containerd_that_starts_containers() {
     };
     assert_eq!(limits(&facts), [""; 0], "they have containerd's already");
     facts.containerd.as_mut().unwrap().service.active = "inactive".into();
-    assert_eq!(limits(&facts), ["LimitNOFILE=4096:4096"]);
+    assert_eq!(limits(&facts), ["LimitNOFILE=4096"]);
     facts.containerd.as_mut().unwrap().service.active = "active".into();
     let words = [
         "--containerd".to_owned(),
         "/run/docker/containerd/containerd.sock".to_owned(),
     ];
     docker(&mut facts).service.exec_start.extend(words);
-    assert_eq!(limits(&facts), ["LimitNOFILE=4096:4096"]);
+    assert_eq!(limits(&facts), ["LimitNOFILE=4096"]);
 }
 
 /// A disk of its own for Docker, a small one for logs, and logrotate in between.

@@ -129,7 +129,7 @@ fn a_cri_that_does_not_answer_is_told_with_containerds_reason() {
 
 /// A reader of JSON with numbers of 53 bits keeps them.
 #[test]
-fn facts_hold_no_number_that_readers_of_json_change() {
+fn facts_and_plans_hold_no_number_that_readers_of_json_change() {
     fn largest(value: &serde_json::Value) -> u64 {
         match value {
             serde_json::Value::Number(number) => number.as_u64().unwrap_or_default(),
@@ -145,6 +145,8 @@ fn facts_hold_no_number_that_readers_of_json_change() {
                 hard: u64::MAX,
             };
         }
+        let plan = serde_json::to_value(plan(&facts, &to_containerd()).plan()).unwrap();
+        assert!(largest(&plan) < 1 << 53, "{name}: {plan}");
         let value = serde_json::to_value(&facts).unwrap();
         assert!(largest(&value) < 1 << 53, "{name}");
         assert_eq!(serde_json::from_value::<Facts>(value).unwrap(), facts, "{name}");
@@ -166,4 +168,45 @@ fn messages_name_the_place(#[case] code: &str, #[case] wanted: &str, #[case] spo
     for word in ["serde", "expected value", "EOF", "zq7"] {
         assert!(!message.contains(word), "{message}");
     }
+}
+
+/// What Docker's unit gives to containers wins against drop-ins with the names that guides use, and what cannot be beaten
+/// blocks the plan.
+#[test]
+fn a_drop_in_of_somebody_else_does_not_beat_the_plan() {
+    let mut facts = lab();
+    let proxy = "HTTPS_PROXY=http://new.example.org:3128";
+    docker(&mut facts).service.environment = vec![proxy.to_owned()];
+    let old = "[Service]\nEnvironment=HTTPS_PROXY=http://old.example.org:3128\n";
+    let at = |name: &str| format!("/etc/systemd/system/containerd.service.d/{name}");
+    let with = |facts: &Facts, name: &str| {
+        let mut facts = facts.clone();
+        facts.containerd.as_mut().unwrap().service.drop_ins = vec![file(&at(name), old)];
+        facts
+    };
+    for name in ["http-proxy.conf", "override.conf", "proxy-environment.conf"] {
+        let facts = with(&facts, name);
+        assert_eq!(of(&facts, &to_containerd(), "DropInShadowed"), [], "{name}");
+        let outcome = plan(&facts, &to_containerd());
+        let steps = &outcome.plan().unwrap().steps;
+        let compared = steps.iter().find_map(|step| match &step.does {
+            Step::Unit(step) => step.effective.as_ref(),
+            _ => None,
+        });
+        let compared = compared.unwrap();
+        assert_eq!(compared.environment, [proxy], "{name}");
+        assert!(*compared.drop_in.as_str() > *at(name), "{name}");
+    }
+    let finding = one(&with(&facts, "zzz.conf"), &to_containerd(), "DropInShadowed");
+    assert!(
+        finding.message.contains(&at("zzz.conf")) && finding.message.contains("Environment"),
+        "{finding:?}"
+    );
+    let variables = file(
+        "/etc/default/containerd",
+        "HTTPS_PROXY=http://old.example.org:3128\n",
+    );
+    facts.containerd.as_mut().unwrap().service.environment_files = vec![variables];
+    let finding = one(&facts, &to_containerd(), "DropInShadowed");
+    assert!(finding.message.contains("/etc/default/containerd"), "{finding:?}");
 }

@@ -28,6 +28,8 @@ pub(crate) struct World {
     /// What a new sandbox is at once.
     pub(crate) new_state: NewSandbox,
     pub(crate) network_ready: bool,
+    /// The process of every sandbox.
+    pub(crate) process: u32,
     /// The sandbox that ends, and cannot leave its network.
     pub(crate) sticks: String,
     pub(crate) log: Vec<String>,
@@ -193,7 +195,7 @@ runtime_service! {
             let linux = Some(LinuxPodSandboxStatus { namespaces: Some(Namespace { options }) });
             let status = Some(PodSandboxStatus { id: id.clone(), state: one.state, linux, ..Default::default() });
             let port = if world.host_port == one.id { 8888 } else { 0 };
-            let config = json!({"config": {"port_mappings": [{"container_port": 8080, "host_port": port}]}});
+            let config = json!({"pid": world.process, "config": {"port_mappings": [{"container_port": 8080, "host_port": port}]}});
             let info = verbose.then(|| ("info".to_owned(), config.to_string()));
             Ok(Response::new(PodSandboxStatusResponse { status, info: info.into_iter().collect(), ..Default::default() }))
         }

@@ -3,7 +3,7 @@
 
 use std::{cell::RefCell, collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::symlink, path::PathBuf};
 
-use transship::host::systemd::{Systemd, SystemdError, Unit};
+use transship::host::systemd::{Systemd, SystemdError, Unit, UnitProperties};
 
 #[derive(Default)]
 pub(crate) struct NoUnits {
@@ -20,6 +20,12 @@ impl Systemd for NoUnits {
         Ok(Unit {
             load: "not-found".to_owned(),
             ..Unit::default()
+        })
+    }
+    async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError> {
+        Ok(UnitProperties {
+            unit: self.unit(name).await?,
+            ..UnitProperties::default()
         })
     }
     async fn start(&self, _: &str) -> Result<(), SystemdError> {

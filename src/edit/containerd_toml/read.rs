@@ -3,8 +3,8 @@
 use toml_edit::{Item, Value};
 
 use super::{
-    CRI, CRI_IMAGES, CRI_RUNTIME, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, SYSTEMD_CGROUP, is_cri, parse,
-    strings,
+    CRI, CRI_IMAGES, CRI_RUNTIME, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, RUNC, SYSTEMD_CGROUP, is_cri,
+    parse, strings,
 };
 
 const SERVER_GRPC: &str = "io.containerd.server.v1.grpc";
@@ -81,6 +81,24 @@ pub fn socket(text: &str) -> Option<String> {
     let grpc = || document.get("grpc")?.get("address");
     let texts = [plugin(), grpc()].into_iter().flatten().filter_map(Item::as_str);
     texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned)
+}
+
+/// The default runtime of an effective configuration, and whether runc puts its containers into systemd's slices; `None`
+/// if it is not one of runc's, or the text does not have it.
+pub fn default_runtime(text: &str) -> Option<(String, bool)> {
+    let document = parse(text).ok()?;
+    let plugins = document.get("plugins")?;
+    let of = |plugin: &str| plugins.get(plugin)?.get("containerd");
+    let table = of(CRI_RUNTIME).or_else(|| of(CRI))?;
+    let name = table.get("default_runtime_name")?.as_str()?;
+    let runtime = table.get("runtimes")?.get(name)?;
+    if runtime.get("runtime_type")?.as_str()? != RUNC {
+        return None;
+    }
+    let option = runtime
+        .get("options")
+        .and_then(|options| options.get("SystemdCgroup"));
+    Some((name.to_owned(), option.and_then(Item::as_bool).unwrap_or(false)))
 }
 
 /// Where containerd looks for the pod network.
@@ -186,6 +204,22 @@ mod tests {
         assert_eq!(socket(third).as_deref(), Some("/a.sock"));
         assert_eq!(socket(fourth).as_deref(), Some("/b.sock"));
         assert_eq!(socket("version = 3\n[grpc]\naddress = ''\n"), None);
+    }
+
+    #[test]
+    fn the_default_runtime_is_read_in_all_names() {
+        for plugin in [CRI, CRI_RUNTIME] {
+            let table = format!("plugins.'{plugin}'.containerd");
+            let text = |options: &str| {
+                format!(
+                    "version = 3\n[{table}]\ndefault_runtime_name = 'x'\n[{table}.runtimes.x]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.runtimes.x.options]\n{options}\n"
+                )
+            };
+            let x = |systemd| Some(("x".to_owned(), systemd));
+            assert_eq!(default_runtime(&text("SystemdCgroup = true")), x(true));
+            assert_eq!(default_runtime(&text("")), x(false));
+        }
+        assert_eq!(default_runtime("version = 2\n"), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `File`: create, replace or remove a whole file. The change of a unit file includes that systemd has read it.
 
-use super::{Saved, StepError};
+use super::{Saved, StepError, aside::Aside};
 use crate::{
     executor::journal::SavedFile,
     host::{
@@ -66,9 +66,11 @@ pub(super) async fn undo(
     step: &FileStep,
     old: Option<&SavedFile>,
     missing_dirs: &[HostPath],
-) -> Result<(), StepError> {
-    restore(files, step, old, missing_dirs)?;
-    reload(systemd, step).await
+    aside: &Aside,
+) -> Result<Vec<String>, StepError> {
+    restore(files, step, old, missing_dirs, aside)?;
+    reload(systemd, step).await?;
+    Ok(aside.note(files, &step.path)?.into_iter().collect())
 }
 
 fn restore(
@@ -76,6 +78,7 @@ fn restore(
     step: &FileStep,
     old: Option<&SavedFile>,
     missing_dirs: &[HostPath],
+    aside: &Aside,
 ) -> Result<(), StepError> {
     let found = files.read(&step.path)?;
     let was = old.map(|old| old.bytes.0.as_slice());
@@ -87,11 +90,13 @@ fn restore(
         ),
         None => Ok(true),
     };
+    if found.is_some() && found.as_deref() != was && found.as_deref() != wanted(step) {
+        // The node must serve as before, whatever became of the file since; nothing of it is lost.
+        aside.keep(files, &step.path)?;
+    }
     if found.as_deref() == was && as_it_was(files)? {
         // It was not changed, or put back before a crash. Nothing is written: the disk may be read-only.
         files.remove_leftover(&step.path)?;
-    } else if found.is_some() && found.as_deref() != wanted(step) {
-        return Err(StepError::ChangedAfter(step.path.clone()));
     } else if let Some(old) = old {
         // Where it is gone nothing is lost: dpkg takes a configuration file away with its package, whosever it was.
         files.restore(&step.path, &old.bytes.0, &old.attributes)?;
@@ -148,7 +153,9 @@ mod tests {
             write(&files, &step).unwrap();
             assert_eq!(mode(), 0o600);
             write(&files, &step).unwrap();
-            restore(&files, &step, file.as_ref(), &missing_dirs).unwrap();
+            let aside = Aside::new(HostPath::new("/aside").unwrap());
+            restore(&files, &step, file.as_ref(), &missing_dirs, &aside).unwrap();
+            assert_eq!(aside.note(&files, &path).unwrap(), None, "nobody else changed it");
             assert_eq!(files.read_text(&path).unwrap().unwrap(), old);
             assert_eq!(mode(), 0o644, "as it was before");
             files.remove(&path).unwrap();

@@ -7,7 +7,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::{Host, StepError, unit};
 use crate::{
     host::systemd::Systemd,
-    plan::step::{AwaitStep, KUBELET_UNIT, KubeletWant},
+    plan::{
+        step::{AwaitStep, KUBELET_UNIT, KubeletWant},
+        version,
+    },
     runtime::Runtimes,
 };
 
@@ -74,6 +77,15 @@ async fn look<S: Systemd, R: Runtimes>(
     if !health.network_ready {
         return Err(format!(
             "{name} {} says that its pod network is not ready",
+            health.version
+        ));
+    }
+    if let Some(planned) = &step.version
+        && let (Some(found), Some(wanted)) = (version::upstream(&health.version), version::upstream(planned))
+        && found != wanted
+    {
+        return Err(format!(
+            "{name} {} answers, and {planned} was planned",
             health.version
         ));
     }

@@ -50,11 +50,17 @@ pub(super) async fn stop_soon(files: &Files, systemd: &impl Systemd) -> Result<(
     stopping.await
 }
 
-/// Lifts the hold and starts the kubelet.
+/// Lifts the hold and starts the kubelet. A kubelet that runs already (or tries to) is restarted: somebody got past the
+/// hold, whose drop-in anybody may overwrite, and it runs with files of both sides.
 pub(super) async fn start(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
     files.remove(&hold())?;
     systemd.reset_failed(KUBELET_UNIT).await?;
-    Ok(systemd.start(KUBELET_UNIT).await?)
+    let kubelet = systemd.unit(KUBELET_UNIT).await?;
+    let started = match kubelet.active.as_str() {
+        "inactive" | "failed" => systemd.start(KUBELET_UNIT).await,
+        _ => systemd.restart(KUBELET_UNIT).await,
+    };
+    Ok(started?)
 }
 
 /// Lifts the hold and makes the kubelet what it was before it was stopped.
@@ -68,5 +74,6 @@ pub(super) async fn restore(
     if active {
         return start(files, systemd).await;
     }
+    systemd.stop(KUBELET_UNIT).await?;
     Ok(files.remove(&hold())?)
 }

@@ -2,7 +2,7 @@
 
 use std::{io, time::Duration};
 
-use super::{Saved, StepError};
+use super::{Saved, StepError, aside::Aside, effective};
 use crate::{
     host::{
         files::Files,
@@ -49,7 +49,13 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &UnitStep
     }
     let restart = step.restart == Restart::Forwards;
     match step.active {
-        Some(true) => run(systemd, &step.unit, restart).await,
+        Some(true) => {
+            run(systemd, &step.unit, restart).await?;
+            match &step.effective {
+                Some(wanted) => effective::check(systemd, &step.unit, wanted).await,
+                None => Ok(()),
+            }
+        }
         Some(false) => Ok(systemd.stop(&step.unit).await?),
         None if restart && is_active(&unit) => run(systemd, &step.unit, restart).await,
         None => Ok(()),
@@ -62,9 +68,21 @@ pub(super) async fn undo(
     step: &UnitStep,
     active: bool,
     links: &[UnitLink],
-) -> Result<(), StepError> {
+    aside: &Aside,
+) -> Result<Vec<String>, StepError> {
     let masked = unit_links::is_masked(links, &step.unit);
-    if step.boot.is_some() && !masked {
+    // A step that leaves the links alone puts them back if somebody masked the unit since: it must start.
+    let masked_since = || {
+        Ok::<_, StepError>(unit_links::is_masked(
+            &unit_links::of(files, &step.unit)?,
+            &step.unit,
+        ))
+    };
+    let restores = step.boot.is_some() || !masked && masked_since()?;
+    if restores {
+        make_way(files, links, aside)?;
+    }
+    if restores && !masked {
         restore_links(files, systemd, &step.unit, links).await?;
     }
     if !active {
@@ -84,8 +102,23 @@ pub(super) async fn undo(
     }
     // One that was restarted forwards is left to the step that opened its bracket: its files are still the new
     // ones, with which it may be unable to start.
-    if step.boot.is_some() && masked {
+    if restores && masked {
         restore_links(files, systemd, &step.unit, links).await?;
+    }
+    let mut notes = Vec::new();
+    for link in links {
+        notes.extend(aside.note(files, &link.path)?);
+    }
+    Ok(notes)
+}
+
+/// Sets files of somebody else aside that lie where links were.
+fn make_way(files: &Files, links: &[UnitLink], aside: &Aside) -> Result<(), StepError> {
+    for link in links {
+        if files.read_link(&link.path)?.is_none() && files.exists(&link.path)? {
+            aside.keep(files, &link.path)?;
+            files.remove(&link.path)?;
+        }
     }
     Ok(())
 }
@@ -125,7 +158,8 @@ async fn run(systemd: &impl Systemd, name: &str, restart: bool) -> Result<(), St
     let started = systemd.unit(name).await?;
     tokio::time::sleep(STAYS).await;
     let unit = systemd.unit(name).await?;
-    if is_active(&unit) && unit.restarts == started.restarts {
+    // The process tells it, too: systemd before 235 does not count restarts.
+    if is_active(&unit) && (unit.restarts, unit.main_pid) == (started.restarts, started.main_pid) {
         return Ok(());
     }
     let restarts = unit.restarts.saturating_sub(started.restarts);

@@ -7,8 +7,13 @@ use crate::{
     api::request::Runtime,
     edit::containerd_toml,
     plan::{
-        facts::TextFile, finding::Finding, kubelet_arguments::ArgumentsError,
-        kubelet_settings::SettingsError, runtimes::docker, version,
+        effective::Effective,
+        facts::{TextFile, UnitFacts},
+        finding::Finding,
+        kubelet_arguments::ArgumentsError,
+        kubelet_settings::SettingsError,
+        runtimes::docker,
+        version,
     },
 };
 
@@ -39,6 +44,11 @@ pub const FLAGS_NOT_EDITABLE: Code = Code::block(
     "FlagsNotEditable",
     "The kubelet's flags stand in a form that cannot be edited safely",
 );
+/// A file of somebody else beats a drop-in of the plan.
+pub const DROP_IN_SHADOWED: Code = Code::block(
+    "DropInShadowed",
+    "A file of somebody else is read after the drop-in that the plan writes, and sets the same property of the unit",
+);
 /// `/etc/crictl.yaml` is broken.
 pub const CRICTL_CONFIG_BROKEN: Code = Code::block(
     "CrictlConfigBroken",
@@ -63,6 +73,7 @@ pub const CODES: &[Code] = &[
     CONTAINERD_CONFIG_IN_USR,
     KUBELET_CONFIG_BROKEN,
     FLAGS_NOT_EDITABLE,
+    DROP_IN_SHADOWED,
     CRICTL_CONFIG_BROKEN,
     CONTAINERD_IMPORTS,
     CONTAINERD_DUMP_FAILED,
@@ -85,6 +96,18 @@ pub fn arguments(error: &ArgumentsError) -> Finding {
         error.to_string(),
         "Write the kubelet's flags as plain words (--name=value) in one variable, restart the kubelet, and plan again.",
     )
+}
+
+/// The finding for a file that beats the plan's drop-in of `unit`.
+pub fn shadowed(ours: &Effective, unit: &UnitFacts) -> Option<Finding> {
+    let shadow = ours.shadow(unit)?;
+    Some(DROP_IN_SHADOWED.found(
+        format!(
+            "{} sets {} of {} and is read after {}, which sets it too",
+            shadow.path, shadow.property, unit.name, ours.drop_in
+        ),
+        "Remove the setting, or rename a drop-in so that it sorts before zz-transship.conf; run `systemctl daemon-reload`, and plan again.",
+    ))
 }
 
 /// The finding for a broken `daemon.json`.

@@ -12,11 +12,12 @@ use crate::{
         assembler::{self, file, path},
         digest::Digest,
         docker_limits, docker_settings,
+        effective::Effective,
         facts::{Containerd, Facts},
         finding::Finding,
         findings::{
             View,
-            configuration::{CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR},
+            configuration::{self, CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR},
             network,
             runtimes::{self, CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
@@ -24,7 +25,7 @@ use crate::{
         kubelet_settings::{PodNetwork, Settings},
         planner::Request,
         pod_environment,
-        step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
+        step::{Boot, ConfigurationWant, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
         version,
     },
 };
@@ -47,7 +48,7 @@ const UNIT: &str = "/etc/systemd/system/containerd.service";
 /// Its configuration unless its unit names another.
 pub const CONFIG: &str = "/etc/containerd/config.toml";
 /// The drop-in that Transship writes.
-pub const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/90-transship.conf";
+pub const DROP_IN: &str = "/etc/systemd/system/containerd.service.d/zz-transship.conf";
 /// The environment file for its unit that Transship writes: systemd reads only files in the directory whose names end
 /// in `.conf` as drop-ins.
 pub const ENVIRONMENT_FILE: &str = "/etc/systemd/system/containerd.service.d/transship.env";
@@ -216,6 +217,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             boot: None,
             restart,
             socket: None,
+            effective: None,
         })
     };
     let prepared = drop_in(view, containerd, Program::Present);
@@ -243,9 +245,19 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         Step::File(FileStep {
             path: containerd.drop_in.path.clone(),
             planned_from: prepared.map(|drop_in| Digest::of(drop_in.text)).or(old),
-            want: Some(Contents { mode: 0o644, text }),
+            want: Some(Contents {
+                mode: 0o644,
+                text: text.clone(),
+            }),
         }),
-        unit(containerd_unit, Some(true), Restart::Forwards),
+        Step::Unit(UnitStep {
+            unit: containerd_unit.clone(),
+            active: Some(true),
+            boot: None,
+            restart: Restart::Forwards,
+            socket: None,
+            effective: Some(Effective::of_drop_in(&containerd.drop_in.path, &text)),
+        }),
         assembler::await_target(view, None, assembler::RUNTIME_WITHIN_SECS),
         unit(docker, None, Restart::StoppedBackwards),
     ]);
@@ -286,7 +298,9 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     } else {
         Program::Brought
     };
+    let mut effective = None;
     if let Some(DropIn { text, environment }) = drop_in(view, containerd, program) {
+        effective = Some(Effective::of_drop_in(&containerd.drop_in.path, &text));
         let named = maybe(view.facts, ENVIRONMENT_FILE)?;
         let old = named.file.as_ref();
         let is_left = environment.is_none();
@@ -302,8 +316,13 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             }));
         }
     }
-    // One whose files are right but whose CRI does not answer was started before they were.
-    let restart = !files.is_empty() || containerd.cri.is_none();
+    // A containerd whose files are right but whose CRI does not answer was started before they were; and its program may
+    // have been replaced since.
+    let started_before = containerd.cri.as_ref().is_none_or(|cri| {
+        let versions = version::upstream(&cri.version).zip(version::upstream(&containerd.version));
+        versions.is_some_and(|(runs, installed)| runs != installed)
+    });
+    let restart = !files.is_empty() || started_before;
     if restart {
         steps.push(Step::Unit(UnitStep {
             unit: unit.name.clone(),
@@ -311,6 +330,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             boot: None,
             restart: Restart::Backwards,
             socket: None,
+            effective: None,
         }));
     }
     steps.extend(files);
@@ -324,6 +344,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             Restart::Never
         },
         socket: None,
+        effective,
     }));
     Ok(steps)
 }
@@ -395,6 +416,30 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
     })
 }
 
+/// What the effective configuration must have before a pod stops, as the program reads it under which pods will run: a
+/// program that the plan brings prints it before it is started, too.
+pub fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
+    let containerd = containerd(view.facts).ok()?;
+    let delivery = view.target.delivery.as_ref();
+    let program = match delivery.filter(|delivery| !delivery.has_unit) {
+        Some(delivery) => delivery.program.as_str(),
+        // systemd would replace a variable.
+        None => containerd
+            .service
+            .exec_start
+            .first()
+            .filter(|program| !program.contains('$'))?,
+    };
+    let path = containerd.config.path.as_str();
+    Some(ConfigurationWant {
+        command: [program, "--config", path, "config", "dump"]
+            .map(str::to_owned)
+            .to_vec(),
+        systemd_cgroup: view.cgroup_driver() == "systemd",
+        sandbox_image: view.cargo.sandbox.clone(),
+    })
+}
+
 /// Its configuration as it must be; a newer containerd reads what is written for an older one.
 fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
     let version = if replaces_dockers(view) {
@@ -446,6 +491,10 @@ fn check(view: &View<'_>) -> Vec<Finding> {
     };
     let mut findings = Vec::new();
     findings.extend(runtimes::not_loaded(&containerd.service));
+    if let Some(ours) = drop_in(view, containerd, Program::Brought) {
+        let ours = Effective::of_drop_in(&containerd.drop_in.path, &ours.text);
+        findings.extend(configuration::shadowed(&ours, &containerd.service));
+    }
     let text = containerd
         .config
         .file

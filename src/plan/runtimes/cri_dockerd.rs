@@ -18,10 +18,11 @@ use crate::{
     },
     plan::{
         assembler::{file, path},
+        effective::Effective,
         facts::{CriDockerd, Docker, Facts},
         finding::Finding,
         findings::{
-            View,
+            View, configuration,
             containers::LOGGING_DRIVER,
             runtimes::{
                 DOCKER_DRIVER_CHANGES, DOCKER_GROUP_MISSING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED,
@@ -56,7 +57,7 @@ pub const PLANNER: Planner = Planner {
 const SERVICE: &str = "cri-docker.service";
 const SOCKET_UNIT: &str = "cri-docker.socket";
 /// The drop-in that Transship writes for a unit that it writes itself.
-pub const DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/90-transship.conf";
+pub const DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/zz-transship.conf";
 /// Its socket unless its service names another.
 pub const SOCKET: &str = "/run/cri-dockerd.sock";
 
@@ -199,6 +200,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         files.extend(file(&socket, None, SOCKET_TEXT.to_owned(), 0o644));
     }
     let text = drop_in(view, docker, shim);
+    let effective = Some(Effective::of_drop_in(&shim.drop_in.path, &text));
     files.extend(file(&shim.drop_in.path, shim.drop_in.file.as_ref(), text, 0o644));
     // One whose files are right but whose CRI does not answer was started before they were.
     let restart = if files.is_empty() && shim.cri.is_some() {
@@ -213,6 +215,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             boot: None,
             restart: Restart::Backwards,
             socket: None,
+            effective: None,
         }));
     }
     steps.extend(files);
@@ -221,6 +224,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         &shim.socket,
         restart,
         &shim.endpoint,
+        effective,
     ));
     Ok(steps)
 }
@@ -318,6 +322,10 @@ WantedBy=sockets.target
 
 fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
+    if let (Some(docker), Some(shim)) = (view.docker, view.cri_dockerd) {
+        let ours = Effective::of_drop_in(&shim.drop_in.path, &drop_in(view, docker, shim));
+        findings.extend(configuration::shadowed(&ours, &shim.service));
+    }
     if let Some(engine) = view.engine {
         findings.extend(unfit_engine(&view.target.version, &engine.version, view.daemon));
         if !matches!(&*engine.logging_driver, "json-file" | "") {

@@ -8,6 +8,7 @@ use crate::{
     edit::daemon_json,
     plan::{
         assembler::file,
+        effective::Effective,
         facts::{Docker, Engine, Facts, UnitFacts},
         finding::Finding,
         findings::{
@@ -63,6 +64,7 @@ pub fn ended(service: &UnitFacts, socket: &UnitFacts, listens: &HostPath) -> Vec
             boot: Some(boot),
             restart: Restart::Never,
             socket: Some(listens.clone()),
+            effective: None,
         })
     };
     let mut steps = Vec::new();
@@ -81,14 +83,21 @@ pub fn ended(service: &UnitFacts, socket: &UnitFacts, listens: &HostPath) -> Vec
 /// A service and its socket enabled and running. What is so already needs no step, but for a service that is
 /// restarted because its files changed. As the socket of a masked service cannot be started, the service is
 /// unmasked first; on the way back it is masked last.
-pub fn started(service: &UnitFacts, socket: &UnitFacts, restart: Restart, listens: &HostPath) -> Vec<Step> {
-    let step = |unit: &UnitFacts, active, restart| {
+pub fn started(
+    service: &UnitFacts,
+    socket: &UnitFacts,
+    restart: Restart,
+    listens: &HostPath,
+    effective: Option<Effective>,
+) -> Vec<Step> {
+    let step = |unit: &UnitFacts, active, restart, effective| {
         Step::Unit(UnitStep {
             unit: unit.name.clone(),
             active,
             boot: Some(Boot::Enabled),
             restart,
             socket: Some(listens.clone()),
+            effective,
         })
     };
     let ready = |unit: &UnitFacts| unit.active == "active" && unit.boot == "enabled";
@@ -97,12 +106,12 @@ pub fn started(service: &UnitFacts, socket: &UnitFacts, restart: Restart, listen
     let by_itself = service.active == "active" && socket.active != "active";
     if exists(socket) && !ready(socket) && !by_itself {
         if service.load == "masked" {
-            steps.push(step(service, None, Restart::Never));
+            steps.push(step(service, None, Restart::Never, None));
         }
-        steps.push(step(socket, Some(true), Restart::Never));
+        steps.push(step(socket, Some(true), Restart::Never, None));
     }
     if !ready(service) || restart != Restart::Never {
-        steps.push(step(service, Some(true), restart));
+        steps.push(step(service, Some(true), restart, effective));
     }
     steps
 }
@@ -197,6 +206,7 @@ pub fn ready(view: &View<'_>, docker: &Docker) -> Result<Vec<Step>, Finding> {
                 boot: None,
                 restart: Restart::Backwards,
                 socket: None,
+                effective: None,
             }));
             let old = docker.daemon_json.as_ref();
             let path = old.map_or_else(
@@ -218,6 +228,7 @@ pub fn ready(view: &View<'_>, docker: &Docker) -> Result<Vec<Step>, Finding> {
         &docker.socket,
         restart,
         &docker.endpoint,
+        None,
     ));
     Ok(steps)
 }

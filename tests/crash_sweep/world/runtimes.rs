@@ -6,7 +6,7 @@ use transship::{
     api::request::Runtime,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, StopPods},
+        step::{ClearPods, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, Step, StopPods},
     },
     runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
 };
@@ -26,6 +26,22 @@ impl World {
             return Err(RuntimeError("it ended in another way".to_owned()));
         }
         Ok(())
+    }
+
+    /// The version that a runtime reports: the planned one once it runs with all of its files.
+    fn version_of(&self, runtime: Runtime) -> String {
+        let plan = &self.case.plan;
+        let waits = plan.steps.iter().find_map(|planned| match &planned.does {
+            Step::Await(wait) => wait.version.clone(),
+            _ => None,
+        });
+        let state = self.state();
+        let unit = state.units.get(&self.case.target_unit);
+        let new = unit.is_some_and(|unit| unit.runs_with == self.target_files);
+        match waits.filter(|_| runtime == self.case.target() && !new) {
+            Some(first) => first,
+            None => plan.target.version.clone(),
+        }
     }
 
     async fn answers_within(&self, deadline: Duration, of: &Endpoint) -> Result<(), RuntimeError> {
@@ -209,7 +225,7 @@ impl Runtimes for World {
         self.answers_within(DEADLINE, of).await?;
         self.asked()?;
         Ok(Health {
-            version: "1".to_owned(),
+            version: self.version_of(of.runtime),
             ready: true,
             network_ready: true,
         })
@@ -222,6 +238,25 @@ impl Runtimes for World {
         let says = text.find("containerd ").map(|at| text[at..].to_owned());
         moment().await;
         says.ok_or_else(|| RuntimeError(format!("{program} cannot be run")))
+    }
+
+    async fn configuration(&self, _: &[String]) -> Result<String, RuntimeError> {
+        let waits = self
+            .case
+            .plan
+            .steps
+            .iter()
+            .find_map(|planned| match &planned.does {
+                Step::Await(wait) => wait.configuration.clone(),
+                _ => None,
+            });
+        let wanted = waits.unwrap();
+        let systemd = wanted.systemd_cgroup != (self.fault == Fault::ImportWins);
+        let table = "plugins.'io.containerd.grpc.v1.cri'";
+        Ok(format!(
+            "version = 2\n[{table}]\nsandbox_image = '{}'\n[{table}.containerd]\ndefault_runtime_name = 'runc'\n[{table}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.containerd.runtimes.runc.options]\nSystemdCgroup = {systemd}\n",
+            wanted.sandbox_image
+        ))
     }
 
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {

@@ -1,0 +1,129 @@
+//! What is in the way of a rollback, found out before its first step: all of it at once, while the target serves.
+
+use std::collections::BTreeMap;
+
+use super::{Host, StepError};
+use crate::{
+    executor::journal::{Saved, SavedFile},
+    host::{
+        systemd::Systemd,
+        unit_links::{self, UnitLink},
+    },
+    plan::{
+        document::Plan,
+        step::{Boot, FileStep, KUBELET_UNIT, Step},
+    },
+    runtime::Runtimes,
+};
+
+impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
+    /// Everything that the undo of the steps in `begun` would overwrite or miss, a sentence each.
+    pub(in crate::executor) async fn obstacles(
+        &self,
+        plan: &Plan,
+        begun: &BTreeMap<usize, &Saved>,
+    ) -> Result<Vec<String>, StepError> {
+        let mut found = Vec::new();
+        let (mut paths, mut units) = (Vec::new(), Vec::new());
+        let steps = || {
+            begun
+                .iter()
+                .filter_map(|(step, saved)| Some((&plan.steps.get(*step)?.does, *saved)))
+        };
+        // A file that several steps change is what the last one made it.
+        for (step, saved) in steps().rev() {
+            if let (Step::File(step), Saved::File { file, .. }) = (step, saved)
+                && !paths.contains(&&step.path)
+            {
+                paths.push(&step.path);
+                found.extend(self.of_file(step, file.as_ref())?);
+            }
+        }
+        // A unit becomes what it was before the first one.
+        for (step, saved) in steps() {
+            let (unit, Saved::Unit { active, links }) = (unit_of(step), saved) else {
+                continue;
+            };
+            if units.contains(&unit) {
+                continue;
+            }
+            units.push(unit);
+            let masks = plan.steps.iter().any(|planned| {
+                matches!(&planned.does, Step::Unit(other)
+                    if Some(&*other.unit) == unit && other.boot == Some(Boot::Masked))
+            });
+            if let Some(unit) = unit {
+                found.extend(self.of_unit(unit, *active, links, masks).await?);
+            }
+        }
+        Ok(found)
+    }
+
+    fn of_file(&self, step: &FileStep, old: Option<&SavedFile>) -> Result<Option<String>, StepError> {
+        let path = &step.path;
+        let now = match self.files.read(path) {
+            Ok(now) => now,
+            Err(error) => return Ok(Some(format!("cannot {error}"))),
+        };
+        let was = old.map(|old| old.bytes.0.as_slice());
+        let wanted = step.want.as_ref().map(|want| want.text.as_bytes());
+        // Nothing is lost of a file that is gone.
+        if now.is_some() && now.as_deref() != was && now.as_deref() != wanted {
+            return Ok(Some(format!(
+                "{path} was changed by somebody else since the switch; undo that change, or keep a copy and remove the file"
+            )));
+        }
+        let refused = self.files.try_change(path).err();
+        Ok(refused.map(|error| format!("cannot {error}")))
+    }
+
+    async fn of_unit(
+        &self,
+        unit: &str,
+        active: bool,
+        links: &[UnitLink],
+        plan_masks: bool,
+    ) -> Result<Vec<String>, StepError> {
+        let mut found = Vec::new();
+        for link in links {
+            if self.files.read_link(&link.path)?.is_none() && self.files.exists(&link.path)? {
+                found.push(format!(
+                    "{} is a file, where a link of {unit} was before the switch; remove it",
+                    link.path
+                ));
+            }
+        }
+        let now = unit_links::of(self.files, unit)?;
+        if unit_links::is_masked(&now, unit) && !unit_links::is_masked(links, unit) && !plan_masks {
+            found.push(format!(
+                "{unit} was masked by somebody else since the switch; run `systemctl unmask {unit}`"
+            ));
+        }
+        let is_linked = links
+            .iter()
+            .any(|link| link.path.as_str().ends_with(&format!("/system/{unit}")));
+        let is_gone = active
+            && !is_linked
+            && match self.systemd.unit(unit).await?.load.as_str() {
+                "not-found" => true,
+                // The plan masked it, which hides that its package was removed.
+                "masked" => !unit_links::has_file(self.files, unit)?,
+                _ => false,
+            };
+        if is_gone {
+            found.push(format!(
+                "{unit} ran before the switch and does not exist any more; install its package again"
+            ));
+        }
+        Ok(found)
+    }
+}
+
+/// The unit that a step changes.
+fn unit_of(step: &Step) -> Option<&str> {
+    match step {
+        Step::Unit(step) => Some(&step.unit),
+        Step::Kubelet(_) => Some(KUBELET_UNIT),
+        _ => None,
+    }
+}
