@@ -31,6 +31,8 @@ const SCHEMES: [&str; 2] = ["bearer", "basic"];
 
 /// Fewest characters of a word that is taken for a key or a token by its look.
 const KEY_LENGTH: usize = 24;
+/// How many passes a text gets to settle in before it is hidden as a whole; two are enough for all that was ever seen.
+const PASSES: usize = 8;
 
 /// A JSON document that may leave the node: every text in it is a [`sentence`]. There is no other way to make one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -65,7 +67,22 @@ fn redact(value: &mut Value) {
 
 /// A sentence as anybody may read it: every URL, and whatever else may begin with a user and a password, is
 /// [`public`]; PEM blocks, tokens, the values of names such as `password`, and what looks like a key are hidden.
+///
+/// What one pass leaves may name a secret only now (of `token?http://…` the word `token` is left), so passes are repeated
+/// until one changes nothing.
 pub fn sentence(text: &str) -> String {
+    let mut shown = pass(text);
+    for _ in 0..PASSES {
+        let again = pass(&shown);
+        if again == shown {
+            return shown;
+        }
+        shown = again;
+    }
+    HIDDEN.to_owned()
+}
+
+fn pass(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(begin) = rest.find("-----BEGIN ") {
@@ -265,6 +282,11 @@ mod tests {
             } })
             .to_string()
         );
+    }
+
+    #[test]
+    fn a_value_is_hidden_whose_name_is_seen_only_once_its_word_is_redacted() {
+        assert_eq!(sentence("token?http://\n=\nzq7"), "token\n=\n…");
     }
 
     proptest! {
