@@ -62,6 +62,12 @@ fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
         Step::Images(_) | Step::Rehearse(_) => false,
         _ => true,
     });
+    for planned in &mut case.plan.steps {
+        if let Step::Unit(unit) = &mut planned.does {
+            // Its drop-in is among what the archive has nothing to do with.
+            unit.effective = None;
+        }
+    }
     case.images.clear();
     case.plan.steps.insert(
         0,
