@@ -137,6 +137,12 @@ is_dead() {
     while read -r group; do
         echo THAWED >"$group" || true
     done < <(find /sys/fs/cgroup/freezer/"$CGROUP/$1" -name freezer.state 2>/dev/null)
+    # systemd stops every process before it kills them. nsenter stops itself when its child is stopped, and then never
+    # reaps it, which the node waits for.
+    local entered
+    while read -r entered; do
+        kill -CONT "$entered" || true
+    done < <(pgrep -f "^nsenter -t $2 ")
     [[ ! -e /proc/$2 ]]
 }
 has_no_cgroups() {
