@@ -401,10 +401,7 @@ pub(crate) fn state() -> HostPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        api::request::{Runtime, RuntimeVersion},
-        executor::journal::Journal,
-    };
+    use crate::executor::journal::Journal;
 
     #[test]
     fn an_order_is_for_one_plan() {
@@ -419,27 +416,7 @@ mod tests {
     }
 
     fn plan(migration: &str) -> Plan {
-        Plan {
-            format: document::FORMAT,
-            migration: migration.to_owned(),
-            node: "n1".to_owned(),
-            machine_id: "1".to_owned(),
-            source: RuntimeVersion {
-                runtime: Runtime::Dockershim,
-                version: "20.10".to_owned(),
-            },
-            target: RuntimeVersion {
-                runtime: Runtime::Containerd,
-                version: "1.6".to_owned(),
-            },
-            confirm_within_secs: 60,
-            rollback_automatic: true,
-            migration_name: None,
-            prepared_for_secs: 900,
-            digest_key: String::new(),
-            findings: Vec::new(),
-            steps: Vec::new(),
-        }
+        Plan::example(migration, Vec::new())
     }
 
     fn open(dir: &Dir, files: &Files, plan: &Plan, nth: u64) -> Journal {

@@ -212,9 +212,9 @@ pub fn after_failure(
 mod tests {
     use super::*;
     use crate::{
-        api::request::{Runtime, RuntimeVersion},
+        api::request::Runtime,
         plan::{
-            document::{FORMAT, PlannedStep, Section},
+            document::{PlannedStep, Section},
             host_path::HostPath,
             step::{Endpoint, StopPods},
         },
@@ -251,32 +251,11 @@ mod tests {
             }),
             Step::Kubelet(KubeletStep { run: true }),
         ];
-        Plan {
-            format: FORMAT,
-            migration: "a".to_owned(),
-            node: "n1".to_owned(),
-            machine_id: "1".to_owned(),
-            source: RuntimeVersion {
-                runtime: Runtime::Dockershim,
-                version: "20.10".to_owned(),
-            },
-            target: RuntimeVersion {
-                runtime: Runtime::Containerd,
-                version: "1.6".to_owned(),
-            },
-            confirm_within_secs: 60,
-            rollback_automatic: true,
-            migration_name: None,
-            prepared_for_secs: 900,
-            digest_key: String::new(),
-            findings: Vec::new(),
-            steps: steps
-                .map(|does| PlannedStep {
-                    section: Section::Switch,
-                    does,
-                })
-                .into(),
-        }
+        let planned = steps.map(|does| PlannedStep {
+            section: Section::Switch,
+            does,
+        });
+        Plan::example("a", planned.into())
     }
 
     fn records(events: &[Event]) -> Vec<Record> {

@@ -180,9 +180,8 @@ pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(),
 mod tests {
     use super::*;
     use crate::{
-        api::request::{Runtime, RuntimeVersion},
         executor::journal::{self, Event, Journal},
-        plan::document::{FORMAT, Plan},
+        plan::document::Plan,
     };
 
     #[test]
@@ -208,27 +207,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());
         let [this, other] = ["this", "other"].map(|name| Dir::new(&files, name).unwrap());
-        let plan = Plan {
-            format: FORMAT,
-            migration: "other".to_owned(),
-            migration_name: None,
-            node: "n1".to_owned(),
-            machine_id: "1".to_owned(),
-            source: RuntimeVersion {
-                runtime: Runtime::Dockershim,
-                version: "20.10".to_owned(),
-            },
-            target: RuntimeVersion {
-                runtime: Runtime::Containerd,
-                version: "1.6".to_owned(),
-            },
-            confirm_within_secs: 60,
-            prepared_for_secs: 900,
-            rollback_automatic: true,
-            findings: Vec::new(),
-            steps: Vec::new(),
-            digest_key: String::new(),
-        };
+        let plan = Plan::example("other", Vec::new());
         other.write_plan(&plan).unwrap();
         // A plan alone has changed nothing.
         refuse_beside_another(&files, &this).unwrap();

@@ -62,6 +62,14 @@ pub fn of(files: &Files, unit: &str) -> io::Result<Vec<UnitLink>> {
     Ok(all.into_iter().filter(concerns).collect())
 }
 
+/// Whether something else than a link lies where `link` was.
+///
+/// # Errors
+/// When its directory cannot be read.
+pub fn is_displaced(files: &Files, link: &UnitLink) -> io::Result<bool> {
+    Ok(files.read_link(&link.path)?.is_none() && files.exists(&link.path)?)
+}
+
 /// Whether `links` mask `unit`.
 pub fn is_masked(links: &[UnitLink], unit: &str) -> bool {
     let mask = format!("{BASE}/{unit}");

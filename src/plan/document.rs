@@ -56,6 +56,36 @@ pub struct Plan {
     pub digest_key: String,
 }
 
+#[cfg(test)]
+impl Plan {
+    /// A plan from dockershim to containerd for the executor's own tests.
+    pub(crate) fn example(migration: &str, steps: Vec<PlannedStep>) -> Self {
+        use crate::api::request::Runtime;
+
+        Self {
+            format: FORMAT,
+            migration: migration.to_owned(),
+            migration_name: None,
+            node: "n1".to_owned(),
+            machine_id: "1".to_owned(),
+            source: RuntimeVersion {
+                runtime: Runtime::Dockershim,
+                version: "20.10".to_owned(),
+            },
+            target: RuntimeVersion {
+                runtime: Runtime::Containerd,
+                version: "1.6".to_owned(),
+            },
+            confirm_within_secs: 60,
+            prepared_for_secs: 900,
+            rollback_automatic: true,
+            digest_key: String::new(),
+            findings: Vec::new(),
+            steps,
+        }
+    }
+}
+
 /// A step and the section that it stands in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

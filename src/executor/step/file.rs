@@ -90,7 +90,7 @@ fn restore(
         ),
         None => Ok(true),
     };
-    if found.is_some() && found.as_deref() != was && found.as_deref() != wanted(step) {
+    if is_foreign(step, old, found.as_deref()) {
         // The node must serve as before, whatever became of the file since; nothing of it is lost.
         aside.keep(files, &step.path)?;
     }
@@ -107,6 +107,11 @@ fn restore(
         files.remove_empty_dir(directory)?;
     }
     Ok(files.settle(&step.path)?)
+}
+
+/// Whether a file is neither what the step made it nor what it was before. Nothing is lost of a file that is gone.
+pub(super) fn is_foreign(step: &FileStep, old: Option<&SavedFile>, found: Option<&[u8]>) -> bool {
+    found.is_some() && found != old.map(|old| old.bytes.0.as_slice()) && found != wanted(step)
 }
 
 /// Whether others may read a file that is for its owner alone.

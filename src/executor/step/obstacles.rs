@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, StepError};
+use super::{Host, StepError, file};
 use crate::{
     executor::journal::{Saved, SavedFile},
     host::{
@@ -65,10 +65,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Ok(now) => now,
             Err(error) => return Ok(Some(format!("cannot {error}"))),
         };
-        let was = old.map(|old| old.bytes.0.as_slice());
-        let wanted = step.want.as_ref().map(|want| want.text.as_bytes());
-        // Nothing is lost of a file that is gone.
-        if now.is_some() && now.as_deref() != was && now.as_deref() != wanted {
+        if file::is_foreign(step, old, now.as_deref()) {
             return Ok(Some(format!(
                 "{path} was changed by somebody else since the switch; undo that change, or keep a copy and remove the file"
             )));
@@ -86,7 +83,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     ) -> Result<Vec<String>, StepError> {
         let mut found = Vec::new();
         for link in links {
-            if self.files.read_link(&link.path)?.is_none() && self.files.exists(&link.path)? {
+            if unit_links::is_displaced(self.files, link)? {
                 found.push(format!(
                     "{} is a file, where a link of {unit} was before the switch; remove it",
                     link.path

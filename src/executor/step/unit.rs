@@ -115,7 +115,7 @@ pub(super) async fn undo(
 /// Sets files of somebody else aside that lie where links were.
 fn make_way(files: &Files, links: &[UnitLink], aside: &Aside) -> Result<(), StepError> {
     for link in links {
-        if files.read_link(&link.path)?.is_none() && files.exists(&link.path)? {
+        if unit_links::is_displaced(files, link)? {
             aside.keep(files, &link.path)?;
             files.remove(&link.path)?;
         }
