@@ -33,7 +33,7 @@ crash-sweep: ## Nodes die at every moment of a migration, on both clusters: some
 
 fuzz: ## Readers of foreign texts against more broken ones (FUZZ_CASES=100000), other ones each time
 	FUZZ_CASES=$${FUZZ_CASES:-100000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
-		cargo test --locked --lib --test odd_nodes -- fuzz_ --nocapture
+		cargo test --locked --lib --test pure -- fuzz_ --nocapture
 
 generate: ## Write the generated files (CRDs, manifests) anew
-	UPDATE=1 cargo test --locked --test crds --test chart
+	UPDATE=1 cargo test --locked --test api -- crds:: chart::

@@ -14,7 +14,7 @@
 //! - [`cli`], [`telemetry`]: the command line of all roles, and their logs.
 //! - [`metrics`], [`admin`]: what Prometheus and the probes see.
 //!
-//! Dependencies point one way (`tests/architecture.rs` holds it): `edit ← plan ← {controller, agent, executor}`,
+//! Dependencies point one way (`tests/pure/architecture.rs` holds it): `edit ← plan ← {controller, agent, executor}`,
 //! the executor never sees `kube`, the controller never sees `host`, and `plan` and `edit` do no I/O.
 
 pub mod admin;

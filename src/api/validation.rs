@@ -1,5 +1,5 @@
 //! What a `RuntimeMigration` must satisfy beyond its schema, twice: as CEL rules for servers that evaluate them
-//! (1.25+), and in Rust for all. `tests/crds.rs` holds the two to each other.
+//! (1.25+), and in Rust for all. `tests/api/crds.rs` holds the two to each other.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use kube::core::Selector;

@@ -179,8 +179,10 @@ mod tests {
 
     #[test]
     fn containers_of_pods_are_told_from_others() {
-        let mut listed: Vec<ContainerSummary> =
-            serde_json::from_str(include_str!("../../tests/runtimes/docker-20.10-containers.json")).unwrap();
+        let mut listed: Vec<ContainerSummary> = serde_json::from_str(include_str!(
+            "../../tests/host/runtimes/docker-20.10-containers.json"
+        ))
+        .unwrap();
         let mut plain = listed[0].clone();
         plain.labels = None;
         plain.state = Some(ContainerSummaryStateEnum::EXITED);

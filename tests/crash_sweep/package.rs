@@ -1,5 +1,5 @@
 //! A plan that brings containerd along as a package, swept as the others are. apt and dpkg are stand-ins (see
-//! `apt.sh`), so that they can be killed at every moment; `tests/packages.rs` has the real ones.
+//! `apt.sh`), so that they can be killed at every moment; `tests/host/packages.rs` has the real ones.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

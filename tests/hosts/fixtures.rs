@@ -1,5 +1,4 @@
-//! Hosts as fixtures, one directory each with the facts that were found there. Test binaries take this file in
-//! with `#[path = "hosts/fixtures.rs"] mod fixtures;`.
+//! Hosts as fixtures, one directory each with the facts that were found there.
 
 use std::{fs, path::Path};
 

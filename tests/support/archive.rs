@@ -1,5 +1,4 @@
-//! Archives as projects release them, and programs that say their version. Test binaries take this file in with
-//! `#[path = "support/archive.rs"] mod archive;`.
+//! Archives as projects release them, and programs that say their version.
 #![allow(dead_code, reason = "every test binary uses its part")]
 
 use std::io::Write as _;

@@ -1,0 +1,78 @@
+//! A systemd that knows no unit, and remembers what is masked.
+
+use std::{cell::RefCell, collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::symlink, path::PathBuf};
+
+use transship::host::systemd::{Systemd, SystemdError, Unit, UnitProperties};
+
+#[derive(Default)]
+pub(crate) struct NoUnits {
+    /// Units that were masked until the next boot at any time.
+    pub(crate) ever_masked: RefCell<BTreeSet<String>>,
+    /// Those that are now.
+    pub(crate) masked: RefCell<BTreeSet<String>>,
+    /// The host's `/run/systemd/system`, if masks shall be seen there, as links.
+    pub(crate) run: Option<PathBuf>,
+}
+
+impl Systemd for NoUnits {
+    async fn unit(&self, _: &str) -> Result<Unit, SystemdError> {
+        Ok(Unit {
+            load: "not-found".to_owned(),
+            ..Unit::default()
+        })
+    }
+    async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError> {
+        Ok(UnitProperties {
+            unit: self.unit(name).await?,
+            ..UnitProperties::default()
+        })
+    }
+    async fn start(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn stop(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn restart(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn kill(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn enable(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn disable(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn mask(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn unmask(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.ever_masked.borrow_mut().insert(name.to_owned());
+        self.masked.borrow_mut().insert(name.to_owned());
+        if let Some(run) = &self.run {
+            match symlink("/dev/null", run.join(name)) {
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                made => made.unwrap(),
+            }
+        }
+        Ok(())
+    }
+    async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.masked.borrow_mut().remove(name);
+        if let Some(run) = &self.run {
+            fs::remove_file(run.join(name)).unwrap();
+        }
+        Ok(())
+    }
+    async fn reset_failed(&self, _: &str) -> Result<(), SystemdError> {
+        Ok(())
+    }
+    async fn reload(&self) -> Result<(), SystemdError> {
+        Ok(())
+    }
+}

@@ -1,0 +1,15 @@
+//! What needs nothing but this repository: plans of captured hosts, nodes as people have them, the order of the sources
+//! and the language of the documents.
+
+#![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
+
+#[path = "../hosts/fixtures.rs"]
+mod fixtures;
+#[path = "../support/fuzz.rs"]
+mod variants;
+
+mod architecture;
+mod odd_nodes;
+mod plain_english;
+mod plan_walk;
+mod plans;
