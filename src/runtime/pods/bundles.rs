@@ -18,7 +18,7 @@ use tokio::{
 
 use super::{
     Container, Ending, Pod, Server, Wave, end_all, grace,
-    process::{KILLED_WITHIN, Processes},
+    process::{KILLED_WITHIN, Processes, Shims},
 };
 use crate::{
     edit::parse,
@@ -31,7 +31,10 @@ use crate::{
 };
 
 /// containerd's namespace for what the kubelet asks for (`k8sContainerdNamespace` in its CRI plugin).
-const NAMESPACE: &str = "k8s.io";
+const OWN: Shims = Shims {
+    namespace: "k8s.io",
+    sockets: &[],
+};
 /// Where the bundles of that namespace are, by default: `state` in containerd's configuration, the runtime plugin, the
 /// namespace. A directory for each sandbox and each container, named by its id.
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
@@ -147,7 +150,7 @@ impl Server for Bundles<'_> {
         let bundles = self.bundles();
         let ids = bundles.keys().map(String::as_str).collect();
         let running = self.processes.of(&ids);
-        let shims = self.processes.shims(NAMESPACE);
+        let shims = self.processes.shims(OWN);
         let mut pods = BTreeMap::<String, Pod>::new();
         for (id, config) in &bundles {
             let Some(sandbox) = config.annotation("sandbox-id") else {
@@ -204,7 +207,7 @@ impl Server for Bundles<'_> {
         // A containerd that was killed and started again takes the bundle away once its shim is gone.
         let netns = self.netns(&pod.sandbox);
         self.end(&pod.sandbox, None).await?;
-        self.processes.end_shim(NAMESPACE, &pod.sandbox).await?;
+        self.processes.end_shim(OWN, &pod.sandbox).await?;
         self.gone.borrow_mut().insert(pod.sandbox.clone());
         let mut left = Vec::new();
         for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
@@ -343,7 +346,7 @@ pub(super) mod tests {
         write(
             root,
             &format!("{proc}/status"),
-            &format!("State:\tS (sleeping)\nNSpid:\t{pid}\nSigBlk:\t0\nSigCgt:\t4000\n"),
+            &format!("State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nNSpid:\t{pid}\nSigBlk:\t0\nSigCgt:\t4000\n"),
         );
         write(root, &format!("{proc}/comm"), "sleep\n");
         let gone = root.join(proc);
@@ -397,7 +400,7 @@ pub(super) mod tests {
             &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
         );
         let foreign = process(root, FOREIGN, &["sleep", "600"]);
-        let shim = shim(root, NAMESPACE, SANDBOX);
+        let shim = shim(root, OWN.namespace, SANDBOX);
         write(
             root,
             "var/lib/cni/networks/lab/10.0.0.9",
@@ -429,10 +432,7 @@ pub(super) mod tests {
             root.join(format!("proc/{foreign}")).exists(),
             "a foreign container was ended"
         );
-        assert!(
-            processes.shims(NAMESPACE).is_empty() || !runs(shim),
-            "the shim is left"
-        );
+        assert!(processes.shims(OWN).is_empty() || !runs(shim), "the shim is left");
         assert!(!root.join("var/lib/cni/networks/lab/10.0.0.9").exists());
         assert!(
             stopped.left.iter().any(|left| left.contains("did not answer")),

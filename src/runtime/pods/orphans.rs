@@ -7,11 +7,23 @@ use std::{collections::BTreeSet, time::Duration};
 use bollard::models::ContainerSummaryStateEnum;
 use tokio::time::{Instant, sleep};
 
-use super::{dockershim::KIND, process::Processes};
+use super::{
+    dockershim::KIND,
+    process::{Processes, Shims},
+};
 use crate::runtime::{RuntimeError, docker::Engine};
 
-/// containerd's namespace for Docker's containers: the default of dockerd's `--containerd-namespace`.
-const NAMESPACE: &str = "moby";
+/// containerd's namespace for Docker's containers, the default of dockerd's `--containerd-namespace`, in the containerd of
+/// the system, or in one that dockerd starts itself (`cmd/dockerd/daemon_unix.go`). Other engines are somebody else's.
+const OWN: Shims = Shims {
+    namespace: "moby",
+    sockets: &[
+        "/run/containerd/containerd.sock",
+        "/var/run/containerd/containerd.sock",
+        "/run/docker/containerd/containerd.sock",
+        "/var/run/docker/containerd/containerd.sock",
+    ],
+};
 /// How long a shim without a running container is taken for one that starts or exits.
 const LEAVES_WITHIN: Duration = Duration::from_secs(10);
 /// How often Docker is asked meanwhile.
@@ -53,7 +65,7 @@ async fn end_unserved(
     served: impl AsyncFn() -> Result<BTreeSet<String>, RuntimeError>,
 ) -> Result<Vec<String>, RuntimeError> {
     let lost = async || -> Result<BTreeSet<String>, RuntimeError> {
-        let shims: BTreeSet<String> = processes.shims(NAMESPACE).into_keys().collect();
+        let shims: BTreeSet<String> = processes.shims(OWN).into_keys().collect();
         if shims.is_empty() {
             return Ok(shims);
         }
@@ -71,7 +83,7 @@ async fn end_unserved(
         if let Some(pids) = processes.of(&BTreeSet::from([id.as_str()])).get(&id) {
             processes.kill(pids);
         }
-        match processes.end_shim(NAMESPACE, &id).await {
+        match processes.end_shim(OWN, &id).await {
             Ok(()) => tracing::info!(id, "ended a shim whose container Docker Engine does not run"),
             Err(error) => left.push(error.0),
         }
@@ -84,18 +96,60 @@ mod tests {
     use super::*;
     use crate::{
         host::files::Files,
-        runtime::pods::bundles::tests::{process, shim},
+        runtime::pods::bundles::tests::{process, shim, write},
     };
+
+    /// Docker in Docker, Docker of a user, and a second one of root.
+    #[tokio::test(start_paused = true)]
+    async fn shims_of_other_engines_stay() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path();
+        let other = |number: u32| {
+            let id = number.to_string().repeat(64);
+            (shim(root, OWN.namespace, &id), id)
+        };
+        let others = [other(1), other(2), other(3), other(4)];
+        let of = |at: usize, file: &str| format!("proc/{}/{file}", others[at].0);
+        let status = |uid: u32, ids: &str| {
+            format!("State:\tS (sleeping)\nUid:\t{uid}\t{uid}\t{uid}\t{uid}\nNSpid:\t{ids}\n")
+        };
+        // In a container, by its cgroup or, where that is hidden, by its PID namespace.
+        let cgroup = format!(
+            "0::/kubepods.slice/cri-containerd-{}.scope/docker\n",
+            "c".repeat(64)
+        );
+        write(root, &of(0, "cgroup"), &cgroup);
+        write(root, &of(1, "status"), &status(0, "4711 12"));
+        write(root, &of(2, "status"), &status(1000, "4711"));
+        let second = format!(
+            "containerd-shim-runc-v2\0-namespace\0moby\0-id\0{}\0-address\0/run/second/containerd/containerd.sock\0",
+            others[3].1
+        );
+        write(root, &of(3, "cmdline"), &second);
+        let processes_of_them = others.iter().map(|(_, id)| process(root, id, &["sleep", "600"]));
+        let kept: Vec<u32> = processes_of_them
+            .chain(others.iter().map(|(pid, _)| *pid))
+            .collect();
+        let files = Files::new(root);
+        let served = BTreeSet::new();
+        end_unserved(Processes(&files), async || Ok(served.clone()))
+            .await
+            .unwrap();
+        for pid in &kept {
+            assert!(root.join(format!("proc/{pid}")).exists(), "{pid} was ended");
+        }
+        Processes(&files).kill(&kept);
+    }
 
     #[tokio::test(start_paused = true)]
     async fn a_shim_that_docker_lost_ends_with_its_processes_and_the_others_stay() {
         let place = tempfile::tempdir().unwrap();
         let root = place.path();
         let (lost, known) = ("a".repeat(64), "b".repeat(64));
-        shim(root, NAMESPACE, &lost);
+        shim(root, OWN.namespace, &lost);
         let init = process(root, &lost, &["sleep", "600"]);
         let kept = [
-            shim(root, NAMESPACE, &known),
+            shim(root, OWN.namespace, &known),
             process(root, &known, &["sleep", "600"]),
             shim(root, "k8s.io", &"c".repeat(64)),
         ];
@@ -106,7 +160,7 @@ mod tests {
             .await
             .unwrap();
         assert_eq!(left, Vec::<String>::new());
-        let shims: Vec<String> = processes.shims(NAMESPACE).into_keys().collect();
+        let shims: Vec<String> = processes.shims(OWN).into_keys().collect();
         assert_eq!(shims, [known]);
         assert!(
             processes.of(&BTreeSet::from([lost.as_str()])).is_empty(),

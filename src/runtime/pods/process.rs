@@ -124,6 +124,15 @@ impl First {
     }
 }
 
+/// Which shims are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Shims {
+    /// The namespace in their containerd (`-namespace`).
+    pub namespace: &'static str,
+    /// The sockets that this containerd may have (`-address`); empty where the ids are known, which tell enough.
+    pub sockets: &'static [&'static str],
+}
+
 /// The processes of a host, in `/proc` below its files.
 #[derive(Clone, Copy, Debug)]
 pub struct Processes<'a>(pub &'a Files);
@@ -174,12 +183,12 @@ impl Processes<'_> {
         found
     }
 
-    /// The shims of containerd in this namespace of it, by the id of the sandbox that each one serves.
-    pub fn shims(&self, namespace: &str) -> BTreeMap<String, Vec<u32>> {
+    /// The shims of a containerd of this host, by the id of the sandbox or of the container that each one serves.
+    pub fn shims(&self, of: Shims) -> BTreeMap<String, Vec<u32>> {
         let mut found = BTreeMap::<String, Vec<u32>>::new();
         for pid in self.all() {
             let name = self.read(pid, "comm").unwrap_or_default();
-            if !name.trim_end().starts_with(SHIM) || self.has_ended(pid) {
+            if !name.trim_end().starts_with(SHIM) || self.has_ended(pid) || !self.is_of_the_host(pid) {
                 continue;
             }
             let words = self.read(pid, "cmdline").unwrap_or_default();
@@ -190,23 +199,42 @@ impl Processes<'_> {
                     .position(|word| word.trim_start_matches('-') == flag && word.starts_with('-'));
                 at.and_then(|at| words.get(at + 1)).copied()
             };
-            if let (Some(id), true) = (value("id"), value("namespace") == Some(namespace)) {
+            let served = value("address").is_some_and(|address| of.sockets.contains(&address));
+            let its = value("namespace") == Some(of.namespace) && (of.sockets.is_empty() || served);
+            if let Some(id) = value("id").filter(|_| its) {
                 found.entry(id.to_owned()).or_default().push(pid);
             }
         }
         found
     }
 
+    /// Whether a process is root's and in no container. An engine of a user (rootless Docker), and an engine in a container
+    /// (Docker in Docker, kind), have shims that look the same from here.
+    fn is_of_the_host(&self, pid: u32) -> bool {
+        let status = self.read(pid, "status").unwrap_or_default();
+        let words = |name: &str| {
+            let mut lines = status.lines();
+            let line = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.map(str::split_whitespace)
+        };
+        // Kernels before 4.1 have no `NSpid`.
+        let is_nested = words("NSpid").is_some_and(|ids| ids.count() > 1);
+        let is_root = words("Uid").and_then(|mut ids| ids.next()) == Some("0");
+        let cgroup = self.read(pid, "cgroup").unwrap_or_default();
+        is_root && !is_nested && ids(&cgroup).next().is_none()
+    }
+
     /// Ends a shim of containerd, which does not end on SIGTERM.
     ///
     /// # Errors
     /// When it is still there 15 seconds later.
-    pub async fn end_shim(&self, namespace: &str, id: &str) -> Result<(), RuntimeError> {
+    pub async fn end_shim(&self, of: Shims, id: &str) -> Result<(), RuntimeError> {
         let until = Instant::now() + KILLED_WITHIN;
-        while let Some(pids) = self.shims(namespace).get(id) {
+        while let Some(pids) = self.shims(of).get(id) {
             if Instant::now() >= until {
                 return Err(RuntimeError(format!(
-                    "the shim {pids:?} of container {id} in containerd's namespace {namespace} does not end, {} s after SIGKILL",
+                    "the shim {pids:?} of container {id} in containerd's namespace {} does not end, {} s after SIGKILL",
+                    of.namespace,
                     KILLED_WITHIN.as_secs()
                 )));
             }
