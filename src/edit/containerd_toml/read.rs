@@ -92,7 +92,9 @@ pub fn default_runtime(text: &str) -> Option<(String, bool)> {
     let table = of(CRI_RUNTIME).or_else(|| of(CRI))?;
     let name = table.get("default_runtime_name")?.as_str()?;
     let runtime = table.get("runtimes")?.get(name)?;
-    if runtime.get("runtime_type")?.as_str()? != RUNC {
+    // An imported file that has only the options of a runtime replaces the whole plugin's table before 2.0, and leaves no
+    // type.
+    if !["", RUNC].contains(&runtime.get("runtime_type")?.as_str()?) {
         return None;
     }
     let option = runtime
@@ -210,14 +212,17 @@ mod tests {
     fn the_default_runtime_is_read_in_all_names() {
         for plugin in [CRI, CRI_RUNTIME] {
             let table = format!("plugins.'{plugin}'.containerd");
-            let text = |options: &str| {
-                format!(
-                    "version = 3\n[{table}]\ndefault_runtime_name = 'x'\n[{table}.runtimes.x]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.runtimes.x.options]\n{options}\n"
-                )
+            let of_type = |kind: &str, options: &str| {
+                default_runtime(&format!(
+                    "version = 3\n[{table}]\ndefault_runtime_name = 'x'\n[{table}.runtimes.x]\nruntime_type = '{kind}'\n[{table}.runtimes.x.options]\n{options}\n"
+                ))
             };
             let x = |systemd| Some(("x".to_owned(), systemd));
-            assert_eq!(default_runtime(&text("SystemdCgroup = true")), x(true));
-            assert_eq!(default_runtime(&text("")), x(false));
+            assert_eq!(of_type(RUNC, "SystemdCgroup = true"), x(true));
+            assert_eq!(of_type(RUNC, ""), x(false));
+            // What `config dump` of 1.6 prints where a file of `imports` has only the options.
+            assert_eq!(of_type("", "SystemdCgroup = false"), x(false));
+            assert_eq!(of_type("io.containerd.kata.v2", ""), None);
         }
         assert_eq!(default_runtime("version = 2\n"), None);
     }
