@@ -29,7 +29,7 @@ done
 sandboxes=$(pgrep -xc pause)
 [[ $sandboxes == "$count" ]] || echo "$sandboxes sandboxes run for $count pods"
 if [[ $side == docker ]]; then
-    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q | sed 's/^/container in containerd: /'
+    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | sed 's/^/container in containerd: /'
 else
     ! systemctl is-active --quiet docker.service || echo "docker.service runs"
     grep -l io.kubernetes.pod.name /var/lib/docker/containers/*/config.v2.json 2>/dev/null | sed 's/^/container in Docker: /'
