@@ -13,9 +13,10 @@ use transship::{
 };
 
 use crate::{
-    Others, Sweep,
     cases::{self, Case},
+    lives::Others,
     rolled_back_when_full,
+    sweep::Sweep,
     world::Fault,
 };
 

@@ -1,0 +1,157 @@
+//! What a node must be in the end: one of the two, wholly.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use transship::{
+    executor::{control::STATE, decide::End, unit::UNIT},
+    plan::{host_path::HostPath, step::HOLD_FILE},
+};
+
+use crate::{
+    cases::Case,
+    world::{Fault, Tree, World, stores},
+};
+
+/// What the node is after the plan: every file as planned, all others untouched.
+pub fn planned(case: &Case, before: &Tree) -> Tree {
+    let mut tree = before.clone();
+    for (path, mode, bytes) in &case.unpacked {
+        tree.insert(path.relative().into(), (0o100_000 | mode, Some(bytes.clone())));
+    }
+    for step in &case.plan.steps {
+        if let transship::plan::step::Step::File(step) = &step.does {
+            let at = std::path::PathBuf::from(step.path.relative());
+            match &step.want {
+                Some(want) => {
+                    let mode = tree.get(&at).map_or(0o100_000 | want.mode, |(mode, _)| *mode);
+                    tree.insert(at, (mode, Some(want.text.clone().into_bytes())));
+                }
+                None => drop(tree.remove(&at)),
+            }
+        }
+    }
+    tree
+}
+
+pub fn files_only(tree: Tree) -> Tree {
+    tree.into_iter()
+        // What the links of units mean is looked at on its own.
+        .filter(|(_, (mode, bytes))| bytes.is_some() && mode & 0o170_000 != 0o120_000)
+        .collect()
+}
+
+/// What differs, in words.
+pub fn differing(found: &Tree, wanted: &Tree) -> Vec<String> {
+    let paths: BTreeSet<_> = found.keys().chain(wanted.keys()).collect();
+    let differ = paths
+        .into_iter()
+        .filter(|path| found.get(*path) != wanted.get(*path));
+    differ
+        .map(|path| {
+            let in_words = |tree: &Tree| match tree.get(path) {
+                Some((mode, Some(bytes))) => format!("{mode:o} {:?}", String::from_utf8_lossy(bytes)),
+                Some((mode, None)) => format!("{mode:o} directory"),
+                None => "nothing".to_owned(),
+            };
+            format!(
+                "{}: {}, not {}",
+                path.display(),
+                in_words(found),
+                in_words(wanted)
+            )
+        })
+        .collect()
+}
+
+/// Demands that the node is in the one of the two states that `end` names, wholly.
+pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
+    let case = &world.case;
+    let state = world.state();
+    assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
+    assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");
+    assert!(!state.lost, "{schedule}: a pod that its runtime lost is left");
+    assert!(
+        state.masked.is_empty(),
+        "{schedule}: {:?} are masked",
+        state.masked
+    );
+    for left in ["archives", ".archives.transship"] {
+        let path = HostPath::new(format!("{STATE}/{left}")).unwrap();
+        assert!(
+            !world.free_files().exists(&path).unwrap(),
+            "{schedule}: {path} is left"
+        );
+    }
+    assert!(
+        world
+            .free_files()
+            .read(&HostPath::new(HOLD_FILE).unwrap())
+            .unwrap()
+            .is_none(),
+        "{schedule}: held"
+    );
+    let own = &state.units[UNIT];
+    assert_ne!(
+        world.boot(UNIT, own),
+        "enabled",
+        "{schedule}: the executor would start again"
+    );
+    let (runtime, units) = match end {
+        End::Committed => {
+            let (found, planned) = (files_only(world.tree()), files_only(planned(case, before)));
+            assert_eq!(differing(&found, &planned), [""; 0], "{schedule}");
+            (case.target(), case.final_units())
+        }
+        End::RolledBack => {
+            assert_eq!(differing(&world.tree(), before), [""; 0], "{schedule}");
+            for (unit, _) in &case.packaged {
+                assert!(!state.units.contains_key(unit), "{schedule}: {unit} is left");
+            }
+            let units = case
+                .units
+                .iter()
+                .map(|(name, active, boot)| (name.clone(), (*active, boot.clone())));
+            (case.source(), units.collect())
+        }
+    };
+    assert_eq!(
+        state.pods.iter().copied().collect::<Vec<_>>(),
+        [runtime],
+        "{schedule}: pods"
+    );
+    // A target that does not answer keeps what it has; that is journalled.
+    let keeps = matches!(
+        world.fault,
+        Fault::TargetDies | Fault::TargetHangs | Fault::SandboxSticks
+    );
+    if !keeps {
+        assert_eq!(
+            state.sandboxes.iter().copied().collect::<Vec<_>>(),
+            [runtime],
+            "{schedule}: sandboxes"
+        );
+    }
+    for (name, expected) in units {
+        let unit = &state.units[&name];
+        assert_eq!(
+            (unit.active, world.boot(&name, unit)),
+            expected,
+            "{schedule}: {name}"
+        );
+        if unit.active {
+            assert_eq!(
+                *unit.runs_with,
+                world.would_run_with(&state, &name),
+                "{schedule}: {name} runs with other files"
+            );
+        }
+    }
+    let (source, before) = stores(case);
+    let images = &state.images[&case.target()];
+    match end {
+        End::Committed => assert_eq!(*images, source, "{schedule}: images"),
+        // A target that does not answer keeps its images; that is journalled.
+        End::RolledBack if keeps => {}
+        End::RolledBack => assert_eq!(*images, before, "{schedule}: images"),
+    }
+}
