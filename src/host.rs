@@ -6,6 +6,7 @@ pub mod bus;
 pub mod command;
 pub mod fetch;
 pub mod files;
+pub mod pidfd;
 pub mod selinux;
 pub mod systemd;
 pub mod unit_links;

@@ -240,25 +240,20 @@ impl Bundles<'_> {
 
     /// Ends all processes of a container: by SIGTERM and so much time, then by SIGKILL.
     async fn end(&self, id: &str, grace: Option<Duration>) -> Result<(), RuntimeError> {
-        let all = || {
-            self.processes
-                .of(&BTreeSet::from([id]))
-                .remove(id)
-                .unwrap_or_default()
-        };
         if let Some(grace) = grace {
-            self.processes.terminate(&all());
+            self.processes.signal_container(id, Signal::SIGTERM);
             if self.processes.none(id, grace).await {
                 return Ok(());
             }
         }
-        self.processes.kill(&all());
+        self.processes.signal_container(id, Signal::SIGKILL);
         if self.processes.none(id, KILLED_WITHIN).await {
             return Ok(());
         }
+        let left = self.processes.of(&BTreeSet::from([id])).remove(id);
         Err(RuntimeError(format!(
             "processes {:?} of container {id} do not end, {} s after SIGKILL",
-            all(),
+            left.unwrap_or_default(),
             KILLED_WITHIN.as_secs()
         )))
     }
@@ -371,6 +366,14 @@ pub(super) mod tests {
         shim
     }
 
+    /// Ends processes of a test.
+    pub(in super::super) fn kill(pids: &[u32]) {
+        for pid in pids {
+            let pid = nix::unistd::Pid::from_raw(pid.cast_signed());
+            nix::sys::signal::kill(pid, Signal::SIGKILL).unwrap();
+        }
+    }
+
     fn bundle(root: &Path, id: &str, annotations: &str, namespaces: &str) {
         write(
             root,
@@ -441,7 +444,7 @@ pub(super) mod tests {
         // Nothing is left to do, and nothing is named twice.
         let again = end_pods(network, processes, ending).await.unwrap();
         assert_eq!(again, Stopped::default());
-        processes.kill(&[foreign]);
+        kill(&[foreign]);
     }
 
     fn runs(pid: u32) -> bool {

@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use bollard::models::ContainerSummaryStateEnum;
+use nix::sys::signal::Signal;
 use tokio::time::{Instant, sleep};
 
 use super::{
@@ -80,9 +81,7 @@ async fn end_unserved(
     }
     let mut left = Vec::new();
     for id in candidates {
-        if let Some(pids) = processes.of(&BTreeSet::from([id.as_str()])).get(&id) {
-            processes.kill(pids);
-        }
+        processes.signal_container(&id, Signal::SIGKILL);
         match processes.end_shim(OWN, &id).await {
             Ok(()) => tracing::info!(id, "ended a shim whose container Docker Engine does not run"),
             Err(error) => left.push(error.0),
@@ -96,7 +95,7 @@ mod tests {
     use super::*;
     use crate::{
         host::files::Files,
-        runtime::pods::bundles::tests::{process, shim, write},
+        runtime::pods::bundles::tests::{kill, process, shim, write},
     };
 
     /// Docker in Docker, Docker of a user, and a second one of root.
@@ -138,7 +137,7 @@ mod tests {
         for pid in &kept {
             assert!(root.join(format!("proc/{pid}")).exists(), "{pid} was ended");
         }
-        Processes(&files).kill(&kept);
+        kill(&kept);
     }
 
     #[tokio::test(start_paused = true)]
@@ -169,6 +168,6 @@ mod tests {
         for pid in kept {
             assert!(root.join(format!("proc/{pid}")).exists(), "{pid} was ended");
         }
-        processes.kill(&kept);
+        kill(&kept);
     }
 }

@@ -9,14 +9,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use nix::{
-    errno::Errno,
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
-use crate::{host::files::Files, plan::host_path::HostPath, runtime::RuntimeError};
+use crate::{
+    host::{files::Files, pidfd::HeldProcess},
+    plan::host_path::HostPath,
+    runtime::RuntimeError,
+};
 
 /// How often it is looked whether a process has ended.
 const POLL: Duration = Duration::from_millis(10);
@@ -187,25 +187,30 @@ impl Processes<'_> {
     pub fn shims(&self, of: Shims) -> BTreeMap<String, Vec<u32>> {
         let mut found = BTreeMap::<String, Vec<u32>>::new();
         for pid in self.all() {
-            let name = self.read(pid, "comm").unwrap_or_default();
-            if !name.trim_end().starts_with(SHIM) || self.has_ended(pid) || !self.is_of_the_host(pid) {
-                continue;
-            }
-            let words = self.read(pid, "cmdline").unwrap_or_default();
-            let words: Vec<&str> = words.split_terminator('\0').collect();
-            let value = |flag: &str| {
-                let at = words
-                    .iter()
-                    .position(|word| word.trim_start_matches('-') == flag && word.starts_with('-'));
-                at.and_then(|at| words.get(at + 1)).copied()
-            };
-            let served = value("address").is_some_and(|address| of.sockets.contains(&address));
-            let its = value("namespace") == Some(of.namespace) && (of.sockets.is_empty() || served);
-            if let Some(id) = value("id").filter(|_| its) {
-                found.entry(id.to_owned()).or_default().push(pid);
+            if let Some(id) = self.served_by(pid, of) {
+                found.entry(id).or_default().push(pid);
             }
         }
         found
+    }
+
+    /// The sandbox or the container that a process serves, if it is such a shim.
+    fn served_by(&self, pid: u32, of: Shims) -> Option<String> {
+        let name = self.read(pid, "comm")?;
+        if !name.trim_end().starts_with(SHIM) || self.has_ended(pid) || !self.is_of_the_host(pid) {
+            return None;
+        }
+        let words = self.read(pid, "cmdline")?;
+        let words: Vec<&str> = words.split_terminator('\0').collect();
+        let value = |flag: &str| {
+            let at = words
+                .iter()
+                .position(|word| word.trim_start_matches('-') == flag && word.starts_with('-'));
+            at.and_then(|at| words.get(at + 1)).copied()
+        };
+        let served = value("address").is_some_and(|address| of.sockets.contains(&address));
+        let its = value("namespace") == Some(of.namespace) && (of.sockets.is_empty() || served);
+        value("id").filter(|_| its).map(str::to_owned)
     }
 
     /// Whether a process is root's and in no container. An engine of a user (rootless Docker), and an engine in a container
@@ -238,20 +243,22 @@ impl Processes<'_> {
                     KILLED_WITHIN.as_secs()
                 )));
             }
-            self.kill(pids);
+            for &pid in pids {
+                let is_it = || self.served_by(pid, of).as_deref() == Some(id);
+                // Whether it exits is seen in the next round.
+                let _ = signal_if(pid, Signal::SIGKILL, is_it);
+            }
             sleep(LIST_POLL).await;
         }
         Ok(())
     }
 
-    /// Asks these processes to end (SIGTERM).
-    pub fn terminate(&self, pids: &[u32]) {
-        signal_all(pids, Signal::SIGTERM);
-    }
-
-    /// Kills these processes (SIGKILL).
-    pub fn kill(&self, pids: &[u32]) {
-        signal_all(pids, Signal::SIGKILL);
+    /// Sends a signal to each process of a container. Whether they exit is for the caller to see.
+    pub fn signal_container(&self, container: &str, signal: Signal) {
+        let pids = self.of(&BTreeSet::from([container])).remove(container);
+        for pid in pids.into_iter().flatten() {
+            let _ = signal_if(pid, signal, || self.is_of(pid, container));
+        }
     }
 
     /// Waits until a container has no process, at most `within`; answers whether that is so.
@@ -335,14 +342,7 @@ impl Processes<'_> {
     }
 
     fn send(&self, first: &First, signal: Signal) -> io::Result<()> {
-        // The id may be another process's by now.
-        if !self.runs(first) {
-            return Ok(());
-        }
-        match kill(Pid::from_raw(first.pid.cast_signed()), signal) {
-            Ok(()) | Err(Errno::ESRCH) => Ok(()),
-            Err(error) => Err(error.into()),
-        }
+        signal_if(first.pid, signal, || self.runs(first))
     }
 
     async fn gone(&self, first: &First, within: Duration) -> bool {
@@ -357,9 +357,12 @@ impl Processes<'_> {
     }
 
     fn runs(&self, first: &First) -> bool {
-        let cgroup = self.read(first.pid, "cgroup").unwrap_or_default();
-        ids(&cgroup).any(|id| id == first.container)
-            && self.status(first.pid).is_some_and(|status| !status.ended)
+        self.is_of(first.pid, &first.container) && self.status(first.pid).is_some_and(|status| !status.ended)
+    }
+
+    fn is_of(&self, pid: u32, container: &str) -> bool {
+        let cgroup = self.read(pid, "cgroup").unwrap_or_default();
+        ids(&cgroup).any(|id| id == container)
     }
 
     fn status(&self, pid: u32) -> Option<Status> {
@@ -373,10 +376,12 @@ impl Processes<'_> {
     }
 }
 
-fn signal_all(pids: &[u32], signal: Signal) {
-    for pid in pids {
-        // One that is gone meanwhile has ended; whether the others do is looked at by the caller.
-        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+/// Sends a signal to the process with this ID, if it is the right one. It is held while that is looked at: the ID may
+/// be another process's by now, and again a moment later.
+fn signal_if(pid: u32, signal: Signal, is_it: impl FnOnce() -> bool) -> io::Result<()> {
+    match HeldProcess::open(pid)? {
+        Some(process) if is_it() => process.signal(signal),
+        _ => Ok(()),
     }
 }
 
