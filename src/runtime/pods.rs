@@ -29,7 +29,7 @@ use process::{First, Processes};
 use tokio::time::sleep;
 
 use super::{RuntimeError, Stopped};
-use crate::api::request::Runtime;
+use crate::{api::request::Runtime, plan::host_path::HostPath};
 
 /// Annotation of the kubelet on each container: its pod's grace period in seconds (`kuberuntime/labels.go`).
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
@@ -142,6 +142,8 @@ pub struct Container {
     pub frozen: bool,
     /// Seconds between its stop signal and SIGKILL.
     pub grace_secs: u32,
+    /// The link to its log that has to go with it; `None` where its server removes it, or its log is no link.
+    pub log_link: Option<HostPath>,
 }
 
 /// Whoever made the pods, or acts in its place.

@@ -168,6 +168,7 @@ impl Server for Bundles<'_> {
                     id: id.clone(),
                     running: running.contains_key(id),
                     frozen: false,
+                    log_link: None,
                     // Its annotation is not in the bundle.
                     grace_secs: grace(None, self.limit_secs),
                 });

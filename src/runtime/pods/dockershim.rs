@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     api::request::Runtime,
+    plan::host_path::HostPath,
     runtime::{
         RuntimeError, Stopped,
         cni_del::{Attachment, Network},
@@ -29,6 +30,9 @@ use crate::{
 pub(super) const KIND: &str = "io.kubernetes.docker.type";
 /// Label on a container: the id of its sandbox.
 const SANDBOX: &str = "io.kubernetes.sandbox.id";
+/// Label on a container: where the kubelet looks for its log. The dockershim makes a link there to Docker's file, and removes
+/// it with the container (`createContainerLogSymlink`, `removeContainerLogSymlink` in `dockershim/docker_container.go`).
+const LOG: &str = "io.kubernetes.container.logpath";
 /// libcni's default cache. Other runtimes share it; the kubelet's own default is another one.
 const SHARED_CACHE: &str = "/var/lib/cni";
 /// How many CNI plugins run at the same time; most of them wait for the lock of iptables.
@@ -105,7 +109,16 @@ impl Server for Dockershim<'_> {
     }
 
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
-        self.engine.remove(&container.id).await
+        self.engine.remove(&container.id).await?;
+        if let Some(error) = container
+            .log_link
+            .as_ref()
+            .and_then(|link| self.unlink(link, &container.id).err())
+        {
+            // The kubelet complains of it at each look, and nothing else.
+            tracing::warn!(%error, "a link to the log of a container that is gone is left");
+        }
+        Ok(())
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
@@ -132,6 +145,15 @@ impl Server for Dockershim<'_> {
 }
 
 impl Dockershim<'_> {
+    /// Removes the link to the log of a container, and nothing else that is in its place by now.
+    fn unlink(&self, link: &HostPath, container: &str) -> std::io::Result<()> {
+        let files = self.network.files;
+        match files.read_link(link)? {
+            Some(target) if target.contains(container) => files.remove_link(link),
+            _ => Ok(()),
+        }
+    }
+
     async fn detach(&self, attachments: &[Attachment], netns: &str) -> Vec<String> {
         let mut left = Vec::new();
         for attachment in attachments {
@@ -217,6 +239,7 @@ fn pods(containers: Vec<ContainerSummary>, limit_secs: u32) -> Vec<Pod> {
                 frozen: container.state == Some(ContainerSummaryStateEnum::PAUSED),
                 // The dockershim stores annotations as labels with this prefix.
                 grace_secs: grace(labels.get(&format!("annotation.{GRACE}")), limit_secs),
+                log_link: labels.get(LOG).and_then(|path| HostPath::new(path.as_str()).ok()),
             });
         }
     }

@@ -87,6 +87,7 @@ impl Server for OverCri<'_> {
                 running,
                 // The CRI knows no frozen containers; its server thaws those that it ends.
                 frozen: false,
+                log_link: None,
                 grace_secs,
             });
         }

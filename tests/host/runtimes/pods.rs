@@ -35,6 +35,30 @@ async fn containers_of_the_dockershim_end_and_the_rest_is_cleared_later() {
     assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
 }
 
+/// The dockershim would have removed them; the kubelet looks through them at every look at the statistics.
+#[tokio::test]
+async fn links_to_the_logs_of_docker_go_with_their_containers_and_logs_stay() {
+    let host = Host::with_pods();
+    let containers = host.engine.containers.lock().unwrap().clone();
+    let mut logs = containers.iter().filter_map(|one| {
+        let log = one["Labels"]["io.kubernetes.container.logpath"].as_str()?;
+        Some((
+            one["Id"].as_str()?.to_owned(),
+            log.trim_start_matches('/').to_owned(),
+        ))
+    });
+    let ((id, link), (_, taken)) = (logs.next().unwrap(), logs.next().unwrap());
+    let root = host.root.path();
+    fs::create_dir_all(root.join(&link).parent().unwrap()).unwrap();
+    let target = format!("/var/lib/docker/containers/{id}/{id}-json.log");
+    std::os::unix::fs::symlink(target, root.join(&link)).unwrap();
+    // Under another runtime a log of that name is a file.
+    host.write(&taken, "a line of a log\n");
+    host.clear_pods(docker_endpoint()).await;
+    assert!(fs::symlink_metadata(root.join(&link)).is_err(), "{link} is left");
+    assert_eq!(host.read(&taken), "a line of a log\n");
+}
+
 #[tokio::test]
 async fn clearing_takes_all_pods_off_their_network() {
     let host = Host::with_pods();
