@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use super::{Host, Notes};
+use super::{Host, Notes, rivals};
 use crate::{
-    edit::{parse, yaml},
+    edit::{parse, unit_file, yaml},
     host::files::Files,
     plan::{
         facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
@@ -94,7 +94,59 @@ pub(super) async fn inspect(host: &Host, unit: UnitFacts, flags: &Flags, notes: 
             .map(|path| static_pod_images(files, &path, notes))
             .unwrap_or_default(),
         config,
+        docker_users: docker_users(files, &unit, notes),
         unit,
+    })
+}
+
+/// What systemd runs beside the program of a unit when it starts it.
+const BESIDE: [&str; 3] = ["ExecCondition", "ExecStartPre", "ExecStartPost"];
+
+/// Commands that systemd runs before and after the kubelet's own, and that use Docker themselves or in a script.
+fn docker_users(files: &Files, unit: &UnitFacts, notes: &Notes) -> Vec<String> {
+    let fragment = unit.fragment.as_ref();
+    let fragment = fragment.and_then(|path| notes.text(files, path.as_str()));
+    let mut commands: Vec<(&str, String)> = Vec::new();
+    for file in fragment.iter().chain(&unit.drop_ins) {
+        for (key, value) in unit_file::settings(&file.text) {
+            let Some(key) = BESIDE.into_iter().find(|beside| *beside == key) else {
+                continue;
+            };
+            if value.is_empty() {
+                commands.retain(|(other, _)| *other != key);
+            } else {
+                commands.push((key, value));
+            }
+        }
+    }
+    let used = commands.into_iter().filter_map(|(key, value)| {
+        let words = unit_file::words(&value);
+        let program = words.first()?;
+        let is_docker = program.rsplit('/').next() == Some("docker");
+        let in_script = || {
+            words
+                .iter()
+                .any(|word| rivals::text(files, word).is_some_and(|text| uses_docker(&text)))
+        };
+        // A client that may fail does not keep the kubelet from starting; a script that waits does.
+        let may_fail = is_docker && value.starts_with('-');
+        let uses = words.iter().any(|word| uses_docker(word)) || in_script();
+        (uses && !may_fail).then(|| format!("{key}={program}"))
+    });
+    used.collect()
+}
+
+/// Whether a command or a script has Docker's client, its socket or its units in it.
+fn uses_docker(text: &str) -> bool {
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.starts_with('#'));
+    let separates = |c: char| c.is_whitespace() || "\"'`;&|()$={}".contains(c);
+    lines.any(|line| {
+        let mut words = line.split(separates);
+        words.any(|word| {
+            matches!(word, "docker" | "docker.service" | "docker.socket")
+                || word.ends_with("bin/docker")
+                || word.ends_with("/docker.sock")
+        })
     })
 }
 
@@ -163,4 +215,52 @@ fn static_pod_images(files: &Files, path: &str, notes: &Notes) -> Vec<String> {
     images.sort();
     images.dedup();
     images
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Units of Gardener and others fetched the kubelet itself out of an image.
+    #[test]
+    fn commands_beside_the_kubelet_that_use_docker_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let path = |text: &str| HostPath::new(text).unwrap();
+        let at = path("/etc/systemd/system/kubelet.service");
+        let unit = "[Service]\nExecStartPre=/bin/docker run --rm -v /opt/bin:/opt/bin img \\\n  cp /kubelet /opt/bin\n\
+            ExecStartPre=-/usr/bin/docker rm -f kubelet\nExecStartPre=/bin/mkdir -p /etc/docker /var/lib/docker\n\
+            ExecStartPre=/bin/sh -c 'until docker info; do sleep 1; done'\n\
+            ExecStartPost=-/opt/bin/wait.sh --for 60\nExecCondition=/usr/bin/true\nExecStart=/usr/bin/kubelet --docker=x\n";
+        let script = "#!/bin/sh\n# not docker\ncurl --unix-socket /var/run/docker.sock http://d/info\n";
+        files.write(&at, unit.as_bytes(), 0o644).unwrap();
+        files
+            .write(&path("/opt/bin/wait.sh"), script.as_bytes(), 0o755)
+            .unwrap();
+        let mut unit = UnitFacts {
+            fragment: Some(at),
+            ..UnitFacts::default()
+        };
+        let notes = Notes::default();
+        assert_eq!(
+            docker_users(&files, &unit, &notes),
+            [
+                "ExecStartPre=/bin/docker",
+                "ExecStartPre=/bin/sh",
+                "ExecStartPost=/opt/bin/wait.sh"
+            ]
+        );
+        // An empty value takes back what was read before.
+        let drop_in = path("/etc/systemd/system/kubelet.service.d/10.conf");
+        files
+            .write(
+                &drop_in,
+                b"[Service]\nExecStartPre=\nExecStartPost=\nExecStartPre=/bin/true\n",
+                0o644,
+            )
+            .unwrap();
+        unit.drop_ins.extend(notes.text(&files, drop_in.as_str()));
+        assert_eq!(docker_users(&files, &unit, &notes), [""; 0]);
+        assert!(notes.0.take().is_empty());
+    }
 }

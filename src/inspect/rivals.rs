@@ -78,7 +78,7 @@ fn is_of_docker(path: &str) -> bool {
 }
 
 /// A short text; `None` for a program, a directory, or a file that is not there.
-fn text(files: &Files, path: &str) -> Option<String> {
+pub(super) fn text(files: &Files, path: &str) -> Option<String> {
     let path = HostPath::new(path).ok()?;
     let bytes = files.read_at_most(&path, SCRIPT).ok()??;
     String::from_utf8(bytes).ok()

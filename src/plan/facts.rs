@@ -251,6 +251,9 @@ pub struct Kubelet {
     pub instance_config: Option<TextFile>,
     /// `--kubeconfig`.
     pub kubeconfig: Option<HostPath>,
+    /// Commands before and after its start that use Docker, by property and program (`ExecStartPre=/usr/bin/docker`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub docker_users: Vec<String>,
     /// Manifests of static pods: images that they name, by file.
     pub static_pod_images: Vec<String>,
 }

@@ -295,6 +295,7 @@ mod tests {
             config_drop_ins: vec![file(drop_in)],
             instance_config: None,
             kubeconfig: None,
+            docker_users: Vec::new(),
             static_pod_images: Vec::new(),
         }
     }

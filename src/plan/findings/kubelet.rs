@@ -40,6 +40,16 @@ pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
     "KubeletBoundToDocker",
     "The kubelet's unit cannot run without Docker's",
 );
+/// The kubelet's unit runs Docker when it starts.
+pub const KUBELET_RUNS_DOCKER: Code = Code::block_unless_allowed(
+    "KubeletRunsDocker",
+    "The kubelet's unit uses Docker before or after it starts the kubelet, which would not start again at the next boot",
+);
+/// The kubelet's flags come from a script.
+pub const KUBELET_STARTED_BY_SCRIPT: Code = Code::block(
+    "KubeletStartedByScript",
+    "The kubelet's unit starts another program, which gives the kubelet flags that stand in no file",
+);
 /// Kubelets before 1.22 write new logs through old links.
 pub const LOG_LINKS_REMAIN: Code = Code::block(
     "LogLinksRemain",
@@ -94,6 +104,8 @@ pub const CODES: &[Code] = &[
     CONTROL_PLANE_NODE,
     STATIC_PODS,
     KUBELET_BOUND_TO_DOCKER,
+    KUBELET_RUNS_DOCKER,
+    KUBELET_STARTED_BY_SCRIPT,
     LOG_LINKS_REMAIN,
     KUBELET_ARGUMENTS_DIFFER,
     KUBELET_FLAG_UNKNOWN,
@@ -272,6 +284,13 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `source.keep`."),
         ));
     }
+    if !kubelet.docker_users.is_empty() && view.docker_ends() {
+        findings.push(KUBELET_RUNS_DOCKER.found(
+            format!("kubelet.service uses Docker when it starts: {}", super::some(&kubelet.docker_users)),
+            "Remove the commands from the unit (an empty `ExecStartPre=` in a drop-in takes back all of them), run `systemctl daemon-reload`, and plan again; keep Docker with `source.keep`; or accept it with `preflight.allow: [KubeletRunsDocker]`.",
+        ));
+    }
+    findings.extend(started_by_script(kubelet));
     if view.settings.version.minor < 22 && view.docker_left().is_some() {
         findings.push(LOG_LINKS_REMAIN.found(
             format!(
@@ -380,6 +399,22 @@ fn flags_that_end(view: &View<'_>) -> Option<Finding> {
         format!("--{name} is not known to kubelets from 1.{lost} on"),
         format!("Remove it before the upgrade to 1.{lost}."),
     ))
+}
+
+/// A unit whose program is a script, or a shell, that starts the kubelet with flags of its own. One that hands its own words
+/// on is no obstacle.
+fn started_by_script(kubelet: &Kubelet) -> Option<Finding> {
+    let files = kubelet_arguments::compose(&kubelet.unit).ok()?;
+    let (program, flags) = kubelet.command_line.split_first()?;
+    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let starter = files.first().filter(|starter| name(starter) != name(program))?;
+    let hands_on = !flags.is_empty() && files.ends_with(flags);
+    (!hands_on).then(|| {
+        KUBELET_STARTED_BY_SCRIPT.found(
+            format!("kubelet.service starts {starter}, and {program} runs with flags that are not in the unit"),
+            "Let the unit start the kubelet itself, with its flags in the unit or in an environment file; run `systemctl daemon-reload`, restart the kubelet, and plan again.",
+        )
+    })
 }
 
 /// Flags of the process that its files would not give it now, and the other way round.

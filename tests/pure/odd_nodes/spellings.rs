@@ -135,6 +135,37 @@ fn a_kubelet_in_a_container_is_refused_in_those_words() {
     );
 }
 
+/// A wrapper, or a shell, whose flags nobody can change here: the kubelet would come back under Docker.
+#[rstest]
+#[case::script("/usr/local/bin/start-kubelet.sh", &["KubeletStartedByScript"])]
+#[case::shell("/bin/sh -c kubelet", &["KubeletStartedByScript"])]
+#[case::hands_its_words_on("/usr/bin/numactl --membind=0 /usr/bin/kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml --network-plugin=cni --pod-infra-container-image=registry.k8s.io/pause:3.6", &[])]
+#[case::moved("/usr/local/bin/kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml --network-plugin=cni --pod-infra-container-image=registry.k8s.io/pause:3.6", &[])]
+fn a_kubelet_that_a_script_starts_is_found_before_pods_end(#[case] command: &str, #[case] wanted: &[&str]) {
+    let mut facts = lab();
+    let running = "/usr/bin/kubelet --kubeconfig=/etc/kubernetes/kubelet.conf --config=/var/lib/kubelet/config.yaml --network-plugin=cni --pod-infra-container-image=registry.k8s.io/pause:3.6";
+    command_line(&mut facts, running);
+    kubelet(&mut facts).unit.exec_start = command.split(' ').map(str::to_owned).collect();
+    assert_eq!(blocking(&facts, &to_containerd()), wanted);
+}
+
+/// At the next boot the kubelet would wait for a Docker that is masked.
+#[test]
+fn a_kubelet_whose_unit_runs_docker_is_found() {
+    let mut facts = lab();
+    assert_eq!(of(&facts, &to_containerd(), "KubeletRunsDocker"), []);
+    kubelet(&mut facts).docker_users = vec!["ExecStartPre=/bin/docker".into()];
+    assert_eq!(blocking(&facts, &to_containerd()), ["KubeletRunsDocker"]);
+    let finding = one(&facts, &to_containerd(), "KubeletRunsDocker");
+    assert!(
+        finding.message.contains("ExecStartPre=/bin/docker"),
+        "{finding:?}"
+    );
+    let mut request = to_containerd();
+    request.source.keep = true;
+    assert_eq!(of(&facts, &request, "KubeletRunsDocker"), []);
+}
+
 /// kOps has one variable with another name.
 #[test]
 fn names_of_flags_are_shown_whatever_their_variable_is_called() {
