@@ -31,7 +31,7 @@ use crate::{
         assembler::HOLD_DROP_IN,
         digest::Digest,
         document::{DIGEST_KEY_FILE, STATE},
-        facts::{Facts, MaybeFile, TextFile},
+        facts::{Facts, MaybeFile, Store, TextFile},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
         kubelet_endpoint::CRICTL,
@@ -75,12 +75,20 @@ pub async fn inspect(host: &Host) -> Facts {
     let (docker_service, docker_socket) = (units.take("docker.service"), units.take("docker.socket"));
     let containerd_service = units.take("containerd.service");
     let snap = units.take(rivals::SNAP);
-    let (kubelet, docker, containerd, cri_dockerd) = tokio::join!(
+    let (kubelet, mut docker, mut containerd, cri_dockerd) = tokio::join!(
         kubelet::inspect(host, unit, &flags, notes),
         docker::inspect(files, [docker_service, docker_socket, snap], &flags, notes),
         containerd::inspect(host, containerd_service, notes),
         cri_dockerd::inspect(host, &mut units, notes),
     );
+    let engine = docker.as_mut().and_then(|docker| docker.engine.as_mut());
+    let engine = engine.map(|engine| &mut engine.store);
+    let cri = containerd
+        .as_mut()
+        .and_then(|containerd| containerd.store.as_mut());
+    for store in engine.into_iter().chain(cri) {
+        follow_mounts(files, store);
+    }
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
     let prerequisites = prerequisites::inspect(files, notes);
@@ -123,6 +131,18 @@ pub async fn inspect(host: &Host) -> Facts {
         } else {
             String::new()
         },
+    }
+}
+
+/// Adds where mounted paths really are: a pod may mount `/var/lib/docker`, which is a link to the data root.
+fn follow_mounts(files: &Files, store: &mut Store) {
+    for container in &mut store.containers {
+        let real = container.mounts.iter().filter_map(|mount| {
+            let real = files.resolved(&HostPath::new(mount.as_str()).ok()?).ok()?;
+            Some(real.to_string())
+        });
+        let real: Vec<String> = real.filter(|real| !container.mounts.contains(real)).collect();
+        container.mounts.extend(real);
     }
 }
 
@@ -232,6 +252,43 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::plan::facts::Container;
+
+    /// The data root on another disk, behind a relative link; Docker reports where it really is.
+    #[test]
+    fn mounts_through_a_link_are_found_at_both_places() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let log = HostPath::new("/data/docker/containers/x/x-json.log").unwrap();
+        files.write(&log, b"", 0o644).unwrap();
+        std::fs::create_dir_all(root.path().join("var/lib")).unwrap();
+        std::os::unix::fs::symlink("../../data/docker", root.path().join("var/lib/docker")).unwrap();
+        let container = Container {
+            id: "x".into(),
+            name: "agent".into(),
+            image_id: String::new(),
+            running: true,
+            pod: None,
+            mounts: vec!["/var/lib/docker/containers".into(), "/etc".into()],
+            no_new_privileges: false,
+        };
+        let mut store = Store {
+            containers: vec![container],
+            images: Vec::new(),
+        };
+        follow_mounts(&files, &mut store);
+        assert_eq!(
+            store.containers[0].mounts,
+            ["/var/lib/docker/containers", "/etc", "/data/docker/containers"]
+        );
+        let rule = HostPath::new("/etc/logrotate.d/docker").unwrap();
+        files
+            .write(&rule, b"/var/lib/docker/containers/*/*.log {\n}\n", 0o644)
+            .unwrap();
+        let rules = |data_root: &str| disks::rules_for(&files, &HostPath::new(data_root).unwrap());
+        assert_eq!(rules("/data/docker"), [rule]);
+        assert_eq!(rules("/srv/docker"), []);
+    }
 
     #[test]
     fn a_node_has_one_key_which_root_alone_can_read() {

@@ -164,6 +164,16 @@ impl Files {
         naming("resolve", Path::new(path.as_str()), self.resolve(path))
     }
 
+    /// Where `path` really is on the host, symbolic links resolved.
+    ///
+    /// # Errors
+    /// As [`Files::real`], or when it cannot be written as a path of the host.
+    pub fn resolved(&self, path: &HostPath) -> io::Result<HostPath> {
+        let real = self.real(path)?;
+        let inside = real.strip_prefix(&self.root).unwrap_or(&real);
+        HostPath::new(format!("/{}", inside.display())).map_err(io::Error::other)
+    }
+
     fn resolve(&self, path: &HostPath) -> io::Result<PathBuf> {
         // Parts still to walk, the next one last.
         let mut rest: Vec<std::ffi::OsString> = path
@@ -220,7 +230,14 @@ impl Files {
         let Some(bytes) = self.read(path)? else {
             return Ok(None);
         };
-        let text = String::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error));
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let line = valid.split(|byte| *byte == b'\n').count();
+            io::Error::new(
+                ErrorKind::InvalidData,
+                format!("line {line} is not text in UTF-8"),
+            )
+        });
         naming("read", Path::new(path.as_str()), text).map(Some)
     }
 

@@ -45,17 +45,28 @@ pub(super) fn inspect(
 
 /// Rules of logrotate for the logs under Docker's data root.
 pub(super) fn log_rules(files: &Files, docker: Option<&Docker>) -> Vec<HostPath> {
-    let Some(engine) = docker.and_then(|docker| docker.engine.as_ref()) else {
-        return Vec::new();
-    };
-    let logs = format!("{}/containers/", engine.data_root);
+    let engine = docker.and_then(|docker| docker.engine.as_ref());
+    engine.map_or_else(Vec::new, |engine| rules_for(files, &engine.data_root))
+}
+
+/// The same for a data root, and for the usual place if that is a link to it.
+pub(super) fn rules_for(files: &Files, data_root: &HostPath) -> Vec<HostPath> {
+    let linked = HostPath::new(DOCKER)
+        .ok()
+        .filter(|usual| files.resolved(usual).is_ok_and(|real| real == *data_root));
+    let roots = [Some(data_root.clone()), linked];
+    let logs: Vec<String> = roots
+        .into_iter()
+        .flatten()
+        .map(|root| format!("{root}/containers/"))
+        .collect();
     let directory = HostPath::new(LOG_RULES).ok();
     let names = directory.and_then(|directory| files.list(&directory).ok());
     names
         .unwrap_or_default()
         .into_iter()
         .filter_map(|name| HostPath::new(format!("{LOG_RULES}/{name}")).ok())
-        .filter(|path| matches!(files.read_text(path), Ok(Some(text)) if text.contains(&logs)))
+        .filter(|path| matches!(files.read_text(path), Ok(Some(text)) if logs.iter().any(|logs| text.contains(logs))))
         .collect()
 }
 

@@ -12,7 +12,7 @@ use crate::{
         files::Files,
         systemd::{Systemd, SystemdError, UnitProperties},
     },
-    plan::facts::UnitFacts,
+    plan::{facts::UnitFacts, host_path::HostPath},
 };
 
 /// How long systemd may take for all that is asked.
@@ -80,6 +80,35 @@ fn hidden_command(files: &Files, name: &str, notes: &Notes) -> Vec<String> {
         .unwrap_or_default()
 }
 
+/// The files that a path of `EnvironmentFile=` stands for, in systemd's order: its last part may have wildcards
+/// (systemd.exec(5)).
+fn matching(files: &Files, path: &HostPath, notes: &Notes) -> Vec<String> {
+    let text = path.as_str();
+    let Some((directory, pattern)) = text
+        .rsplit_once('/')
+        .filter(|(_, last)| last.contains(['*', '?']))
+    else {
+        return vec![text.to_owned()];
+    };
+    let names = notes.list(files, directory).into_iter();
+    names
+        .filter(|name| !name.starts_with('.') || pattern.starts_with('.'))
+        .filter(|name| is_like(name.as_bytes(), pattern.as_bytes()))
+        .map(|name| format!("{directory}/{name}"))
+        .collect()
+}
+
+/// Whether a name is like a pattern with `*` and `?` (glob(7)).
+fn is_like(name: &[u8], pattern: &[u8]) -> bool {
+    match (pattern.split_first(), name.split_first()) {
+        (None, None) => true,
+        (Some((b'*', rest)), _) => (0..=name.len()).any(|from| is_like(&name[from..], rest)),
+        (Some((b'?', rest)), Some((_, left))) => is_like(left, rest),
+        (Some((want, rest)), Some((has, left))) => want == has && is_like(left, rest),
+        _ => false,
+    }
+}
+
 fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> UnitFacts {
     let exec_start = match said.unit.load.as_str() {
         "masked" => hidden_command(files, name, notes),
@@ -100,7 +129,8 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
         environment_files: said
             .environment_files
             .iter()
-            .filter_map(|(path, _)| notes.text(files, path.as_str()))
+            .flat_map(|(path, _)| matching(files, path, notes))
+            .filter_map(|path| notes.text(files, &path))
             .collect(),
         exec_start,
         main_pid: said.unit.main_pid,
@@ -108,5 +138,39 @@ fn facts(files: &Files, name: &str, said: UnitProperties, notes: &Notes) -> Unit
         needed_by: said.needed_by,
         active_since_micros: said.active_since_micros,
         limit_nofile: said.limits.get("LimitNOFILE").copied().unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_environment_file_may_stand_for_many() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let path = |text: &str| HostPath::new(text).unwrap();
+        for (name, text) in [
+            ("20-b.env", "B=2\n"),
+            ("10-a.env", "A=1\n"),
+            ("x.conf", "C=3\n"),
+            (".hidden.env", "D=4\n"),
+        ] {
+            let at = path(&format!("/etc/kubelet.d/{name}"));
+            files.write(&at, text.as_bytes(), 0o644).unwrap();
+        }
+        let notes = Notes::default();
+        let said = |at: &str| UnitProperties {
+            environment_files: vec![(path(at), true)],
+            ..UnitProperties::default()
+        };
+        let read = |at: &str| -> Vec<String> {
+            let found = facts(&files, "kubelet.service", said(at), &notes).environment_files;
+            found.into_iter().map(|file| file.text).collect()
+        };
+        assert_eq!(read("/etc/kubelet.d/*.env"), ["A=1\n", "B=2\n"]);
+        assert_eq!(read("/etc/kubelet.d/??-b.e*v"), ["B=2\n"]);
+        assert_eq!(read("/etc/kubelet.d/x.conf"), ["C=3\n"]);
+        assert_eq!(read("/etc/none.d/*.env"), [""; 0]);
     }
 }
