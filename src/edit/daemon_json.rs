@@ -21,8 +21,12 @@ pub enum DaemonJsonError {
     NotAsMeant,
 }
 
-/// The settings by key. An empty file is an empty object, as for Docker from 23.0 on.
+/// What some editors begin a file with.
+pub const BYTE_ORDER_MARK: char = '\u{feff}';
+
+/// The settings by key. An empty file is an empty object, and a byte order mark is passed over, as by Docker from 23.0 on.
 pub fn parse(text: &str) -> Result<Map<String, Value>, DaemonJsonError> {
+    let text = text.trim_start_matches(BYTE_ORDER_MARK);
     if text.trim().is_empty() {
         return Ok(Map::new());
     }

@@ -5,7 +5,7 @@ use semver::Version;
 use super::{Code, View};
 use crate::{
     api::request::Runtime,
-    edit::containerd_toml,
+    edit::{containerd_toml, daemon_json},
     plan::{
         effective::Effective,
         facts::{TextFile, UnitFacts},
@@ -119,21 +119,32 @@ pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Fi
     )
 }
 
-/// The first Docker Engine that starts with an empty `daemon.json` (`daemon/config/config.go`).
-const EMPTY_SINCE: Version = Version::new(23, 0, 0);
+/// The first Docker Engine that starts with a `daemon.json` that is empty, or begins with a byte order mark
+/// (`daemon/config/config.go`).
+const LENIENT_SINCE: Version = Version::new(23, 0, 0);
 
 /// What would keep Docker, which runs, from being started again.
 fn docker(view: &View<'_>) -> Option<Finding> {
     let (docker, engine) = view.docker.zip(view.engine)?;
     let file = docker.daemon_json.as_ref()?;
-    let refuses_empty = version::upstream(&engine.version).is_some_and(|found| found < EMPTY_SINCE);
-    if file.text.trim().is_empty() && refuses_empty {
+    let is_strict = version::upstream(&engine.version).is_some_and(|found| found < LENIENT_SINCE);
+    let mistake = if file.text.trim().is_empty() {
+        Some(("is empty", "Remove it, or write `{}` into it"))
+    } else if file.text.starts_with(daemon_json::BYTE_ORDER_MARK) {
+        Some((
+            "begins with a byte order mark",
+            "Write it without (`sed -i '1s/^\\xEF\\xBB\\xBF//'`)",
+        ))
+    } else {
+        None
+    };
+    if let Some((what, remedy)) = mistake.filter(|_| is_strict) {
         return Some(DAEMON_JSON_BROKEN.found(
             format!(
-                "{} is empty, with which Docker {} does not start",
+                "{} {what}, with which Docker {} does not start",
                 file.path, engine.version
             ),
-            "Remove it, or write `{}` into it: otherwise Docker cannot be started again by a rollback.",
+            format!("{remedy}: otherwise Docker cannot be started again by a rollback."),
         ));
     }
     docker.daemon_json_unread.then(|| {

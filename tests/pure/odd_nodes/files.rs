@@ -41,7 +41,9 @@ fn duplicate_keys_and_further_documents_are_accepted(#[case] before: &str, #[cas
 #[case::empty("", "20.10.24", "DaemonJsonBroken")]
 #[case::blank(" \n", "20.10.24", "DaemonJsonBroken")]
 #[case::accepted_later("", "23.0.0", "")]
-fn an_empty_daemon_json_is_what_docker_takes_it_for(
+#[case::byte_order_mark("\u{feff}{}\n", "20.10.24", "DaemonJsonBroken")]
+#[case::byte_order_mark_later("\u{feff}{\"debug\": true}\r\n", "23.0.0", "")]
+fn an_odd_daemon_json_is_what_docker_takes_it_for(
     #[case] text: &str,
     #[case] version: &str,
     #[case] code: &str,
