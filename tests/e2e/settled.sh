@@ -32,7 +32,12 @@ if [[ $side == docker ]]; then
     systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | sed 's/^/container in containerd: /'
 else
     ! systemctl is-active --quiet docker.service || echo "docker.service runs"
-    grep -l io.kubernetes.pod.name /var/lib/docker/containers/*/config.v2.json 2>/dev/null | sed 's/^/container in Docker: /'
+    # Docker that is killed while it removes a container leaves its file and no layer. It never loads it again ("mount does
+    # not exist"), and nobody can remove it through Docker.
+    for config in $(grep -l io.kubernetes.pod.name /var/lib/docker/containers/*/config.v2.json 2>/dev/null); do
+        id=$(basename "$(dirname "$config")")
+        ! ls -d /var/lib/docker/image/*/layerdb/mounts/"$id" >/dev/null 2>&1 || echo "container in Docker: $id"
+    done
 fi
 for lease in /var/lib/cni/networks/*/*.*.*.*; do
     [[ ! -e $lease ]] || known "${lease##*/}" || echo "lease of no pod: $lease"

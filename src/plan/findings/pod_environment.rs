@@ -57,6 +57,11 @@ pub const LOGS_SHRINK: Code = Code::warn(
     "LogsShrink",
     "The kubelet keeps less of a container's log than Docker did, and in `/var/log/pods`",
 );
+/// More of the logs is kept.
+pub const LOGS_GROW: Code = Code::warn(
+    "LogsGrow",
+    "Docker keeps more of a container's log than the kubelet does under the source, and the kubelet cannot rotate it there",
+);
 /// There may be no room for the logs.
 pub const LOG_SPACE: Code = Code::warn(
     "LogSpace",
@@ -73,6 +78,7 @@ pub const CODES: &[Code] = &[
     ULIMITS_LOST,
     LOGS_MOVE,
     LOGS_SHRINK,
+    LOGS_GROW,
     LOG_SPACE,
 ];
 
@@ -91,6 +97,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         findings.extend(logs(view, engine));
         findings.extend(log_space(view, engine));
     }
+    findings.extend(logs_grow(view));
     findings
 }
 
@@ -267,6 +274,37 @@ fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
             "Let log agents read /var/log/pods."
         },
     ))
+}
+
+/// Docker cannot reopen a log, which the kubelet's rotation asks of a runtime (`ReopenContainerLog` in cri-dockerd's
+/// `core/container_log.go`): `log-opts` alone limit it.
+fn logs_grow(view: &View<'_>) -> Option<Finding> {
+    if over_docker(view.source.runtime) || !over_docker(view.target.runtime) {
+        return None;
+    }
+    let driver = view.daemon.get("log-driver").and_then(serde_json::Value::as_str);
+    if !matches!(driver, None | Some("json-file")) {
+        return None;
+    }
+    let (kubelet, docker) = (&view.settings.logs, docker_keeps(view));
+    let grows = docker
+        .as_ref()
+        .is_none_or(|docker| whole(docker) > whole(kubelet));
+    let limit = docker.as_ref().map_or_else(
+        || "without a limit".to_owned(),
+        |docker| format!("in {} per container", in_words(docker)),
+    );
+    grows.then(|| {
+        LOGS_GROW.found(
+            format!(
+                "under {} the kubelet keeps logs in {} per container; under {} Docker keeps them in its data root {limit}",
+                view.source.runtime,
+                in_words(kubelet),
+                view.target.runtime
+            ),
+            "Set max-size and max-file in the log-opts of Docker's daemon.json before the switch; restart Docker if it runs.",
+        )
+    })
 }
 
 fn log_space(view: &View<'_>, engine: &Engine) -> Option<Finding> {

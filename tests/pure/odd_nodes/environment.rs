@@ -247,6 +247,23 @@ fn logs_that_move_are_told_in_numbers() {
     }
 }
 
+/// Under cri-dockerd the kubelet asks for a rotation that Docker refuses.
+#[rstest]
+#[case::no_limit("{}", &["in its data root without a limit"])]
+#[case::larger(r#"{"log-opts": {"max-size": "100m"}}"#, &["in 1 file of 100 MiB per container"])]
+#[case::limited(r#"{"log-opts": {"max-size": "10m", "max-file": "3"}}"#, &[])]
+#[case::elsewhere(r#"{"log-driver": "journald"}"#, &[])]
+fn logs_that_nobody_rotates_any_more_are_told(#[case] daemon: &str, #[case] wanted: &[&str]) {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    daemon_json(&mut facts, daemon);
+    let found = of(&facts, &to_cri_dockerd(), "LogsGrow");
+    assert_eq!(found.len(), wanted.len(), "{found:?}");
+    for (finding, words) in found.iter().zip(wanted) {
+        assert!(finding.message.contains(words), "{finding:?}");
+    }
+    assert_eq!(of(&lab(), &to_containerd(), "LogsGrow"), []);
+}
+
 #[test]
 fn logs_that_have_the_room_of_before_are_good_to_know() {
     let mut facts = lab();
