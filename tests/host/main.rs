@@ -3,11 +3,14 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "all of it is a test")]
 
-#[path = "../support/archive.rs"]
 mod archives;
+#[path = "../hosts/fixtures.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod fixtures;
 mod no_units;
 
 mod bad_archives;
+mod crash_sweep;
 mod fetch;
 mod node_commands;
 mod packages;

@@ -336,18 +336,31 @@ fn every_dependency_is_used() {
 
 #[test]
 fn a_file_fits_into_a_head() {
-    let long: Vec<String> = sources()
-        .iter()
-        .map(|source| {
-            (
-                source.name(),
-                source.text.lines().filter(|line| !line.trim().is_empty()).count(),
-            )
-        })
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let files = ["src", "tests"].map(|directory| rust_below(&root.join(directory)));
+    let long: Vec<String> = files
+        .into_iter()
+        .flatten()
+        .map(|(path, text)| (path, text.lines().filter(|line| !line.trim().is_empty()).count()))
         .filter(|(_, lines)| *lines > LONGEST)
-        .map(|(name, lines)| format!("{name} has {lines} lines of at most {LONGEST}"))
+        .map(|(path, lines)| format!("{} has {lines} lines of at most {LONGEST}", path.display()))
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+/// Each binary is linked with the whole crate; what belongs to one group lies in its directory.
+#[test]
+fn tests_are_four_binaries() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let roots = walkdir::WalkDir::new(&root).max_depth(2).sort_by_file_name();
+    let roots = roots.into_iter().map(Result::unwrap).filter(|file| {
+        let name = file.file_name().to_string_lossy();
+        name == "main.rs" || file.depth() == 1 && name.ends_with(".rs")
+    });
+    let roots: Vec<String> = roots
+        .map(|file| file.path().strip_prefix(&root).unwrap().display().to_string())
+        .collect();
+    assert_eq!(roots, ["api/main.rs", "e2e.rs", "host/main.rs", "pure/main.rs"]);
 }
 
 #[test]

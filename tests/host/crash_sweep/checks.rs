@@ -7,7 +7,7 @@ use transship::{
     plan::{host_path::HostPath, step::HOLD_FILE},
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::Case,
     world::{Fault, Tree, World, stores},
 };

@@ -1,12 +1,9 @@
 //! A plan that brings containerd along in an archive, swept as the others are: whatever the schedule, the directory is
 //! there wholly or not at all, and nothing else is left of it.
 
-#[path = "../support/archive.rs"]
-mod build;
-
 use std::sync::Arc;
 
-use build::{Tar, containerd_says, program};
+use crate::archives::{Tar, containerd_says, program};
 use transship::{
     executor::decide::End,
     plan::{
@@ -17,7 +14,7 @@ use transship::{
     },
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::{self, Case},
     lives::Others,
     rolled_back_when_full,

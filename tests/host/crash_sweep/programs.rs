@@ -20,7 +20,7 @@ use nix::{
 };
 use transship::host::files::Effect;
 
-use crate::world::{Fault, World};
+use crate::crash_sweep::world::{Fault, World};
 
 /// Two pipes beside the root.
 pub struct Programs {

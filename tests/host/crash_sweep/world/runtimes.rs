@@ -12,7 +12,7 @@ use transship::{
 };
 
 use super::{Fault, World, moment};
-use crate::cases::unit_of;
+use crate::crash_sweep::cases::unit_of;
 
 /// How long a caller waits for a runtime that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -11,7 +11,7 @@ use transship::{
     plan::{host_path::HostPath, step::KUBELET_UNIT},
 };
 
-use crate::{
+use crate::crash_sweep::{
     by_hand, cases,
     checks::{check, differing, files_only},
     lives::{Others, begin, clock, live_on},

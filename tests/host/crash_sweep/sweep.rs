@@ -8,7 +8,7 @@ use std::{
 
 use transship::executor::{decide::End, run::Outcome, unit::UNIT};
 
-use crate::{
+use crate::crash_sweep::{
     cases::Case,
     checks::check,
     disk::Left,

@@ -24,7 +24,7 @@ use transship::{
 };
 
 use super::{FakeUnit, Fault, State, World, moment, path};
-use crate::cases::{Bytes, Case, HOLD, unit_of};
+use crate::crash_sweep::cases::{Bytes, Case, HOLD, unit_of};
 
 /// When systemd kills what does not exit (`TimeoutStopSec=`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);

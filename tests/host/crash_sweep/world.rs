@@ -28,7 +28,7 @@ use transship::{
     runtime::Images,
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::{Bytes, Case},
     disk::{Disk, Image, Left},
     programs::Programs,

@@ -12,7 +12,7 @@ use transship::{
     plan::host_path::HostPath,
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::{self, Case},
     world::{self, Fault, World},
 };

@@ -12,23 +12,13 @@
 //! no sync of a file before its rename, of the journal's line, or of the directory after a rename or a removal; and
 //! `settle` doing nothing.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::panic,
-    missing_docs,
-    unreachable_pub,
-    missing_debug_implementations,
-    reason = "a test"
-)]
+#![allow(unreachable_pub, reason = "what is pub here is so for the sweep")]
 
 mod archive;
 mod cases;
 mod checks;
 mod disk;
 mod edits;
-#[path = "../hosts/fixtures.rs"]
-#[allow(dead_code, reason = "each test uses a part")]
-mod fixtures;
 mod lives;
 mod package;
 mod programs;

@@ -12,7 +12,7 @@ use transship::{
     },
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::{self, Case},
     lives::Others,
     rolled_back_when_full,

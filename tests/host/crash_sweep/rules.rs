@@ -7,7 +7,7 @@ use transship::{
     plan::step::{HOLD_FILE, KUBELET_UNIT},
 };
 
-use crate::{
+use crate::crash_sweep::{
     cases::{self, HOLD},
     world::{Fault, World, path},
 };
