@@ -1,7 +1,7 @@
 //! What a user can ask for and what is reported back: the group `transship.dev/v1alpha1`.
 //!
-//! [`request`] holds the parts of a request that mean the same for a whole migration and for one node; it knows
-//! nothing of Kubernetes, so that `plan` can use it. [`migration`] and [`node_migration`] are the custom resources,
+//! [`request`](crate::plan::request) holds the parts of a request that mean the same for a whole migration and for one node; it knows
+//! nothing of Kubernetes, and lies in `plan`. [`migration`] and [`node_migration`] are the custom resources,
 //! [`validation`] is what the first must satisfy, [`bounds`] is how long their texts and lists may be, and [`crd`] prints
 //! their definitions.
 
@@ -12,8 +12,16 @@ pub mod bounds;
 pub mod crd;
 pub mod migration;
 pub mod node_migration;
-pub mod request;
 pub mod validation;
+
+/// What a user asks for.
+pub mod request {
+    pub(crate) use crate::plan::request::approved_plans;
+    pub use crate::plan::{
+        request::*,
+        runtime::{Runtime, RuntimeVersion},
+    };
+}
 
 /// The API group of both resources, and the prefix of every annotation that Transship writes.
 pub const GROUP: &str = "transship.dev";

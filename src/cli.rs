@@ -1,7 +1,7 @@
 //! The command line. Each role has its arguments and its `run` in its own module; this one parses, starts logging
 //! and the asynchronous runtime, and turns the result into an exit code.
 
-use std::{io::Write as _, process::ExitCode};
+use std::process::ExitCode;
 
 use clap::Parser as _;
 use tokio::runtime::{Builder, Runtime};
@@ -9,24 +9,13 @@ use tokio::runtime::{Builder, Runtime};
 use crate::{
     agent,
     api::crd::{self, Cel},
+    console::{self, FAILED, USAGE},
     controller, executor,
     host::files::Files,
     node,
     plan::host_path::{HostPath, NotAHostPath},
     telemetry::{self, LogFormat, Role},
 };
-
-/// A command that failed; standard error says why.
-pub const FAILED: u8 = 1;
-/// `transship node plan`: a finding blocks.
-pub const BLOCKED: u8 = 2;
-/// `transship node plan`, `switch` and `status`: a switch of this node waits for its confirmation, is under way, or is
-/// broken.
-pub const UNFINISHED: u8 = 3;
-/// `transship node rollback`: the rollback was refused, and the target serves.
-pub const REFUSED: u8 = 4;
-/// The command line could not be understood (`EX_USAGE` of sysexits.h).
-pub const USAGE: u8 = 64;
 
 /// Switches the container runtime of running Kubernetes nodes, and can always go back.
 #[derive(Debug, clap::Parser)]
@@ -86,7 +75,7 @@ impl Command {
                 Ok(ExitCode::SUCCESS)
             }
             Self::Node(command) => host_runtime()?.block_on(command.run()),
-            Self::Executor(command) => command.run(),
+            Self::Executor(command) => host_runtime()?.block_on(command.run()),
         }
     }
 }
@@ -120,20 +109,8 @@ pub fn main() -> ExitCode {
 }
 
 fn print_crds(cel: Cel) -> anyhow::Result<ExitCode> {
-    print(&crd::yaml(cel)?)?;
+    console::print(&crd::yaml(cel)?)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Writes a result to standard output. A reader that has seen enough (`| head`) is no error.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn print(result: &str) -> std::io::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match out.write_all(result.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        written => written,
-    }
 }
 
 /// The asynchronous runtime of work on a host: one thread, so that nothing needs to be `Send` and memory stays
@@ -141,7 +118,7 @@ pub fn print(result: &str) -> std::io::Result<()> {
 ///
 /// # Errors
 /// When the kernel refuses its event queue.
-pub fn host_runtime() -> std::io::Result<Runtime> {
+fn host_runtime() -> std::io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
@@ -150,7 +127,7 @@ pub fn host_runtime() -> std::io::Result<Runtime> {
 ///
 /// # Errors
 /// When the kernel refuses its event queue or its threads.
-pub fn service_runtime() -> std::io::Result<Runtime> {
+fn service_runtime() -> std::io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(2).enable_all().build()
 }
 

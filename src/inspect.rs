@@ -28,13 +28,15 @@ use crate::{
         files::Files,
     },
     plan::{
-        assembler::HOLD_DROP_IN,
         digest::Digest,
         document::{DIGEST_KEY_FILE, STATE},
         facts::{Facts, MaybeFile, Store, TextFile},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
-        kubelet_endpoint::CRICTL,
+        paths::{
+            CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CRI_DOCKERD_DROP_IN, CRICTL,
+            HOLD_DROP_IN,
+        },
     },
 };
 
@@ -92,12 +94,12 @@ pub async fn inspect(host: &Host) -> Facts {
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
     let prerequisites = prerequisites::inspect(files, notes);
-    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN, containerd::ENVIRONMENT_FILE];
+    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN, CONTAINERD_ENVIRONMENT];
     if containerd.is_none() {
-        paths.extend([containerd::CONFIG, containerd::DROP_IN]);
+        paths.extend([CONTAINERD_CONFIG, CONTAINERD_DROP_IN]);
     }
     if cri_dockerd.is_none() {
-        paths.push(cri_dockerd::DROP_IN);
+        paths.push(CRI_DOCKERD_DROP_IN);
     }
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);

@@ -11,8 +11,8 @@ use prometheus::{Encoder as _, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, O
 
 use crate::api::migration::{MigrationPhase, NodeCounts};
 use crate::api::node_migration::NodeMigration;
+use crate::plan::codes;
 use crate::plan::finding::Severity;
-use crate::plan::findings;
 
 /// The metrics of this process.
 #[derive(Clone, Debug)]
@@ -207,7 +207,7 @@ impl Metrics {
         if let Some(bytes) = status.image_bytes {
             self.node_image_bytes.with_label_values(&[node]).set(bytes);
         }
-        let codes = findings::all_codes();
+        let codes = codes::all_codes();
         let mut of_node = BTreeSet::new();
         for finding in &status.findings {
             let known = codes.iter().find(|code| code.name == finding.code);

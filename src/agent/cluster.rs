@@ -1,7 +1,7 @@
 //! What the API server tells that the node cannot know, read with the node's own identity while planning.
 
 use super::identity::{IdentityError, NodeIdentity};
-use crate::plan::{finding::Finding, findings::kubeadm};
+use crate::{plan::finding::Finding, planner::findings::kubeadm};
 
 /// What kubeadm's memory and the server's admission mean for a node; `node` where kubeadm made it.
 ///

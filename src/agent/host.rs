@@ -9,7 +9,8 @@ use crate::{
         control::Order,
         progress::{Progress, State},
     },
-    plan::{baseline::Baseline, digest::Digest, document::Plan, findings::kubeadm, planner::Outcome},
+    plan::{baseline::Baseline, digest::Digest, document::Plan},
+    planner::{findings::kubeadm, request::Outcome},
 };
 
 /// A request to the host that failed, in a sentence that names the object and the cause.

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     api::node_migration::{NodeMigration, NodeMigrationStatus},
     executor::{control::Order, progress::State},
-    plan::planner::Verdict,
+    planner::request::Verdict,
 };
 
 /// Time until the next look while something goes on.

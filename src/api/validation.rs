@@ -6,7 +6,10 @@ use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
 use super::request::{GoDuration, Origin, Runtime};
-use crate::plan::{digest::Digest, findings, version};
+use crate::{
+    plan::codes,
+    plan::{digest::Digest, version},
+};
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -133,7 +136,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
         CONFIRM_WITHIN,
     );
     for code in &spec.preflight.allow {
-        let known = findings::acceptable_codes().any(|acceptable| acceptable == code);
+        let known = codes::acceptable_codes().any(|acceptable| acceptable == code);
         check(known, "spec.preflight.allow", code, ALLOW);
     }
     for digest in &spec.approved_plans {

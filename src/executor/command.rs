@@ -10,7 +10,6 @@ use super::{
     standby, unit,
 };
 use crate::{
-    cli,
     host::{bus::SystemBus, files::Files},
     plan::host_path::{HostPath, NotAHostPath},
     runtime::hosted::HostRuntimes,
@@ -42,32 +41,30 @@ impl Command {
     ///
     /// # Errors
     /// When it could not be done; for `run`, the host is then as the journal says.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
         let files = Files::new("/");
-        cli::host_runtime()?.block_on(async {
-            let systemd = SystemBus::connect().await?;
-            match self {
-                Self::Run(At { dir }) => {
-                    let dir = Dir::at(&files, dir);
-                    let runtimes = HostRuntimes::new(files.clone());
-                    let what = loop {
-                        match run::run(&files, &dir, &systemd, &runtimes).await {
-                            Ok(Outcome::Prepared) => standby::wait(&dir).await?,
-                            Ok(Outcome::Ended(_)) => return Ok(ExitCode::SUCCESS),
-                            Ok(Outcome::Broken(what)) => break what,
-                            Err(error) if error.is_lasting() => break error.to_string(),
-                            Err(error) => return Err(error.into()),
-                        }
-                    };
-                    tracing::error!(%what, "a person has to help");
-                    Ok(ExitCode::from(unit::NEEDS_A_PERSON))
-                }
-                Self::Install(At { dir }) => {
-                    unit::install(&files, &systemd, &own_binary()?, &Dir::at(&files, dir)).await?;
-                    Ok(ExitCode::SUCCESS)
-                }
+        let systemd = SystemBus::connect().await?;
+        match self {
+            Self::Run(At { dir }) => {
+                let dir = Dir::at(&files, dir);
+                let runtimes = HostRuntimes::new(files.clone());
+                let what = loop {
+                    match run::run(&files, &dir, &systemd, &runtimes).await {
+                        Ok(Outcome::Prepared) => standby::wait(&dir).await?,
+                        Ok(Outcome::Ended(_)) => return Ok(ExitCode::SUCCESS),
+                        Ok(Outcome::Broken(what)) => break what,
+                        Err(error) if error.is_lasting() => break error.to_string(),
+                        Err(error) => return Err(error.into()),
+                    }
+                };
+                tracing::error!(%what, "a person has to help");
+                Ok(ExitCode::from(unit::NEEDS_A_PERSON))
             }
-        })
+            Self::Install(At { dir }) => {
+                unit::install(&files, &systemd, &own_binary()?, &Dir::at(&files, dir)).await?;
+                Ok(ExitCode::SUCCESS)
+            }
+        }
     }
 }
 

@@ -211,13 +211,11 @@ pub fn after_failure(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        api::request::Runtime,
-        plan::{
-            document::{PlannedStep, Section},
-            host_path::HostPath,
-            step::{Endpoint, StopPods},
-        },
+    use crate::plan::{
+        document::{PlannedStep, Section},
+        host_path::HostPath,
+        runtime::Runtime,
+        step::{Endpoint, StopPods},
     };
 
     fn endpoint(runtime: Runtime) -> Endpoint {

@@ -18,13 +18,13 @@ pub use install::InstallError;
 
 use super::journal::Saved;
 use crate::{
-    api::request::Runtime,
     host::{
         files::Files,
         systemd::{Systemd, SystemdError},
     },
     plan::{
         host_path::HostPath,
+        runtime::Runtime,
         step::{AwaitStep, KUBELET_UNIT, Side, Step, StopPods},
     },
     runtime::{Carried, RuntimeError, Runtimes},

@@ -1,14 +1,13 @@
 //! containerd: its unit and configuration, and what its CRI says of itself.
 
 use super::{Host, Notes, cri};
-pub(super) use crate::plan::runtimes::containerd::{CONFIG, DROP_IN, ENVIRONMENT_FILE};
 use crate::{
     edit::containerd_toml,
     plan::{
         facts::{Containerd, UnitFacts},
         host_path::{self, HostPath},
         kubelet_arguments,
-        runtimes::containerd::SOCKET,
+        paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_SOCKET},
     },
     runtime,
 };
@@ -34,9 +33,10 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
     let config = notes.maybe(&host.files, &path)?;
     let written = config.file.as_ref().map(|file| file.text.as_str());
     let socket = effective.as_deref().or(written).and_then(containerd_toml::socket);
-    let endpoint = notes.keep(HostPath::new(
-        socket.map_or_else(|| SOCKET.to_owned(), |socket| host_path::plain(&socket)),
-    ))?;
+    let endpoint = notes.keep(HostPath::new(socket.map_or_else(
+        || CONTAINERD_SOCKET.to_owned(),
+        |socket| host_path::plain(&socket),
+    )))?;
     let (cri, store) = match notes.keep(host.files.real(&endpoint)) {
         // That it does not answer is a fact and no failure: many packages switch the CRI plugin off.
         Some(socket) if service.active == "active" => {
@@ -64,7 +64,7 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         cri,
         cri_problem,
         store,
-        drop_in: notes.maybe(&host.files, DROP_IN)?,
+        drop_in: notes.maybe(&host.files, CONTAINERD_DROP_IN)?,
         service,
     })
 }
@@ -87,15 +87,17 @@ fn config_path(arguments: &[String]) -> String {
             return value;
         }
     }
-    CONFIG.to_owned()
+    CONTAINERD_CONFIG.to_owned()
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::plan::paths::CONTAINERD_CONFIG;
+
     #[test]
     fn the_configuration_is_where_the_unit_says() {
         for (line, wanted) in [
-            ("/usr/bin/containerd", super::CONFIG),
+            ("/usr/bin/containerd", CONTAINERD_CONFIG),
             ("containerd --config /etc/c.toml", "/etc/c.toml"),
             ("containerd -l debug -c=/srv/c.toml", "/srv/c.toml"),
         ] {

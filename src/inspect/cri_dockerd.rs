@@ -1,7 +1,6 @@
 //! cri-dockerd: its units, and what its CRI says of itself.
 
 use super::{Host, Notes, cri, units::Units};
-pub(super) use crate::plan::runtimes::cri_dockerd::DROP_IN;
 use crate::{
     edit::flags,
     plan::{
@@ -9,7 +8,7 @@ use crate::{
         host_path::{self, HostPath},
         kubelet_arguments,
         kubelet_settings::ENDPOINT_FLAG,
-        runtimes::cri_dockerd::SOCKET,
+        paths::CRI_DOCKERD_SOCKET,
     },
 };
 
@@ -63,7 +62,7 @@ pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Op
 fn endpoint(arguments: &[String]) -> String {
     let value = flags::value(arguments, ENDPOINT_FLAG);
     let path = value.and_then(|value| value.strip_prefix("unix:"));
-    host_path::plain(path.unwrap_or(SOCKET))
+    host_path::plain(path.unwrap_or(CRI_DOCKERD_SOCKET))
 }
 
 /// `cri-dockerd 0.4.3 (42ceb44)`.
@@ -80,8 +79,11 @@ mod tests {
     #[test]
     fn the_socket_is_where_the_service_says() {
         for (line, wanted) in [
-            ("/usr/bin/cri-dockerd --container-runtime-endpoint fd://", SOCKET),
-            ("cri-dockerd", SOCKET),
+            (
+                "/usr/bin/cri-dockerd --container-runtime-endpoint fd://",
+                CRI_DOCKERD_SOCKET,
+            ),
+            ("cri-dockerd", CRI_DOCKERD_SOCKET),
             (
                 "cri-dockerd --container-runtime-endpoint=unix:///run/x.sock",
                 "/run/x.sock",

@@ -8,7 +8,7 @@ use crate::{
     plan::{
         facts::{Containerd, Disk, Docker},
         host_path::HostPath,
-        sharing,
+        snapshots,
     },
 };
 
@@ -28,7 +28,7 @@ pub(super) fn inspect(
     notes: &Notes,
 ) -> Vec<Disk> {
     let engine = docker.and_then(|docker| docker.engine.as_ref());
-    let snapshots = sharing::snapshots(containerd);
+    let snapshots = snapshots::snapshots(containerd);
     let mut paths = vec![KUBELET, TRANSSHIP, LOGS, &*snapshots.directory];
     paths.push(engine.map_or(DOCKER, |engine| engine.data_root.as_str()));
     paths.sort_unstable();

@@ -8,9 +8,9 @@ use crate::{
     host::files::Files,
     plan::{
         facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
-        findings::kubelet::starts_containers,
         host_path::{self, HostPath},
         kubelet_arguments,
+        runtime::starts_containers,
     },
     runtime::kubelet::{command_line, flag},
 };

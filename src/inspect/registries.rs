@@ -3,8 +3,8 @@
 use crate::{
     host::files::Files,
     plan::{
-        findings::registries::{CONTAINERD, DOCKER},
         host_path::HostPath,
+        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
     },
 };
 
@@ -18,5 +18,8 @@ pub(super) fn inspect(files: &Files) -> Vec<HostPath> {
             .filter_map(|name| HostPath::new(format!("{directory}/{name}")).ok())
             .collect()
     };
-    [DOCKER, CONTAINERD].into_iter().flat_map(names).collect()
+    [DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES]
+        .into_iter()
+        .flat_map(names)
+        .collect()
 }

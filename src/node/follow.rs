@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 
 use crate::{
-    cli,
+    console,
     executor::{
         control::{Dir, Order},
         journal::{Event, Record},
@@ -85,7 +85,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                 unit::ended(&systemd).await?;
                 println!("\nThe rollback was refused, and the node goes on serving. In its way:");
                 obstacles.iter().for_each(|obstacle| println!("- {obstacle}"));
-                return Ok(ExitCode::from(cli::REFUSED));
+                return Ok(ExitCode::from(console::REFUSED));
             }
             State::Committed => {
                 unit::ended(&systemd).await?;
@@ -102,7 +102,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                     .left
                     .iter()
                     .for_each(|left| println!("Left behind: {left}"));
-                return Ok(ExitCode::from(cli::FAILED));
+                return Ok(ExitCode::from(console::FAILED));
             }
             State::Broken => {
                 anyhow::bail!(
@@ -296,7 +296,7 @@ mod tests {
         let text = include_str!("../../tests/hosts/debian12-kubeadm-1.23-captured/facts.json");
         let facts: Facts = crate::edit::parse::json(text).unwrap();
         let request = crate::node::plan::tests::accepting("ForeignContainers");
-        let outcome = crate::plan::planner::plan(&facts, &request);
+        let outcome = crate::planner::plan(&facts, &request);
         let plan = outcome.plan().unwrap();
         let started = |until: usize| -> Vec<Record> {
             let at = Timestamp::UNIX_EPOCH;

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::output::{Format, size};
 use crate::{
-    cli,
+    console,
     executor::control::Dir,
     host::files::Files,
     inspect::{Host, inspect},
@@ -47,7 +47,7 @@ impl Args {
                 let path = HostPath::new(path.to_string_lossy())?;
                 Files::new("/").write(&path, result.as_bytes(), 0o600)?;
             }
-            None => cli::print(&result)?,
+            None => console::print(&result)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -12,7 +12,7 @@ use super::{
     unfinished,
 };
 use crate::{
-    cli,
+    console,
     executor::{
         control::{Dir, Order},
         progress::{Progress, State},
@@ -119,7 +119,7 @@ impl Which {
 }
 
 impl Status {
-    /// Shows it. The exit code is [`cli::UNFINISHED`] if it is not over.
+    /// Shows it. The exit code is [`console::UNFINISHED`] if it is not over.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
@@ -147,7 +147,7 @@ impl Status {
         let code = unfinished::code(report.progress.state);
         let notice = unfinished::of(&report.migration, &report.progress).unwrap_or_default();
         let page = |report: &Report| format!("{notice}{}", page(report, &plan));
-        cli::print(&self.format.render(&report, page)?)?;
+        console::print(&self.format.render(&report, page)?)?;
         Ok(ExitCode::from(code))
     }
 }

@@ -8,11 +8,7 @@ use serde::Serialize;
 
 use super::{inspect::look, output::Format, unfinished};
 use crate::{
-    api::request::{
-        ArchiveOrigin, CgroupDriverChoice, Drain, DrainMode, Images, Origin, PackageOrigin, Preflight,
-        Rollback, Runtime, Source, Target,
-    },
-    cli,
+    console,
     edit::parse,
     host::files::Files,
     inspect::Host,
@@ -22,9 +18,17 @@ use crate::{
         facts::Facts,
         finding::{Finding, Severity},
         host_path::HostPath,
-        planner::{self, Outcome, Request, Verdict},
-        runtimes::PLANNERS,
+        request::{
+            ArchiveOrigin, CgroupDriverChoice, Drain, DrainMode, Images, Origin, PackageOrigin, Preflight,
+            Rollback, Source, Target,
+        },
+        runtime::Runtime,
         words,
+    },
+    planner::{
+        self,
+        request::{Outcome, Request, Verdict},
+        runtimes::PLANNERS,
     },
 };
 
@@ -131,8 +135,8 @@ struct Result<'a> {
 }
 
 impl Args {
-    /// Runs the command. The exit code is [`cli::UNFINISHED`] when a switch of this node is not over, else
-    /// [`cli::BLOCKED`] when a finding blocks.
+    /// Runs the command. The exit code is [`console::UNFINISHED`] when a switch of this node is not over, else
+    /// [`console::BLOCKED`] when a finding blocks.
     ///
     /// # Errors
     /// When the facts cannot be read.
@@ -153,7 +157,7 @@ impl Args {
         };
         let outcome = planner::plan(&facts, &self.wish.request("preview".to_owned()));
         let (verdict, code) = match outcome.verdict {
-            Verdict::Blocked => ("blocked", cli::BLOCKED),
+            Verdict::Blocked => ("blocked", console::BLOCKED),
             Verdict::AlreadyThere => ("alreadyThere", 0),
             Verdict::Ready(_) => ("ready", 0),
         };
@@ -167,11 +171,11 @@ impl Args {
         };
         let first = unfinished.as_deref().unwrap_or_default();
         let page = |_: &Result<'_>| format!("{first}{}", page(&facts, &outcome));
-        cli::print(&self.format.render(&result, page)?)?;
+        console::print(&self.format.render(&result, page)?)?;
         Ok(ExitCode::from(if first.is_empty() {
             code
         } else {
-            cli::UNFINISHED
+            console::UNFINISHED
         }))
     }
 }

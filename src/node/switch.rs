@@ -11,15 +11,15 @@ use super::{
     unfinished,
 };
 use crate::{
-    api::request::GoDuration,
-    cli,
+    console,
     executor::{
         control::{Dir, Order},
         unit,
     },
     host::files::Files,
     inspect::Host,
-    plan::planner::{self, Verdict},
+    plan::request::GoDuration,
+    planner::{self, request::Verdict},
 };
 
 /// Switch this node to another runtime, and go back if it does not become healthy.
@@ -39,16 +39,16 @@ pub struct Args {
 }
 
 impl Args {
-    /// Runs the command. The exit code is [`cli::UNFINISHED`] when another switch of this node is not over,
-    /// [`cli::BLOCKED`] when a finding blocks, [`cli::FAILED`] when the node went back.
+    /// Runs the command. The exit code is [`console::UNFINISHED`] when another switch of this node is not over,
+    /// [`console::BLOCKED`] when a finding blocks, [`console::FAILED`] when the node went back.
     ///
     /// # Errors
     /// When the switch cannot be started or watched.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let files = Files::new("/");
         if let Some(notice) = unfinished::notice(&files)? {
-            cli::print(&notice)?;
-            return Ok(ExitCode::from(cli::UNFINISHED));
+            console::print(&notice)?;
+            return Ok(ExitCode::from(console::UNFINISHED));
         }
         let facts = look(&Host {
             live: true,
@@ -60,16 +60,16 @@ impl Args {
         let mut request = self.wish.request(migration);
         request.rollback.confirm_within = self.confirm_within;
         let outcome = planner::plan(&facts, &request);
-        cli::print(&page(&facts, &outcome))?;
+        console::print(&page(&facts, &outcome))?;
         let plan = match &outcome.verdict {
-            Verdict::Blocked => return Ok(ExitCode::from(cli::BLOCKED)),
+            Verdict::Blocked => return Ok(ExitCode::from(console::BLOCKED)),
             Verdict::AlreadyThere => return Ok(ExitCode::SUCCESS),
             Verdict::Ready(plan) => plan,
         };
         unit::refuse_beside_another(&files, &dir)?;
         if !self.yes && !agreed()? {
             println!("Nothing was changed.");
-            return Ok(ExitCode::from(cli::FAILED));
+            return Ok(ExitCode::from(console::FAILED));
         }
         dir.write_facts(&facts)?;
         dir.write_plan(plan)?;
@@ -79,7 +79,7 @@ impl Args {
 }
 
 fn agreed() -> anyhow::Result<bool> {
-    cli::print("\nThe pods on this node restart. Switch it now? [y/N] ")?;
+    console::print("\nThe pods on this node restart. Switch it now? [y/N] ")?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

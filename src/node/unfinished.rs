@@ -1,7 +1,7 @@
 //! A switch of this node that is not over: `plan`, `switch` and `status` say so before anything else.
 
 use crate::{
-    cli,
+    console,
     executor::{
         control::{ControlError, Dir},
         progress::{Progress, State},
@@ -78,7 +78,7 @@ pub(super) const fn code(state: State) -> u8 {
         | State::Switching
         | State::AwaitingCommit { .. }
         | State::RollingBack
-        | State::Broken => cli::UNFINISHED,
+        | State::Broken => console::UNFINISHED,
     }
 }
 

@@ -9,7 +9,7 @@ use super::{
     finding::Finding,
     step::{AwaitStep, ImagesStep, Side, Step},
 };
-use crate::api::request::RuntimeVersion;
+use crate::plan::runtime::RuntimeVersion;
 
 /// Where Transship keeps its own files on a node: plans, journals, the executor's binary. For root alone: plans hold the
 /// text of configuration files.
@@ -60,7 +60,7 @@ pub struct Plan {
 impl Plan {
     /// A plan from dockershim to containerd for the executor's own tests.
     pub(crate) fn example(migration: &str, steps: Vec<PlannedStep>) -> Self {
-        use crate::api::request::Runtime;
+        use crate::plan::runtime::Runtime;
 
         Self {
             format: FORMAT,

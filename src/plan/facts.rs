@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, host_path::HostPath};
-use crate::api::request::Runtime;
+use crate::plan::runtime::Runtime;
 
 /// What kubeadm, from 1.34 on, patches `config.yaml` of its node with at every upgrade
 /// (`cmd/kubeadm/app/phases/kubelet/config.go`).

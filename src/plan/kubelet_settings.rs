@@ -11,11 +11,11 @@ use super::{
     quantity, version,
 };
 use crate::{
-    api::request::Runtime,
     edit::{
         flags,
         yaml::{self, YamlError},
     },
+    plan::runtime::Runtime,
 };
 
 /// The kubelet's settings in effect, as far as they concern a runtime.

@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{digest::Digest, effective::Effective, host_path::HostPath, runtimes::over_docker};
-use crate::api::request::Runtime;
+use crate::plan::runtime::Runtime;
+use crate::plan::{digest::Digest, effective::Effective, host_path::HostPath};
 
 /// One change to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -305,7 +305,7 @@ impl StopPods {
     /// of the source end with their containers, before the kubelet starts under the target, and there is nothing left
     /// for [`ClearPods`].
     pub const fn share_an_engine(&self) -> bool {
-        over_docker(self.source.runtime) && over_docker(self.target.runtime)
+        self.source.runtime.runs_on_docker() && self.target.runtime.runs_on_docker()
     }
 }
 

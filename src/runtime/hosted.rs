@@ -15,10 +15,10 @@ use super::{
     program, reference, rehearsal, restore, transfer,
 };
 use crate::{
-    api::request::Runtime,
     host::files::Files,
     plan::{
         host_path::HostPath,
+        runtime::Runtime,
         step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
     },
 };

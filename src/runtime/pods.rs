@@ -29,7 +29,7 @@ use process::{First, Processes};
 use tokio::time::sleep;
 
 use super::{RuntimeError, Stopped};
-use crate::{api::request::Runtime, plan::host_path::HostPath};
+use crate::plan::{host_path::HostPath, runtime::Runtime};
 
 /// Annotation of the kubelet on each container: its pod's grace period in seconds (`kuberuntime/labels.go`).
 const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";

@@ -16,10 +16,10 @@ use transship::api::node_migration::{NodeMigrationStatus, NodePhase};
 use transship::api::request::{Runtime, RuntimeVersion};
 use transship::executor::progress::State;
 use transship::plan::finding::{Finding, Severity};
-use transship::plan::findings::kubeadm;
 use transship::plan::host_path::HostPath;
-use transship::plan::planner::Verdict;
 use transship::plan::step::{Endpoint, Step};
+use transship::planner::findings::kubeadm;
+use transship::planner::request::Verdict;
 use world::{CONTAINERD, DOCKER, World};
 
 const SOCKET: &str = "kubeadm.alpha.kubernetes.io/cri-socket";

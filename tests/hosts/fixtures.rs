@@ -7,7 +7,8 @@ use transship::{
         ArchiveOrigin, CgroupDriverChoice, Drain, Images, Origin, PackageOrigin, Preflight, Rollback,
         Runtime, Source, Target,
     },
-    plan::{facts::Facts, planner::Request},
+    plan::facts::Facts,
+    planner::request::Request,
 };
 
 /// Every host, in the order of their names.

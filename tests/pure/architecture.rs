@@ -37,12 +37,24 @@ const FORBIDDEN: &[(&str, &[&[&str]])] = &[
         "edit",
         &[WORLD, &["crate::api", "crate::plan"], HOST, USERS, ROLES],
     ),
-    ("plan", &[WORLD, RESOURCES, HOST, USERS, ROLES]),
+    (
+        "plan",
+        &[WORLD, &["crate::api", "crate::planner"], HOST, USERS, ROLES],
+    ),
+    ("planner", &[WORLD, &["crate::api"], HOST, USERS, ROLES]),
     ("host", &[KUBE, USERS, ROLES]),
     ("runtime", &[KUBE, USERS, ROLES]),
-    ("inspect", &[KUBE, USERS, ROLES]),
-    ("executor", &[KUBE, &["crate::node"], RESOURCES, ROLES]),
-    ("node", &[KUBE, ROLES]),
+    ("inspect", &[KUBE, &["crate::planner"], USERS, ROLES]),
+    (
+        "executor",
+        &[
+            KUBE,
+            &["crate::cli", "crate::node", "crate::planner"],
+            RESOURCES,
+            ROLES,
+        ],
+    ),
+    ("node", &[KUBE, &["crate::cli"], ROLES]),
     ("agent", &[&["crate::controller"]]),
     (
         "controller",

@@ -13,8 +13,11 @@ use transship::{
         facts::{Container, Docker, Engine, Facts, Kubelet, TextFile},
         finding::{Finding, Severity},
         host_path::HostPath,
-        planner::{Request, Verdict, plan},
         step::Step,
+    },
+    planner::{
+        plan,
+        request::{Request, Verdict},
     },
 };
 

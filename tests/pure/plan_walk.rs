@@ -8,14 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use transship::{
     api::request::Runtime,
     plan::{
-        assembler::HOLD_DROP_IN,
         digest::Digest,
         document::Plan,
         facts::{Facts, MaybeFile, TextFile},
         host_path::HostPath,
-        planner::{self, Request, plan},
+        paths::HOLD_DROP_IN,
         step::{Boot, FileStep, InstallStep, KUBELET_UNIT, Restart, Side, Step, UnitStep},
     },
+    planner::{self, plan, request::Request},
 };
 
 use crate::fixtures;

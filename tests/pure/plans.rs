@@ -22,9 +22,12 @@ use transship::{
         host_path::HostPath,
         kubelet_arguments,
         kubelet_settings::Settings,
-        planner::{Outcome, Request, Verdict, plan},
         step::{Boot, FileStep, Proof, Step},
         words,
+    },
+    planner::{
+        plan,
+        request::{Outcome, Request, Verdict},
     },
 };
 

@@ -23,11 +23,10 @@ use crate::{
         baseline::Baseline,
         digest::Digest,
         document::Plan,
-        findings::kubeadm,
         host_path::{HostPath, NotAHostPath},
-        planner::{self, Request},
         redaction, words,
     },
+    planner::{self, findings::kubeadm, request::Request},
     runtime::kubelet,
 };
 

@@ -7,10 +7,8 @@ use super::*;
 use crate::{
     api::request::{DrainMode, Runtime},
     executor::progress::{Progress, State},
-    plan::{
-        baseline::{PodKind, ReadyPod},
-        planner::{Outcome, Verdict},
-    },
+    plan::baseline::{PodKind, ReadyPod},
+    planner::request::{Outcome, Verdict},
 };
 
 mod objects;

@@ -17,16 +17,18 @@ use crate::{
     },
     executor::control::Order,
     plan::{
-        finding::{Finding, Severity},
-        findings::{
+        codes::{
             PLAN_NOT_APPROVED,
             drain::{
                 NO_OTHER_NODE, PODS_BLOCK_DRAIN, PODS_END_IN_PLACE, PODS_MUST_RETURN, PODS_OUTLAST_DRAIN,
                 PODS_TO_EVICT, PRE_STOP_SKIPPED,
             },
-            soften,
         },
-        planner::{Outcome, Verdict},
+        finding::{Finding, Severity},
+    },
+    planner::{
+        findings::soften,
+        request::{Outcome, Verdict},
     },
 };
 

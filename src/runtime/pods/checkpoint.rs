@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::{
-    api::request::Runtime, edit::parse, host::files::Files, plan::host_path::HostPath, runtime::RuntimeError,
+    edit::parse,
+    host::files::Files,
+    plan::{host_path::HostPath, runtime::Runtime},
+    runtime::RuntimeError,
 };
 
 /// Where a server keeps them, by default; nothing for runtimes with an engine of their own.

@@ -16,8 +16,7 @@ use super::{
     process::{self, Processes},
 };
 use crate::{
-    api::request::Runtime,
-    plan::host_path::HostPath,
+    plan::{host_path::HostPath, runtime::Runtime},
     runtime::{
         RuntimeError, Stopped,
         cni_del::{Attachment, Network},

@@ -20,9 +20,9 @@ use super::{
     process::{self, Processes},
 };
 use crate::{
-    api::request::Runtime,
     edit::parse,
     host::files::Files,
+    plan::runtime::Runtime,
     runtime::{RuntimeError, Stopped, cri::Cri, docker::Engine},
 };
 

@@ -11,8 +11,8 @@ use transship::plan::baseline::Baseline;
 use transship::plan::digest::Digest;
 use transship::plan::document::Plan;
 use transship::plan::finding::Finding;
-use transship::plan::findings::kubeadm;
-use transship::plan::planner::{Outcome, Verdict};
+use transship::planner::findings::kubeadm;
+use transship::planner::request::{Outcome, Verdict};
 
 /// Three steps from dockershim to containerd.
 pub(crate) fn plan() -> Plan {

@@ -11,13 +11,13 @@ use transship::{
         effective::Effective,
         facts::Facts,
         host_path::HostPath,
-        planner::{self, Request},
         step::{
             AwaitStep, Boot, ClearPods, ConfigurationWant, Contents, Endpoint, FileStep, HOLD_FILE,
             ImagesStep, KUBELET_UNIT, KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side,
             Step, StopPods, UnitStep,
         },
     },
+    planner::{self, request::Request},
 };
 
 use crate::fixtures;

@@ -1,7 +1,10 @@
 //! Nodes with broken files: planning ends with a plan or with a finding, and shows no secret.
 
 use serde_json::Value;
-use transship::plan::{digest::Digest, facts::Facts, finding::Severity, planner::plan};
+use transship::{
+    plan::{digest::Digest, facts::Facts, finding::Severity},
+    planner::plan,
+};
 
 use crate::{
     fixtures,

@@ -1,0 +1,26 @@
+//! What becomes of Docker's settings: nothing is dropped in silence.
+
+use crate::plan::finding::Code;
+
+/// A setting comes along.
+pub const DOCKER_SETTING_CARRIED: Code = Code::info(
+    "DockerSettingCarried",
+    "A setting of Docker means the same under the target",
+);
+/// A setting comes along in another form.
+pub const DOCKER_SETTING_APPROXIMATED: Code = Code::warn(
+    "DockerSettingApproximated",
+    "A setting of Docker has a counterpart that is not quite the same",
+);
+/// A setting stays behind.
+pub const DOCKER_SETTING_NOT_CARRIED: Code = Code::warn(
+    "DockerSettingNotCarried",
+    "A setting of Docker is not carried over by this version, or cannot be",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[
+    DOCKER_SETTING_CARRIED,
+    DOCKER_SETTING_APPROXIMATED,
+    DOCKER_SETTING_NOT_CARRIED,
+];

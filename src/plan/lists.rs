@@ -1,0 +1,24 @@
+//! Lists and numbers in sentences.
+
+/// `1 container`, `3 containers`.
+pub fn count(number: usize, noun: &str) -> String {
+    format!("{number} {noun}{}", if number == 1 { "" } else { "s" })
+}
+
+/// The first few of a list, and how many more there are.
+pub fn some(names: &[String]) -> String {
+    listed(names, 5)
+}
+
+/// As much of a list as a status may hold, of what a person has to look for by name.
+pub fn many(names: &[String]) -> String {
+    listed(names, 100)
+}
+
+fn listed(names: &[String], shown: usize) -> String {
+    let mut text = names[..names.len().min(shown)].join(", ");
+    if names.len() > shown {
+        text.push_str(&format!(" and {} more", names.len() - shown));
+    }
+    text
+}

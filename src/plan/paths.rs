@@ -1,0 +1,36 @@
+//! Files and sockets of the runtimes and of the kubelet that more than one room names: the collector of facts reads
+//! them, planners write them.
+
+/// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`](super::step::HOLD_FILE) exists.
+pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/zz-transship-hold.conf";
+
+/// containerd's configuration unless its unit names another.
+pub const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
+
+/// The drop-in of containerd's unit that Transship writes.
+pub const CONTAINERD_DROP_IN: &str = "/etc/systemd/system/containerd.service.d/zz-transship.conf";
+
+/// The environment file for containerd's unit that Transship writes: systemd reads only files in the directory whose names end
+/// in `.conf` as drop-ins.
+pub const CONTAINERD_ENVIRONMENT: &str = "/etc/systemd/system/containerd.service.d/transship.env";
+
+/// containerd's socket unless its configuration names another.
+pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";
+
+/// The drop-in of cri-dockerd's unit that Transship writes for a unit that it writes itself.
+pub const CRI_DOCKERD_DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/zz-transship.conf";
+
+/// cri-dockerd's socket unless its service names another.
+pub const CRI_DOCKERD_SOCKET: &str = "/run/cri-dockerd.sock";
+
+/// Docker's configuration.
+pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+
+/// Docker's directory of registries' certificates: `<host:port>/ca.crt`, `client.cert`, `client.key`.
+pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
+
+/// containerd's directory of registries' certificates, if `config_path` names it: `<host:port>/hosts.toml`, or files as Docker has them.
+pub const CONTAINERD_CERTIFICATES: &str = "/etc/containerd/certs.d";
+
+/// crictl's configuration.
+pub const CRICTL: &str = "/etc/crictl.yaml";

@@ -1,0 +1,111 @@
+//! What a request means on one node: facts and a request in, findings and a plan out. Pure; no I/O, no clock.
+//!
+//! - [`request`]: what is asked and answered; [`context`]: what planners and checks look at.
+//! - [`pair`]: whether there is a plan from the runtime in use to the one that is asked for.
+//! - [`findings`]: the checks; [`refusals`]: findings that several rooms return alike.
+//! - [`runtimes`]: what it takes to leave and to go to each runtime. [`assembler`] puts the two parts of a plan
+//!   together, [`steps`] are the parts that several planners write alike.
+//! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`docker_settings`] and [`docker_limits`]: what
+//!   Docker is set to. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
+//! - [`images`]: which images are carried; [`layers`]: whether they are copied. [`delivery`]: where the target's files
+//!   come from. [`releases`]: which releases go together.
+
+pub mod assembler;
+pub mod context;
+pub mod delivery;
+pub mod docker_limits;
+pub mod docker_settings;
+pub mod findings;
+pub mod images;
+pub mod kubelet_endpoint;
+pub mod layers;
+pub mod pair;
+pub mod pod_environment;
+pub mod pod_network;
+pub mod refusals;
+pub mod releases;
+pub mod request;
+pub mod runtimes;
+pub mod steps;
+
+use crate::{
+    edit::daemon_json,
+    plan::{
+        facts::Facts,
+        finding::{Finding, Severity},
+        kubelet_settings::Settings,
+    },
+    planner::{
+        context::View,
+        findings::{attempts, kubelet},
+        images::CarriedImages,
+        pair::Pair,
+        request::{Outcome, Request, Verdict},
+    },
+};
+
+/// Computes what `request` means on the node of `facts`.
+pub fn plan(facts: &Facts, request: &Request) -> Outcome {
+    let mut found: Vec<Finding> = kubelet::unreadable(facts).collect();
+    found.extend(attempts::check(facts, request));
+    let verdict = decide(facts, request, &mut found).unwrap_or_else(|finding| {
+        found.push(finding);
+        Verdict::Blocked
+    });
+    let findings = findings::accept(found, &request.preflight.allow);
+    let blocked = findings.iter().any(|finding| finding.severity == Severity::Block);
+    let verdict = match verdict {
+        // A node that is on the target is not touched: nothing that was found matters.
+        Verdict::AlreadyThere => Verdict::AlreadyThere,
+        Verdict::Blocked => Verdict::Blocked,
+        Verdict::Ready(_) if blocked => Verdict::Blocked,
+        Verdict::Ready(mut plan) => {
+            plan.findings.clone_from(&findings);
+            Verdict::Ready(plan)
+        }
+    };
+    Outcome { findings, verdict }
+}
+
+fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<Verdict, Finding> {
+    let kubelet = kubelet::ground(facts)?;
+    let settings = Settings::of(kubelet, &facts.endpoints()).map_err(|error| refusals::settings(&error))?;
+    let (source, target, parts) = match pair::pair(facts, &settings, request)? {
+        Pair::Same => {
+            found.push(pair::already_there(&settings));
+            return Ok(Verdict::AlreadyThere);
+        }
+        Pair::Move {
+            source,
+            target,
+            parts,
+        } => (*source, *target, parts),
+    };
+    let docker = facts.docker.as_ref();
+    let text = docker.and_then(|docker| docker.daemon_json.as_ref());
+    let daemon = text.map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
+    let daemon = daemon.map_err(|error| refusals::daemon_json(text, &error))?;
+    let sandbox = request
+        .target
+        .sandbox_image
+        .as_ref()
+        .unwrap_or(&source.sandbox_image);
+    let carried = CarriedImages::of(source.store, kubelet, request, sandbox);
+    let view = View {
+        facts,
+        request,
+        kubelet,
+        settings: &settings,
+        source,
+        target,
+        parts,
+        docker,
+        engine: docker.and_then(|docker| docker.engine.as_ref()),
+        daemon: &daemon,
+        containerd: facts.containerd.as_ref(),
+        cri_dockerd: facts.cri_dockerd.as_ref(),
+        carried: &carried,
+    };
+    found.extend(findings::all(&view));
+    assembler::plan(&view).map(|plan| Verdict::Ready(Box::new(plan)))
+}

@@ -1,0 +1,192 @@
+//! What planners and checks look at, and the two parts of a plan.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    edit::unit_file,
+    plan::{
+        facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet, Store},
+        finding::Finding,
+        kubelet_settings::{PodNetwork, Settings},
+        runtime::Runtime,
+        step::{Endpoint, Step},
+    },
+    planner::{delivery::Delivery, images::CarriedImages, request::Request},
+};
+
+/// What is known of one runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct Planner {
+    /// The runtime.
+    pub runtime: Runtime,
+    /// How a node leaves it; absent where it cannot be left.
+    pub source: Option<SourcePart>,
+    /// How a node goes to it; absent where it cannot be gone to.
+    pub target: Option<TargetPart>,
+}
+
+/// How a node leaves a runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct SourcePart {
+    /// The runtime as it was found, or why it cannot be left.
+    pub look: for<'a> fn(&'a Facts, &Settings) -> Result<Source<'a>, Finding>,
+    /// What ends after the critical section.
+    pub settle: fn(&View<'_>) -> Vec<Step>,
+}
+
+/// How a node goes to a runtime.
+#[derive(Clone, Copy, Debug)]
+pub struct TargetPart {
+    /// The runtime as it will be, or why it cannot be gone to.
+    pub look: fn(&Facts, &Request) -> Result<Target, Finding>,
+    /// What brings, configures and starts it beside the source, while the node serves.
+    pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
+    /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
+    pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
+    /// Checks of what was found of it.
+    pub check: fn(&View<'_>) -> Vec<Finding>,
+}
+
+/// The runtime that is left.
+#[derive(Clone, Debug)]
+pub struct Source<'a> {
+    /// Which one.
+    pub runtime: Runtime,
+    /// Its version.
+    pub version: String,
+    /// Where its pods are ended, and its health is asked.
+    pub cri: Endpoint,
+    /// Where its images are.
+    pub images: Endpoint,
+    /// What it holds.
+    pub store: &'a Store,
+    /// How its pods are connected.
+    pub network: PodNetwork,
+    /// The image of its sandboxes.
+    pub sandbox_image: String,
+    /// How long a pull may make no progress, if it is set (`30m`).
+    pub pull_deadline: Option<String>,
+    /// Its cgroup driver; absent where it cannot be known.
+    pub cgroup_driver: Option<&'a str>,
+    /// The cgroup driver that it tells the kubelet (CRI `RuntimeConfig`); absent where it does not.
+    pub told_cgroup_driver: Option<&'a str>,
+    /// The unit in whose cgroup it runs.
+    pub unit: &'a str,
+}
+
+/// The runtime that is gone to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Which one.
+    pub runtime: Runtime,
+    /// The version that will run.
+    pub version: String,
+    /// Where its CRI will be.
+    pub cri: Endpoint,
+    /// Where its images will be.
+    pub images: Endpoint,
+    /// The unit in whose cgroup it will run.
+    pub unit: String,
+    /// What the plan brings along; absent where the program is the one of the unit.
+    pub delivery: Option<Delivery>,
+}
+
+impl Target {
+    /// The step that brings it.
+    pub fn delivered(&self) -> Option<Step> {
+        self.delivery.as_ref().map(|delivery| delivery.step.clone())
+    }
+
+    /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program
+    /// without a unit.
+    pub fn command(&self, words: &[String]) -> Option<(String, String)> {
+        let delivery = self.delivery.as_ref().filter(|delivery| !delivery.has_unit)?;
+        let arguments = words.iter().skip(1).map(String::as_str);
+        let command: Vec<String> = std::iter::once(delivery.program.as_str())
+            .chain(arguments)
+            .map(unit_file::word)
+            .collect();
+        Some((
+            command.join(" "),
+            unit_file::environment(&delivery.path_variable()),
+        ))
+    }
+}
+
+/// Everything that planners and checks of a pair look at, once the pair is known to be one that can be planned.
+#[derive(Clone, Debug)]
+pub struct View<'a> {
+    /// What was found.
+    pub facts: &'a Facts,
+    /// What is asked for.
+    pub request: &'a Request,
+    /// The kubelet.
+    pub kubelet: &'a Kubelet,
+    /// Its settings in effect.
+    pub settings: &'a Settings,
+    /// The runtime that is left.
+    pub source: Source<'a>,
+    /// The runtime that is gone to.
+    pub target: Target,
+    /// The two parts of the plan.
+    pub parts: (SourcePart, TargetPart),
+    /// Docker Engine, where it is installed.
+    pub docker: Option<&'a Docker>,
+    /// Docker Engine, where it answers.
+    pub engine: Option<&'a Engine>,
+    /// `daemon.json`; empty where there is none.
+    pub daemon: &'a Map<String, Value>,
+    /// containerd, where it is installed.
+    pub containerd: Option<&'a Containerd>,
+    /// cri-dockerd, where it is installed.
+    pub cri_dockerd: Option<&'a CriDockerd>,
+    /// The images that are to be carried.
+    pub carried: &'a CarriedImages,
+}
+
+impl View<'_> {
+    /// Whether source and target have one and the same store, as all that stand on Docker Engine do.
+    pub fn shares_store(&self) -> bool {
+        self.source.images.socket == self.target.images.socket
+    }
+
+    /// Docker Engine as the source, whose pods are its containers.
+    pub fn docker_left(&self) -> Option<(&Docker, &Engine)> {
+        let left = self.source.runtime.runs_on_docker() && !self.target.runtime.runs_on_docker();
+        self.docker.zip(self.engine).filter(|_| left)
+    }
+
+    /// Whether Docker ends after the switch.
+    pub fn docker_ends(&self) -> bool {
+        self.docker_left().is_some() && !self.request.source.keep
+    }
+
+    /// The cgroup driver that the kubelet uses: from 1.31 on what the runtime says, else what is configured.
+    pub fn cgroup_driver(&self) -> &str {
+        let told = self.source.told_cgroup_driver;
+        told.filter(|_| self.settings.version.minor >= DRIVER_FROM_CRI_SINCE)
+            .unwrap_or(&self.settings.cgroup_driver)
+    }
+
+    /// Whether the program that the plan brings takes the place of one that Docker's containers run on. Containers survive
+    /// that forwards, but not on the way back: an older containerd kills what shims of a newer one run, without telling
+    /// Docker (seen with 2.4 and 1.6). So it happens between the kubelet's stop and its start, when the pods of the
+    /// target have ended or are not there yet, and Docker is stopped for it on the way back.
+    pub fn replaces_docker_containerd(&self) -> bool {
+        let docker = self
+            .docker
+            .is_some_and(|docker| docker.service.active == "active");
+        let running = self
+            .containerd
+            .is_some_and(|found| found.service.active == "active");
+        let archive = self
+            .target
+            .delivery
+            .as_ref()
+            .is_some_and(|delivery| !delivery.has_unit);
+        docker && running && archive
+    }
+}
+
+/// Minor version of the first kubelet that takes the cgroup driver from the runtime, where it says one (KEP-4033).
+pub const DRIVER_FROM_CRI_SINCE: u64 = 31;

@@ -1,0 +1,148 @@
+//! The limits (setrlimit(2)) that containers have under Docker, as lines of containerd's unit.
+//!
+//! A container has the limits of `default-ulimits`; all others it inherits from the program that starts it. That is
+//! containerd: its own service, or, if Docker does not use one, a child of Docker.
+
+use serde_json::{Map, Value};
+
+use crate::{
+    edit::flags,
+    plan::{
+        facts::{Containerd, Docker, Limits, UnitFacts},
+        host_path, kubelet_arguments,
+    },
+};
+
+/// Limits by their names in Docker, and the directive of systemd.exec(5) for each that does no harm to containerd
+/// itself, to which it applies too.
+const LIMITS: [(&str, Option<&str>); 15] = [
+    ("core", Some("LimitCORE")),
+    ("cpu", None),
+    ("data", None),
+    ("fsize", None),
+    ("locks", Some("LimitLOCKS")),
+    ("memlock", Some("LimitMEMLOCK")),
+    ("msgqueue", Some("LimitMSGQUEUE")),
+    ("nice", Some("LimitNICE")),
+    ("nofile", Some("LimitNOFILE")),
+    ("nproc", Some("LimitNPROC")),
+    ("rss", None),
+    ("rtprio", Some("LimitRTPRIO")),
+    ("rttime", None),
+    ("sigpending", Some("LimitSIGPENDING")),
+    ("stack", Some("LimitSTACK")),
+];
+
+/// One of `default-ulimits`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Docker's name of it (`nofile`).
+    pub name: String,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+impl Ulimit {
+    /// The line for containerd's unit; `None` if containerd itself could not work with it, or systemd does not know it.
+    pub fn line(&self) -> Option<String> {
+        let (_, directive) = LIMITS.iter().find(|(name, _)| *name == self.name)?;
+        Some(line((*directive)?, self.limits))
+    }
+}
+
+/// `default-ulimits` of `daemon.json` and of the command line, in the order of their names.
+pub fn ulimits(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Ulimit> {
+    let given = daemon.get("default-ulimits").and_then(Value::as_object);
+    let in_file = given.into_iter().flatten().filter_map(|(name, value)| {
+        let number = |wanted: &str| {
+            let fields = value.as_object()?.iter();
+            // Docker reads the keys of JSON without regard to case.
+            let mut found = fields.filter(|(key, _)| key.eq_ignore_ascii_case(wanted));
+            found.next().and_then(|(_, value)| value.as_i64())
+        };
+        Some(Ulimit {
+            name: name.to_ascii_lowercase(),
+            limits: Limits {
+                soft: limit(number("Soft")?),
+                hard: limit(number("Hard")?),
+            },
+        })
+    });
+    let command = kubelet_arguments::command(&docker.service);
+    let in_flags = flags::values(&command, "default-ulimit")
+        .into_iter()
+        .filter_map(|text| {
+            let (name, limits) = text.split_once('=')?;
+            let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+            Some(Ulimit {
+                name: name.to_ascii_lowercase(),
+                limits: Limits {
+                    soft: limit(soft.parse().ok()?),
+                    hard: limit(hard.parse().ok()?),
+                },
+            })
+        });
+    let mut found: Vec<Ulimit> = in_file.chain(in_flags).collect();
+    found.sort_by(|a, b| a.name.cmp(&b.name));
+    found
+}
+
+/// Docker writes infinity as -1.
+fn limit(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// The lines for containerd's `unit` that give pods the limits that they had under Docker; empty if it gives them
+/// already. In a drop-in that is written `whole`, every limit is written.
+pub fn lines(
+    docker: &Docker,
+    daemon: &Map<String, Value>,
+    containerd: Option<&Containerd>,
+    unit: &UnitFacts,
+    whole: bool,
+) -> Vec<String> {
+    let ulimits = ulimits(docker, daemon);
+    let mut lines: Vec<String> = ulimits
+        .iter()
+        .filter(|ulimit| whole || ulimit.name != NOFILE || ulimit.limits != unit.limit_nofile)
+        .filter_map(Ulimit::line)
+        .collect();
+    let inherited = docker.service.limit_nofile;
+    let is_given = ulimits.iter().any(|ulimit| ulimit.name == NOFILE);
+    if !is_given
+        && !containerd.is_some_and(|containerd| starts_containers(docker, containerd))
+        && inherited != Limits::default()
+        && (whole || inherited != unit.limit_nofile)
+    {
+        lines.push(line("LimitNOFILE", inherited));
+    }
+    lines
+}
+
+const NOFILE: &str = "nofile";
+
+/// Whether Docker's containers are started by `containerd.service`, and inherit its limits: dockerd uses the socket of
+/// `--containerd`, else the usual one if something listens there, else it starts a containerd of its own.
+pub fn starts_containers(docker: &Docker, containerd: &Containerd) -> bool {
+    let command = kubelet_arguments::command(&docker.service);
+    let named = flags::value(&command, "containerd").filter(|socket| !socket.is_empty());
+    let socket = named.unwrap_or("/run/containerd/containerd.sock");
+    let found = containerd.endpoint.as_str();
+    containerd.service.active == "active" && host_path::socket(socket) == host_path::socket(found)
+}
+
+fn line(directive: &str, limits: Limits) -> String {
+    if limits.soft == limits.hard {
+        // The only form that systemd 219 reads.
+        return format!("{directive}={}", number(limits.hard));
+    }
+    format!("{directive}={}:{}", number(limits.soft), number(limits.hard))
+}
+
+fn number(limit: u64) -> String {
+    if limit == u64::MAX {
+        "infinity".to_owned()
+    } else {
+        limit.to_string()
+    }
+}

@@ -1,0 +1,110 @@
+//! Preflight: every check is a pure function of what was found and what is asked for.
+//! Every kind is in [`codes`](crate::plan::codes).
+
+pub mod attempts;
+pub mod configuration;
+pub mod containers;
+pub mod images;
+pub mod kubeadm;
+pub mod kubelet;
+pub mod network;
+pub mod pod_environment;
+pub mod prerequisites;
+pub mod registries;
+pub mod rivals;
+pub mod runtimes;
+pub mod settings;
+pub mod storage;
+
+use crate::{
+    plan::{
+        codes::{ALLOWED_CODE_UNKNOWN, acceptable_codes, all_codes},
+        finding::{Finding, Severity},
+    },
+    planner::context::View,
+};
+
+/// All findings of a pair.
+pub fn all(view: &View<'_>) -> Vec<Finding> {
+    [
+        kubelet::check(view),
+        (view.parts.1.check)(view),
+        runtimes::check(view),
+        configuration::check(view),
+        containers::check(view),
+        images::check(view),
+        network::check(view),
+        prerequisites::check(view),
+        storage::check(view),
+        settings::check(view),
+        pod_environment::check(view),
+        registries::check(view),
+        rivals::check(view),
+    ]
+    .concat()
+}
+
+/// The findings after what the user accepts, and one for every code that there is not. The blocking ones come first,
+/// otherwise their order stays.
+pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
+    let codes = all_codes();
+    for unknown in allow
+        .iter()
+        .filter(|name| codes.iter().all(|code| code.name != **name))
+    {
+        findings.push(ALLOWED_CODE_UNKNOWN.found(
+            format!("preflight.allow names {unknown:?}, which is no finding of this version"),
+            "Remove it, or correct its spelling; docs/findings.md lists all codes.",
+        ));
+    }
+    findings = soften(findings, allow);
+    // Two files may fail for the same reason.
+    let mut seen = Vec::new();
+    findings.retain(|finding| {
+        let is_new = !seen.contains(finding);
+        seen.push(finding.clone());
+        is_new
+    });
+    findings.sort_by_key(|finding| finding.severity);
+    findings
+}
+
+/// An accepted finding warns instead of blocking.
+pub fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
+    for finding in findings
+        .iter_mut()
+        .filter(|finding| finding.severity == Severity::Block)
+    {
+        let acceptable = acceptable_codes().any(|code| code == finding.code);
+        if acceptable && allow.contains(&finding.code) {
+            finding.severity = Severity::Warn;
+            finding.remedy = "Accepted by preflight.allow.".to_owned();
+        }
+    }
+    findings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::codes::{containers::DOCKER_SOCKET_MOUNTED, kubelet::UNSUPPORTED_LAYOUT};
+
+    #[test]
+    fn only_what_can_be_accepted_is() {
+        let (yes, no) = (DOCKER_SOCKET_MOUNTED, UNSUPPORTED_LAYOUT);
+        let allow = [yes.name.to_owned(), no.name.to_owned(), "Typo".to_owned()];
+        let findings = accept(vec![yes.found("a", "b"), no.found("a", "b")], &allow);
+        let seen: Vec<_> = findings
+            .iter()
+            .map(|finding| (finding.severity, &*finding.code))
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                (Severity::Block, no.name),
+                (Severity::Warn, yes.name),
+                (Severity::Warn, "AllowedCodeUnknown")
+            ]
+        );
+    }
+}

@@ -1,0 +1,280 @@
+//! What pods have under the source and not under the target, beside their own specification. `docs/pod-environment.md`
+//! lists everything.
+
+use crate::{
+    edit::flags,
+    plan::{
+        codes::pod_environment::{
+            LOCALHOST_CHANGES, LOG_SPACE, LOGS_GROW, LOGS_MOVE, LOGS_SHRINK, PULL_DEADLINE, ULIMITS_CARRIED,
+            ULIMITS_LOST, UNPRIVILEGED_PORTS, UNPRIVILEGED_PORTS_LOST,
+        },
+        facts::{Engine, SANDBOX},
+        finding::Finding,
+        kubelet_arguments,
+        kubelet_settings::LogLimits,
+        lists, quantity,
+        runtime::Runtime,
+        version,
+    },
+    planner::{context::View, docker_limits, layers, pod_environment, pod_network},
+};
+
+const NOTHING: &str = "Nothing is to be done.";
+/// Where the logs of pods lie under a CRI.
+const POD_LOGS: &str = "/var/log/pods";
+
+/// Checks of what pods have.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(unprivileged(view));
+    findings.extend(localhost(view));
+    findings.extend(pull_deadline(view));
+    findings.extend(ulimits(view));
+    if let Some((_, engine)) = view.docker_left() {
+        findings.extend(logs(view, engine));
+        findings.extend(log_space(view, engine));
+    }
+    findings.extend(logs_grow(view));
+    findings
+}
+
+fn target_is(view: &View<'_>, since: (u64, u64)) -> bool {
+    version::upstream(&view.target.version).is_some_and(|found| (found.major, found.minor) >= since)
+}
+
+fn unprivileged(view: &View<'_>) -> Option<Finding> {
+    if !pod_environment::unprivileged(view) || target_is(view, (2, 0)) {
+        return None;
+    }
+    let target = &view.target;
+    Some(if target_is(view, (1, 6)) {
+        UNPRIVILEGED_PORTS.found(
+            format!(
+                "under Docker every process may bind ports under 1024 and send pings; {} {} allows it with \
+                 enable_unprivileged_ports and enable_unprivileged_icmp, which the plan sets",
+                target.runtime, target.version
+            ),
+            NOTHING,
+        )
+    } else {
+        UNPRIVILEGED_PORTS_LOST.found(
+            format!(
+                "under Docker every process may bind ports under 1024 and send pings; {} {} cannot allow it",
+                target.runtime, target.version
+            ),
+            "Use containerd 1.6 or later, or give such pods the sysctl net.ipv4.ip_unprivileged_port_start.",
+        )
+    })
+}
+
+fn localhost(view: &View<'_>) -> Option<Finding> {
+    if view.source.runtime.runs_on_docker() == view.target.runtime.runs_on_docker()
+        || pod_network::has_ipv6(view)
+    {
+        return None;
+    }
+    Some(if view.source.runtime.runs_on_docker() {
+        LOCALHOST_CHANGES.found(
+            "the pod network has no IPv6: Docker switches IPv6 off in its pods, containerd leaves ::1 to them, and \
+             `localhost` in /etc/hosts is ::1 too",
+            "Probes and clients that use `localhost` may get ::1 first: a program that listens on 127.0.0.1 alone \
+             refuses them (connection refused). Let it listen on [::1] too, or name 127.0.0.1.",
+        )
+    } else {
+        LOCALHOST_CHANGES.found(
+            "the pod network has no IPv6: containerd leaves ::1 to its pods, and Docker switches IPv6 off in them",
+            "A program that listens on ::1 alone does not start (cannot assign requested address). Let it listen on \
+             127.0.0.1.",
+        )
+    })
+}
+
+fn pull_deadline(view: &View<'_>) -> Option<Finding> {
+    let deadline = pod_environment::pull_deadline(view)?;
+    let target = &view.target;
+    let has_none = target.runtime == Runtime::Containerd && !target_is(view, (1, 7));
+    let (message, remedy) = if has_none {
+        (
+            format!(
+                "{} cancels a pull that makes no progress for {deadline}; {} {} has no such deadline and waits",
+                view.source.runtime, target.runtime, target.version
+            ),
+            "Nothing is to be done; containerd 1.7 and later have image_pull_progress_timeout (5m).",
+        )
+    } else {
+        (
+            format!(
+                "{} cancels a pull that makes no progress for {deadline}; {} gets the same deadline",
+                view.source.runtime, target.runtime
+            ),
+            NOTHING,
+        )
+    };
+    Some(PULL_DEADLINE.found(message, remedy))
+}
+
+fn ulimits(view: &View<'_>) -> Vec<Finding> {
+    let Some((docker, _)) = view.docker_left() else {
+        return Vec::new();
+    };
+    let (mut lines, mut lost) = (Vec::new(), Vec::new());
+    for ulimit in docker_limits::ulimits(docker, view.daemon) {
+        match ulimit.line() {
+            Some(line) => lines.push(line),
+            None => lost.push(ulimit.name),
+        }
+    }
+    let mut findings = Vec::new();
+    if !lines.is_empty() {
+        findings.push(ULIMITS_CARRIED.found(
+            format!(
+                "Docker's default-ulimits: {} gets {}, which its pods inherit",
+                view.target.unit,
+                lines.join(", ")
+            ),
+            "Check that the limits are enough for containerd itself, to which they apply too.",
+        ));
+    }
+    if !lost.is_empty() {
+        findings.push(ULIMITS_LOST.found(
+            format!("Docker's default-ulimits {} are not carried over", lost.join(", ")),
+            "They would stop containerd itself as limits of its unit. Set them in the images of the pods that need them.",
+        ));
+    }
+    findings
+}
+
+/// What Docker keeps of a container's log; `None` without a limit.
+fn docker_keeps(view: &View<'_>) -> Option<LogLimits> {
+    let options = view.daemon.get("log-opts").and_then(serde_json::Value::as_object);
+    let docker = view.docker?;
+    let command = kubelet_arguments::command(&docker.service);
+    let flags = flags::values(&command, "log-opt");
+    let value = |name: &str| -> Option<String> {
+        let pairs = flags.iter().filter_map(|text| text.split_once('='));
+        let in_flags = pairs.rev().find(|(key, _)| *key == name);
+        let in_file = || options?.get(name)?.as_str();
+        in_flags
+            .map(|(_, value)| value)
+            .or_else(in_file)
+            .map(str::to_owned)
+    };
+    Some(LogLimits {
+        file_bytes: quantity::bytes(&value("max-size")?)?,
+        files: value("max-file")
+            .and_then(|files| files.parse().ok())
+            .unwrap_or(1),
+    })
+}
+
+fn in_words(limits: &LogLimits) -> String {
+    let files = lists::count(usize::try_from(limits.files).unwrap_or(usize::MAX), "file");
+    format!("{files} of {}", quantity::words(limits.file_bytes))
+}
+
+fn whole(limits: &LogLimits) -> u64 {
+    limits.file_bytes.saturating_mul(limits.files)
+}
+
+fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
+    if !matches!(&*engine.logging_driver, "json-file" | "") {
+        return None;
+    }
+    let kubelet = &view.settings.logs;
+    let docker = docker_keeps(view);
+    let shrinks = docker
+        .as_ref()
+        .is_none_or(|docker| whole(docker) > whole(kubelet));
+    let before = docker.as_ref().map_or_else(
+        || "without a limit of its own".to_owned(),
+        |docker| format!("in {} per container", in_words(docker)),
+    );
+    let rules: Vec<String> = view.facts.log_rules.iter().map(ToString::to_string).collect();
+    let rules = if rules.is_empty() {
+        String::new()
+    } else {
+        format!("; {} rotates nothing any more", lists::some(&rules))
+    };
+    let code = if shrinks { &LOGS_SHRINK } else { &LOGS_MOVE };
+    Some(code.found(
+        format!(
+            "Docker keeps logs in {}/containers {before}; under {} the kubelet keeps them in {POD_LOGS} in {} per \
+             container, {} in all, and `kubectl logs` shows the newest file{rules}",
+            engine.data_root,
+            view.target.runtime,
+            in_words(kubelet),
+            quantity::words(whole(kubelet))
+        ),
+        if shrinks {
+            "Raise containerLogMaxSize and containerLogMaxFiles in the kubelet's configuration if that is not enough, \
+             and let log agents read /var/log/pods."
+        } else {
+            "Let log agents read /var/log/pods."
+        },
+    ))
+}
+
+/// Docker cannot reopen a log, which the kubelet's rotation asks of a runtime (`ReopenContainerLog` in cri-dockerd's
+/// `core/container_log.go`): `log-opts` alone limit it.
+fn logs_grow(view: &View<'_>) -> Option<Finding> {
+    if view.source.runtime.runs_on_docker() || !view.target.runtime.runs_on_docker() {
+        return None;
+    }
+    let driver = view.daemon.get("log-driver").and_then(serde_json::Value::as_str);
+    if !matches!(driver, None | Some("json-file")) {
+        return None;
+    }
+    let (kubelet, docker) = (&view.settings.logs, docker_keeps(view));
+    let grows = docker
+        .as_ref()
+        .is_none_or(|docker| whole(docker) > whole(kubelet));
+    let limit = docker.as_ref().map_or_else(
+        || "without a limit".to_owned(),
+        |docker| format!("in {} per container", in_words(docker)),
+    );
+    grows.then(|| {
+        LOGS_GROW.found(
+            format!(
+                "under {} the kubelet keeps logs in {} per container; under {} Docker keeps them in its data root {limit}",
+                view.source.runtime,
+                in_words(kubelet),
+                view.target.runtime
+            ),
+            "Set max-size and max-file in the log-opts of Docker's daemon.json before the switch; restart Docker if it runs.",
+        )
+    })
+}
+
+fn log_space(view: &View<'_>, engine: &Engine) -> Option<Finding> {
+    let logs = layers::disk(view.facts, POD_LOGS)?;
+    let of_pods = (engine.store.containers.iter()).filter(|container| {
+        let pod = container.pod.as_ref();
+        container.running && pod.is_some_and(|pod| pod.container != SANDBOX)
+    });
+    let containers = of_pods.count();
+    let needed = whole(&view.settings.logs).saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
+    let docker = layers::disk(view.facts, engine.data_root.as_str());
+    let smaller = docker.filter(|docker| docker.device != logs.device && docker.total > logs.total);
+    if smaller.is_none() && logs.free >= needed {
+        return None;
+    }
+    let before = smaller.map_or_else(String::new, |docker| {
+        format!(
+            "; Docker's logs had {} of {}",
+            quantity::words(docker.free),
+            quantity::words(docker.total)
+        )
+    });
+    Some(LOG_SPACE.found(
+        format!(
+            "the file system of {} has {} of {} free, and the logs of {} may need {}{before}",
+            logs.path,
+            quantity::words(logs.free),
+            quantity::words(logs.total),
+            lists::count(containers, "container"),
+            quantity::words(needed)
+        ),
+        "Make /var/log larger, mount a larger file system at /var/log/pods, or lower containerLogMaxSize and \
+         containerLogMaxFiles.",
+    ))
+}

@@ -1,0 +1,79 @@
+//! Certificates of private registries, which each runtime reads from a directory of its own.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    edit::containerd_toml,
+    plan::{
+        codes::registries::REGISTRY_CERTIFICATES,
+        facts::Facts,
+        finding::Finding,
+        lists,
+        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
+        runtime::Runtime,
+    },
+    planner::context::View,
+};
+
+/// Directories of registries that the target has no directory for.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let (from, to) = match (
+        view.source.runtime.runs_on_docker(),
+        view.target.runtime.runs_on_docker(),
+    ) {
+        (true, false) => (DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES),
+        (false, true) => (CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES),
+        _ => return Vec::new(),
+    };
+    if reads(view, from) && view.target.runtime == Runtime::Containerd {
+        // From 2.2 on containerd reads Docker's directory, too.
+        return Vec::new();
+    }
+    let read = reads(view, to);
+    let missing: Vec<String> = hosts(view.facts, from)
+        .into_iter()
+        .filter(|host| !read || !hosts(view.facts, to).contains(host))
+        .map(|host| format!("{from}/{host}"))
+        .collect();
+    if missing.is_empty() {
+        return Vec::new();
+    }
+    let remedy = if to == CONTAINERD_CERTIFICATES {
+        "For each, write /etc/containerd/certs.d/<host>/hosts.toml with `ca` and `client`, and set config_path of \
+         containerd's CRI registry to /etc/containerd/certs.d before the switch."
+    } else {
+        "For each, copy ca.crt, client.cert and client.key to /etc/docker/certs.d/<host:port> before the switch."
+    };
+    vec![REGISTRY_CERTIFICATES.found(
+        format!(
+            "{} reads nothing of {}",
+            view.target.runtime,
+            lists::many(&missing)
+        ),
+        remedy,
+    )]
+}
+
+/// Whether the target reads its directory at all.
+fn reads(view: &View<'_>, directory: &str) -> bool {
+    if view.target.runtime != Runtime::Containerd {
+        return true;
+    }
+    let containerd = view.containerd;
+    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
+    let written = containerd.and_then(|containerd| containerd.config.file.as_ref());
+    let text = effective
+        .or(written.map(|file| file.text.as_str()))
+        .unwrap_or_default();
+    containerd_toml::registry_directories(text)
+        .iter()
+        .any(|path| path.trim_end_matches('/') == directory)
+}
+
+/// Names of the registries that have a directory.
+fn hosts<'a>(facts: &'a Facts, directory: &str) -> BTreeSet<&'a str> {
+    let paths = facts.registry_directories.iter().map(|path| path.as_str());
+    paths
+        .filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'))
+        .collect()
+}

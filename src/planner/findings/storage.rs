@@ -1,0 +1,95 @@
+//! Disks: room for a second copy of the images, and file systems that overlayfs works on.
+
+use crate::{
+    plan::{
+        codes::storage::{DISK_PRESSURE_AHEAD, DISK_SPACE, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN},
+        facts::Engine,
+        finding::Finding,
+        runtime::Runtime,
+        snapshots,
+        step::Layers,
+    },
+    planner::{context::View, layers},
+};
+
+/// Of an image, containerd keeps the layers, which Docker gives it uncompressed, and an unpacked snapshot.
+const COPIES: u64 = 2;
+/// A CRI tells the compressed size of an image. Docker unpacks it to about three times that, and `docker load` spools
+/// what it reads below the data root before.
+const TIMES_COMPRESSED: u64 = 4;
+/// Of an image whose layers are shared this part, or less, is written: its directories, and small files.
+const SHARED: u64 = 20;
+/// Bytes that stay free beside the images.
+const RESERVE: u64 = 512 << 20;
+
+/// Checks of the disks, where images are carried.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if view.shares_store() {
+        return findings;
+    }
+    let root = root(view);
+    let overlay = |engine: &Engine| matches!(&*engine.storage_driver, "overlay2" | "overlayfs");
+    let left = view.docker_left();
+    if let Some((_, engine)) = left.filter(|(_, engine)| !overlay(engine)) {
+        findings.push(STORAGE_DRIVER.found(
+            format!("Docker's storage driver is {}", engine.storage_driver),
+            format!("Make sure that overlayfs works on the file system of {root}."),
+        ));
+    }
+    let Some(disk) = layers::disk(view.facts, &root) else {
+        return findings;
+    };
+    let needed = match layers::layers(view) {
+        Layers::Linked { .. } => view.carried.bytes / SHARED,
+        Layers::Streamed { .. } if view.target.runtime.runs_on_docker() => {
+            view.carried.bytes.saturating_mul(TIMES_COMPRESSED)
+        }
+        Layers::Streamed { .. } => view.carried.bytes.saturating_mul(COPIES),
+    };
+    if disk.free < needed.saturating_add(RESERVE) {
+        findings.push(DISK_SPACE.found(
+            format!(
+                "{root} has {} free, and the images need {} more",
+                mib(disk.free),
+                mib(needed)
+            ),
+            "Remove unused images, make the disk larger, or carry fewer images (`images.transfer`).",
+        ));
+    } else if disk.total > 0 && (disk.free - needed) / (disk.total / 100).max(1) < 15 {
+        findings.push(DISK_PRESSURE_AHEAD.found(
+            format!(
+                "{root} has {} of {} free, and the images need {}",
+                mib(disk.free),
+                mib(disk.total),
+                mib(needed)
+            ),
+            "Remove unused images first; the source's store keeps its images, and this version never removes it.",
+        ));
+    }
+    let proven = left.is_some_and(|(_, engine)| {
+        let docker = layers::disk(view.facts, engine.data_root.as_str());
+        overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
+    });
+    if view.target.runtime == Runtime::Containerd && disk.kind == "xfs" && !proven {
+        findings.push(XFS_FTYPE_UNKNOWN.found(
+            format!("{root} lies on XFS"),
+            "`xfs_info` must say ftype=1; the rehearsal fails otherwise.",
+        ));
+    }
+    findings
+}
+
+/// The directory of the target's store.
+fn root(view: &View<'_>) -> String {
+    if view.target.runtime.runs_on_docker() {
+        let given = view.daemon.get("data-root").and_then(serde_json::Value::as_str);
+        let engine = view.engine.map(|engine| engine.data_root.as_str());
+        return engine.or(given).unwrap_or("/var/lib/docker").to_owned();
+    }
+    snapshots::snapshots(view.containerd).directory
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{} MiB", bytes >> 20)
+}

@@ -1,0 +1,116 @@
+//! Which images are carried into the target's store.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    plan::{
+        facts::{Image, Kubelet, Store},
+        reference::full,
+        request::Transfer,
+        runtime::Runtime,
+    },
+    planner::request::Request,
+};
+
+/// The images of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CarriedImages {
+    /// The sandbox image, as a full reference.
+    pub sandbox: String,
+    /// Names that are carried, tags and digests, the sandbox image first, the others in order.
+    pub names: Vec<String>,
+    /// Bytes of their images in the source's store.
+    pub bytes: u64,
+    /// Images without which the node could not come back, that the source does not have by that name.
+    pub missing: Vec<String>,
+    /// Images in use that have a digest for a name, and no tag, where the target cannot be given such a name.
+    pub by_digest: Vec<String>,
+    /// Pods whose image has no name at all.
+    pub nameless: Vec<String>,
+}
+
+impl CarriedImages {
+    /// What `request` wants carried out of the source's `store`. `sandbox` is the target's sandbox image.
+    pub fn of(store: &Store, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
+        // Docker Engine gives nobody a name with a digest but what it pulls itself.
+        let digests = request.target.runtime == Runtime::Containerd;
+        let names_of = |image: &Image| -> Vec<String> {
+            let digests = image.digests.iter().filter(|_| digests);
+            image.names.iter().chain(digests).map(|name| full(name)).collect()
+        };
+        let by_name: BTreeMap<String, &Image> = store
+            .images
+            .iter()
+            .flat_map(|image| names_of(image).into_iter().map(move |name| (name, image)))
+            .collect();
+        let by_id: BTreeMap<&str, &Image> = store
+            .images
+            .iter()
+            .map(|image| (image.id.as_str(), image))
+            .collect();
+        let mut carried = Self {
+            sandbox: full(sandbox),
+            ..Self::default()
+        };
+        let mut names = BTreeSet::new();
+        let always = request
+            .own_images
+            .iter()
+            .chain(&kubelet.static_pod_images)
+            .map(|name| full(name));
+        for name in std::iter::once(carried.sandbox.clone()).chain(always) {
+            if by_name.contains_key(&name) {
+                names.insert(name);
+            } else if !carried.missing.contains(&name) {
+                carried.missing.push(name);
+            }
+        }
+        if request.images.transfer != Transfer::None {
+            for (image, pod) in used(store, &by_id) {
+                match image {
+                    Some(image) if !names_of(image).is_empty() => names.extend(names_of(image)),
+                    Some(Image { digests, .. }) if !digests.is_empty() => {
+                        carried.by_digest.extend(digests.clone())
+                    }
+                    _ => carried.nameless.push(pod),
+                }
+            }
+        }
+        if request.images.transfer == Transfer::All {
+            names.extend(by_name.keys().cloned());
+        }
+        for list in [&mut carried.by_digest, &mut carried.nameless] {
+            list.sort_unstable();
+            list.dedup();
+        }
+        let ids: BTreeSet<&str> = names
+            .iter()
+            .filter_map(|name| by_name.get(name))
+            .map(|image| &*image.id)
+            .collect();
+        carried.bytes = ids
+            .iter()
+            .filter_map(|id| by_id.get(id))
+            .map(|image| image.size)
+            .sum();
+        carried.names.extend(names.take(&carried.sandbox));
+        carried.names.extend(names);
+        carried
+    }
+}
+
+/// The image of every container of a pod, with the pod.
+fn used<'a>(
+    store: &'a Store,
+    by_id: &BTreeMap<&str, &'a Image>,
+) -> impl Iterator<Item = (Option<&'a Image>, String)> {
+    store.containers.iter().filter_map(|container| {
+        let pod = container.pod.as_ref()?;
+        // A CRI does not say which image a sandbox has; it is the sandbox image, which is carried anyway.
+        if container.image_id.is_empty() {
+            return None;
+        }
+        let image = by_id.get(&*container.image_id).copied();
+        Some((image, format!("{}/{}", pod.namespace, pod.name)))
+    })
+}

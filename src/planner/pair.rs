@@ -1,0 +1,113 @@
+//! The runtime that a node uses and the one that is asked for: whether there is a plan from one to the other.
+
+use crate::{
+    plan::{
+        codes::runtimes::{ALREADY_ON_TARGET, TARGET_VERSION_MISMATCH, UNKNOWN_ENDPOINT, UNSUPPORTED_PAIR},
+        facts::Facts,
+        finding::Finding,
+        kubelet_settings::Settings,
+        runtime::Runtime,
+        version,
+    },
+    planner::{
+        context::{Source, SourcePart, Target, TargetPart},
+        request::Request,
+        runtimes,
+    },
+};
+
+/// What is to be done between the runtime in use and the one that is asked for.
+#[derive(Clone, Debug)]
+pub enum Pair<'a> {
+    /// Nothing: the node uses the target already.
+    Same,
+    /// A move from one to the other, both at hand.
+    Move {
+        /// The runtime that is left.
+        source: Box<Source<'a>>,
+        /// The runtime that is gone to.
+        target: Box<Target>,
+        /// The two parts of its plan.
+        parts: (SourcePart, TargetPart),
+    },
+}
+
+/// Which pair it is, or why it cannot be planned. The runtime in use is the one behind the kubelet's endpoint.
+pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Result<Pair<'a>, Finding> {
+    let source = settings.runtime.ok_or_else(|| {
+        UNKNOWN_ENDPOINT.found(
+            format!("the kubelet's CRI endpoint is {:?}", settings.endpoint),
+            "This node is left as it is: the runtime behind that endpoint is not one that Transship knows.",
+        )
+    })?;
+    let target = request.target.runtime;
+    let parts = runtimes::planner_of(source)
+        .and_then(|planner| planner.source)
+        .zip(runtimes::planner_of(target).and_then(|planner| planner.target));
+    let Some((leave, arrive)) = parts else {
+        return Err(UNSUPPORTED_PAIR.found(
+            format!("the node uses {source}, and {target} is asked for"),
+            "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
+        ));
+    };
+    if source == target {
+        return same(facts, settings, request, (leave, arrive));
+    }
+    Ok(Pair::Move {
+        source: Box::new((leave.look)(facts, settings)?),
+        target: Box::new((arrive.look)(facts, request)?),
+        parts: (leave, arrive),
+    })
+}
+
+/// A node that uses the runtime that is asked for, if its version is the one that is asked for.
+fn same<'a>(
+    facts: &'a Facts,
+    settings: &Settings,
+    request: &Request,
+    (leave, arrive): (SourcePart, TargetPart),
+) -> Result<Pair<'a>, Finding> {
+    // Whatever serves the kubelet is there; where its unit is not the usual one, its version is not known.
+    let runs = (leave.look)(facts, settings).ok().map(|source| source.version);
+    let asked = (arrive.look)(facts, request).ok();
+    let delivered = asked.as_ref().and_then(|target| target.delivery.as_ref());
+    let installed = asked
+        .as_ref()
+        .filter(|_| delivered.is_none())
+        .map(|target| target.version.clone());
+    let wanted = request.target.version.as_deref();
+    let wanted = wanted.or(delivered.map(|delivery| &*delivery.version));
+    let mismatch = runs
+        .or(installed)
+        .and_then(|found| version_as_asked(request.target.runtime, &found, wanted));
+    mismatch.map_or(Ok(Pair::Same), Err)
+}
+
+/// The finding that says that the node is on the target already.
+pub fn already_there(settings: &Settings) -> Finding {
+    ALREADY_ON_TARGET.found(
+        format!("the kubelet uses {}", settings.endpoint),
+        "Nothing is to be done.",
+    )
+}
+
+/// The finding for a version of `runtime` that is not the one that is asked for.
+pub fn version_as_asked(runtime: Runtime, found: &str, wanted: Option<&str>) -> Option<Finding> {
+    let wanted = wanted?;
+    let requirement = match version::requirement(wanted) {
+        Ok(requirement) => requirement,
+        Err(_) => {
+            return Some(TARGET_VERSION_MISMATCH.found(
+                format!("target.version {wanted:?} is neither a version nor a range"),
+                "Write a version (1.7.28) or a semver range (>=1.6, <2).",
+            ));
+        }
+    };
+    let fits = version::upstream(found).is_some_and(|version| requirement.matches(&version));
+    (!fits).then(|| {
+        TARGET_VERSION_MISMATCH.found(
+            format!("{runtime} {found} is installed, and {wanted} is asked for"),
+            "Install that version on the node, or change target.version.",
+        )
+    })
+}

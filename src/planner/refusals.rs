@@ -1,0 +1,68 @@
+//! Findings that several planners and checks return alike.
+
+use crate::plan::{
+    codes::{
+        configuration::{DAEMON_JSON_BROKEN, DROP_IN_SHADOWED, FLAGS_NOT_EDITABLE, KUBELET_CONFIG_BROKEN},
+        runtimes::TARGET_MASKED,
+    },
+    effective::Effective,
+    facts::{TextFile, UnitFacts},
+    finding::Finding,
+    kubelet_arguments::ArgumentsError,
+    kubelet_settings::SettingsError,
+    paths::DAEMON_JSON,
+};
+
+/// The finding for a unit of the target that cannot be started.
+pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {
+    (unit.load != "loaded").then(|| {
+        TARGET_MASKED.found(
+            format!("{} is {}", unit.name, unit.load),
+            format!(
+                "If you masked it after its installation to keep the new runtime from starting, unmask it now \
+                 (`systemctl unmask {}`): the plan starts it beside the source. Otherwise install its unit.",
+                unit.name
+            ),
+        )
+    })
+}
+
+/// The finding for settings of the kubelet that cannot be read.
+pub fn settings(error: &SettingsError) -> Finding {
+    match error {
+        SettingsError::Arguments(error) => arguments(error),
+        SettingsError::Version(_) | SettingsError::Config { .. } => KUBELET_CONFIG_BROKEN.found(
+            error.to_string(),
+            "Correct it; the kubelet itself would not start with it.",
+        ),
+    }
+}
+
+/// The finding for flags that cannot be edited.
+pub fn arguments(error: &ArgumentsError) -> Finding {
+    FLAGS_NOT_EDITABLE.found(
+        error.to_string(),
+        "Write the kubelet's flags as plain words (--name=value) in one variable, restart the kubelet, and plan again.",
+    )
+}
+
+/// The finding for a file that beats the plan's drop-in of `unit`.
+pub fn shadowed(ours: &Effective, unit: &UnitFacts) -> Option<Finding> {
+    let shadow = ours.shadow(unit)?;
+    Some(DROP_IN_SHADOWED.found(
+        format!(
+            "{} sets {} of {} and is read after {}, which sets it too",
+            shadow.path, shadow.property, unit.name, ours.drop_in
+        ),
+        "Remove the setting, or rename a drop-in so that it sorts before zz-transship.conf; run `systemctl daemon-reload`, and plan again.",
+    ))
+}
+
+/// The finding for a broken `daemon.json`.
+pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Finding {
+    let path = file.map_or(DAEMON_JSON, |file| file.path.as_str());
+    DAEMON_JSON_BROKEN.found(
+        format!("{path}: {error}"),
+        "Correct it: Docker would not start again with it, so there would be no way back.",
+    )
+}

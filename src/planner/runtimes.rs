@@ -1,0 +1,18 @@
+//! The runtimes that a node can leave or go to. A plan is one source part and one target part, which the
+//! [`assembler`](crate::planner::assembler) puts together. Adding a runtime is one file here with its
+//! [`Planner`], and one line in [`PLANNERS`].
+
+pub mod containerd;
+pub mod cri_dockerd;
+pub mod docker;
+pub mod dockershim;
+
+use crate::{plan::runtime::Runtime, planner::context::Planner};
+
+/// Every runtime that can be planned.
+pub const PLANNERS: [Planner; 3] = [dockershim::PLANNER, cri_dockerd::PLANNER, containerd::PLANNER];
+
+/// The planner of a runtime.
+pub fn planner_of(runtime: Runtime) -> Option<Planner> {
+    PLANNERS.into_iter().find(|planner| planner.runtime == runtime)
+}

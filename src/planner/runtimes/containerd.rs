@@ -1,0 +1,527 @@
+//! containerd with its own CRI plugin.
+
+use std::borrow::Cow;
+
+use semver::Version;
+
+use crate::{
+    edit::containerd_toml::{self, ContainerdTomlError},
+    plan::{
+        codes::{
+            configuration::{CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR},
+            runtimes::{CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
+        },
+        digest::Digest,
+        effective::Effective,
+        facts::{Containerd, Facts},
+        finding::Finding,
+        host_path,
+        kubelet_settings::{PodNetwork, Settings},
+        paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET},
+        runtime::Runtime,
+        step::{Boot, ConfigurationWant, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
+        version,
+    },
+    planner::{
+        context::{Planner, Source, SourcePart, Target, TargetPart, View},
+        delivery, docker_limits, docker_settings, pod_environment, pod_network, refusals,
+        request::Request,
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, path},
+    },
+};
+
+/// The planner of containerd.
+pub const PLANNER: Planner = Planner {
+    runtime: Runtime::Containerd,
+    source: Some(SourcePart { look: source, settle }),
+    target: Some(TargetPart {
+        look: target,
+        prepare,
+        switch,
+        check,
+    }),
+};
+
+const SERVICE: &str = "containerd.service";
+/// Where its unit is written where there is none.
+const UNIT: &str = "/etc/systemd/system/containerd.service";
+
+/// Upstream's unit, with this command.
+fn unit_text(command: &str, search_path: &str) -> String {
+    format!(
+        "# Written by Transship after containerd's own unit, which is not in its archive.
+[Unit]
+Description=containerd container runtime
+Documentation=https://containerd.io
+After=network.target dbus.service
+
+[Service]
+{search_path}
+ExecStartPre=-/sbin/modprobe overlay
+ExecStart={command}
+Type=notify
+Delegate=yes
+KillMode=process
+Restart=always
+RestartSec=5
+LimitNPROC=infinity
+LimitCORE=infinity
+TasksMax=infinity
+OOMScoreAdjust=-999
+
+[Install]
+WantedBy=multi-user.target
+"
+    )
+}
+
+fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding> {
+    let answering = facts.containerd.as_ref().and_then(|containerd| {
+        let (cri, store) = (containerd.cri.as_ref()?, containerd.store.as_ref()?);
+        Some((containerd, cri, store))
+    });
+    let (containerd, cri, store) = answering.ok_or_else(|| {
+        SOURCE_NOT_ANSWERING.found(
+            "containerd's CRI does not answer, although the kubelet uses it",
+            "Look at `systemctl status containerd`; a source that does not work cannot be rolled back to.",
+        )
+    })?;
+    let cni = containerd.effective.as_deref().map(containerd_toml::cni);
+    let mut cni = cni.unwrap_or_default();
+    cni.conf_dir = cni.conf_dir.map(|dir| host_path::plain(&dir));
+    cni.bin_dirs
+        .iter_mut()
+        .for_each(|dir| *dir = host_path::plain(dir));
+    Ok(Source {
+        runtime: Runtime::Containerd,
+        version: cri.version.trim_start_matches('v').to_owned(),
+        cri: endpoint(containerd),
+        images: endpoint(containerd),
+        store,
+        network: PodNetwork {
+            plugin: "cni".to_owned(),
+            conf_dir: cni.conf_dir.unwrap_or_else(|| settings.network.conf_dir.clone()),
+            bin_dirs: if cni.bin_dirs.is_empty() {
+                settings.network.bin_dirs.clone()
+            } else {
+                cni.bin_dirs
+            },
+            ..settings.network.clone()
+        },
+        sandbox_image: containerd
+            .effective
+            .as_deref()
+            .and_then(containerd_toml::sandbox_image)
+            .unwrap_or_else(|| settings.sandbox_image.clone()),
+        pull_deadline: containerd
+            .effective
+            .as_deref()
+            .and_then(containerd_toml::pull_progress_timeout),
+        cgroup_driver: cri.cgroup_driver.as_deref(),
+        told_cgroup_driver: cri.cgroup_driver.as_deref(),
+        unit: SERVICE,
+    })
+}
+
+/// Nothing: Docker's engine runs on containerd, and its CRI harms nobody.
+fn settle(_: &View<'_>) -> Vec<Step> {
+    Vec::new()
+}
+
+fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
+    let delivery = delivery::delivery(&request.target, facts)?;
+    if facts.containerd.is_none() && delivery.is_none() {
+        return Err(TARGET_NOT_INSTALLED.found(
+            "containerd is not installed",
+            "Install containerd and its containerd.service on the node; it may run beside Docker.",
+        ));
+    }
+    let containerd = containerd(facts)?;
+    Ok(Target {
+        runtime: Runtime::Containerd,
+        version: delivery
+            .as_ref()
+            .map_or_else(|| containerd.version.clone(), |delivery| delivery.version.clone()),
+        cri: endpoint(&containerd),
+        images: endpoint(&containerd),
+        unit: SERVICE.to_owned(),
+        delivery,
+    })
+}
+
+/// containerd as it was found, or as the plan is going to write its unit.
+fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
+    if let Some(found) = &facts.containerd {
+        return Ok(Cow::Borrowed(found));
+    }
+    Ok(Cow::Owned(Containerd {
+        service: future_unit(SERVICE, &["containerd"]),
+        version: String::new(),
+        config: maybe(facts, CONTAINERD_CONFIG)?,
+        effective: None,
+        endpoint: path(CONTAINERD_SOCKET)?,
+        cri: None,
+        cri_problem: None,
+        store: None,
+        drop_in: maybe(facts, CONTAINERD_DROP_IN)?,
+    }))
+}
+
+fn endpoint(containerd: &Containerd) -> Endpoint {
+    Endpoint {
+        runtime: Runtime::Containerd,
+        socket: containerd.endpoint.clone(),
+    }
+}
+
+/// The other program, where it cannot start beside the source. Before any pod ends its CRI must answer: until then
+/// Docker runs on, and the way back is one more restart of containerd, which all containers outlive that the older one
+/// has started.
+fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let (Some(docker), Some(containerd)) = (
+        view.docker,
+        view.containerd.filter(|_| view.replaces_docker_containerd()),
+    ) else {
+        return Ok(Vec::new());
+    };
+    let unit = |name: &str, active, restart| {
+        Step::Unit(UnitStep {
+            unit: name.to_owned(),
+            active,
+            boot: None,
+            restart,
+            socket: None,
+            effective: None,
+        })
+    };
+    let prepared = drop_in(view, containerd, Program::Present);
+    let old = containerd.drop_in.file.as_ref().map(|file| file.digest.clone());
+    let text = drop_in(view, containerd, Program::Brought)
+        .map(|drop_in| drop_in.text)
+        .unwrap_or_default();
+    let containerd_unit = &containerd.service.name;
+    // While Docker is away nobody may start it again through its socket.
+    let socket = Some(&docker.socket).filter(|socket| socket.active == "active");
+    let socket = |restart| socket.map(|socket| unit(&socket.name, None, restart));
+    let docker = &docker.service.name;
+    // cri-dockerd may have been stopped with Docker.
+    let shim = view
+        .cri_dockerd
+        .filter(|_| view.source.runtime == Runtime::CriDockerd);
+    let mut steps: Vec<Step> = shim
+        .map(|shim| unit(&shim.service.name, None, Restart::StartedBackwards))
+        .into_iter()
+        .collect();
+    steps.push(unit(docker, None, Restart::StartedBackwards));
+    steps.extend(socket(Restart::StartedBackwards));
+    steps.extend([
+        unit(containerd_unit, None, Restart::Backwards),
+        Step::File(FileStep {
+            path: containerd.drop_in.path.clone(),
+            planned_from: prepared.map(|drop_in| Digest::of(drop_in.text)).or(old),
+            want: Some(Contents {
+                mode: 0o644,
+                text: text.clone(),
+            }),
+        }),
+        Step::Unit(UnitStep {
+            unit: containerd_unit.clone(),
+            active: Some(true),
+            boot: None,
+            restart: Restart::Forwards,
+            socket: None,
+            effective: Some(Effective::of_drop_in(&containerd.drop_in.path, &text)),
+        }),
+        await_target(view, None, RUNTIME_WITHIN_SECS),
+        unit(docker, None, Restart::StoppedBackwards),
+    ]);
+    steps.extend(socket(Restart::StoppedBackwards));
+    Ok(steps)
+}
+
+/// containerd brought, configured, and started beside the source.
+fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let containerd = &*containerd(view.facts)?;
+    let unit = &containerd.service;
+    let config = file(
+        &containerd.config.path,
+        containerd.config.file.as_ref(),
+        config(view, containerd)?,
+        0o644,
+    );
+    let (mut steps, mut files) = (Vec::new(), Vec::new());
+    // A package may have a configuration of its own; where there is a file already, package managers keep it.
+    let packaged = view
+        .target
+        .delivery
+        .as_ref()
+        .is_some_and(|delivery| delivery.has_unit);
+    if packaged && view.containerd.is_none() {
+        steps.extend(config);
+    } else {
+        files.extend(config);
+    }
+    steps.extend(view.target.delivered());
+    if view.containerd.is_none()
+        && let Some((command, search_path)) = view.target.command(&["containerd".to_owned()])
+    {
+        files.extend(file(&path(UNIT)?, None, unit_text(&command, &search_path), 0o644));
+    }
+    let program = if view.replaces_docker_containerd() {
+        Program::Present
+    } else {
+        Program::Brought
+    };
+    let mut effective = None;
+    if let Some(DropIn { text, environment }) = drop_in(view, containerd, program) {
+        effective = Some(Effective::of_drop_in(&containerd.drop_in.path, &text));
+        let named = maybe(view.facts, CONTAINERD_ENVIRONMENT)?;
+        let old = named.file.as_ref();
+        let is_left = environment.is_none();
+        // Before the drop-in that names it: the unit does not start without it.
+        files.extend(environment.and_then(|text| file(&named.path, old, text, 0o600)));
+        let drop_in = &containerd.drop_in;
+        files.extend(file(&drop_in.path, drop_in.file.as_ref(), text, 0o644));
+        if let Some(old) = old.filter(|_| is_left) {
+            files.push(Step::File(FileStep {
+                path: named.path.clone(),
+                planned_from: Some(old.digest.clone()),
+                want: None,
+            }));
+        }
+    }
+    // A containerd whose files are right but whose CRI does not answer was started before they were; and its program may
+    // have been replaced since.
+    let started_before = containerd.cri.as_ref().is_none_or(|cri| {
+        let versions = version::upstream(&cri.version).zip(version::upstream(&containerd.version));
+        versions.is_some_and(|(runs, installed)| runs != installed)
+    });
+    let restart = !files.is_empty() || started_before;
+    if restart {
+        steps.push(Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active: None,
+            boot: None,
+            restart: Restart::Backwards,
+            socket: None,
+            effective: None,
+        }));
+    }
+    steps.extend(files);
+    steps.push(Step::Unit(UnitStep {
+        unit: unit.name.clone(),
+        active: Some(true),
+        boot: Some(Boot::Enabled),
+        restart: if restart {
+            Restart::Forwards
+        } else {
+            Restart::Never
+        },
+        socket: None,
+        effective,
+    }));
+    Ok(steps)
+}
+
+/// Which program a drop-in starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Program {
+    /// The one that is there.
+    Present,
+    /// The one that the plan brings, where it brings one.
+    Brought,
+}
+
+/// A drop-in and the environment file that it names.
+struct DropIn {
+    text: String,
+    environment: Option<String>,
+}
+
+/// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
+fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<DropIn> {
+    let mut environment = None;
+    let old = containerd.drop_in.file.as_ref();
+    let mut lines = Vec::new();
+    let brought = view.target.command(&containerd.service.exec_start);
+    match brought.filter(|_| program == Program::Brought) {
+        Some((command, search_path)) if view.containerd.is_some() => {
+            lines.extend([
+                search_path,
+                "ExecStart=".to_owned(),
+                format!("ExecStart={command}"),
+            ]);
+        }
+        Some(_) => {}
+        // The program that an earlier plan brought goes on running.
+        None => {
+            let text = old.map_or("", |file| file.text.as_str());
+            let brought =
+                |line: &&str| line.starts_with("ExecStart=") || line.starts_with("Environment=\"PATH=");
+            lines.extend(text.lines().filter(brought).map(str::to_owned));
+        }
+    }
+    if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
+        let whole = old.is_some() || !lines.is_empty();
+        let unit = &containerd.service;
+        let given = docker_settings::for_unit(docker, view.daemon, unit, whole, CONTAINERD_ENVIRONMENT);
+        lines.extend(given.lines);
+        environment = given.environment;
+        let limits = docker_limits::lines(docker, view.daemon, view.containerd, unit, whole);
+        // What an earlier plan wrote is what Docker's containers have inherited since.
+        let text = old.map_or("", |file| file.text.as_str());
+        let earlier = text.lines().filter(|line| line.starts_with("Limit"));
+        if limits.is_empty() {
+            lines.extend(earlier.map(str::to_owned));
+        }
+        lines.extend(limits);
+    }
+    let what = if lines.iter().any(|line| line.starts_with("ExecStart=")) {
+        "the program of an archive, and "
+    } else {
+        ""
+    };
+    (!lines.is_empty()).then(|| DropIn {
+        text: format!(
+            "# Written by Transship: {what}what docker.service gave to its containers.\n[Service]\n{}\n",
+            lines.join("\n")
+        ),
+        environment,
+    })
+}
+
+/// What the effective configuration must have before a pod stops, as the program reads it under which pods will run: a
+/// program that the plan brings prints it before it is started, too.
+pub fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
+    let containerd = containerd(view.facts).ok()?;
+    let delivery = view.target.delivery.as_ref();
+    let program = match delivery.filter(|delivery| !delivery.has_unit) {
+        Some(delivery) => delivery.program.as_str(),
+        // systemd would replace a variable.
+        None => containerd
+            .service
+            .exec_start
+            .first()
+            .filter(|program| !program.contains('$'))?,
+    };
+    let path = containerd.config.path.as_str();
+    Some(ConfigurationWant {
+        command: [program, "--config", path, "config", "dump"]
+            .map(str::to_owned)
+            .to_vec(),
+        systemd_cgroup: view.cgroup_driver() == "systemd",
+        sandbox_image: view.carried.sandbox.clone(),
+    })
+}
+
+/// Its configuration as it must be; a newer containerd reads what is written for an older one.
+fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
+    let version = if view.replaces_docker_containerd() {
+        version::upstream(&containerd.version)
+    } else {
+        version::upstream(&view.target.version)
+    };
+    let since = |major, minor| version >= Some(Version::new(major, minor, 0));
+    let wanted = containerd_toml::Wanted {
+        systemd_cgroup: view.cgroup_driver() == "systemd",
+        sandbox_image: view.carried.sandbox.clone(),
+        // Always written: Debian's containerd looks in /usr/lib/cni by itself. Where no directory has all plugins
+        // there is a finding.
+        cni_bin_dir: pod_network::bin_dir(view).unwrap_or_default(),
+        cni_conf_dir: view.source.network.conf_dir.clone(),
+        bin_dirs: since(2, 1),
+        newest_version: if since(2, 3) {
+            4
+        } else if since(2, 0) {
+            3
+        } else {
+            2
+        },
+        unprivileged: since(1, 6) && pod_environment::unprivileged(view),
+        unprivileged_by_default: since(2, 0),
+        pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
+    };
+    let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
+    containerd_toml::edit(old, &wanted).map_err(|error| {
+        let path = &containerd.config.path;
+        // The command came with 2.0.
+        let remedy = match error {
+            ContainerdTomlError::VersionOne if since(2, 0) => {
+                format!("Write it anew (`containerd config migrate > new.toml`), look at the result, put it at {path}, and plan again.")
+            }
+            ContainerdTomlError::VersionOne => format!(
+                "Move it aside (`mv {path} {path}.v1`) and plan again: the plan writes a small file of version 2. Then add \
+                 what you still need of the old one. Docker does not read the file."
+            ),
+            _ => "Correct the file, and plan again.".to_owned(),
+        };
+        CONTAINERD_CONFIG_BROKEN.found(format!("{path}: {error}"), remedy)
+    })
+}
+
+fn check(view: &View<'_>) -> Vec<Finding> {
+    let Some(containerd) = view.containerd else {
+        return Vec::new();
+    };
+    let mut findings = Vec::new();
+    findings.extend(refusals::not_loaded(&containerd.service));
+    if let Some(ours) = drop_in(view, containerd, Program::Brought) {
+        let ours = Effective::of_drop_in(&containerd.drop_in.path, &ours.text);
+        findings.extend(refusals::shadowed(&ours, &containerd.service));
+    }
+    let text = containerd
+        .config
+        .file
+        .as_ref()
+        .map_or("", |file| file.text.as_str());
+    if containerd_toml::disables_cri(text).unwrap_or(false) {
+        findings.push(CRI_DISABLED.found(
+            format!("{} disables the CRI plugin", containerd.config.path),
+            "The plan switches it on; Docker does not need it to be off.",
+        ));
+    } else if containerd.service.active == "active"
+        && containerd.cri.is_none()
+        && !view.replaces_docker_containerd()
+    {
+        findings.push(cri_not_answering(containerd, text));
+    }
+    findings.extend(in_usr(containerd));
+    findings
+}
+
+/// The CRI of a running containerd does not answer, and nobody switched it off.
+fn cri_not_answering(containerd: &Containerd, config: &str) -> Finding {
+    let what = format!(
+        "containerd {} runs, its configuration does not switch the CRI plugin off, and the CRI at {} does not answer",
+        containerd.version, containerd.endpoint
+    );
+    let why = containerd
+        .cri_problem
+        .as_ref()
+        .map_or_else(String::new, |why| format!(": {why}"));
+    if containerd_toml::misuses_systemd_cgroup(config) {
+        return CRI_NOT_ANSWERING.found(
+            format!("{what}: systemd_cgroup = true keeps the plugin from loading{why}"),
+            "Nothing is to be done: the plan sets it to false and SystemdCgroup as the kubelet needs it.",
+        );
+    }
+    CRI_NOT_ANSWERING.found(
+        format!("{what}{why}"),
+        "Look at `journalctl -u containerd | grep cri` and correct the cause. The plan restarts containerd and stops \
+         before any pod is touched if its CRI does not answer then.",
+    )
+}
+
+/// A configuration that belongs to the distribution.
+fn in_usr(containerd: &Containerd) -> Option<Finding> {
+    containerd.config.path.as_str().starts_with("/usr/").then(|| {
+        CONTAINERD_CONFIG_IN_USR.found(
+            format!(
+                "{} reads {}, which belongs to the distribution",
+                containerd.service.name, containerd.config.path
+            ),
+            "Copy it to /etc/containerd/config.toml, and let a drop-in of containerd.service name that file (on Flatcar: \
+             `Environment=CONTAINERD_CONFIG=/etc/containerd/config.toml`); restart containerd and plan again.",
+        )
+    })
+}

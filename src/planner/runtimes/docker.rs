@@ -1,0 +1,229 @@
+//! Docker Engine, on which dockershim and cri-dockerd stand: its units, and its cgroup driver.
+
+use serde_json::Value;
+
+use crate::{
+    edit::daemon_json,
+    plan::{
+        codes::runtimes::{CGROUP_DRIVER_MISMATCH, SOURCE_NOT_ANSWERING},
+        effective::Effective,
+        facts::{Docker, Engine, Facts, UnitFacts},
+        finding::Finding,
+        host_path::HostPath,
+        kubelet_arguments,
+        paths::DAEMON_JSON,
+        runtime::Runtime,
+        step::{Boot, Restart, Step, UnitStep},
+    },
+    planner::{
+        context::View,
+        steps::{file, path},
+    },
+};
+
+/// Docker's unit.
+pub const SERVICE: &str = "docker.service";
+
+/// Docker with its engine, which answers.
+pub fn answering(facts: &Facts) -> Result<(&Docker, &Engine), Finding> {
+    let docker = facts.docker.as_ref();
+    docker
+        .and_then(|docker| docker.engine.as_ref().map(|engine| (docker, engine)))
+        .ok_or_else(|| {
+            SOURCE_NOT_ANSWERING.found(
+                "Docker Engine does not answer, although the kubelet uses it",
+                "Look at `systemctl status docker`; a source that does not work cannot be rolled back to.",
+            )
+        })
+}
+
+/// Docker's units end after a switch, unless the target needs the engine or the user keeps it; and before them
+/// those of cri-dockerd, where it is the source or would start again in front of an engine that is gone.
+pub fn settle(view: &View<'_>) -> Vec<Step> {
+    let docker = view.docker.filter(|_| view.docker_ends());
+    let starts = |unit: &UnitFacts| unit.active == "active" || unit.boot == "enabled";
+    let shim = view.cri_dockerd.filter(|shim| {
+        let again = docker.is_some() && (starts(&shim.service) || starts(&shim.socket));
+        again || view.source.runtime == Runtime::CriDockerd
+    });
+    let shim = shim.map(|shim| ended(&shim.service, &shim.socket, &shim.endpoint));
+    let docker = docker.map(|docker| ended(&docker.service, &docker.socket, &docker.endpoint));
+    shim.into_iter().chain(docker).flatten().collect()
+}
+
+/// A service and its socket stopped, and kept from being started by anybody. The socket would start the service
+/// again, so both are; and systemd starts no socket whose service is masked, so the service is masked last and, on
+/// the way back, unmasked first.
+pub fn ended(service: &UnitFacts, socket: &UnitFacts, listens: &HostPath) -> Vec<Step> {
+    let step = |unit: &UnitFacts, active, boot| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active,
+            boot: Some(boot),
+            restart: Restart::Never,
+            socket: Some(listens.clone()),
+            effective: None,
+        })
+    };
+    let mut steps = Vec::new();
+    if exists(service) {
+        steps.push(step(service, Some(false), Boot::Disabled));
+    }
+    if exists(socket) {
+        steps.push(step(socket, Some(false), never(socket)));
+    }
+    if exists(service) && never(service) == Boot::Masked {
+        steps.push(step(service, None, Boot::Masked));
+    }
+    steps
+}
+
+/// A service and its socket enabled and running. What is so already needs no step, but for a service that is
+/// restarted because its files changed. As the socket of a masked service cannot be started, the service is
+/// unmasked first; on the way back it is masked last.
+pub fn started(
+    service: &UnitFacts,
+    socket: &UnitFacts,
+    restart: Restart,
+    listens: &HostPath,
+    effective: Option<Effective>,
+) -> Vec<Step> {
+    let step = |unit: &UnitFacts, active, restart, effective| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active,
+            boot: Some(Boot::Enabled),
+            restart,
+            socket: Some(listens.clone()),
+            effective,
+        })
+    };
+    let ready = |unit: &UnitFacts| unit.active == "active" && unit.boot == "enabled";
+    let mut steps = Vec::new();
+    // A service that runs without its socket listens by itself, and the socket could not be started beside it.
+    let by_itself = service.active == "active" && socket.active != "active";
+    if exists(socket) && !ready(socket) && !by_itself {
+        if service.load == "masked" {
+            steps.push(step(service, None, Restart::Never, None));
+        }
+        steps.push(step(socket, Some(true), Restart::Never, None));
+    }
+    if !ready(service) || restart != Restart::Never {
+        steps.push(step(service, Some(true), restart, effective));
+    }
+    steps
+}
+
+/// Whether there is such a unit.
+fn exists(unit: &UnitFacts) -> bool {
+    unit.load != "not-found" && !unit.load.is_empty()
+}
+
+/// Masked, or, where the unit's file lies where the mask would, disabled.
+fn never(unit: &UnitFacts) -> Boot {
+    let own = unit
+        .fragment
+        .as_ref()
+        .is_some_and(|path| path.as_str().starts_with("/etc/systemd/system/"));
+    if own { Boot::Disabled } else { Boot::Masked }
+}
+
+/// What stands between Docker's cgroup driver and the kubelet's, under a target that stands on Docker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// Nothing.
+    Fits,
+    /// `daemon.json` becomes this text: nothing runs under Docker.
+    Changes(String),
+    /// It cannot be changed; why.
+    Stuck(String),
+}
+
+/// Docker's cgroup driver against the one that the kubelet uses.
+pub fn driver(view: &View<'_>, docker: &Docker) -> Driver {
+    let wanted = view.cgroup_driver();
+    let has = docker.engine.as_ref().map_or_else(
+        || driver_ahead(view, docker),
+        |engine| engine.cgroup_driver.clone(),
+    );
+    if has == wanted {
+        return Driver::Fits;
+    }
+    let containers = docker.engine.iter().flat_map(|engine| &engine.store.containers);
+    let running = containers.filter(|container| container.running).count();
+    if running > 0 || view.source.runtime.runs_on_docker() {
+        return Driver::Stuck(format!(
+            "the kubelet uses {wanted}, and Docker, under which containers run, uses {has}"
+        ));
+    }
+    if command(docker).iter().any(|word| word.starts_with("--exec-opt")) {
+        return Driver::Stuck(format!(
+            "the kubelet uses {wanted}, and Docker's command line sets --exec-opt"
+        ));
+    }
+    let old = docker.daemon_json.as_ref().map(|file| file.text.as_str());
+    match daemon_json::set_cgroup_driver(old, wanted) {
+        Ok(text) => Driver::Changes(text),
+        Err(error) => Driver::Stuck(format!(
+            "the kubelet uses {wanted}, Docker uses {has}, and {DAEMON_JSON}: {error}"
+        )),
+    }
+}
+
+/// The driver that Docker will have when it is started: `native.cgroupdriver`, else systemd on cgroup v2.
+fn driver_ahead(view: &View<'_>, docker: &Docker) -> String {
+    let in_file = view.daemon.get("exec-opts").and_then(Value::as_array);
+    let options = in_file.into_iter().flatten().filter_map(Value::as_str);
+    let command = command(docker);
+    let set = options
+        .chain(command.iter().map(String::as_str))
+        .find_map(|option| option.split_once("native.cgroupdriver="))
+        .map(|(_, driver)| driver.to_owned());
+    let default = if view.facts.cgroup_version == 2 {
+        "systemd"
+    } else {
+        "cgroupfs"
+    };
+    set.unwrap_or_else(|| default.to_owned())
+}
+
+fn command(docker: &Docker) -> Vec<String> {
+    kubelet_arguments::command(&docker.service)
+}
+
+/// Docker running, enabled and with the kubelet's cgroup driver, for a target that stands on it.
+pub fn ready(view: &View<'_>, docker: &Docker) -> Result<Vec<Step>, Finding> {
+    let mut steps = Vec::new();
+    let mut restart = Restart::Never;
+    match driver(view, docker) {
+        Driver::Fits => {}
+        Driver::Changes(text) => {
+            steps.push(Step::Unit(UnitStep {
+                unit: docker.service.name.clone(),
+                active: None,
+                boot: None,
+                restart: Restart::Backwards,
+                socket: None,
+                effective: None,
+            }));
+            let old = docker.daemon_json.as_ref();
+            let path = old.map_or_else(|| path(DAEMON_JSON), |old| Ok(old.path.clone()))?;
+            steps.extend(file(&path, old, text, 0o644));
+            restart = Restart::Forwards;
+        }
+        Driver::Stuck(why) => {
+            return Err(CGROUP_DRIVER_MISMATCH.found(
+                why,
+                "Stop Docker's containers, give Docker the kubelet's driver (exec-opts native.cgroupdriver in daemon.json), restart it, and plan again.",
+            ));
+        }
+    }
+    steps.extend(started(
+        &docker.service,
+        &docker.socket,
+        restart,
+        &docker.endpoint,
+        None,
+    ));
+    Ok(steps)
+}

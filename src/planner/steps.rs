@@ -1,0 +1,72 @@
+//! Parts of plans that several planners write alike.
+
+use crate::{
+    plan::{
+        codes::configuration::FLAGS_NOT_EDITABLE,
+        facts::{Facts, MaybeFile, TextFile, UnitFacts},
+        finding::Finding,
+        host_path::HostPath,
+        runtime::Runtime,
+        step::{AwaitStep, Contents, FileStep, KubeletWant, Side, Step},
+    },
+    planner::context::View,
+};
+
+/// How long a runtime may take until it answers.
+pub const RUNTIME_WITHIN_SECS: u32 = 60;
+
+/// A step that waits for the target in the version that runs from then on, and for the kubelet on it where that is to be
+/// healthy too.
+pub fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: u32) -> Step {
+    Step::Await(AwaitStep {
+        side: Side::Target,
+        runtime: view.target.cri.clone(),
+        configuration: None,
+        version: (view.target.runtime == Runtime::Containerd).then(|| view.target.version.clone()),
+        kubelet,
+        within_secs,
+    })
+}
+
+/// A step for a file whose text changes, or which is open to others and must not be; a file that is as it must be
+/// needs none.
+pub fn file(path: &HostPath, old: Option<&TextFile>, text: String, mode: u32) -> Option<Step> {
+    let too_wide = |old: &TextFile| mode & 0o077 == 0 && old.mode & 0o077 != 0;
+    if old.is_some_and(|old| old.text == text && !too_wide(old)) {
+        return None;
+    }
+    Some(Step::File(FileStep {
+        path: path.clone(),
+        planned_from: old.map(|old| old.digest.clone()),
+        want: Some(Contents { text, mode }),
+    }))
+}
+
+/// A path of the host, or the finding that it is not a plain one.
+pub fn path(text: &str) -> Result<HostPath, Finding> {
+    HostPath::new(text).map_err(|error| {
+        FLAGS_NOT_EDITABLE.found(
+            error.to_string(),
+            "Name the directory by its plain, absolute path.",
+        )
+    })
+}
+
+/// A unit that the plan is going to write.
+pub fn future_unit(name: &str, exec_start: &[&str]) -> UnitFacts {
+    UnitFacts {
+        name: name.to_owned(),
+        load: "loaded".to_owned(),
+        active: "inactive".to_owned(),
+        boot: "disabled".to_owned(),
+        exec_start: exec_start.iter().map(|word| (*word).to_owned()).collect(),
+        ..UnitFacts::default()
+    }
+}
+
+/// A path with the file there, if one was found.
+pub fn maybe(facts: &Facts, path: &str) -> Result<MaybeFile, Finding> {
+    let path = self::path(path)?;
+    let file = facts.text_at(&path).cloned();
+    Ok(MaybeFile { path, file })
+}
