@@ -1,6 +1,7 @@
-//! Reads a host into [`Facts`]. Changes nothing but the node's own key; what cannot be read is listed in [`Facts::unreadable`] and is never
-//! a failure. Everything that waits for somebody waits at the same time.
+//! Reads a host into [`Facts`]. Changes nothing but the node's own key; what cannot be read is listed in
+//! [`Facts::unreadable`] and is never a failure. Everything that waits for somebody waits at the same time.
 //!
+//! - `notes`: the host, and what could not be read there.
 //! - `units`: units as systemd describes them.
 //! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
 //! - `cri`: what a CRI says of itself and holds.
@@ -14,23 +15,22 @@ mod disks;
 mod docker;
 mod kubelet;
 mod network;
+mod notes;
 mod prerequisites;
 mod registries;
 mod rivals;
 mod system;
 mod units;
 
-use std::{cell::RefCell, time::Duration};
+pub use notes::Host;
+use notes::Notes;
 
 use crate::{
-    host::{
-        command::{self, CommandError},
-        files::Files,
-    },
+    host::files::Files,
     plan::{
         digest::Digest,
         document::{DIGEST_KEY_FILE, STATE},
-        facts::{Facts, MaybeFile, Store, TextFile},
+        facts::{Facts, Store},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
         paths::{
@@ -39,18 +39,6 @@ use crate::{
         },
     },
 };
-
-/// How long a program may take to tell its version or its configuration.
-const PROGRAM: Duration = Duration::from_secs(10);
-
-/// The host to look at.
-#[derive(Clone, Debug)]
-pub struct Host {
-    /// Its files.
-    pub files: Files,
-    /// Whether it is the one that this process runs on: only its systemd can be asked, and its programs started.
-    pub live: bool,
-}
 
 /// Looks at a host. The attempts of Transship itself are added by whoever knows journals.
 pub async fn inspect(host: &Host) -> Facts {
@@ -177,76 +165,6 @@ fn random() -> Option<String> {
             .trim_start_matches("sha256:")
             .to_owned(),
     )
-}
-
-/// What could not be read, in sentences, each once.
-#[derive(Debug, Default)]
-struct Notes(RefCell<Vec<String>>);
-
-impl Notes {
-    fn add(&self, note: String) {
-        let mut notes = self.0.borrow_mut();
-        if !notes.contains(&note) {
-            notes.push(note);
-        }
-    }
-
-    /// The value, or a note.
-    fn keep<T, E: std::fmt::Display>(&self, result: Result<T, E>) -> Option<T> {
-        result.map_err(|error| self.add(error.to_string())).ok()
-    }
-
-    /// A file with its text, when it is there.
-    fn text(&self, files: &Files, path: &str) -> Option<TextFile> {
-        let path = self.keep(HostPath::new(path))?;
-        let text = self.keep(files.read_text(&path))??;
-        let mode = self.keep(files.attributes(&path))??.mode;
-        Some(TextFile {
-            digest: Digest::of(&text),
-            path,
-            text,
-            mode,
-        })
-    }
-
-    /// A path, with the file there if there is one.
-    fn maybe(&self, files: &Files, path: &str) -> Option<MaybeFile> {
-        let file = self.text(files, path);
-        Some(MaybeFile {
-            path: self.keep(HostPath::new(path))?,
-            file,
-        })
-    }
-
-    /// The names in a directory.
-    fn list(&self, files: &Files, directory: &str) -> Vec<String> {
-        let path = self.keep(HostPath::new(directory));
-        path.and_then(|path| self.keep(files.list(&path)))
-            .unwrap_or_default()
-    }
-
-    /// What a program prints.
-    async fn output(&self, program: &str, arguments: &[&str]) -> Option<String> {
-        let mut command = command::command(program);
-        command.args(arguments);
-        let output: Result<_, CommandError> = command::run(command, b"", PROGRAM).await;
-        let output = self.keep(output)?;
-        if !output.status.success() {
-            let words = output.stderr.trim();
-            self.add(format!(
-                "{program} {} ended with {}: {words}",
-                arguments.join(" "),
-                output.status
-            ));
-            return None;
-        }
-        Some(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-}
-
-/// Whether there is something at a path; what cannot be looked at is not there.
-fn exists(files: &Files, path: &str) -> bool {
-    HostPath::new(path).is_ok_and(|path| files.exists(&path).unwrap_or(false))
 }
 
 #[cfg(test)]

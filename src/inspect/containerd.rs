@@ -1,6 +1,9 @@
 //! containerd: its unit and configuration, and what its CRI says of itself.
 
-use super::{Host, Notes, cri};
+use super::{
+    cri,
+    notes::{Host, Notes},
+};
 use crate::{
     edit::containerd_toml,
     plan::{

@@ -1,6 +1,10 @@
 //! cri-dockerd: its units, and what its CRI says of itself.
 
-use super::{Host, Notes, cri, units::Units};
+use super::{
+    cri,
+    notes::{Host, Notes},
+    units::Units,
+};
 use crate::{
     edit::flags,
     plan::{

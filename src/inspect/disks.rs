@@ -2,7 +2,7 @@
 
 use nix::sys::{stat, statvfs};
 
-use super::Notes;
+use super::notes::Notes;
 use crate::{
     host::files::Files,
     plan::{

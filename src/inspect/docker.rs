@@ -2,7 +2,10 @@
 
 use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
 
-use super::{Notes, exists, kubelet::Flags};
+use super::{
+    kubelet::Flags,
+    notes::{Notes, exists},
+};
 use crate::{
     host::files::Files,
     plan::{

@@ -2,7 +2,10 @@
 
 use serde::Deserialize;
 
-use super::{Host, Notes, rivals};
+use super::{
+    notes::{Host, Notes},
+    rivals,
+};
 use crate::{
     edit::{parse, unit_file, yaml},
     host::files::Files,

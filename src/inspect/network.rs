@@ -1,6 +1,9 @@
 //! CNI: the configuration of the pod network, and the plugins that are installed.
 
-use super::{Notes, exists, kubelet::Flags};
+use super::{
+    kubelet::Flags,
+    notes::{Notes, exists},
+};
 use crate::{
     edit::containerd_toml,
     host::files::Files,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Notes;
+use super::notes::Notes;
 use crate::{host::files::Files, plan::facts::Prerequisites};
 
 /// Where settings and modules of the next boot are named (sysctl.d(5), modules-load.d(5)).

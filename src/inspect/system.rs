@@ -1,6 +1,9 @@
 //! The rest: name, operating system, kernel, and what manages the kubelet.
 
-use super::{Notes, exists, kubelet::Flags};
+use super::{
+    kubelet::Flags,
+    notes::{Notes, exists},
+};
 use crate::{
     host::files::Files,
     plan::facts::{Kubelet, Layout, Os},

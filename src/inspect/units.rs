@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::Notes;
+use super::notes::Notes;
 use crate::{
     edit::unit_file,
     host::{
