@@ -330,7 +330,7 @@ fn on_a_small_disk(test: &str, megabytes: u32) {
         .args(["sh", "-c", &script])
         .arg(disk.path())
         .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
+        .args(["--exact", &format!("bad_archives::{test}"), "--nocapture"])
         .env(SMALL_DISK, disk.path())
         .output()
         .unwrap();

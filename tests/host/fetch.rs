@@ -125,7 +125,7 @@ impl Server {
         let nobody = tempfile::NamedTempFile::new().unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
-            .args(["--exact", "what_the_server_has_arrives", "--nocapture"])
+            .args(["--exact", "fetch::what_the_server_has_arrives", "--nocapture"])
             .env(URL, url)
             .env(ROOT, root.path())
             .env_remove("SSL_CERT_DIR")
