@@ -114,7 +114,8 @@ pub fn refuse_beside_another(files: &Files, dir: &Dir) -> Result<(), UnitError> 
     Ok(())
 }
 
-/// Writes, enables and starts the unit for `dir`; one that runs already goes on.
+/// Writes, enables and starts the unit for `dir`; one that runs already goes on. Of an executor that could not be started
+/// nothing stays, so that no later boot begins what was reported as failed.
 ///
 /// # Errors
 /// See [`UnitError`].
@@ -130,7 +131,18 @@ pub async fn install<S: Systemd>(
     }
     selinux::try_to_label(files, binary);
     let text = text(binary, dir.path());
-    let same = files.read_text(&path())?.as_deref() == Some(&text);
+    let placed = place(files, systemd, dir, &text).await;
+    if placed.is_err() && dir.journal()?.is_empty() && files.read_text(&path())?.as_deref() == Some(&text) {
+        let runs = systemd.unit(UNIT).await;
+        if runs.is_ok_and(|unit| !matches!(&*unit.active, "active" | "activating" | "reloading")) {
+            let _ = retire(files, systemd).await;
+        }
+    }
+    placed
+}
+
+async fn place<S: Systemd>(files: &Files, systemd: &S, dir: &Dir, text: &str) -> Result<(), UnitError> {
+    let same = files.read_text(&path())?.as_deref() == Some(text);
     let over = match dir.progress()? {
         Some(progress) if !dir.journal()?.is_empty() => progress.state.is_final(),
         _ => !same,

@@ -11,6 +11,7 @@ mod no_units;
 
 mod bad_archives;
 mod crash_sweep;
+mod executor_unit;
 mod fetch;
 mod node_commands;
 mod packages;

@@ -10,6 +10,10 @@ pub(crate) struct NoUnits {
     pub(crate) ever_masked: RefCell<BTreeSet<String>>,
     /// Those that are now.
     pub(crate) masked: RefCell<BTreeSet<String>>,
+    /// It refuses to reload.
+    pub(crate) refuses_reload: bool,
+    /// All units run.
+    pub(crate) all_run: bool,
     /// The host's `/run/systemd/system`, if masks shall be seen there, as links.
     pub(crate) run: Option<PathBuf>,
 }
@@ -18,6 +22,7 @@ impl Systemd for NoUnits {
     async fn unit(&self, _: &str) -> Result<Unit, SystemdError> {
         Ok(Unit {
             load: "not-found".to_owned(),
+            active: if self.all_run { "active" } else { "inactive" }.to_owned(),
             ..Unit::default()
         })
     }
@@ -73,6 +78,13 @@ impl Systemd for NoUnits {
         Ok(())
     }
     async fn reload(&self) -> Result<(), SystemdError> {
+        if self.refuses_reload {
+            return Err(SystemdError::Refused {
+                verb: "reload",
+                unit: "systemd".to_owned(),
+                reason: "not enough space available on /run/systemd".to_owned(),
+            });
+        }
         Ok(())
     }
 }
