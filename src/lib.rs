@@ -1,5 +1,5 @@
 //! Transship moves the containers of a Kubernetes node from one container runtime to another, and can always
-//! go back. The modules in reading order:
+//! roll back. The modules in reading order:
 //!
 //! - [`api`]: what a user can ask for, and what is reported back: the two custom resources.
 //! - [`edit`]: other people's configuration, text in and text out (pure).

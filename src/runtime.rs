@@ -1,7 +1,7 @@
 //! Container runtimes: what a step asks of them ([`Runtimes`]), and the clients that do it.
 //!
 //! - [`hosted`]: all of it, for the runtimes of this host.
-//! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd beside its CRI.
+//! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd apart from its CRI.
 //! - [`reference`](mod@reference), [`transfer`]: names of images; carrying an image from one store to another.
 //! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.

@@ -36,7 +36,7 @@ impl Parent {
                  find out who wrote it"
             )),
             Self::Gone => Some(format!(
-                "refused: RuntimeMigration {name} is gone, or another one bears its name now"
+                "refused: RuntimeMigration {name} was deleted, or a new object has its name"
             )),
         }
     }

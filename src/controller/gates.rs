@@ -1,5 +1,5 @@
 //! The gates of the control plane: what must hold before one of its nodes is started, and before any other node after
-//! one of them. They are asked anew each time, not watched: a control plane node is started rarely.
+//! one of them. They are read again each time, not watched: a control plane node is started rarely.
 //!
 //! The controller holds no certificate of etcd. That its members are Ready is what the kubelets' probes say.
 

@@ -2,7 +2,7 @@
 //!
 //! A node is started by claiming a slot; the shell writes the slots with the status, by optimistic locking, before it
 //! writes anything else. So a slot whose NodeMigration is missing is one that was claimed and not begun, or whose
-//! NodeMigration was taken away: it is written (anew).
+//! NodeMigration was taken away: it is created (again).
 //!
 //! - [`slots`]: what becomes of the slots that are held, and [`ends`]: whether an end that is reported is believed.
 //! - [`brake`]: how every node stands, and whether too many failed.

@@ -64,7 +64,7 @@ pub enum ContainerdTomlError {
         newest: i64,
     },
     /// A name in `disabled_plugins` or `required_plugins` that stops containerd in a file of version 2.
-    #[error("{list} names {plugin:?}, which is no plugin of version 2; write its full name")]
+    #[error("{list} names {plugin:?}, which is not a plugin of version 2; write its full name")]
     ShortName {
         /// `disabled_plugins` or `required_plugins`.
         list: &'static str,

@@ -67,7 +67,7 @@ pub enum ControlError {
         error: ParseError,
     },
     /// The plan has a form that this version does not know.
-    #[error("{path}: plan format {found}, this version knows {}", document::FORMAT)]
+    #[error("{path}: plan format {found}, this version reads {}", document::FORMAT)]
     Format {
         /// The file.
         path: HostPath,

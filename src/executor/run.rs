@@ -86,7 +86,7 @@ pub enum RunError {
         plan: Digest,
     },
     /// A journal that this version cannot go on with.
-    #[error("the journal has format {0}, which this version does not know; start the binary that began it")]
+    #[error("the journal has format {0}, which this version cannot read; start the binary that began it")]
     Format(u32),
     /// See [`ControlError`].
     #[error(transparent)]
@@ -238,7 +238,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Next::Wait => self.attend(std::future::pending::<()>()).await?.unwrap_or(()),
                 Next::Revert(_) if self.refuses_rollback().await? => {}
                 Next::Revert(why) => {
-                    tracing::warn!(%why, "going back");
+                    tracing::warn!(%why, "rolling back");
                     self.set_aside_again();
                     self.note(Event::Reverting { why })?;
                 }
@@ -379,7 +379,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     fn set_aside_again(&self) {
         let committed = decide::fold(self.journal.borrow().records(), &self.plan).end == Some(End::Committed);
         if committed && let Err(error) = reserve(self.host.files, self.dir) {
-            tracing::warn!(%error, "no room can be set aside for the way back");
+            tracing::warn!(%error, "no disk space can be reserved for the rollback");
         }
     }
 
@@ -413,7 +413,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Err(error) => error,
             };
             failures += 1;
-            tracing::warn!(step, failures, %error, "could not be taken back");
+            tracing::warn!(step, failures, %error, "the step could not be undone");
             if error.is_disk_full() {
                 self.free_reserve()?;
             }
@@ -452,7 +452,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 }
                 AfterFailure::GiveUp => {
                     let error = format!(
-                        "step {} could not be taken back: {error}. When that is solved, `systemctl start {}` goes on",
+                        "step {} could not be undone: {error}. When that is solved, `systemctl start {}` continues",
                         step + 1,
                         unit::UNIT
                     );

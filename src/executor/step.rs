@@ -1,4 +1,4 @@
-//! The primitives: for each one what is saved before it, how it is applied, and how it is taken back. Applying
+//! The primitives: for each one what is saved before it, how it is applied, and how it is undone. Applying
 //! and undoing are idempotent, because a step that was interrupted is applied, or undone, from its beginning.
 
 mod aside;

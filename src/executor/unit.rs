@@ -1,5 +1,5 @@
 //! The executor's own unit: a real file in `/etc/systemd/system`, enabled while a journal is open, so that the
-//! executor also finishes or goes back after a reboot in the middle.
+//! executor also finishes or rolls back after a reboot in the middle.
 
 use std::{io, time::Duration};
 

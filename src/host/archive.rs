@@ -1,4 +1,4 @@
-//! Archives (tar in gzip) from elsewhere. One is looked through wholly before a byte of it is unpacked, and whatever
+//! Archives (tar in gzip) from elsewhere. One is looked through entirely before a byte of it is unpacked, and whatever
 //! could reach outside of its directory, or is no plain file, directory or link, is refused.
 //!
 //! Owners, extended attributes and times in it mean nothing: files belong to this process, and are 0755 if their
@@ -113,7 +113,7 @@ pub async fn look_through(archive: impl Read, program: &str) -> Result<Contents,
     match kind.map(|member| &member.kind) {
         Some(Kind::File { executable: true, .. }) => {}
         Some(Kind::File { .. }) => return Err(refused(program, "is not executable")),
-        Some(_) => return Err(refused(program, "is no file")),
+        Some(_) => return Err(refused(program, "is not a file")),
         None => return Err(ArchiveError::NoProgram(program.to_owned())),
     }
     elf::runs_here(&first).map_err(|why| refused(program, why))?;
@@ -219,7 +219,7 @@ impl Found {
             if !matches!(known, Some(Kind::File { .. })) {
                 return Err(refused(
                     path,
-                    format!("is a link to {first:?}, which is no file in the archive"),
+                    format!("is a link to {first:?}, which is not a file in the archive"),
                 ));
             }
         }
@@ -234,7 +234,7 @@ impl Found {
             if !*self.paths.entry(path[..at].to_owned()).or_insert(true) {
                 return Err(refused(
                     path,
-                    format!("lies below {:?}, which is no directory", &path[..at]),
+                    format!("lies below {:?}, which is not a directory", &path[..at]),
                 ));
             }
         }
@@ -474,7 +474,7 @@ mod elf {
                     u16::from_le_bytes(number)
                 }
             }
-            _ => return Err("is no program of Linux (ELF)".to_owned()),
+            _ => return Err("is not a program for Linux (ELF)".to_owned()),
         };
         let known = MACHINES.iter().find(|(number, _)| *number == machine);
         let name = known.map_or("an unknown machine", |(_, name)| name);

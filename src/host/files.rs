@@ -1,7 +1,7 @@
 //! Real files under a root prefix: `/` on a host, a temporary directory in tests. The only place that calls
-//! `std::fs`. Every change is durable when the call returns, and happens wholly or not at all.
+//! `std::fs`. Every change is durable when the call returns, and happens entirely or not at all.
 //!
-//! There is no clean-up in `Drop`: a process that dies leaves at most one temporary file beside the file that it
+//! There is no clean-up in `Drop`: a process that dies leaves at most one temporary file next to the file that it
 //! was writing, and the next write or removal of that file takes it away.
 
 mod change;

@@ -83,7 +83,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
             _ if shown == before && waited < BEGIN => {}
             State::Committed if let Some(obstacles) = refused(&records[before..]) => {
                 unit::ended(&systemd).await?;
-                println!("\nThe rollback was refused, and the node goes on serving. In its way:");
+                println!("\nThe rollback was refused, and the node continues to serve. In its way:");
                 obstacles.iter().for_each(|obstacle| println!("- {obstacle}"));
                 return Ok(ExitCode::from(console::REFUSED));
             }
@@ -101,7 +101,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                 progress
                     .left
                     .iter()
-                    .for_each(|left| println!("Left behind: {left}"));
+                    .for_each(|left| println!("Not removed: {left}"));
                 return Ok(ExitCode::from(console::FAILED));
             }
             State::Broken => {
@@ -118,7 +118,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                     confirm_when_healthy(files, &systemd, dir, &plan).await?;
                 } else {
                     println!(
-                        "\nConfirm with `transship node commit` within {} s, else the node goes back.",
+                        "\nConfirm with `transship node commit` within {} s, or the node is rolled back.",
                         left.as_secs()
                     );
                 }
@@ -206,7 +206,7 @@ async fn confirm_when_healthy(
     if let Some(target) = target {
         host.healthy(target)
             .await
-            .context("the switch is not confirmed, and will be taken back")?;
+            .context("the switch is not confirmed, and will be rolled back")?;
     }
     Ok(dir.order(Order::Commit, &plan.digest())?)
 }
@@ -234,12 +234,12 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
             )
         }
         Event::Failed { step, error } => format!("FAILED  {}: {error}", word(step)),
-        Event::Reverting { why } => format!("going back: {why}"),
+        Event::Reverting { why } => format!("rolling back: {why}"),
         Event::Undone { step, left } => {
             let left = left
                 .as_ref()
-                .map_or_else(String::new, |left| format!(" (left behind: {left})"));
-            format!("[{:>2}/{all}] taken back: {}{left}", step + 1, word(step))
+                .map_or_else(String::new, |left| format!(" (not removed: {left})"));
+            format!("[{:>2}/{all}] undone: {}{left}", step + 1, word(step))
         }
         Event::Retrying { step, error } => format!(
             "[{:>2}/{all}] not undone yet, tries again: {}: {error}",
@@ -251,7 +251,7 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
             step + 1,
             word(step)
         ),
-        Event::Left { what, .. } => format!("        left behind: {what}"),
+        Event::Left { what, .. } => format!("        not removed: {what}"),
         Event::Refused { obstacles } => format!("the rollback is refused: {}", obstacles.join("; ")),
         Event::Armed { left_millis } => {
             format!("        the kubelet runs; {} s to confirm", left_millis / 1000)

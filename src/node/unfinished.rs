@@ -40,8 +40,8 @@ pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
         State::Committed | State::RolledBack => return None,
         State::AwaitingCommit { left } => (
             format!("waits for its confirmation ({} s left)", left.as_secs()),
-            "Keep it with `transship node commit`, or take it back with `transship node rollback`. Without either the node \
-             goes back by itself."
+            "Keep it with `transship node commit`, or undo it with `transship node rollback`. Without either the node \
+             is rolled back by itself."
                 .to_owned(),
         ),
         State::Prepared => (
@@ -60,7 +60,7 @@ pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
             let why = progress.error.as_deref().unwrap_or("the journal has the reason");
             (
                 format!("is BROKEN: {why}"),
-                format!("Correct that, then run `systemctl start {UNIT}`: it goes on where it stopped."),
+                format!("Correct that, then run `systemctl start {UNIT}`: it continues where it stopped."),
             )
         }
     };

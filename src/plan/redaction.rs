@@ -1,7 +1,7 @@
 //! What anybody may read of somebody's configuration. A line of a diff shows its key, and its value only where the
 //! key is one that Transship sets or one of a short list that holds no secret: a list of the keys that do hold
 //! secrets would never be whole. Whatever leaves the node goes through [`mod@sentence`] as well, in which the forms that
-//! secrets have are hidden: nobody knows what a foreign program says.
+//! secrets have are hidden: what a foreign program prints cannot be foreseen.
 
 mod sentence;
 

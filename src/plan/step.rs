@@ -1,7 +1,7 @@
 //! The primitives that the executor knows. All knowledge of runtimes and distributions is in the planners that
-//! produce them. A step is the smallest change that can be taken back.
+//! produce them. A step is the smallest change that can be undone.
 //!
-//! A plan read backwards must be a valid procedure too, so steps come in brackets: see [`Restart`] and [`Side`].
+//! A plan read in reverse must be a valid procedure too, so steps come in brackets: see [`Restart`] and [`Side`].
 
 use serde::{Deserialize, Serialize};
 

@@ -71,7 +71,7 @@ pub fn sentence(step: &Step) -> String {
                 Layers::Streamed { why } => format!("streamed, because {why}"),
             };
             format!(
-                "Carry {count} image{} from {} to {} ({how}); those that are there already, and the same, are left",
+                "Carry {count} image{} from {} to {} ({how}); images that are already present and identical are skipped",
                 if count == 1 { "" } else { "s" },
                 images.from.runtime,
                 images.to.runtime
@@ -79,7 +79,7 @@ pub fn sentence(step: &Step) -> String {
         }
         Step::Rehearse(rehearsal) => rehearsal_sentence(rehearsal),
         Step::StopPods(stop) => format!(
-            "End the pods of {} (SIGTERM, at most {} s); on the way back those of {}",
+            "End the pods of {} (SIGTERM, at most {} s); when undone, those of {}",
             stop.source.runtime, stop.grace_limit_secs, stop.target.runtime
         ),
         Step::ClearPods(clear) => format!(
@@ -123,13 +123,13 @@ fn file_sentence(file: &FileStep) -> String {
 fn unit_sentence(step: &UnitStep) -> String {
     let unit = &step.unit;
     if step.restart == Restart::Backwards {
-        return format!("(On the way back: restart {unit}, after its files are the old ones again)");
+        return format!("(When undone: restart {unit}, after its old files are back)");
     }
     if step.restart == Restart::StoppedBackwards {
-        return format!("(On the way back: stop {unit}, until what it stands on is the old one again)");
+        return format!("(When undone: stop {unit}, until what it depends on is the old one again)");
     }
     if step.restart == Restart::StartedBackwards {
-        return format!("(On the way back: start {unit} again, if it was stopped)");
+        return format!("(When undone: start {unit} again, if it was stopped)");
     }
     let mut parts = Vec::new();
     match step.active {
@@ -160,10 +160,7 @@ fn await_sentence(wait: &AwaitStep) -> String {
     };
     match wait.side {
         Side::Target => format!("Wait until {what} (at most {} s)", wait.within_secs),
-        Side::Source => format!(
-            "(On the way back: wait until {what}, at most {} s)",
-            wait.within_secs
-        ),
+        Side::Source => format!("(When undone: wait until {what}, at most {} s)", wait.within_secs),
     }
 }
 

@@ -1,6 +1,6 @@
 //! Puts the part of a source and the part of a target together, in the order that matters (`docs/architecture.md`, Steps). Read
-//! backwards a plan is a valid procedure too: the files of a unit stand between two steps for it, and the critical
-//! section opens with the look at the source that closes it on the way back.
+//! in reverse a plan is a valid procedure too: the files of a unit stand between two steps for it, and the critical
+//! section opens with the look at the source that closes it when the plan is undone.
 
 use crate::{
     plan::{

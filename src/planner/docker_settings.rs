@@ -192,7 +192,9 @@ fn fate(name: &str) -> Fate {
         | "node-generic-resources"
         | "allow-nondistributable-artifacts"
         | "network-control-plane-mtu" => Fate::DockersOwn,
-        _ => Fate::NotCarried("Transship does not know this setting; find out whether pods depend on it."),
+        _ => Fate::NotCarried(
+            "Transship has no translation for this setting; find out whether pods depend on it.",
+        ),
     }
 }
 

@@ -53,7 +53,7 @@ pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
         .filter(|name| codes.iter().all(|code| code.name != **name))
     {
         findings.push(ALLOWED_CODE_UNKNOWN.found(
-            format!("preflight.allow names {unknown:?}, which is no finding of this version"),
+            format!("preflight.allow names {unknown:?}, which is not a finding of this version"),
             "Remove it, or correct its spelling; docs/findings.md lists all codes.",
         ));
     }

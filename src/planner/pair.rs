@@ -37,7 +37,7 @@ pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Res
     let source = settings.runtime.ok_or_else(|| {
         UNKNOWN_ENDPOINT.found(
             format!("the kubelet's CRI endpoint is {:?}", settings.endpoint),
-            "This node is left as it is: the runtime behind that endpoint is not one that Transship knows.",
+            "This node is left as it is: Transship does not support the runtime at that endpoint.",
         )
     })?;
     let target = request.target.runtime;

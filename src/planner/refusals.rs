@@ -20,7 +20,7 @@ pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {
             format!("{} is {}", unit.name, unit.load),
             format!(
                 "If you masked it after its installation to keep the new runtime from starting, unmask it now \
-                 (`systemctl unmask {}`): the plan starts it beside the source. Otherwise install its unit.",
+                 (`systemctl unmask {}`): the plan starts it while the source runs. Otherwise install its unit.",
                 unit.name
             ),
         )
@@ -63,6 +63,6 @@ pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Fi
     let path = file.map_or(DAEMON_JSON, |file| file.path.as_str());
     DAEMON_JSON_BROKEN.found(
         format!("{path}: {error}"),
-        "Correct it: Docker would not start again with it, so there would be no way back.",
+        "Correct it: Docker would not start again with it, so no rollback would be possible.",
     )
 }

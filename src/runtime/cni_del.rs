@@ -172,7 +172,7 @@ impl Network<'_> {
     /// The first plugin of this name, and the value of `CNI_PATH`.
     fn find(&self, plugin: &str) -> Result<(PathBuf, String), String> {
         if plugin.contains('/') {
-            return Err(format!("{plugin:?} is no name of a plugin"));
+            return Err(format!("{plugin:?} is not the name of a plugin"));
         }
         let mut directories = Vec::new();
         let mut found = None;
@@ -227,7 +227,7 @@ impl Network<'_> {
 fn calls(attachment: &Attachment) -> Result<Vec<Call>, String> {
     let bytes = base64::engine::general_purpose::STANDARD
         .decode(&attachment.config)
-        .map_err(|error| format!("the cached configuration is no base64: {error}"))?;
+        .map_err(|error| format!("the cached configuration is not base64: {error}"))?;
     let list: Map<String, Value> = parse::json(&bytes)
         .map_err(|error| format!("the cached configuration is not a JSON object: {error}"))?;
     let plugins = match list.get("plugins") {
@@ -252,7 +252,7 @@ fn is_idle(call: &Call) -> bool {
 
 fn one_call(attachment: &Attachment, list: &Map<String, Value>, plugin: Value) -> Result<Call, String> {
     let Value::Object(mut input) = plugin else {
-        return Err("a plugin of the cached configuration is no JSON object".to_owned());
+        return Err("a plugin of the cached configuration is not a JSON object".to_owned());
     };
     let Some(kind) = input.get("type").and_then(Value::as_str).map(str::to_owned) else {
         return Err("a plugin of the cached configuration has no type".to_owned());

@@ -4,7 +4,7 @@
 //!
 //! - [`dockershim`]: pods in Docker Engine, of which the server, a part of the kubelet, has stopped already.
 //! - [`bundles`]: pods of a containerd that does not answer.
-//! - [`over_cri`]: pods behind a CRI, which has its own way to end them.
+//! - [`over_cri`]: pods of a CRI, which has its own way to end them.
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`orphans`]: shims that their engine lost.
 //! - [`process`]: the processes of containers, signalled without the runtime.

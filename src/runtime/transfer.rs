@@ -56,7 +56,7 @@ pub struct Store {
 /// Carries the image of this name (a full reference) from Docker Engine into containerd.
 ///
 /// # Errors
-/// When containerd's CRI does not know it afterwards under this name and with the engine's image id; the cause
+/// When containerd's CRI does not list it afterwards under this name and with the engine's image id; the cause
 /// that was given.
 pub async fn into_containerd(
     files: &Files,
@@ -142,7 +142,7 @@ async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(),
     let say = |cause: String| RuntimeError(format!("image {name} was not carried into containerd: {cause}"));
     let Some(id) = noticed(&to.cri, name, |id| id == Some(wanted)).await? else {
         return Err(say(format!(
-            "containerd's CRI does not know it afterwards {words}"
+            "containerd's CRI does not list it afterwards {words}"
         )));
     };
     // Docker Engine on containerd's image store calls an image by the digest of its manifest.
@@ -150,7 +150,9 @@ async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(),
     if id == wanted || target.is_some_and(|target| target.digest == wanted) {
         return Ok(());
     }
-    Err(say(format!("containerd knows it as {id}, Docker as {wanted}")))
+    Err(say(format!(
+        "containerd has {id} under this name, Docker has {wanted}"
+    )))
 }
 
 /// Carries the image of this name (a full reference) from containerd into Docker Engine.
@@ -162,7 +164,7 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     let say = |cause: String| RuntimeError(format!("image {name} was not carried into Docker: {cause}"));
     let image = from.cri.image(name).await?;
     let wanted = image
-        .ok_or_else(|| say("containerd's CRI does not know it".to_owned()))?
+        .ok_or_else(|| say("containerd's CRI does not list it".to_owned()))?
         .id;
     let target = from.api.target(name).await?;
     let is_it = |id: &str| id == wanted || target.as_ref().is_some_and(|target| target.digest == id);
@@ -211,10 +213,12 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     let found = to
         .image(name)
         .await?
-        .ok_or_else(|| say("the engine does not know it by this name afterwards".to_owned()))?;
+        .ok_or_else(|| say("the engine has no image of this name afterwards".to_owned()))?;
     let id = found.id.unwrap_or_default();
     if !is_it(&id) {
-        return Err(say(format!("Docker knows it as {id}, containerd as {wanted}")));
+        return Err(say(format!(
+            "Docker has {id} under this name, containerd has {wanted}"
+        )));
     }
     Ok(Carried {
         bytes: found

@@ -186,7 +186,7 @@ async fn a_node_that_goes_back_is_retried_with_a_new_generation(
         progress.error = Some(error.to_owned());
     });
     let status = world.until_phase(NodePhase::RolledBack).await;
-    assert_eq!(status.message, format!("back on dockershim: {error}"));
+    assert_eq!(status.message, format!("rolled back to dockershim: {error}"));
     assert_eq!(status.last_error.as_deref(), Some(error));
     assert!(world.is_cordoned().await, "the cordon was somebody else's");
     for _ in 0..3 {
@@ -269,7 +269,7 @@ async fn a_budget_blocks_is_aborted_and_times_out(#[values(Release::Old, Release
     let status = world.until_phase(NodePhase::RolledBack).await;
     assert_eq!(
         status.message,
-        "back on dockershim: the migration is being deleted"
+        "rolled back to dockershim: the migration is being deleted"
     );
     assert_eq!(status.last_error, None);
     assert!(!world.is_cordoned().await);

@@ -200,7 +200,7 @@ fn only(bytes: &[u8], mode: u32) -> Vec<u8> {
 )]
 #[case::write_through_a_link_inside(
     sound().link("lib", "bin").file("lib/x", 0o644, b"x").packed(),
-    "lies below \"lib\", which is no directory"
+    "lies below \"lib\", which is not a directory"
 )]
 #[case::link_through_a_link(
     sound().link("bin/up", "..").link("x", "bin/up/../etc").packed(),
@@ -210,7 +210,7 @@ fn only(bytes: &[u8], mode: u32) -> Vec<u8> {
 #[case::hard_link_out(sound().hard_link("x", "../../../etc/hosts").packed(), "out of the archive")]
 #[case::hard_link_to_a_link(
     sound().link("l", "bin").hard_link("x", "l").packed(),
-    "is a link to \"l\", which is no file in the archive"
+    "is a link to \"l\", which is not a file in the archive"
 )]
 #[case::pipe(sound().entry(EntryType::Fifo, "x", 0o644, "", b"").packed(), "is a pipe")]
 #[case::device(sound().entry(EntryType::Block, "x", 0o644, "", b"").packed(), "is a device")]
@@ -223,9 +223,12 @@ fn only(bytes: &[u8], mode: u32) -> Vec<u8> {
     Tar::default().file("usr/bin/containerd", 0o755, b"x").packed(),
     "has no bin/containerd"
 )]
-#[case::a_directory_instead(Tar::default().directory("bin/containerd").packed(), "is no file")]
+#[case::a_directory_instead(Tar::default().directory("bin/containerd").packed(), "is not a file")]
 #[case::not_executable(only(&program(&containerd_says(VERSION)), 0o644), "is not executable")]
-#[case::a_script(only(b"#!/bin/sh\necho containerd 2.4.2\n", 0o755), "is no program of Linux")]
+#[case::a_script(
+    only(b"#!/bin/sh\necho containerd 2.4.2\n", 0o755),
+    "is not a program for Linux"
+)]
 #[case::another_machine(only(&foreign_program(&containerd_says(VERSION)), 0o755), "is a program for")]
 #[case::half_a_program(only(&program("")[..40], 0o755), "could not be started")]
 #[case::another_version(Tar::containerd("2.4.1").packed(), "and 2.4.2 was planned")]

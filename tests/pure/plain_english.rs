@@ -1,10 +1,13 @@
-//! Words that the documents do not use, and what stands there instead. `docs/api.md` and `docs/findings.md` have the texts
-//! of the definitions and of the findings, so these are read, too. The list grows as texts are mended.
+//! Words that documents and messages do not use, and what stands there instead. `docs/api.md` and `docs/findings.md` have
+//! the texts of the definitions and of the findings, so these are read, too; and so is each string in the sources. The
+//! list grows as texts are mended.
 
 use std::{
     fs,
     path::{Path, PathBuf},
 };
+
+use proc_macro2::{TokenStream, TokenTree};
 
 /// Words that follow each other, and what is better.
 const INSTEAD: &[(&str, &str)] = &[
@@ -28,6 +31,12 @@ const INSTEAD: &[(&str, &str)] = &[
     ("going back", "rolling back"),
     ("went back", "was rolled back"),
     ("gone back", "rolled back"),
+    ("goes on", "continues"),
+    ("go on", "continue"),
+    ("nobody knows", "it is not known"),
+    ("does not know", "does not have, or does not support"),
+    ("which is no", "which is not a"),
+    ("those that are there", "the noun"),
 ];
 
 /// The documents that people read first, and everything in `docs/`.
@@ -100,6 +109,50 @@ fn documents_use_plain_words() {
         all.extend(found(&name, &fs::read_to_string(&path).unwrap()));
     }
     assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+/// The strings of a source, outside its tests and its comments, with the lines that they begin in.
+fn strings(tokens: TokenStream, found: &mut Vec<(usize, String)>) {
+    let mut tokens = tokens.into_iter().peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            // An attribute: a comment, or a condition. What is for tests ends the file.
+            TokenTree::Punct(sign) if sign.as_char() == '#' => {
+                if tokens.next().is_some_and(|of| of.to_string() == "[cfg (test)]") {
+                    return;
+                }
+            }
+            TokenTree::Group(group) => strings(group.stream(), found),
+            TokenTree::Literal(literal) => {
+                if let Ok(text) = syn::parse_str::<syn::LitStr>(&literal.to_string()) {
+                    found.push((literal.span().start().line, text.value()));
+                }
+            }
+            TokenTree::Ident(_) | TokenTree::Punct(_) => {}
+        }
+    }
+}
+
+#[test]
+fn messages_use_plain_words() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let (mut all, mut read) = (Vec::new(), 0);
+    for file in walkdir::WalkDir::new(&root).sort_by_file_name() {
+        let file = file.unwrap();
+        let name = file.path().strip_prefix(&root).unwrap().display().to_string();
+        if !name.ends_with(".rs") || name.contains("tests") {
+            continue;
+        }
+        let mut found_here = Vec::new();
+        let text = fs::read_to_string(file.path()).unwrap();
+        strings(text.parse().unwrap(), &mut found_here);
+        read += found_here.len();
+        for (line, text) in found_here {
+            all.extend(found(&format!("{name}:{line}"), &text));
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+    assert!(read > 1000, "{read} strings");
 }
 
 #[test]

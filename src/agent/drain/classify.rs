@@ -1,5 +1,5 @@
 //! What a drain does with one pod: the rules of `kubectl drain --ignore-daemonsets` (kubernetes/kubectl,
-//! `pkg/drain/filters.go`), and Transship's own pods beside them. What cannot be known with the node's identity
+//! `pkg/drain/filters.go`), and for Transship's own pods. What cannot be known with the node's identity
 //! (whether a DaemonSet still exists) is taken from the pod itself.
 
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};

@@ -153,7 +153,7 @@ impl Attempt<'_> {
     }
 
     fn going_back(&self, status: NodeMigrationStatus) -> Decision {
-        let message = format!("goes back: {}", self.why_back(&status));
+        let message = format!("rolling back: {}", self.why_back(&status));
         self.then(status, NodePhase::RollingBack, message, self.keep_running())
     }
 
@@ -385,7 +385,7 @@ impl Attempt<'_> {
                 self.then(status, NodePhase::Uncordoning, message, Act::Patch(patch))
             }
             (End::Source { .. } | End::Untouched, Some(patch)) => {
-                let message = "back on the source; the node is put back in order";
+                let message = "rolled back to the source; the node is being put in order again";
                 self.then(status, NodePhase::RollingBack, message, Act::Patch(patch))
             }
             (End::Target(_), None) => {
@@ -406,9 +406,9 @@ impl Attempt<'_> {
                     .progress
                     .left
                     .iter()
-                    .map(|left| format!("; left behind: {left}"))
+                    .map(|left| format!("; not removed: {left}"))
                     .collect();
-                let message = format!("back on {}: {why}{left}", self.run.plan.source.runtime);
+                let message = format!("rolled back to {}: {why}{left}", self.run.plan.source.runtime);
                 self.then(status, NodePhase::RolledBack, message, Act::Rest)
             }
         }

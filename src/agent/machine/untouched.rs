@@ -44,7 +44,7 @@ pub(super) fn decide(seen: &Seen<'_>, status: NodeMigrationStatus) -> Decision {
         | NodePhase::Verifying
         | NodePhase::Uncordoning
         | NodePhase::RollingBack => {
-            let message = "the executor's journal is gone from the node, so nobody knows how far the switch got; \
+            let message = "the executor's journal is gone from the node, so it is not known how far the switch got; \
                 look at the node with `transship node inspect`";
             then(seen, status, NodePhase::Failed, message, Act::Rest)
         }

@@ -1,4 +1,4 @@
-//! How every node stands, and whether too many failed to go on. Neither forgets: a failure counts until its node is
+//! How every node stands, and whether too many failed to continue. Neither forgets: a failure counts until its node is
 //! tried again on purpose, and a success no longer than the Node agrees.
 
 use super::{Decision, Hold, Standing};

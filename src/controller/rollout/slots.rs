@@ -95,7 +95,7 @@ fn fate_of(seen: &Seen, slot: &Slot) -> Fate {
         } else if stale && begun && seen.share(&slot.name).is_none() {
             writes(
                 Write::Abort,
-                "its NodeMigration is gone and is written anew, to end what was begun",
+                "its NodeMigration was deleted and is created again, to finish what was begun",
             )
         } else if stale {
             Fate::Release(None)

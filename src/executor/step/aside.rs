@@ -1,4 +1,4 @@
-//! What somebody else changed since the plan was carried out, and what the way back would overwrite: it is kept first.
+//! What somebody else changed since the plan was carried out, and what the rollback would overwrite: it is kept first.
 
 use super::StepError;
 use crate::{host::files::Files, plan::host_path::HostPath};

@@ -1,4 +1,4 @@
-//! `Await`: ask the systems themselves until they say that they are well, and go on saying it.
+//! `Await`: ask the systems themselves until they report that they are healthy, and keep reporting it.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! `Install`: bring a runtime's files onto the host. An archive is built under a hidden name beside its directory and
+//! `Install`: bring a runtime's files onto the host. An archive is built under a hidden name next to its directory and
 //! renamed when all of it is durable and its program has answered; so a directory that is there is whole.
 
 mod package;

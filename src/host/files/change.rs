@@ -1,4 +1,4 @@
-//! Changes of files. Every one is durable when the call returns, and happens wholly or not at all.
+//! Changes of files. Every one is durable when the call returns, and happens entirely or not at all.
 
 use std::{
     ffi::OsStr,

@@ -1,4 +1,4 @@
-//! Trees of files that are made beside others and put into place wholly. Until it has its name a tree is built piece
+//! Trees of files that are made next to others and put into place as a whole. Until it has its name a tree is built piece
 //! by piece, under a name that nobody reads ([`Files::scratch`]).
 
 use std::{

@@ -17,7 +17,7 @@ pub const CONTAINERD_CONFIG_IN_USR: Code = Code::block_unless_allowed(
 /// Docker has not read its configuration.
 pub const DAEMON_JSON_UNREAD: Code = Code::block_unless_allowed(
     "DaemonJsonUnread",
-    "Docker's `daemon.json` was changed after Docker was started: nobody knows whether Docker would start with it",
+    "Docker's `daemon.json` was changed after Docker was started, so it is not known whether Docker would start with it",
 );
 /// A configuration file of the kubelet is broken.
 pub const KUBELET_CONFIG_BROKEN: Code = Code::block(

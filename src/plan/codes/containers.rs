@@ -40,7 +40,7 @@ pub const CRI_SOCKET_MOUNTED: Code = Code::warn(
 /// Containers outlive Docker.
 pub const LIVE_RESTORE: Code = Code::warn(
     "LiveRestore",
-    "Docker's containers outlive Docker; those that are not Kubernetes' run on without it",
+    "Docker's containers outlive Docker; containers that are not of Kubernetes keep running without it",
 );
 /// Logs do not lie in files.
 pub const LOGGING_DRIVER: Code = Code::warn(

@@ -11,7 +11,7 @@ pub const KUBEADM_WOULD_UNDO: Code = Code::warn(
 /// Nobody knows what kubeadm remembers.
 pub const KUBEADM_CONFIG_UNREAD: Code = Code::info(
     "KubeadmConfigUnread",
-    "kubeadm's ConfigMaps could not be read, so nobody knows whether `kubeadm upgrade node` would undo the move",
+    "kubeadm's ConfigMaps could not be read, so it is not known whether `kubeadm upgrade node` would undo the move",
 );
 /// The server lets a node change others.
 pub const NODE_RESTRICTION_ABSENT: Code = Code::warn(

@@ -52,7 +52,7 @@ pub const KUBELET_ARGUMENTS_DIFFER: Code = Code::warn(
 /// A flag keeps the kubelet from starting.
 pub const KUBELET_FLAG_UNKNOWN: Code = Code::block(
     "KubeletFlagUnknown",
-    "The kubelet's files give it a flag that its version does not know; it would not start with them",
+    "The kubelet's files give it a flag that its version does not have; it would not start with them",
 );
 /// A flag that later kubelets do not know.
 pub const KUBELET_FLAG_ENDS: Code = Code::warn(

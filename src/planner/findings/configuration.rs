@@ -76,7 +76,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if containerd.effective.is_none() && view.target.delivery.is_none() {
         findings.push(CONTAINERD_DUMP_FAILED.found(
             format!("`containerd config dump` fails with {}", config.path),
-            "Run it on the node and correct what it says; the node goes back if containerd does not start.",
+            "Run it on the node and correct what it says; the node is rolled back if containerd does not start.",
         ));
     }
     findings

@@ -66,7 +66,7 @@ fn foreign(view: &View<'_>, engine: &Engine) -> Vec<Finding> {
         )
     } else if view.replaces_docker_containerd() {
         (
-            "would end on the way back, where Docker is stopped while the older containerd takes its place again",
+            "would stop during a rollback, because Docker is stopped until the older containerd is in its place again",
             "use the containerd that is installed",
         )
     } else {

@@ -185,7 +185,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if !kubelet.docker_users.is_empty() && view.docker_ends() {
         findings.push(KUBELET_RUNS_DOCKER.found(
             format!("kubelet.service uses Docker when it starts: {}", lists::some(&kubelet.docker_users)),
-            "Remove the commands from the unit (an empty `ExecStartPre=` in a drop-in takes back all of them), run `systemctl daemon-reload`, and plan again; keep Docker with `source.keep`; or accept it with `preflight.allow: [KubeletRunsDocker]`.",
+            "Remove the commands from the unit (an empty `ExecStartPre=` in a drop-in removes all of them), run `systemctl daemon-reload`, and plan again; keep Docker with `source.keep`; or accept it with `preflight.allow: [KubeletRunsDocker]`.",
         ));
     }
     findings.extend(started_by_script(kubelet));
@@ -274,7 +274,7 @@ fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
         .collect();
     (!unknown.is_empty()).then(|| {
         KUBELET_FLAG_UNKNOWN.found(
-            format!("kubelet {} does not know {}", kubelet.version, lists::some(&unknown)),
+            format!("kubelet {} does not have {}", kubelet.version, lists::some(&unknown)),
             "Remove it from the kubelet's flags (kubeadm-flags.env, /etc/default/kubelet, /etc/sysconfig/kubelet, the unit), and restart the kubelet.",
         )
     })

@@ -1,4 +1,4 @@
-//! What pods need of the node beside a runtime. dockerd loads modules and sets kernel settings by itself; a node on
+//! What pods need of the node apart from a runtime. dockerd loads modules and sets kernel settings by itself; a node on
 //! which nothing else does loses them at the first boot without it.
 
 use crate::{

@@ -133,7 +133,7 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
     if facts.containerd.is_none() && delivery.is_none() {
         return Err(TARGET_NOT_INSTALLED.found(
             "containerd is not installed",
-            "Install containerd and its containerd.service on the node; it may run beside Docker.",
+            "Install containerd and its containerd.service on the node; it may run at the same time as Docker.",
         ));
     }
     let containerd = containerd(facts)?;
@@ -447,7 +447,7 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         // The command came with 2.0.
         let remedy = match error {
             ContainerdTomlError::VersionOne if since(2, 0) => {
-                format!("Write it anew (`containerd config migrate > new.toml`), look at the result, put it at {path}, and plan again.")
+                format!("Write a new file (`containerd config migrate > new.toml`), look at the result, put it at {path}, and plan again.")
             }
             ContainerdTomlError::VersionOne => format!(
                 "Move it aside (`mv {path} {path}.v1`) and plan again: the plan writes a small file of version 2. Then add \

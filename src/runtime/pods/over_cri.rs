@@ -1,4 +1,4 @@
-//! Pods behind a CRI, which takes them off the network itself. It works with the kubelet stopped, too.
+//! Pods of a CRI, which takes them off the network itself. It works with the kubelet stopped, too.
 //!
 //! cri-dockerd's pods end here as well, not by Docker's API and libcni's cache as the dockershim's do: it is there to be
 //! asked, in both directions, until its unit ends, and what it knows of a sandbox's network it knows best. Docker is

@@ -67,7 +67,7 @@ async fn a_drain_whose_migration_is_gone_is_aborted(#[values(Release::Old, Relea
     let status = world.until_phase(NodePhase::RolledBack).await;
     assert_eq!(
         status.message,
-        "back on dockershim: its RuntimeMigration m-w8 is gone"
+        "rolled back to dockershim: its RuntimeMigration m-w8 is gone"
     );
     assert!(!world.is_cordoned().await);
     assert_eq!(world.host.changes(), ["install 1", "Abort"]);

@@ -1,6 +1,6 @@
 //! Packages, in what all package managers share. What a transaction would do is known before it: unless it only adds,
 //! nothing is done. The services that a package brings are masked until the next boot while its scripts run, which
-//! may start them otherwise. What was added is taken back without the network: the archives are kept until all of it is
+//! may start them otherwise. What was added is removed without the network: the archives are kept until all of it is
 //! installed, because without them nobody could tell, or mend, what an interrupted run left.
 
 mod apt;

@@ -1,4 +1,4 @@
-//! Packages of Debian and Ubuntu. apt says beforehand what it would do; dpkg alone takes back what was added. A package of
+//! Packages of Debian and Ubuntu. apt says beforehand what it would do; dpkg alone removes what was added. A package of
 //! which dpkg was killed while it unpacked it can be neither configured nor removed, only unpacked again: that is what
 //! the archives are kept for.
 

@@ -1,9 +1,9 @@
 //! Packages of the RPM family. dnf, 4 or 5, only finds and fetches what is missing, into a directory of our own; rpm
 //! puts exactly these files in. `rpm -i` neither upgrades nor removes, and unlike dnf 5, which looks at no signature
-//! of what it only downloads, it can be told to demand one. Taking back is rpm's alone, too.
+//! of what it only downloads, it can be told to demand one. Removal is rpm's alone, too.
 //!
-//! rpm does not know what an interrupted run of it left. So packages get the name under which they are kept just before
-//! it begins: where there are some, what is there of them is taken back before anything else.
+//! rpm has no record of what an interrupted run left. So packages get the name under which they are kept just before
+//! it begins: where there are some, what is there of them is removed before anything else.
 
 mod packed;
 
