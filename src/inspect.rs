@@ -30,13 +30,11 @@ use crate::{
     plan::{
         digest::Digest,
         document::{DIGEST_KEY_FILE, STATE},
-        facts::{Facts, Store},
+        facts::{Facts, MaybeFile, Store},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
-        paths::{
-            CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CRI_DOCKERD_DROP_IN, CRICTL,
-            HOLD_DROP_IN,
-        },
+        paths::{CONTAINERD_ENVIRONMENT, CRICTL, HOLD_DROP_IN},
+        runtime::Runtime,
     },
 };
 
@@ -82,18 +80,10 @@ pub async fn inspect(host: &Host) -> Facts {
     let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
     let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
     let prerequisites = prerequisites::inspect(files, notes);
-    let mut paths = vec![CRICTL, HOLD_DROP_IN, DROP_IN, CONTAINERD_ENVIRONMENT];
-    if containerd.is_none() {
-        paths.extend([CONTAINERD_CONFIG, CONTAINERD_DROP_IN]);
-    }
-    if cri_dockerd.is_none() {
-        paths.push(CRI_DOCKERD_DROP_IN);
-    }
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
-    let maybe_files = paths.iter().filter_map(|path| notes.maybe(files, path)).collect();
     let log_rules = disks::log_rules(files, docker.as_ref());
-    Facts {
+    let mut facts = Facts {
         node: system.node,
         machine_id: system.machine_id,
         os: system.os,
@@ -109,19 +99,36 @@ pub async fn inspect(host: &Host) -> Facts {
         docker_group: system.docker_group,
         cni,
         prerequisites: Some(prerequisites),
-        files: maybe_files,
+        files: Vec::new(),
         disks,
         registry_directories: registries::inspect(files),
         log_rules,
         rivals: rivals::inspect(files, &mut units),
         attempts: Vec::new(),
-        unreadable: notes.0.take(),
+        unreadable: Vec::new(),
         digest_key: if host.live {
             digest_key(&Files::new("/"))
         } else {
             String::new()
         },
-    }
+    };
+    facts.files = may_be_written(files, &facts, notes);
+    facts.unreadable = notes.0.take();
+    facts
+}
+
+/// Files of other tools that name a runtime's socket, and files that a plan may write.
+fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile> {
+    let installed = facts.installed();
+    let absent = Runtime::ALL
+        .into_iter()
+        .filter(|runtime| !installed.contains_key(runtime));
+    let of_absent = absent.flat_map(|runtime| runtime.profile().written);
+    [CRICTL, HOLD_DROP_IN, DROP_IN, CONTAINERD_ENVIRONMENT]
+        .iter()
+        .chain(of_absent)
+        .filter_map(|path| notes.maybe(files, path))
+        .collect()
 }
 
 /// Adds where mounted paths really are: a pod may mount `/var/lib/docker`, which is a link to the data root.

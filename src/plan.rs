@@ -5,7 +5,7 @@
 //! - [`host_path`], [`digest`], [`version`], [`mod@reference`], [`quantity`], [`lists`]: the small types and readers that everything else is written in.
 //! - [`runtime`]: the runtimes; [`paths`]: the files of theirs that more than one room names.
 //! - [`request`]: what a user asks for.
-//! - [`facts`]: what was found on a node; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
+//! - [`facts`]: what was found on a node; [`installed`]: its runtimes, all in one form; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
 //!   [`snapshots`]: what containerd makes of it, [`effective`]: what systemd must have of a unit.
 //! - [`finding`]: one result of preflight; [`codes`]: every kind.
 //! - [`step`]: the primitives that the executor knows.
@@ -21,6 +21,7 @@ pub mod effective;
 pub mod facts;
 pub mod finding;
 pub mod host_path;
+pub mod installed;
 pub mod kubelet_arguments;
 pub mod kubelet_settings;
 pub mod lists;

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::Node;
 use kube::ResourceExt as _;
 use serde_json::{Value, json};
 
-use crate::api::{CORDONED_ANNOTATION, PREVIOUS_SOCKET_ANNOTATION, request::Runtime};
+use crate::api::{CORDONED_ANNOTATION, PREVIOUS_SOCKET_ANNOTATION};
 
 /// Where kubeadm up to 1.33 keeps the CRI socket of a node.
 const SOCKET_ANNOTATION: &str = "kubeadm.alpha.kubernetes.io/cri-socket";
@@ -23,15 +23,6 @@ pub enum End<'a> {
     },
     /// Nothing was changed.
     Untouched,
-}
-
-/// The scheme of a runtime in `containerRuntimeVersion` and in container ids.
-pub const fn scheme(runtime: Runtime) -> &'static str {
-    match runtime {
-        Runtime::Dockershim | Runtime::CriDockerd => "docker://",
-        Runtime::Containerd => "containerd://",
-        Runtime::CriO => "cri-o://",
-    }
 }
 
 /// The runtime version that the Node reports (`docker://20.10.24`); empty before its first heartbeat.

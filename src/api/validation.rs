@@ -5,7 +5,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::Validati
 use kube::core::Selector;
 
 use super::migration::{Mode, RuntimeMigrationSpec, Started};
-use super::request::{GoDuration, Origin, Runtime};
+use super::request::{GoDuration, Origin};
 use crate::{
     plan::codes,
     plan::{digest::Digest, version},
@@ -81,7 +81,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
     );
     let runtime = spec.target.runtime;
     check(
-        matches!(runtime, Runtime::Containerd | Runtime::CriDockerd),
+        runtime.profile().is_target,
         "spec.target.runtime",
         &runtime,
         RUNTIME,

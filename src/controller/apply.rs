@@ -424,7 +424,7 @@ fn last_share(node: &str, node_uid: String, migration: String, migration_uid: St
         action: Action::Abort,
         // An abort goes nowhere.
         target: Target {
-            runtime: Runtime::Containerd,
+            runtime: Runtime::DEFAULT_TARGET,
             version: None,
             from: Origin::default(),
             sandbox_image: None,

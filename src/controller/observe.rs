@@ -227,19 +227,16 @@ fn on_target(node: &Node, target: &Target) -> OnTarget {
     let Some((scheme, shown)) = runtime_version(node).split_once("://") else {
         return OnTarget::No;
     };
-    let possible: &[Runtime] = match scheme {
-        "containerd" => &[Runtime::Containerd],
-        "cri-o" => &[Runtime::CriO],
-        "docker" if without_dockershim(node) => &[Runtime::CriDockerd],
-        "docker" => &[Runtime::Dockershim, Runtime::CriDockerd],
-        _ => &[],
-    };
+    let possible: Vec<Runtime> = Runtime::ALL
+        .into_iter()
+        .filter(|runtime| runtime.profile().scheme == scheme && may_have(node, *runtime))
+        .collect();
     if !possible.contains(&target.runtime) {
         return OnTarget::No;
     }
     let as_asked = match (&target.version, &target.from) {
         (None, Origin::Preinstalled(_)) => Some(true),
-        (Some(wanted), _) if scheme != "docker" => version::requirement(wanted)
+        (Some(wanted), _) if target.runtime.reports_own_version() => version::requirement(wanted)
             .ok()
             .zip(version::upstream(shown))
             .map(|(wanted, shown)| wanted.matches(&shown)),
@@ -253,10 +250,14 @@ fn on_target(node: &Node, target: &Target) -> OnTarget {
     }
 }
 
-fn without_dockershim(node: &Node) -> bool {
+/// Whether a node of this version can use a runtime: one that is a part of the kubelet ends with a version of it.
+fn may_have(node: &Node, runtime: Runtime) -> bool {
     let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
     let version = info.and_then(|info| version::upstream(&info.kubelet_version));
-    version.is_some_and(|version| (version.major, version.minor) >= (1, 24))
+    let before = runtime.profile().in_kubelet_before;
+    before
+        .zip(version)
+        .is_none_or(|(before, version)| (version.major, version.minor) < (1, before))
 }
 
 /// What a switch may take on top of its confirmation: a machine that boots, and a rollback.

@@ -24,7 +24,6 @@ use crate::{
     },
     plan::{
         host_path::HostPath,
-        runtime::Runtime,
         step::{AwaitStep, KUBELET_UNIT, Side, Step, StopPods},
     },
     runtime::{Carried, RuntimeError, Runtimes},
@@ -294,7 +293,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Ok(()) => self.runtimes.stop_pods(&step.target, step).await,
             Err(error) => {
                 // It must not wake up in the middle. The pods of cri-dockerd end by Docker, which has to live.
-                if step.target.runtime == Runtime::Containerd {
+                if !step.target.runtime.runs_on_docker() {
                     self.kill(&step.target_units).await;
                 }
                 self.runtimes.stop_pods_without(step, error).await

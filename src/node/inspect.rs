@@ -1,6 +1,6 @@
 //! `transship node inspect`: the facts of a node.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
+use std::{fmt::Write as _, iter, path::PathBuf, process::ExitCode};
 
 use anyhow::Context as _;
 
@@ -11,8 +11,10 @@ use crate::{
     host::files::Files,
     inspect::{Host, inspect},
     plan::{
-        facts::{Containerd, Docker, Engine, Facts, Kubelet, UnitFacts},
+        facts::{Docker, Engine, Facts, Kubelet, UnitFacts},
         host_path::HostPath,
+        installed::Installed,
+        runtime::Runtime,
     },
 };
 
@@ -81,7 +83,15 @@ fn summary(facts: &Facts) -> String {
     page.line("layout", &format!("{:?}", facts.layout));
     kubelet(&mut page, facts.kubelet.as_ref());
     docker(&mut page, facts.docker.as_ref());
-    containerd(&mut page, facts.containerd.as_ref());
+    let mut installed = facts.installed();
+    for runtime in Runtime::ALL {
+        match installed.remove(&runtime) {
+            Some(found) => with_units(&mut page, runtime, &found),
+            // Others are not looked for, or are a part of the kubelet.
+            None if runtime.profile().is_target => page.line(runtime.name(), "not installed"),
+            None => {}
+        }
+    }
     let names: Vec<&str> = facts.cni.configs.iter().map(|file| file.path.as_str()).collect();
     page.line(
         "CNI",
@@ -205,28 +215,64 @@ fn engine_lines(page: &mut Page, engine: &Engine) {
     }
 }
 
-fn containerd(page: &mut Page, containerd: Option<&Containerd>) {
-    let Some(containerd) = containerd else {
-        return page.line("containerd", "not installed");
-    };
-    page.line(
-        "containerd",
-        &format!("{}, {}", containerd.version, unit(&containerd.service)),
-    );
-    let file = if containerd.config.file.is_some() {
-        ""
+fn with_units(page: &mut Page, runtime: Runtime, found: &Installed<'_>) {
+    let units: Vec<String> = iter::once(found.service).chain(found.socket).map(unit).collect();
+    let version = if found.version.is_empty() {
+        "version unknown"
     } else {
-        " (no such file)"
+        found.version
     };
-    page.more(&format!("{}{file}", containerd.config.path));
-    page.more(&match &containerd.cri {
+    page.line(runtime.name(), &format!("{version}, {}", units.join(", ")));
+    if let Some(config) = found.config {
+        let missing = if config.file.is_some() {
+            ""
+        } else {
+            " (no such file)"
+        };
+        page.more(&format!("{}{missing}", config.path));
+    }
+    page.more(&match found.cri {
         Some(cri) => format!(
             "CRI {} at {}: runtime {}, network {}",
             cri.api_version,
-            containerd.endpoint,
+            found.endpoint,
             if cri.runtime_ready { "ready" } else { "not ready" },
             if cri.network_ready { "ready" } else { "not ready" },
         ),
-        None => format!("CRI at {} does not answer", containerd.endpoint),
+        None => format!("CRI at {} does not answer", found.endpoint),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_runtime_of_the_node_is_shown() {
+        let facts = include_str!("../../tests/hosts/debian12-kubeadm-1.36-cri-dockerd/facts.json");
+        let facts: Facts = serde_json::from_str(facts).unwrap();
+        let page = summary(&facts);
+        let shown = |name: &str| {
+            let line = page.lines().find(|line| line.split(' ').next() == Some(name));
+            line.unwrap_or_default()
+                .split_whitespace()
+                .nth(1)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        for (runtime, found) in facts.installed() {
+            assert_eq!(shown(runtime.name()), format!("{},", found.version), "{page}");
+        }
+        assert_eq!(shown("cri-dockerd"), "0.4.3,");
+        assert_eq!(shown("cri-o"), "", "it is not looked for");
+        let none = Facts {
+            cri_dockerd: None,
+            ..facts
+        };
+        assert!(
+            summary(&none).contains("cri-dockerd not installed"),
+            "{}",
+            summary(&none)
+        );
+    }
 }

@@ -49,7 +49,7 @@ pub struct Args {
 #[derive(Clone, Debug, clap::Args)]
 pub struct Wish {
     /// The runtime to move to
-    #[arg(long, value_name = "RUNTIME", value_parser = targets(), default_value = Runtime::Containerd.name())]
+    #[arg(long, value_name = "RUNTIME", value_parser = targets(), default_value = Runtime::DEFAULT_TARGET.name())]
     target: Runtime,
     /// The version that must be found or is installed: a version (1.7.28) or a semver range (">=1.6, <2")
     #[arg(long, value_name = "VERSION")]

@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use super::{digest::Digest, host_path::HostPath};
-use crate::plan::runtime::Runtime;
 
 /// What kubeadm, from 1.34 on, patches `config.yaml` of its node with at every upgrade
 /// (`cmd/kubeadm/app/phases/kubelet/config.go`).
@@ -484,19 +483,6 @@ pub struct Disk {
 }
 
 impl Facts {
-    /// The CRI sockets of the runtimes that were found, as they are configured.
-    pub fn endpoints(&self) -> Vec<(Runtime, &HostPath)> {
-        let containerd = self
-            .containerd
-            .iter()
-            .map(|found| (Runtime::Containerd, &found.endpoint));
-        let shim = self
-            .cri_dockerd
-            .iter()
-            .map(|found| (Runtime::CriDockerd, &found.endpoint));
-        containerd.chain(shim).collect()
-    }
-
     /// The file that was found at `path`, wherever in the facts it is.
     pub fn text_at(&self, path: &HostPath) -> Option<&TextFile> {
         self.texts().find(|file| file.path == *path)

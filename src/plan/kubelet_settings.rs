@@ -132,18 +132,15 @@ impl Settings {
                 .filter(|value| !value.is_empty())
         };
         let field = |name: &str| config.get(name).and_then(Value::as_str).map(str::to_owned);
-        let dockershim = version.minor <= 23 && flag("container-runtime").is_none_or(|kind| kind == "docker");
+        let own = Runtime::in_kubelet(version.minor)
+            .filter(|_| flag("container-runtime").is_none_or(|kind| kind == "docker"));
         let endpoint = flag(ENDPOINT_FLAG)
             .or_else(|| field(ENDPOINT_FIELD).filter(|name| version.minor >= 27 && !name.is_empty()))
             .unwrap_or_else(|| default_endpoint(&version).to_owned());
         let mut network = PodNetwork::of_flags(&words);
         network.hairpin_mode = network.hairpin_mode.or_else(|| field("hairpinMode"));
         Ok(Self {
-            runtime: if dockershim {
-                Some(Runtime::Dockershim)
-            } else {
-                runtime_at(&endpoint, runtimes)
-            },
+            runtime: own.or_else(|| runtime_at(&endpoint, runtimes)),
             endpoint,
             named_endpoint,
             cgroup_driver: flag("cgroup-driver")
@@ -237,13 +234,9 @@ fn runtime_at(endpoint: &str, runtimes: &[(Runtime, &HostPath)]) -> Option<Runti
     let found = runtimes
         .iter()
         .find(|(_, path)| host_path::socket(path.as_str()) == wanted);
-    found.map(|(runtime, _)| *runtime).or(match &*wanted {
-        "/run/dockershim.sock" => Some(Runtime::Dockershim),
-        "/run/containerd/containerd.sock" => Some(Runtime::Containerd),
-        "/run/cri-dockerd.sock" => Some(Runtime::CriDockerd),
-        "/run/crio/crio.sock" => Some(Runtime::CriO),
-        _ => None,
-    })
+    found
+        .map(|(runtime, _)| *runtime)
+        .or_else(|| Runtime::at(&wanted))
 }
 
 /// The endpoint when nothing is set (`pkg/kubelet/apis/config/v1beta1/defaults.go`, `cmd/kubelet/app/options`).

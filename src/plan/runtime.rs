@@ -1,7 +1,10 @@
-//! The container runtimes.
+//! The container runtimes: what is known of each, in one place. Nothing else in the crate asks which runtime it is, but
+//! for what `tests/pure/architecture/runtimes.rs` names.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+use super::paths;
 
 /// A container runtime as the kubelet sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
@@ -17,29 +20,197 @@ pub enum Runtime {
     CriO,
 }
 
+/// What is known of one runtime wherever it is met. What it takes to leave it and to go to it is its planner's.
+#[derive(Debug)]
+pub struct Profile {
+    /// The name used in requests, plans and messages.
+    pub name: &'static str,
+    /// What a Node and container IDs say before `://`.
+    pub scheme: &'static str,
+    /// What holds its images and containers.
+    pub store: Store,
+    /// Where its CRI is, under `/run`, unless it is configured otherwise.
+    pub socket: &'static str,
+    /// Names of its service and of the socket unit that starts it, as its packages have them. Empty if it is a part of
+    /// the kubelet.
+    pub units: &'static [&'static str],
+    /// Minor version of the first kubelet without it, if it is a part of the kubelet.
+    pub in_kubelet_before: Option<u64>,
+    /// Files that a plan may write for it if it is not installed: its configuration, and the drop-in of its unit.
+    pub written: &'static [&'static str],
+    /// Where it keeps a file for each sandbox. `None` if its store alone knows the sandboxes.
+    pub checkpoints: Option<&'static str>,
+    /// Where it looks for certificates of registries: a directory per registry.
+    pub certificates: &'static str,
+    /// Whether it reads that directory only if its configuration names it.
+    pub certificates_are_named: bool,
+    /// Whether an image can be given a name with a digest there. Docker Engine gives one to nothing but what it pulls.
+    pub takes_digests: bool,
+    /// Whether a node can be moved to it by this version.
+    pub is_target: bool,
+    /// How its project's archives are named and laid out. `None` if archives cannot be used.
+    pub archive: Option<ArchiveForm>,
+    /// The client in the directory of its program that loads images.
+    pub client: Option<&'static str>,
+}
+
+/// What holds the images and containers of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Store {
+    /// Docker Engine.
+    Docker,
+    /// containerd.
+    Containerd,
+    /// The libraries of CRI-O (containers/storage).
+    CriO,
+}
+
+/// Archives of a runtime: `<prefix>1.2.3<separator>amd64.tar.gz`.
+#[derive(Debug)]
+pub struct ArchiveForm {
+    /// What the name begins with, the longest first.
+    pub prefixes: &'static [&'static str],
+    /// What stands between the version and the architecture.
+    pub separator: &'static str,
+    /// The directory of its programs.
+    pub bin_dir: &'static str,
+}
+
+const DOCKERSHIM: Profile = Profile {
+    name: "dockershim",
+    scheme: "docker",
+    store: Store::Docker,
+    socket: "/run/dockershim.sock",
+    units: &[],
+    in_kubelet_before: Some(24),
+    written: &[],
+    checkpoints: Some("/var/lib/dockershim/sandbox"),
+    certificates: paths::DOCKER_CERTIFICATES,
+    certificates_are_named: false,
+    takes_digests: false,
+    is_target: false,
+    archive: None,
+    client: None,
+};
+
+const CRI_DOCKERD: Profile = Profile {
+    name: "cri-dockerd",
+    socket: paths::CRI_DOCKERD_SOCKET,
+    units: &["cri-docker.service", "cri-docker.socket"],
+    in_kubelet_before: None,
+    written: &[paths::CRI_DOCKERD_DROP_IN],
+    checkpoints: Some("/var/lib/cri-dockerd/sandbox"),
+    is_target: true,
+    archive: Some(ArchiveForm {
+        prefixes: &["cri-dockerd-"],
+        separator: ".",
+        bin_dir: "cri-dockerd",
+    }),
+    ..DOCKERSHIM
+};
+
+const CONTAINERD: Profile = Profile {
+    name: "containerd",
+    scheme: "containerd",
+    store: Store::Containerd,
+    socket: paths::CONTAINERD_SOCKET,
+    units: &["containerd.service"],
+    in_kubelet_before: None,
+    written: &[paths::CONTAINERD_CONFIG, paths::CONTAINERD_DROP_IN],
+    checkpoints: None,
+    certificates: paths::CONTAINERD_CERTIFICATES,
+    certificates_are_named: true,
+    takes_digests: true,
+    is_target: true,
+    archive: Some(ArchiveForm {
+        prefixes: &["containerd-static-", "containerd-"],
+        separator: "-linux-",
+        bin_dir: "bin",
+    }),
+    client: Some("ctr"),
+};
+
+const CRI_O: Profile = Profile {
+    name: "cri-o",
+    scheme: "cri-o",
+    store: Store::CriO,
+    socket: "/run/crio/crio.sock",
+    units: &["crio.service"],
+    in_kubelet_before: None,
+    written: &[],
+    checkpoints: None,
+    certificates: "/etc/containers/certs.d",
+    certificates_are_named: false,
+    takes_digests: false,
+    is_target: false,
+    archive: None,
+    client: None,
+};
+
 impl Runtime {
+    /// Every runtime.
+    pub const ALL: [Self; 4] = [Self::Dockershim, Self::CriDockerd, Self::Containerd, Self::CriO];
+
+    /// What a node is moved to unless something else is asked for.
+    pub const DEFAULT_TARGET: Self = Self::Containerd;
+
+    /// What is known of it.
+    pub const fn profile(self) -> &'static Profile {
+        match self {
+            Self::Dockershim => &DOCKERSHIM,
+            Self::CriDockerd => &CRI_DOCKERD,
+            Self::Containerd => &CONTAINERD,
+            Self::CriO => &CRI_O,
+        }
+    }
+
     /// The name used in requests, plans and messages.
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Dockershim => "dockershim",
-            Self::CriDockerd => "cri-dockerd",
-            Self::Containerd => "containerd",
-            Self::CriO => "cri-o",
-        }
+        self.profile().name
+    }
+
+    /// What precedes the ID of its containers, and its version in `containerRuntimeVersion` (`docker://`).
+    pub fn scheme(self) -> String {
+        format!("{}://", self.profile().scheme)
     }
 
     /// Whether its pods are Docker Engine's containers.
     pub const fn runs_on_docker(self) -> bool {
-        matches!(self, Self::Dockershim | Self::CriDockerd)
+        matches!(self.profile().store, Store::Docker)
     }
 
     /// What holds its images and containers, in words.
     pub const fn store(self) -> &'static str {
-        match self {
-            Self::Dockershim | Self::CriDockerd => "Docker",
-            Self::Containerd => "containerd",
-            Self::CriO => "CRI-O",
+        match self.profile().store {
+            Store::Docker => "Docker",
+            Store::Containerd => "containerd",
+            Store::CriO => "CRI-O",
         }
+    }
+
+    /// Whether it is a part of kubelets.
+    pub const fn is_in_kubelet(self) -> bool {
+        self.profile().in_kubelet_before.is_some()
+    }
+
+    /// Whether the version that its CRI and the Node report is its own, and not that of the engine under it.
+    pub const fn reports_own_version(self) -> bool {
+        !self.runs_on_docker()
+    }
+
+    /// The runtime that kubelets of this minor version have in themselves.
+    pub fn in_kubelet(minor: u64) -> Option<Self> {
+        let is_there = |before: u64| minor < before;
+        Self::ALL
+            .into_iter()
+            .find(|runtime| runtime.profile().in_kubelet_before.is_some_and(is_there))
+    }
+
+    /// The runtime that serves a socket under `/run` unless somebody configured it otherwise.
+    pub fn at(socket: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|runtime| runtime.profile().socket == socket)
     }
 }
 

@@ -19,7 +19,6 @@ use crate::{
     planner::{
         context::View,
         kubelet_endpoint, layers, pod_network,
-        runtimes::containerd,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, path},
     },
 };
@@ -70,10 +69,8 @@ pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let mut steps = (view.parts.1.prepare)(view)?;
     let mut wait = await_target(view, None, RUNTIME_WITHIN_SECS);
-    if let Step::Await(wait) = &mut wait
-        && view.target.runtime == Runtime::Containerd
-    {
-        wait.configuration = containerd::configuration(view);
+    if let Step::Await(wait) = &mut wait {
+        wait.configuration = (view.parts.1.configuration)(view);
         if view.replaces_docker_containerd() {
             // The program that the plan brings starts later.
             wait.version = view.containerd.map(|found| found.version.clone());
@@ -202,19 +199,13 @@ fn prepared_for_secs(drain: &Drain) -> u32 {
 fn daemons(view: &View<'_>, runtime: Runtime) -> Vec<String> {
     let containerd = view.containerd.map(|containerd| &containerd.service.name);
     let docker = view.docker.map(|docker| &docker.service.name);
-    let shim = view.cri_dockerd.map(|shim| &shim.service.name);
-    let name =
-        |found: Option<&String>, otherwise: &str| found.map_or_else(|| otherwise.to_owned(), Clone::clone);
-    match runtime {
-        Runtime::Containerd => vec![name(containerd, "containerd.service")],
-        Runtime::CriO => vec!["crio.service".to_owned()],
-        // Docker's containerd, where it has one of its own unit; Docker starts any other one itself.
-        Runtime::Dockershim => containerd.into_iter().chain(docker).cloned().collect(),
-        Runtime::CriDockerd => {
-            let below = containerd.into_iter().chain(docker).cloned();
-            below.chain([name(shim, "cri-docker.service")]).collect()
-        }
-    }
+    // Docker's containerd, where it has one of its own unit; Docker starts any other one itself.
+    let below = containerd.into_iter().chain(docker);
+    let below = below.filter(|_| runtime.runs_on_docker()).map(String::as_str);
+    let found = view.facts.installed().remove(&runtime);
+    let usual = runtime.profile().units.first().copied();
+    let own = found.map(|found| found.service.name.as_str()).or(usual);
+    below.chain(own).map(str::to_owned).collect()
 }
 
 fn grace_limit_secs(drain: &Drain) -> u32 {

@@ -9,7 +9,7 @@ use crate::{
         finding::Finding,
         kubelet_settings::{PodNetwork, Settings},
         runtime::Runtime,
-        step::{Endpoint, Step},
+        step::{ConfigurationWant, Endpoint, Step},
     },
     planner::{delivery::Delivery, images::CarriedImages, request::Request},
 };
@@ -43,6 +43,8 @@ pub struct TargetPart {
     pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
+    /// What its program must report as its configuration once it has started; `None` where nothing is asked.
+    pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
 }
@@ -150,6 +152,11 @@ impl View<'_> {
         self.source.images.socket == self.target.images.socket
     }
 
+    /// Whether containerd's own CRI is gone to.
+    pub fn to_containerd(&self) -> bool {
+        self.target.runtime == Runtime::Containerd
+    }
+
     /// Docker Engine as the source, whose pods are its containers.
     pub fn docker_left(&self) -> Option<(&Docker, &Engine)> {
         let left = self.source.runtime.runs_on_docker() && !self.target.runtime.runs_on_docker();
@@ -184,7 +191,7 @@ impl View<'_> {
             .delivery
             .as_ref()
             .is_some_and(|delivery| !delivery.has_unit);
-        docker && running && archive
+        self.to_containerd() && docker && running && archive
     }
 }
 

@@ -92,11 +92,7 @@ fn package(target: &Target, origin: &PackageOrigin, facts: &Facts) -> Result<Del
                 "Set target.version to the whole version (1.7.28): it is checked before anything is touched.",
             )
         })?;
-    let installed = match runtime {
-        Runtime::Containerd => facts.containerd.as_ref().map(|found| &found.version),
-        Runtime::CriDockerd => facts.cri_dockerd.as_ref().map(|found| &found.version),
-        Runtime::Dockershim | Runtime::CriO => None,
-    };
+    let installed = facts.installed().remove(&runtime).map(|found| found.version);
     if let Some(installed) = installed.filter(|found| version::upstream(found) != version::upstream(version))
     {
         return Err(PACKAGE_WOULD_REPLACE.found(
@@ -106,23 +102,20 @@ fn package(target: &Target, origin: &PackageOrigin, facts: &Facts) -> Result<Del
     }
     let wrong = |error: NotAHostPath| ORIGIN_NOT_UNDERSTOOD.found(error.to_string(), "Use an archive.");
     let bin_dir = HostPath::new("/usr/bin").map_err(wrong)?;
-    let units: &[&str] = match runtime {
-        Runtime::Containerd => &["containerd.service"],
-        Runtime::CriDockerd => &["cri-docker.service", "cri-docker.socket"],
-        Runtime::Dockershim | Runtime::CriO => &[],
-    };
+    let profile = runtime.profile();
     Ok(Delivery {
         step: Step::Install(InstallStep::Package(Package {
             manager,
             name: origin.name.clone(),
             version: version.to_owned(),
-            units: units.iter().map(|unit| (*unit).to_owned()).collect(),
+            units: profile.units.iter().map(|unit| (*unit).to_owned()).collect(),
         })),
         program: bin_dir.join(runtime.name()).map_err(wrong)?,
-        ctr: match runtime {
-            Runtime::Containerd => Some(bin_dir.join("ctr").map_err(wrong)?),
-            Runtime::Dockershim | Runtime::CriDockerd | Runtime::CriO => None,
-        },
+        ctr: profile
+            .client
+            .map(|client| bin_dir.join(client))
+            .transpose()
+            .map_err(wrong)?,
         bin_dir,
         version: version.to_owned(),
         has_unit: true,
@@ -232,16 +225,10 @@ impl<'a> Named<'a> {
         let stem = file
             .strip_suffix(".tar.gz")
             .or_else(|| file.strip_suffix(".tgz"))?;
-        let (version, arch) = match runtime {
-            Runtime::Containerd => {
-                let stem = stem.strip_prefix("containerd-")?;
-                stem.strip_prefix("static-")
-                    .unwrap_or(stem)
-                    .split_once("-linux-")?
-            }
-            Runtime::CriDockerd => stem.strip_prefix("cri-dockerd-")?.rsplit_once('.')?,
-            Runtime::Dockershim | Runtime::CriO => return None,
-        };
+        let form = runtime.profile().archive.as_ref()?;
+        let mut prefixes = form.prefixes.iter();
+        let rest = prefixes.find_map(|prefix| stem.strip_prefix(prefix))?;
+        let (version, arch) = rest.rsplit_once(form.separator)?;
         Some(Self {
             version: version::exact(version)?,
             arch: Some(arch),
@@ -261,17 +248,12 @@ impl Place {
     /// In the layout of upstream's archives.
     fn of(runtime: Runtime, version: &str, sha256: &Digest) -> Result<Self, NotAHostPath> {
         let dir = HostPath::new(format!("{ARCHIVES}/{runtime}-{version}-{}", sha256.short()))?;
-        let (bin, program) = match runtime {
-            Runtime::CriDockerd => ("cri-dockerd", "cri-dockerd"),
-            Runtime::Containerd | Runtime::Dockershim | Runtime::CriO => ("bin", runtime.name()),
-        };
+        let profile = runtime.profile();
+        let bin = profile.archive.as_ref().map_or("bin", |form| form.bin_dir);
         let bin_dir = dir.join(bin)?;
         Ok(Self {
-            program: bin_dir.join(program)?,
-            ctr: match runtime {
-                Runtime::Containerd => Some(bin_dir.join("ctr")?),
-                Runtime::Dockershim | Runtime::CriDockerd | Runtime::CriO => None,
-            },
+            program: bin_dir.join(runtime.name())?,
+            ctr: profile.client.map(|client| bin_dir.join(client)).transpose()?,
             dir,
             bin_dir,
         })

@@ -7,7 +7,6 @@ use crate::{
         facts::{Image, Kubelet, Store},
         reference::full,
         request::Transfer,
-        runtime::Runtime,
     },
     planner::request::Request,
 };
@@ -33,7 +32,7 @@ impl CarriedImages {
     /// What `request` wants carried out of the source's `store`. `sandbox` is the target's sandbox image.
     pub fn of(store: &Store, kubelet: &Kubelet, request: &Request, sandbox: &str) -> Self {
         // Docker Engine gives nobody a name with a digest but what it pulls itself.
-        let digests = request.target.runtime == Runtime::Containerd;
+        let digests = request.target.runtime.profile().takes_digests;
         let names_of = |image: &Image| -> Vec<String> {
             let digests = image.digests.iter().filter(|_| digests);
             image.names.iter().chain(digests).map(|name| full(name)).collect()

@@ -4,7 +4,6 @@ use crate::{
     plan::{
         facts::{Disk, Engine, Facts},
         host_path::HostPath,
-        runtime::Runtime,
         snapshots,
         step::Layers,
     },
@@ -15,7 +14,7 @@ use crate::{
 pub fn layers(view: &View<'_>) -> Layers {
     let docker = view.engine.filter(|_| view.source.runtime.runs_on_docker());
     let obstacle = match docker {
-        Some(engine) if view.target.runtime == Runtime::Containerd => obstacle(view, engine),
+        Some(engine) if view.to_containerd() => obstacle(view, engine),
         _ => Some(format!("{} takes images only as archives", view.target.runtime)),
     };
     match (docker, obstacle) {

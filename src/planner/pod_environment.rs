@@ -7,7 +7,7 @@ use semver::Version;
 
 use crate::{
     edit::containerd_toml,
-    plan::{request::GoDuration, runtime::Runtime, version},
+    plan::{request::GoDuration, version},
     planner::context::View,
 };
 
@@ -38,7 +38,7 @@ pub fn pull_deadline(view: &View<'_>) -> Option<String> {
         .containerd
         .and_then(|containerd| containerd.effective.as_deref());
     let has = effective
-        .filter(|_| view.target.runtime == Runtime::Containerd)
+        .filter(|_| view.to_containerd())
         .and_then(containerd_toml::pull_progress_timeout)
         .and_then(|has| duration(&has));
     (found > PULL_DEADLINE && has.is_none_or(|has| found > has)).then(|| deadline.to_owned())

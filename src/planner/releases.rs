@@ -20,6 +20,11 @@ struct Releases {
     v1alpha2: &'static [(Number, Number)],
     /// The first one that tells the kubelet its cgroup driver (`RuntimeConfig`, KEP-4033).
     tells_driver: Number,
+    /// Releases that refuse a CNI configuration without a version: from the first to before the second ("troubleshooting
+    /// CNI plugin-related errors" on kubernetes.io).
+    refuses_unversioned_cni: Option<(Number, Number)>,
+    /// The first one that gives up a pull that makes no progress.
+    pull_deadline: Number,
     /// By the minor version of the first kubelet for which it holds: the first tested release of each line that is
     /// supported with it. Empty where the project publishes no such list.
     supported: &'static [(u64, &'static [Number])],
@@ -34,6 +39,8 @@ const RELEASES: [Releases; 2] = [
         v1: (1, 6, 15),
         v1alpha2: &[((0, 0, 0), (2, 0, 0))],
         tells_driver: (2, 0, 0),
+        refuses_unversioned_cni: Some(((1, 6, 0), (1, 6, 4))),
+        pull_deadline: (1, 7, 0),
         supported: &[
             (20, &[(1, 5, 0)]),
             (26, &[(1, 6, 15), (1, 7, 0)]),
@@ -50,6 +57,8 @@ const RELEASES: [Releases; 2] = [
         v1: (0, 3, 0),
         v1alpha2: &[((0, 0, 0), (0, 3, 22)), ((0, 4, 0), (0, 4, 3))],
         tells_driver: (0, 3, 17),
+        refuses_unversioned_cni: None,
+        pull_deadline: (0, 0, 0),
         supported: &[],
     },
 ];
@@ -112,6 +121,27 @@ pub fn tells_driver_later(runtime: Runtime, found: &str) -> Option<String> {
     let tells =
         version::upstream(found).is_some_and(|found| (found.major, found.minor, found.patch) >= first);
     (!tells).then(|| text(first))
+}
+
+/// Whether a release refuses a CNI configuration that names no version.
+pub fn refuses_unversioned_cni(runtime: Runtime, found: &str) -> bool {
+    let refusing = of(runtime).and_then(|releases| releases.refuses_unversioned_cni);
+    refusing
+        .zip(version::upstream(found))
+        .is_some_and(|((from, to), found)| (from..to).contains(&number(&found)))
+}
+
+/// Whether a release waits for a pull that makes no progress, however long.
+pub fn lacks_pull_deadline(runtime: Runtime, found: &str) -> bool {
+    let has = |releases: &Releases| {
+        releases.pull_deadline == (0, 0, 0)
+            || version::upstream(found).is_some_and(|found| number(&found) >= releases.pull_deadline)
+    };
+    of(runtime).is_some_and(|releases| !has(releases))
+}
+
+const fn number(version: &Version) -> Number {
+    (version.major, version.minor, version.patch)
 }
 
 fn of(runtime: Runtime) -> Option<&'static Releases> {

@@ -6,7 +6,6 @@ use crate::{
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
-        runtime::Runtime,
         step::{AwaitStep, Contents, FileStep, KubeletWant, Side, Step},
     },
     planner::context::View,
@@ -22,7 +21,11 @@ pub fn await_target(view: &View<'_>, kubelet: Option<KubeletWant>, within_secs: 
         side: Side::Target,
         runtime: view.target.cri.clone(),
         configuration: None,
-        version: (view.target.runtime == Runtime::Containerd).then(|| view.target.version.clone()),
+        version: view
+            .target
+            .runtime
+            .reports_own_version()
+            .then(|| view.target.version.clone()),
         kubelet,
         within_secs,
     })

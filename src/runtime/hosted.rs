@@ -18,7 +18,7 @@ use crate::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        runtime::Runtime,
+        runtime,
         step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
     },
 };
@@ -65,21 +65,21 @@ impl HostRuntimes {
 
     async fn connect(&self, to: &Endpoint) -> Result<Connected, RuntimeError> {
         let socket = self.socket(&to.socket)?;
-        match to.runtime {
-            Runtime::Dockershim => Engine::connect(&socket).await.map(Connected::Docker),
-            Runtime::CriDockerd | Runtime::Containerd | Runtime::CriO => {
-                Cri::connect(&socket).await.map(Connected::Cri)
-            }
+        // The kubelet's own CRI is away with the kubelet; what it stands on answers for it.
+        if to.runtime.is_in_kubelet() {
+            Engine::connect(&socket).await.map(Connected::Docker)
+        } else {
+            Cri::connect(&socket).await.map(Connected::Cri)
         }
     }
 
     /// Who keeps the images of a runtime: for cri-dockerd, as for the dockershim, that is the engine.
     async fn store(&self, of: &Endpoint, ctr: Option<&HostPath>) -> Result<Store, RuntimeError> {
         let socket = self.socket(&of.socket)?;
-        Ok(match of.runtime {
-            Runtime::Dockershim | Runtime::CriDockerd => Store::Docker(Engine::connect(&socket).await?),
-            Runtime::CriO => Store::Other(Cri::connect(&socket).await?),
-            Runtime::Containerd => Store::Containerd(transfer::Store {
+        Ok(match of.runtime.profile().store {
+            runtime::Store::Docker => Store::Docker(Engine::connect(&socket).await?),
+            runtime::Store::CriO => Store::Other(Cri::connect(&socket).await?),
+            runtime::Store::Containerd => Store::Containerd(transfer::Store {
                 cri: Cri::connect(&socket).await?,
                 api: Containerd::connect(&socket).await?,
                 ctr: self.ctr(ctr)?,
@@ -186,13 +186,13 @@ impl HostRuntimes {
             bin_dirs: &what.cni_bin_dirs,
         };
         tracing::warn!(runtime = of.runtime.name(), %error, "its pods end without it");
-        match of.runtime {
-            Runtime::Containerd => bundles::end_pods(network, Processes(&self.files), how).await,
-            Runtime::CriDockerd => {
+        match of.runtime.profile().store {
+            runtime::Store::Containerd => bundles::end_pods(network, Processes(&self.files), how).await,
+            runtime::Store::Docker if !of.runtime.is_in_kubelet() => {
                 let engine = self.docker(what).await?;
                 dockershim::end_pods(&engine, of.runtime, network, how).await
             }
-            Runtime::Dockershim | Runtime::CriO => Err(error),
+            runtime::Store::Docker | runtime::Store::CriO => Err(error),
         }
     }
 
@@ -339,10 +339,13 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
-        let socket = match of.runtime {
-            Runtime::Dockershim => of.socket.clone(),
-            Runtime::CriDockerd => docker_socket()?,
-            Runtime::Containerd | Runtime::CriO => return Ok(Vec::new()),
+        if !of.runtime.runs_on_docker() {
+            return Ok(Vec::new());
+        }
+        let socket = if of.runtime.is_in_kubelet() {
+            of.socket.clone()
+        } else {
+            docker_socket()?
         };
         let engine = Engine::connect(&self.socket(&socket)?).await?;
         orphans::end(&engine, Processes(&self.files)).await
@@ -369,7 +372,9 @@ impl Runtimes for HostRuntimes {
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
         let asked = self.ask_health(of).await;
         match asked {
-            Err(error) if of.runtime == Runtime::Containerd => Err(self.with_reason(of, error).await),
+            Err(error) if of.runtime.profile().store == runtime::Store::Containerd => {
+                Err(self.with_reason(of, error).await)
+            }
             asked => asked,
         }
     }

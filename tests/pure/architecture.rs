@@ -1,6 +1,7 @@
 //! The layers: who may know whom. Read from the sources, so that a shortcut fails here and not in a review.
 
 mod rooms;
+mod runtimes;
 
 use std::path::{Path, PathBuf};
 
@@ -107,6 +108,21 @@ impl<'ast> Visit<'ast> for Named {
     fn visit_item_mod(&mut self, module: &'ast syn::ItemMod) {
         if self.tests_too || !is_test(&module.attrs) {
             visit::visit_item_mod(self, module);
+        }
+    }
+    fn visit_item_fn(&mut self, function: &'ast syn::ItemFn) {
+        if self.tests_too || !is_test(&function.attrs) {
+            visit::visit_item_fn(self, function);
+        }
+    }
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if self.tests_too || !is_test(&item.attrs) {
+            visit::visit_item_impl(self, item);
+        }
+    }
+    fn visit_impl_item_fn(&mut self, function: &'ast syn::ImplItemFn) {
+        if self.tests_too || !is_test(&function.attrs) {
+            visit::visit_impl_item_fn(self, function);
         }
     }
     fn visit_item_use(&mut self, item: &'ast syn::ItemUse) {

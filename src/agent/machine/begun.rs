@@ -17,7 +17,7 @@ use crate::{
     },
     api::{
         node_migration::{BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
-        request::{DrainMode, Runtime},
+        request::DrainMode,
     },
     executor::{
         control::Order,
@@ -312,7 +312,7 @@ impl Attempt<'_> {
     fn missing(&self) -> Vec<String> {
         const SHOWN: usize = 3;
         let target = self.run.plan.target.runtime;
-        let scheme = node::scheme(target);
+        let scheme = &*target.scheme();
         let baseline = &self.run.baseline;
         let (namespace, name) = self.seen.own_pod;
         let own = self
@@ -362,10 +362,8 @@ impl Attempt<'_> {
     /// the Node reports for its shims, is not the target's.
     fn is_of_another_version(&self, reported: &str) -> bool {
         let target = &self.run.plan.target;
-        let reported = match target.runtime {
-            Runtime::Dockershim | Runtime::CriDockerd => None,
-            Runtime::Containerd | Runtime::CriO => reported.strip_prefix(node::scheme(target.runtime)),
-        };
+        let is_own = target.runtime.reports_own_version();
+        let reported = reported.strip_prefix(&target.runtime.scheme()).filter(|_| is_own);
         let (planned, reported) = (
             version::upstream(&target.version),
             reported.and_then(version::upstream),

@@ -3,14 +3,10 @@
 use semver::Version;
 
 use crate::{
-    edit::{containerd_toml, daemon_json},
+    edit::daemon_json,
     plan::{
-        codes::configuration::{
-            CONTAINERD_DUMP_FAILED, CONTAINERD_IMPORTS, DAEMON_JSON_BROKEN, DAEMON_JSON_UNREAD,
-        },
+        codes::configuration::{DAEMON_JSON_BROKEN, DAEMON_JSON_UNREAD},
         finding::Finding,
-        lists,
-        runtime::Runtime,
         version,
     },
     planner::context::View,
@@ -53,31 +49,7 @@ fn docker(view: &View<'_>) -> Option<Finding> {
     })
 }
 
-/// Checks of the files of a pair that can be planned.
+/// Checks of the files of a pair that can be planned; those of the target's own files are its planner's.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = docker(view).into_iter().collect();
-    let Some(containerd) = view
-        .containerd
-        .filter(|_| view.target.runtime == Runtime::Containerd)
-    else {
-        return findings;
-    };
-    let config = &containerd.config;
-    if let Some(file) = &config.file
-        && let Ok(imports) = containerd_toml::imports(&file.text)
-        && !imports.is_empty()
-    {
-        findings.push(CONTAINERD_IMPORTS.found(
-            format!("{} imports {}", file.path, lists::some(&imports)),
-            "Look at these files: what they say about the CRI wins over config.toml.",
-        ));
-    }
-    // What comes in an archive reads the file in its own way.
-    if containerd.effective.is_none() && view.target.delivery.is_none() {
-        findings.push(CONTAINERD_DUMP_FAILED.found(
-            format!("`containerd config dump` fails with {}", config.path),
-            "Run it on the node and correct what it says; the node is rolled back if containerd does not start.",
-        ));
-    }
-    findings
+    docker(view).into_iter().collect()
 }

@@ -10,16 +10,12 @@ use crate::{
         facts::{Container, Docker, Engine, Store},
         finding::{Code, Finding},
         lists,
-        runtime::Runtime,
     },
     planner::context::View,
 };
 
 /// Docker's configuration, with the certificates of registries.
 const DOCKER_CONFIG: &str = "/etc/docker";
-/// Where the dockershim, a part of the kubelet, serves its CRI (`--container-runtime-endpoint` of kubelets up to 1.23).
-const DOCKERSHIM: &str = "/run/dockershim.sock";
-
 /// Checks of what runs under the source, most of them where that is Docker and is left.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = cri_users(view).into_iter().collect();
@@ -178,9 +174,11 @@ fn pods(store: &Store, like: impl Fn(&Container) -> bool) -> Vec<String> {
 /// Pods that speak to the source's CRI themselves, as agents for logs and metrics do.
 fn cri_users(view: &View<'_>) -> Option<Finding> {
     let source = &view.source;
-    let socket = match source.runtime {
-        Runtime::Dockershim => DOCKERSHIM,
-        Runtime::CriDockerd | Runtime::Containerd | Runtime::CriO => source.cri.socket.as_str(),
+    // Its images and health are asked of the engine.
+    let socket = if source.runtime.is_in_kubelet() {
+        source.runtime.profile().socket
+    } else {
+        source.cri.socket.as_str()
     };
     let wanted = [normal(socket)];
     let users = pods(source.store, |container| {

@@ -52,21 +52,15 @@ impl Node {
             .as_ref()
             .filter(|_| facts.layout == Layout::Kubeadm)?;
         let settings = Settings::of(kubelet, &facts.endpoints()).ok()?;
-        let socket = match target {
-            Runtime::Containerd => facts.containerd.as_ref().map(|found| found.endpoint.as_str()),
-            Runtime::CriDockerd => facts.cri_dockerd.as_ref().map(|found| found.endpoint.as_str()),
-            Runtime::Dockershim | Runtime::CriO => None,
-        };
-        let usual = match target {
-            Runtime::Containerd => "/run/containerd/containerd.sock",
-            Runtime::CriDockerd => "/run/cri-dockerd.sock",
-            Runtime::CriO => "/run/crio/crio.sock",
-            Runtime::Dockershim => return None,
-        };
+        if target.is_in_kubelet() {
+            return None;
+        }
+        let found = facts.installed().remove(&target);
+        let socket = found.map_or(target.profile().socket, |found| found.endpoint.as_str());
         let by_flag = flags::value(&kubelet.command_line, "cgroup-driver").is_some();
         Some(Self {
             minor: settings.version.minor,
-            endpoint: format!("unix://{}", socket.unwrap_or(usual)),
+            endpoint: format!("unix://{socket}"),
             cgroup_driver: (!by_flag).then_some(settings.cgroup_driver),
             instance_config: kubelet.instance_config.is_some(),
         })

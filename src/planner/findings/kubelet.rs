@@ -1,21 +1,18 @@
 //! The kubelet: how it is installed, whether it runs, what it depends on.
 
-use std::collections::BTreeSet;
-
 use crate::{
     edit::flags,
     plan::{
         codes::kubelet::{
-            CONTROL_PLANE_NODE, EXEC_FAILS, KUBECONFIG_ELSEWHERE, KUBELET_ARGUMENTS_DIFFER,
-            KUBELET_BOUND_TO_DOCKER, KUBELET_FLAG_ENDS, KUBELET_FLAG_UNKNOWN, KUBELET_NOT_RUNNING,
-            KUBELET_RUNS_DOCKER, KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET,
-            NO_NEW_PRIVILEGES_REFUSED, NO_NEW_PRIVILEGES_UNSUPPORTED, STATIC_PODS, UNREADABLE,
+            CONTROL_PLANE_NODE, KUBECONFIG_ELSEWHERE, KUBELET_ARGUMENTS_DIFFER, KUBELET_BOUND_TO_DOCKER,
+            KUBELET_FLAG_ENDS, KUBELET_FLAG_UNKNOWN, KUBELET_NOT_RUNNING, KUBELET_RUNS_DOCKER,
+            KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET, STATIC_PODS, UNREADABLE,
             UNSUPPORTED_LAYOUT,
         },
         facts::{Facts, Kubelet, Layout},
         finding::Finding,
         kubelet_arguments, lists, redaction,
-        runtime::{Runtime, starts_containers},
+        runtime::starts_containers,
         version,
     },
     planner::context::View,
@@ -50,8 +47,6 @@ const LOST_FLAGS: [(&str, u64); 23] = [
 ];
 /// Flags that `kubeadm upgrade` itself takes out of its file in time.
 const KUBEADMS: [&str; 2] = ["container-runtime", "pod-infra-container-image"];
-/// Minor version of the first kubelet with `ExtendWebSocketsToKubelet` on by default.
-const WEBSOCKETS_SINCE: u64 = 36;
 
 /// Whether an image is that of an API server or of etcd.
 fn is_of_control_plane(image: &str) -> bool {
@@ -202,13 +197,6 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     findings.extend(unknown_flags(kubelet));
     findings.extend(arguments(kubelet));
     findings.extend(flags_that_end(view));
-    findings.extend(no_new_privileges(view));
-    if view.target.runtime == Runtime::CriDockerd && view.settings.version.minor >= WEBSOCKETS_SINCE {
-        findings.push(EXEC_FAILS.found(
-            format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
-            "Switch the kubelet's feature gate ExtendWebSocketsToKubelet off, or set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false where kubectl runs.",
-        ));
-    }
     let mounted = kubelet.kubeconfig.as_ref().is_some_and(|path| {
         ["/etc/kubernetes/", "/var/lib/kubelet/"]
             .iter()
@@ -227,39 +215,6 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-/// `pkg/kubelet/lifecycle` of 1.23 wants the version of Docker's API from a runtime called docker, for a pod that has not
-/// run yet.
-fn no_new_privileges(view: &View<'_>) -> Option<Finding> {
-    if view.target.runtime != Runtime::CriDockerd || view.settings.version.minor > 23 {
-        return None;
-    }
-    let containers = view
-        .engine
-        .into_iter()
-        .flat_map(|engine| &engine.store.containers);
-    let pods: BTreeSet<String> = containers
-        .filter(|container| container.running && container.no_new_privileges)
-        .filter_map(|container| container.pod.as_ref())
-        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
-        .collect();
-    let pods: Vec<String> = pods.into_iter().collect();
-    let pair = format!(
-        "kubelet {} with cri-dockerd {}",
-        view.settings.version, view.target.version
-    );
-    Some(if pods.is_empty() {
-        NO_NEW_PRIVILEGES_UNSUPPORTED.found(
-            pair,
-            "Such pods stay in `Cannot enforce NoNewPrivs`: move them to other nodes until the upgrade to 1.24, or move the node to containerd instead.",
-        )
-    } else {
-        NO_NEW_PRIVILEGES_REFUSED.found(
-            format!("{pair} starts no successors of {}", lists::some(&pods)),
-            "Move the node to containerd instead, or keep nodes for such pods until the upgrade to 1.24 and accept it with `preflight.allow: [NoNewPrivilegesRefused]`.",
-        )
-    })
 }
 
 /// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24. One that
@@ -284,7 +239,7 @@ fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
 fn flags_that_end(view: &View<'_>) -> Option<Finding> {
     let minor = view.settings.version.minor;
     let kubeadm = view.facts.layout == Layout::Kubeadm;
-    let leaves_dockershim = view.source.runtime == Runtime::Dockershim;
+    let leaves_dockershim = view.source.runtime.is_in_kubelet();
     let goes = |name: &str, lost: u64| {
         // What only dockershim knew goes with it.
         (leaves_dockershim && lost == 24 && name != "dynamic-config-dir")

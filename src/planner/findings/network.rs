@@ -8,12 +8,11 @@ use crate::{
         },
         finding::Finding,
         lists,
-        runtime::Runtime,
-        version,
     },
     planner::{
         context::View,
         pod_network::{bin_dir, chain, missing, proof, rehearse_in_pod_network},
+        releases,
     },
 };
 
@@ -38,13 +37,6 @@ fn competing(view: &View<'_>) -> Vec<Finding> {
     )]
 }
 
-/// See "troubleshooting CNI plugin-related errors" on kubernetes.io.
-fn refuses_no_version(view: &View<'_>) -> bool {
-    let refusing = semver::Version::new(1, 6, 0)..semver::Version::new(1, 6, 4);
-    view.target.runtime == Runtime::Containerd
-        && version::upstream(&view.target.version).is_some_and(|version| refusing.contains(&version))
-}
-
 /// Checks of the pod network.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let network = &view.source.network;
@@ -54,9 +46,10 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         } else {
             &network.plugin
         };
-        let program = match view.source.runtime {
-            Runtime::CriDockerd => "cri-dockerd",
-            Runtime::Dockershim | Runtime::Containerd | Runtime::CriO => "the kubelet",
+        let program = if view.source.runtime.is_in_kubelet() {
+            "the kubelet"
+        } else {
+            view.source.runtime.name()
         };
         return vec![NO_CNI.found(
             format!("{program} connects the pods to {used}, as its --network-plugin says"),
@@ -79,7 +72,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         Ok(Some(chain)) => chain,
     };
     let mut findings = competing(view);
-    if !chain.versioned && refuses_no_version(view) {
+    if !chain.versioned && releases::refuses_unversioned_cni(view.target.runtime, &view.target.version) {
         findings.push(CNI_VERSION_MISSING.found(
             format!(
                 "the first file in {} has no cniVersion, and containerd is {}",

@@ -12,11 +12,9 @@ use crate::{
         finding::Finding,
         kubelet_arguments,
         kubelet_settings::LogLimits,
-        lists, quantity,
-        runtime::Runtime,
-        version,
+        lists, quantity, version,
     },
-    planner::{context::View, docker_limits, layers, pod_environment, pod_network},
+    planner::{context::View, docker_limits, layers, pod_environment, pod_network, releases},
 };
 
 const NOTHING: &str = "Nothing is to be done.";
@@ -92,7 +90,7 @@ fn localhost(view: &View<'_>) -> Option<Finding> {
 fn pull_deadline(view: &View<'_>) -> Option<Finding> {
     let deadline = pod_environment::pull_deadline(view)?;
     let target = &view.target;
-    let has_none = target.runtime == Runtime::Containerd && !target_is(view, (1, 7));
+    let has_none = releases::lacks_pull_deadline(target.runtime, &target.version);
     let (message, remedy) = if has_none {
         (
             format!(

@@ -4,29 +4,16 @@ use std::collections::BTreeSet;
 
 use crate::{
     edit::containerd_toml,
-    plan::{
-        codes::registries::REGISTRY_CERTIFICATES,
-        facts::Facts,
-        finding::Finding,
-        lists,
-        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
-        runtime::Runtime,
-    },
+    plan::{codes::registries::REGISTRY_CERTIFICATES, facts::Facts, finding::Finding, lists},
     planner::context::View,
 };
 
 /// Directories of registries that the target has no directory for.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let (from, to) = match (
-        view.source.runtime.runs_on_docker(),
-        view.target.runtime.runs_on_docker(),
-    ) {
-        (true, false) => (DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES),
-        (false, true) => (CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES),
-        _ => return Vec::new(),
-    };
-    if reads(view, from) && view.target.runtime == Runtime::Containerd {
-        // From 2.2 on containerd reads Docker's directory, too.
+    let (source, target) = (view.source.runtime.profile(), view.target.runtime.profile());
+    let (from, to) = (source.certificates, target.certificates);
+    // From 2.2 on containerd reads Docker's directory, too.
+    if from == to || (target.certificates_are_named && reads(view, from)) {
         return Vec::new();
     }
     let read = reads(view, to);
@@ -38,7 +25,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if missing.is_empty() {
         return Vec::new();
     }
-    let remedy = if to == CONTAINERD_CERTIFICATES {
+    let remedy = if target.certificates_are_named {
         "For each, write /etc/containerd/certs.d/<host>/hosts.toml with `ca` and `client`, and set config_path of \
          containerd's CRI registry to /etc/containerd/certs.d before the switch."
     } else {
@@ -56,7 +43,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
 
 /// Whether the target reads its directory at all.
 fn reads(view: &View<'_>, directory: &str) -> bool {
-    if view.target.runtime != Runtime::Containerd {
+    if !view.target.runtime.profile().certificates_are_named {
         return true;
     }
     let containerd = view.containerd;

@@ -5,7 +5,6 @@ use crate::{
         codes::storage::{DISK_PRESSURE_AHEAD, DISK_SPACE, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN},
         facts::Engine,
         finding::Finding,
-        runtime::Runtime,
         snapshots,
         step::Layers,
     },
@@ -71,7 +70,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         let docker = layers::disk(view.facts, engine.data_root.as_str());
         overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
     });
-    if view.target.runtime == Runtime::Containerd && disk.kind == "xfs" && !proven {
+    if !view.target.runtime.runs_on_docker() && disk.kind == "xfs" && !proven {
         findings.push(XFS_FTYPE_UNKNOWN.found(
             format!("{root} lies on XFS"),
             "`xfs_info` must say ftype=1; the rehearsal fails otherwise.",

@@ -8,7 +8,10 @@ use crate::{
     edit::containerd_toml::{self, ContainerdTomlError},
     plan::{
         codes::{
-            configuration::{CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR},
+            configuration::{
+                CONTAINERD_CONFIG_BROKEN, CONTAINERD_CONFIG_IN_USR, CONTAINERD_DUMP_FAILED,
+                CONTAINERD_IMPORTS,
+            },
             runtimes::{CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
         digest::Digest,
@@ -17,6 +20,7 @@ use crate::{
         finding::Finding,
         host_path,
         kubelet_settings::{PodNetwork, Settings},
+        lists,
         paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET},
         runtime::Runtime,
         step::{Boot, ConfigurationWant, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
@@ -38,6 +42,7 @@ pub const PLANNER: Planner = Planner {
         look: target,
         prepare,
         switch,
+        configuration,
         check,
     }),
 };
@@ -392,7 +397,7 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
 
 /// What the effective configuration must have before a pod stops, as the program reads it under which pods will run: a
 /// program that the plan brings prints it before it is started, too.
-pub fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
+fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
     let containerd = containerd(view.facts).ok()?;
     let delivery = view.target.delivery.as_ref();
     let program = match delivery.filter(|delivery| !delivery.has_unit) {
@@ -486,6 +491,30 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         findings.push(cri_not_answering(containerd, text));
     }
     findings.extend(in_usr(containerd));
+    findings.extend(files(view, containerd));
+    findings
+}
+
+/// What other files override, and what containerd itself reports of them.
+fn files(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let config = &containerd.config;
+    if let Some(file) = &config.file
+        && let Ok(imports) = containerd_toml::imports(&file.text)
+        && !imports.is_empty()
+    {
+        findings.push(CONTAINERD_IMPORTS.found(
+            format!("{} imports {}", file.path, lists::some(&imports)),
+            "Look at these files: what they say about the CRI wins over config.toml.",
+        ));
+    }
+    // What comes in an archive reads the file in its own way.
+    if containerd.effective.is_none() && view.target.delivery.is_none() {
+        findings.push(CONTAINERD_DUMP_FAILED.found(
+            format!("`containerd config dump` fails with {}", config.path),
+            "Run it on the node and correct what it says; the node is rolled back if containerd does not start.",
+        ));
+    }
     findings
 }
 

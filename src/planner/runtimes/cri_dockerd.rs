@@ -1,6 +1,6 @@
 //! cri-dockerd: a CRI in front of Docker Engine. Its containers and images are Docker's.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::BTreeSet};
 
 use semver::Version;
 use serde_json::{Map, Value};
@@ -13,6 +13,7 @@ use crate::{
     plan::{
         codes::{
             containers::LOGGING_DRIVER,
+            kubelet::{EXEC_FAILS, NO_NEW_PRIVILEGES_REFUSED, NO_NEW_PRIVILEGES_UNSUPPORTED},
             runtimes::{
                 DOCKER_DRIVER_CHANGES, DOCKER_GROUP_MISSING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED,
                 TARGET_VERSION_UNFIT,
@@ -23,6 +24,7 @@ use crate::{
         finding::Finding,
         kubelet_arguments,
         kubelet_settings::{PULL_DEADLINE_FLAG, PodNetwork, Settings},
+        lists,
         paths::{CRI_DOCKERD_DROP_IN, CRI_DOCKERD_SOCKET},
         runtime::Runtime,
         step::{Endpoint, Restart, Step, UnitStep},
@@ -49,6 +51,7 @@ pub const PLANNER: Planner = Planner {
         look: target,
         prepare,
         switch: |_| Ok(Vec::new()),
+        configuration: |_| None,
         check,
     }),
 };
@@ -316,7 +319,8 @@ WantedBy=sockets.target
 ";
 
 fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = no_new_privileges(view).into_iter().collect();
+    findings.extend(exec_fails(view));
     if let (Some(docker), Some(shim)) = (view.docker, view.cri_dockerd) {
         let ours = Effective::of_drop_in(&shim.drop_in.path, &drop_in(view, docker, shim));
         findings.extend(refusals::shadowed(&ours, &shim.service));
@@ -374,6 +378,52 @@ fn unfit_engine(found: &str, engine: &str, daemon: &Map<String, Value>) -> Optio
         format!("cri-dockerd {found} cannot use Docker {engine}: {reason}"),
         "Install a version of cri-dockerd that fits.",
     ))
+}
+
+/// Minor version of the first kubelet with `ExtendWebSocketsToKubelet` on by default.
+const WEBSOCKETS_SINCE: u64 = 36;
+
+/// The kubelet's client of the streaming address.
+fn exec_fails(view: &View<'_>) -> Option<Finding> {
+    (view.settings.version.minor >= WEBSOCKETS_SINCE).then(|| {
+        EXEC_FAILS.found(
+            format!("kubelet {} with cri-dockerd {}", view.settings.version, view.target.version),
+            "Switch the kubelet's feature gate ExtendWebSocketsToKubelet off, or set KUBECTL_REMOTE_COMMAND_WEBSOCKETS=false where kubectl runs.",
+        )
+    })
+}
+
+/// `pkg/kubelet/lifecycle` of 1.23 wants the version of Docker's API from a runtime called docker, for a pod that has not
+/// run yet.
+fn no_new_privileges(view: &View<'_>) -> Option<Finding> {
+    if view.settings.version.minor > 23 {
+        return None;
+    }
+    let containers = view
+        .engine
+        .into_iter()
+        .flat_map(|engine| &engine.store.containers);
+    let pods: BTreeSet<String> = containers
+        .filter(|container| container.running && container.no_new_privileges)
+        .filter_map(|container| container.pod.as_ref())
+        .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+        .collect();
+    let pods: Vec<String> = pods.into_iter().collect();
+    let pair = format!(
+        "kubelet {} with cri-dockerd {}",
+        view.settings.version, view.target.version
+    );
+    Some(if pods.is_empty() {
+        NO_NEW_PRIVILEGES_UNSUPPORTED.found(
+            pair,
+            "Such pods stay in `Cannot enforce NoNewPrivs`: move them to other nodes until the upgrade to 1.24, or move the node to containerd instead.",
+        )
+    } else {
+        NO_NEW_PRIVILEGES_REFUSED.found(
+            format!("{pair} starts no successors of {}", lists::some(&pods)),
+            "Move the node to containerd instead, or keep nodes for such pods until the upgrade to 1.24 and accept it with `preflight.allow: [NoNewPrivilegesRefused]`.",
+        )
+    })
 }
 
 #[cfg(test)]

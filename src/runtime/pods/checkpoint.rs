@@ -13,21 +13,12 @@ use crate::{
     runtime::RuntimeError,
 };
 
-/// Where a server keeps them, by default; nothing for runtimes with an engine of their own.
-const fn directory(of: Runtime) -> Option<&'static str> {
-    match of {
-        Runtime::Dockershim => Some("/var/lib/dockershim/sandbox"),
-        Runtime::CriDockerd => Some("/var/lib/cri-dockerd/sandbox"),
-        Runtime::Containerd | Runtime::CriO => None,
-    }
-}
-
 /// Ids of the sandboxes of which this server has a checkpoint.
 ///
 /// # Errors
 /// When the directory cannot be read.
 pub fn sandboxes(files: &Files, of: Runtime) -> Result<BTreeSet<String>, RuntimeError> {
-    let Some(directory) = directory(of) else {
+    let Some(directory) = of.profile().checkpoints else {
         return Ok(BTreeSet::new());
     };
     let directory = HostPath::new(directory).map_err(|error| RuntimeError(error.to_string()))?;
@@ -46,9 +37,22 @@ pub fn foreign(files: &Files, own: Runtime, other: Runtime) -> Result<BTreeSet<S
     Ok(sandboxes(files, other)?.difference(&mine).cloned().collect())
 }
 
+/// The same of every other server.
+///
+/// # Errors
+/// As [`sandboxes`].
+pub fn all_foreign(files: &Files, own: Runtime) -> Result<BTreeSet<String>, RuntimeError> {
+    let others = Runtime::ALL.into_iter().filter(|other| *other != own);
+    let foreign: Result<Vec<_>, _> = others.map(|other| foreign(files, own, other)).collect();
+    Ok(foreign?.into_iter().flatten().collect())
+}
+
 /// Whether ports of the node lead to a sandbox; nothing when its checkpoint cannot be read.
 pub fn has_host_ports(files: &Files, of: Runtime, sandbox: &str) -> Option<bool> {
-    let file = HostPath::new(directory(of)?).ok()?.join(sandbox).ok()?;
+    let file = HostPath::new(of.profile().checkpoints?)
+        .ok()?
+        .join(sandbox)
+        .ok()?;
     has_ports(&files.read_text(&file).ok()??)
 }
 

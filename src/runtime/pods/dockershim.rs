@@ -184,11 +184,7 @@ impl Dockershim<'_> {
             .collect();
         let files = self.network.files;
         let mine = checkpoint::sandboxes(files, self.runtime)?;
-        let other = match self.runtime {
-            Runtime::CriDockerd => Runtime::Dockershim,
-            _ => Runtime::CriDockerd,
-        };
-        let foreign = checkpoint::foreign(files, self.runtime, other)?;
+        let foreign = checkpoint::all_foreign(files, self.runtime)?;
         let shared = self.network.cache.as_str() == SHARED_CACHE;
         let mut left = Vec::new();
         for (id, attachments) in self.network.attachments().0 {
