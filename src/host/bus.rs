@@ -605,26 +605,4 @@ fn structures(properties: &Properties, name: &str) -> Vec<Structure<'static>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::net::UnixListener;
-
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn a_bus_that_does_not_answer_is_given_up() {
-        let place = tempfile::tempdir().unwrap();
-        let socket = place.path().join("bus");
-        let _silent = UnixListener::bind(&socket).unwrap();
-        let error = SystemBus::at(&format!("unix:path={}", socket.display()))
-            .await
-            .unwrap_err();
-        assert!(error.to_string().contains("no connection within 30 s"), "{error}");
-    }
-
-    #[test]
-    fn an_old_systemd_is_not_given_properties_that_it_does_not_have() {
-        assert!(kept_until_read(219).is_empty() && kept_until_read(235).is_empty());
-        let names: Vec<_> = kept_until_read(252).into_iter().map(|(name, _)| name).collect();
-        assert_eq!(names, ["CollectMode", "AddRef"]);
-    }
-}
+mod tests;

@@ -95,3 +95,34 @@ impl Notes {
 pub(super) fn exists(files: &Files, path: &str) -> bool {
     HostPath::new(path).is_ok_and(|path| files.exists(&path).unwrap_or(false))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The clock goes on only to deadlines once the program runs.
+    #[tokio::test]
+    async fn a_program_that_says_nothing_is_noted() {
+        let place = tempfile::tempdir().unwrap();
+        let hung = place.path().join("hung");
+        let script = format!("touch {}; exec sleep 86400", hung.display());
+        let notes = Notes::default();
+        let skip = async {
+            while !hung.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::pause();
+            tokio::time::sleep(Duration::from_secs(24 * 60 * 60)).await;
+        };
+        let arguments = ["-c", script.as_str()];
+        tokio::select! {
+            printed = notes.output("/bin/sh", &arguments) => assert_eq!(printed, None),
+            () = skip => panic!("it has no deadline"),
+        }
+        let said = notes.0.take().join("\n");
+        assert!(
+            said.contains("/bin/sh gave no answer within 10 s and was killed"),
+            "{said}"
+        );
+    }
+}

@@ -27,6 +27,8 @@ use crate::{
 const ASK: Duration = Duration::from_secs(30);
 /// How long the stream may stand still. The engine packs a layer before it sends the first byte of it.
 const STALLED: Duration = Duration::from_secs(300);
+/// How long what `ctr` printed is read after its exit.
+const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the store that gets an image may take to unpack the layers after the last byte.
 const UNPACK: Duration = Duration::from_secs(900);
 /// How long containerd's CRI may take to learn of a change of the store: it follows containerd's events.
@@ -196,11 +198,11 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
         .map_err(|_| say("ctr does not end".to_owned()))?
         .map_err(|error| say(error.to_string()))?;
     if !status.success() {
-        let words = words
-            .await
-            .map_err(io::Error::other)
-            .flatten()
-            .unwrap_or_default();
+        // A process that it has left behind may keep the pipe open.
+        let words = match timeout(LAST_WORDS, words).await {
+            Ok(read) => read.map_err(io::Error::other).flatten().unwrap_or_default(),
+            Err(_) => Vec::new(),
+        };
         let words = String::from_utf8_lossy(&words);
         let remedy = if words.contains("not found") {
             "; containerd has no archives of layers that were linked or discarded: pull the image into Docker"

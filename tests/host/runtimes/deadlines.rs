@@ -176,11 +176,16 @@ async fn skip_once_hung<T>(hung: &Path, call: impl Future<Output = T>) -> T {
 
 /// A host on which the program at this path hangs.
 fn where_hangs(program: &str, host: Host) -> (Host, std::path::PathBuf) {
+    where_is("hangs", program, host)
+}
+
+/// A host on which the program at this path is another one.
+fn where_is(other: &str, program: &str, host: Host) -> (Host, std::path::PathBuf) {
     let root = host.root.path();
     let at = root.join(program);
     fs::remove_file(&at).unwrap();
-    let hangs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/runtimes/bin/hangs");
-    fs::hard_link(hangs, &at).unwrap();
+    let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/host/runtimes/bin");
+    fs::hard_link(programs.join(other), &at).unwrap();
     let hung = at.parent().unwrap().parent().unwrap().join("hung");
     (host, hung)
 }
@@ -212,6 +217,17 @@ async fn a_ctr_that_makes_no_archive_is_given_up() {
     let carried = failure("export", host.runtimes.carry_image(&step, APP));
     let said = skip_once_hung(&hung, carried).await;
     assert!(said.contains("ctr does not end"), "{said}");
+}
+
+/// What it left behind holds its standard error.
+#[tokio::test]
+async fn a_ctr_that_fails_is_not_waited_for() {
+    let (host, hung) = where_is("fails", "bin/ctr", Host::new(|_| {}));
+    host.write("images", &format!("{APP} {APP_ID}\n"));
+    let step = into_docker();
+    let carried = failure("export", host.runtimes.carry_image(&step, APP));
+    let said = skip_once_hung(&hung, carried).await;
+    assert!(said.contains("ctr ended with exit status: 3"), "{said}");
 }
 
 #[tokio::test]
