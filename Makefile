@@ -28,6 +28,7 @@ bench: ## Benchmarks on real nodes, beside the procedure of kubernetes.io
 	benches/run
 
 crash-sweep: ## Nodes die at every moment of a migration, on both clusters: some hours (CUTS=20: so many of each)
+	SWEEP=whole cargo test --locked --test host crash_sweep -- --nocapture
 	CUTS=$${CUTS:-all} tests/e2e/power-cuts
 	TRANSSHIP_CLUSTER=k136 CUTS=$${CUTS:-all} tests/e2e/power-cuts
 

@@ -1,7 +1,7 @@
 //! The crash sweep: real files under a temporary root, systemd and the runtimes as state machines. The executor is
 //! killed before every single effect, between a temporary file and its rename, in the middle of a file and in the
 //! middle of a journal line; and again while it recovers. Either it alone dies, or the power is cut: then the machine
-//! boots with what was synced, or with some or all of the rest. Whatever the schedule, the end is one of the two:
+//! boots with what was synced, or with all of the rest, or with a drawn part of it (`SWEEP_SEED` draws the same again). Whatever the schedule, the end is one of the two:
 //! migrated, or byte for byte, unit for unit and pod for pod as before.
 //!
 //! That it can fail was tried with one mutation of the executor at a time; it caught each of these: `Started`
@@ -35,7 +35,7 @@ use transship::executor::{decide::End, run::Outcome};
 use cases::Case;
 use checks::check;
 use lives::{Others, begin, live, live_on};
-use sweep::{Sweep, seed};
+use sweep::Sweep;
 use world::Fault;
 
 fn by_hand() -> Arc<Case> {
@@ -72,7 +72,9 @@ fn every_fault_ends_rolled_back() {
         Fault::TargetHangs,
         Fault::Overridden,
     ] {
-        assert!(Sweep::new(&by_hand(), fault, Others::Commit).ends(End::RolledBack) > 30);
+        let case = by_hand();
+        let sweep = Sweep::new(&case, fault, Others::Commit).sampled(2);
+        assert!(sweep.ends(End::RolledBack) > 10);
     }
 }
 
@@ -117,7 +119,9 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
     let mut case = cases::by_hand();
     // The time of a boot counts.
     case.confirm_within(60);
-    Sweep::new(&Arc::new(case), Fault::SlowBoot(secs), others).ends(end);
+    let case = Arc::new(case);
+    let sweep = Sweep::new(&case, Fault::SlowBoot(secs), others);
+    sweep.sampled(3).parts().ends(end);
 }
 
 /// Sandboxes that stay, and a target that hangs, keep no node from its source, on the way back after a commit too.
@@ -125,7 +129,9 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
 #[case::nothing(Fault::Nothing)]
 #[case::sandboxes(Fault::SandboxSticks)]
 fn an_undo_after_the_commit_ends_rolled_back(#[case] fault: Fault) {
-    Sweep::new(&by_hand(), fault, Others::Undo).ends(End::RolledBack);
+    let case = by_hand();
+    let sweep = Sweep::new(&case, fault, Others::Undo);
+    sweep.sampled(2).parts().ends(End::RolledBack);
 }
 
 /// Without `rollback.automatic` nothing but an order or the deadline turns the node back.
@@ -136,7 +142,8 @@ fn a_rollback_by_hand_ends_rolled_back(#[case] fault: Fault) {
     let mut case = cases::by_hand();
     case.roll_back_by_hand();
     let case = Arc::new(case);
-    Sweep::new(&case, fault, Others::AbortWhenFailed).ends(End::RolledBack);
+    let sweep = Sweep::new(&case, fault, Others::AbortWhenFailed);
+    sweep.sampled(2).parts().ends(End::RolledBack);
 }
 
 /// Each step once has its effect and fails all the same. An executor that died meanwhile may not learn of it: what
@@ -147,11 +154,11 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
     let mut rolled_back = 0;
     for step in 0..case.plan.steps.len() {
         let fault = Fault::StepFails(step);
-        let end = end_with(case, fault, &format!("step {step} fails"));
+        let end = end_with(case, fault, Others::Commit, &format!("step {step} fails"));
         rolled_back += usize::from(end == End::RolledBack);
         // With crashes, a sample: they take their time.
         if step % 4 == 1 {
-            Sweep::new(case, fault, Others::Commit).run();
+            Sweep::new(case, fault, Others::Commit).sampled(2).run();
         }
     }
     assert!(rolled_back > case.plan.steps.len() / 2);
@@ -162,7 +169,7 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
 fn an_abort_at_any_step_ends_rolled_back() {
     let case = &by_hand();
     for steps in [0, 4, 12, 18, case.plan.steps.len()] {
-        let sweep = Sweep::new(case, Fault::Nothing, Others::Abort(steps));
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Abort(steps)).parts();
         assert!(sweep.ends(End::RolledBack) > 20);
     }
 }
@@ -179,18 +186,24 @@ fn a_full_disk_ends_in_one_of_the_two() {
 fn rolled_back_when_full(case: &Arc<Case>, effects: std::ops::Range<u64>) -> usize {
     effects
         .filter(|from| {
-            let end = end_with(case, Fault::DiskFull(*from), &format!("full from {from}"));
+            let end = end_with(
+                case,
+                Fault::DiskFull(*from),
+                Others::Commit,
+                &format!("full from {from}"),
+            );
             end == End::RolledBack
         })
         .count()
 }
 
 /// The end of one life with a fault and without a crash, which must be one of the two.
-fn end_with(case: &Arc<Case>, fault: Fault, what: &str) -> End {
+fn end_with(case: &Arc<Case>, fault: Fault, others: Others, what: &str) -> End {
     let world = begin(case, fault);
     let before = world.tree();
-    let Ok(Outcome::Ended(end)) = live_on(&world, Others::Commit, false) else {
-        panic!("broken: {what}")
+    let ended = live_on(&world, others, false);
+    let Ok(Outcome::Ended(end)) = ended else {
+        panic!("{what}: {ended:?}")
     };
     check(&world, &before, end, what);
     end
@@ -200,10 +213,9 @@ fn end_with(case: &Arc<Case>, fault: Fault, what: &str) -> End {
 /// drawn.
 #[test]
 fn captured_hosts_end_migrated() {
-    let seed = seed();
-    for (at, case) in captured().iter().enumerate() {
-        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit);
-        sweep.drawn(seed.wrapping_add(at as u64)).ends(End::Committed);
+    for case in &captured() {
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit).sampled(2);
+        sweep.drawn().ends(End::Committed);
     }
 }
 
@@ -217,16 +229,35 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
     #[case] others: Others,
     #[case] end: End,
 ) {
-    Sweep::new(&Arc::new(cases::replaced()), fault, others).ends(end);
+    let case = Arc::new(cases::replaced());
+    Sweep::new(&case, fault, others).parts().ends(end);
 }
 
 #[test]
 fn captured_hosts_end_rolled_back() {
-    let seed = seed();
-    for (at, case) in captured().iter().enumerate() {
+    for case in &captured() {
         for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
-            let sweep = Sweep::new(case, fault, Others::Nobody);
-            sweep.drawn(seed.wrapping_add(at as u64)).ends(End::RolledBack);
+            let sweep = Sweep::new(case, fault, Others::Nobody).sampled(3);
+            sweep.drawn().ends(End::RolledBack);
         }
     }
+}
+
+/// One call to systemd or to a runtime hangs until its deadline: each of a whole life in its turn, the way back included.
+#[rstest]
+#[case::with_a_commit(Others::Commit)]
+#[case::without_one(Others::Nobody)]
+fn a_call_that_hangs_ends_in_one_of_the_two(#[case] others: Others) {
+    let case = by_hand();
+    let whole = begin(&case, Fault::Nothing);
+    live_on(&whole, others, false).unwrap();
+    let calls = whole.times_called();
+    assert!(calls > 50, "{calls}");
+    let mut committed = 0;
+    for at in 1..=calls {
+        let what = format!("{others:?}: call {at} of {calls} hangs");
+        let end = end_with(&case, Fault::CallHangs(at), others, &what);
+        committed += usize::from(end == End::Committed);
+    }
+    eprintln!("{others:?}: {calls} calls hang, {committed} end committed");
 }

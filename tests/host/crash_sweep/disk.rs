@@ -2,7 +2,7 @@
 //! real files: told of every effect beforehand, it reads again what the one before has changed.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     fs,
     hash::{DefaultHasher, Hash, Hasher},
     io,
@@ -13,6 +13,8 @@ use std::{
 
 use transship::host::files::Effect;
 
+use crate::crash_sweep::random::Random;
+
 /// What a power cut leaves of that which was not synced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -22,7 +24,13 @@ pub enum Left {
     Names,
     /// Nothing.
     Nothing,
+    /// A part, drawn by this number: of the files, those whose bytes arrived; of the changes in a directory, those that
+    /// do not belong together.
+    Drawn(u64),
 }
+
+/// In the place of a number, for all directories in one place.
+const DIRECTORIES: u64 = u64::MAX;
 
 /// What a name in a directory stands for.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -32,6 +40,16 @@ enum Entry {
     File(u64),
     /// A symbolic link with its target.
     Link(Arc<str>),
+}
+
+impl Entry {
+    fn number(&self) -> Option<u64> {
+        match self {
+            Self::File(number) => Some(*number),
+            Self::Directory(_) => Some(DIRECTORIES),
+            Self::Link(_) => None,
+        }
+    }
 }
 
 #[derive(Clone)]
@@ -120,6 +138,20 @@ impl Image {
                 self.keep_synced("", &mut after.names);
                 after.forget_bytes();
             }
+            Left::Drawn(seed) => {
+                let mut random = Random(seed);
+                after.names = Directories::new();
+                self.draw_names("", &mut after.names, &mut BTreeMap::new(), &mut random);
+                after.forget_bytes();
+                let arrived = self.files.iter().filter(|(number, _)| {
+                    let unsynced = !self.is_synced(**number);
+                    after.files.contains_key(number) && unsynced && random.below(2) == 0
+                });
+                let arrived: Vec<_> = arrived
+                    .map(|(number, content)| (*number, content.clone()))
+                    .collect();
+                Arc::make_mut(&mut after.files).extend(arrived);
+            }
         }
         after.synced_names.clone_from(&after.names);
         after.synced_files = after.files.clone();
@@ -134,6 +166,67 @@ impl Image {
                 self.keep_synced(&join(directory, name), kept);
             }
         }
+    }
+
+    fn is_synced(&self, number: u64) -> bool {
+        let digest = |files: &Contents| files.get(&number).map(|content| (content.mode, content.digest));
+        digest(&self.files) == digest(&self.synced_files)
+    }
+
+    /// Keeps of the changes in a directory, and below it, those that are drawn. What a rename does to its two names, it
+    /// does at once; directories are not told apart, so those in one place change together.
+    fn draw_names(
+        &self,
+        directory: &str,
+        kept: &mut Directories,
+        decided: &mut BTreeMap<u64, bool>,
+        random: &mut Random,
+    ) {
+        let none = Arc::default();
+        let now = self.names.get(directory).unwrap_or(&none);
+        let synced = self.synced_names.get(directory).unwrap_or(&none);
+        let mut drawn = (**synced).clone();
+        let names: BTreeSet<&Arc<str>> = now.keys().chain(synced.keys()).collect();
+        let mut changes: Vec<(BTreeSet<u64>, Vec<&Arc<str>>)> = Vec::new();
+        for name in names {
+            let entries = [now.get(name), synced.get(name)];
+            if entries[0] == entries[1] {
+                continue;
+            }
+            let mut numbers: BTreeSet<u64> =
+                entries.into_iter().flatten().filter_map(Entry::number).collect();
+            let mut together = vec![name];
+            changes.retain_mut(|(others, names)| {
+                let apart = others.is_disjoint(&numbers);
+                if !apart {
+                    numbers.append(others);
+                    together.append(names);
+                }
+                apart
+            });
+            changes.push((numbers, together));
+        }
+        for (numbers, together) in changes {
+            let before = numbers.iter().find_map(|number| decided.get(number)).copied();
+            let arrived = before.unwrap_or_else(|| random.below(2) == 0);
+            let files = numbers.into_iter().filter(|number| *number != DIRECTORIES);
+            decided.extend(files.map(|number| (number, arrived)));
+            if !arrived {
+                continue;
+            }
+            for name in together {
+                match now.get(name) {
+                    Some(entry) => drop(drawn.insert(name.clone(), entry.clone())),
+                    None => drop(drawn.remove(name)),
+                }
+            }
+        }
+        for (name, entry) in &drawn {
+            if matches!(entry, Entry::Directory(_)) {
+                self.draw_names(&join(directory, name), kept, decided, random);
+            }
+        }
+        kept.insert(directory.into(), Arc::new(drawn));
     }
 
     fn forget_bytes(&mut self) {
@@ -194,7 +287,7 @@ impl Disk {
 
     /// The disk before the next effect.
     pub fn image(&mut self) -> Image {
-        let directories: std::collections::BTreeSet<String> = self
+        let directories: BTreeSet<String> = self
             .recent
             .iter()
             .map(|path| split(&self.relative(path)).0.to_owned())

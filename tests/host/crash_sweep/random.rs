@@ -1,5 +1,7 @@
 //! What is drawn, and can be drawn again.
 
+use std::{collections::hash_map::RandomState, hash::BuildHasher as _};
+
 /// Numbers that look random (splitmix64).
 #[derive(Debug)]
 pub struct Random(pub u64);
@@ -13,4 +15,17 @@ impl Random {
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (mixed ^ (mixed >> 31)) % limit
     }
+}
+
+/// A seed of its own for every run, which is printed, or the one that `SWEEP_SEED` names.
+pub fn seed() -> u64 {
+    let seed = std::env::var("SWEEP_SEED")
+        .map_or_else(|_| RandomState::new().hash_one(0), |seed| seed.parse().unwrap());
+    eprintln!("SWEEP_SEED={seed}");
+    seed
+}
+
+/// Whether nothing is left out (`SWEEP=whole`), as `make crash-sweep` has it.
+pub fn whole() -> bool {
+    std::env::var("SWEEP").is_ok_and(|sweep| sweep == "whole")
 }

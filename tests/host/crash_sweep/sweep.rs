@@ -2,7 +2,6 @@
 
 use std::{
     collections::{HashSet, VecDeque},
-    hash::BuildHasher as _,
     sync::Arc,
 };
 
@@ -13,7 +12,7 @@ use crate::crash_sweep::{
     checks::check,
     disk::Left,
     lives::{Others, begin, begin_undo, live_on},
-    random::Random,
+    random::{Random, seed, whole},
     world::{Fault, Moment},
 };
 
@@ -41,6 +40,11 @@ pub struct Sweep<'a> {
     fault: Fault,
     others: Others,
     again: Option<Again>,
+    /// A first death at every moment, or at every n-th alone.
+    every: usize,
+    /// Whether power cuts leave a drawn part of what was not synced, too.
+    parts: bool,
+    seed: u64,
 }
 
 /// At which effects of a recovery the executor dies once more.
@@ -49,7 +53,7 @@ pub enum Again {
     /// Every n-th of all.
     Every(usize),
     /// So many of each of some recoveries, all of them drawn at random.
-    Drawn { seed: u64, of_each: usize },
+    Drawn { of_each: usize },
 }
 
 /// One recovery of so many is drawn.
@@ -60,6 +64,8 @@ pub const DRAWN_OF: u64 = 150;
 pub struct Swept {
     /// Lives after a death that differed from all others.
     schedules: usize,
+    /// Of those, after a power cut that left a drawn part.
+    drawn: usize,
     committed: usize,
     rolled_back: usize,
 }
@@ -72,6 +78,9 @@ impl<'a> Sweep<'a> {
             fault,
             others,
             again: None,
+            every: 1,
+            parts: whole(),
+            seed: seed(),
         }
     }
 
@@ -83,10 +92,23 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Second deaths that are drawn at random.
-    pub fn drawn(self, seed: u64) -> Self {
+    /// First deaths at every n-th moment alone, beginning with a drawn one, unless the whole is swept.
+    pub fn sampled(self, every: usize) -> Self {
         Self {
-            again: Some(Again::Drawn { seed, of_each: 2 }),
+            every: if whole() { 1 } else { every },
+            ..self
+        }
+    }
+
+    /// Power cuts that leave a drawn part of what was not synced, too.
+    pub fn parts(self) -> Self {
+        Self { parts: true, ..self }
+    }
+
+    /// Second deaths that are drawn at random.
+    pub fn drawn(self) -> Self {
+        Self {
+            again: Some(Again::Drawn { of_each: 2 }),
             ..self
         }
     }
@@ -101,16 +123,14 @@ impl<'a> Sweep<'a> {
             begin_undo(&world);
         }
         world.take_moments();
-        let mut random = Random(match self.again {
-            Some(Again::Drawn { seed, .. }) => seed,
-            _ => 0,
-        });
+        let mut random = Random(self.seed);
+        let first = random.below(self.every as u64) as usize;
         let mut swept = Swept::default();
         let mut seen = HashSet::new();
         let mut counter = 0;
         let mut queue = VecDeque::from([(world.moment(), false, Vec::<(usize, Death)>::new())]);
         while let Some((start, boot, deaths)) = queue.pop_front() {
-            let schedule = format!("{name}: died at {deaths:?}");
+            let schedule = format!("{name}, SWEEP_SEED={}: died at {deaths:?}", self.seed);
             world.restore(&start);
             if boot {
                 world.reboot();
@@ -140,25 +160,31 @@ impl<'a> Sweep<'a> {
             let moments = world.take_moments();
             for (at, moment) in moments.iter().enumerate() {
                 counter += 1;
-                let dies = deaths.is_empty()
-                    || match self.again {
+                let dies = if deaths.is_empty() {
+                    at % self.every == first
+                } else {
+                    match self.again {
                         Some(Again::Every(n)) => counter % n == 0,
-                        Some(Again::Drawn { of_each, .. }) => {
-                            random.below(moments.len() as u64) < of_each as u64
-                        }
+                        Some(Again::Drawn { of_each }) => random.below(moments.len() as u64) < of_each as u64,
                         None => false,
-                    };
+                    }
+                };
                 if !dies {
                     continue;
                 }
-                for death in [
+                let part = self
+                    .parts
+                    .then(|| Death::PowerCut(Left::Drawn(random.below(u64::MAX))));
+                let deaths_here = [
                     Death::Killed,
                     Death::PowerCut(Left::All),
                     Death::PowerCut(Left::Names),
                     Death::PowerCut(Left::Nothing),
-                ] {
+                ];
+                for death in deaths_here.into_iter().chain(part) {
                     let (after, boot) = die(moment, death);
                     if seen.insert(after.digest(boot)) {
+                        swept.drawn += usize::from(matches!(death, Death::PowerCut(Left::Drawn(_))));
                         let deaths = deaths.iter().copied().chain([(at, death)]).collect();
                         queue.push_back((after, boot, deaths));
                     }
@@ -183,14 +209,4 @@ impl<'a> Sweep<'a> {
         );
         swept.schedules
     }
-}
-
-/// A seed of its own for every run, which is printed, or the one that `SWEEP_SEED` names.
-pub fn seed() -> u64 {
-    let seed = std::env::var("SWEEP_SEED").map_or_else(
-        |_| std::collections::hash_map::RandomState::new().hash_one(0),
-        |seed| seed.parse().unwrap(),
-    );
-    eprintln!("SWEEP_SEED={seed}");
-    seed
 }

@@ -34,6 +34,9 @@ use crate::crash_sweep::{
     programs::Programs,
 };
 
+/// How long a call that hangs is waited for.
+const CALL: Duration = Duration::from_secs(30);
+
 /// What goes wrong in this world, in every life of the executor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -58,6 +61,8 @@ pub enum Fault {
     KubeletMasked,
     /// This step has its effect forwards, and is reported as failed.
     StepFails(usize),
+    /// This call to systemd or to a runtime, counted over all lives, is not answered and has no effect.
+    CallHangs(usize),
     /// The disk is full from this effect of a life on, until the reserve is given back.
     DiskFull(u64),
     /// A drop-in of somebody else, of which the plan knows nothing, beats that of the target.
@@ -173,6 +178,8 @@ struct Log {
     effects: u64,
     /// When it began, by the clock of its own.
     began: Option<Instant>,
+    /// Calls to systemd and to runtimes in all lives.
+    asked: usize,
     /// Some of the calls in this life: when and what.
     calls: Vec<(Instant, String)>,
 }
@@ -356,6 +363,25 @@ impl World {
         log.effects = 0;
         log.began = None;
         log.calls.clear();
+    }
+
+    /// Somebody is called; waits for the deadline, and says so, if this is the call that hangs.
+    async fn called(&self) -> Result<(), String> {
+        let asked = {
+            let mut log = lock(&self.log);
+            log.asked += usize::from(log.began.is_some());
+            log.asked
+        };
+        if asked == 0 || self.fault != Fault::CallHangs(asked) {
+            return Ok(());
+        }
+        tokio::time::sleep(CALL).await;
+        Err(format!("no answer within {} s", CALL.as_secs()))
+    }
+
+    /// Calls to systemd and to runtimes in all lives.
+    pub fn times_called(&self) -> usize {
+        lock(&self.log).asked
     }
 
     fn note_call(&self, what: String) {

@@ -109,6 +109,7 @@ impl World {
 
 impl Runtimes for World {
     async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, store).await?;
         Ok(self
             .state()
@@ -119,6 +120,7 @@ impl Runtimes for World {
     }
 
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, &step.from).await?;
         self.answers_within(DEADLINE, &step.to).await?;
         self.effect();
@@ -147,6 +149,7 @@ impl Runtimes for World {
         store: &Endpoint,
         before: &BTreeMap<String, Option<String>>,
     ) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, store).await?;
         for (name, id) in before {
             self.effect();
@@ -161,6 +164,7 @@ impl Runtimes for World {
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = true;
@@ -174,6 +178,7 @@ impl Runtimes for World {
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = false;
@@ -181,15 +186,18 @@ impl Runtimes for World {
     }
 
     async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, of).await?;
         self.end_pods(of, what, true).await
     }
 
     async fn stop_pods_without(&self, what: &StopPods, _: RuntimeError) -> Result<Stopped, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.end_pods(&what.target, what, false).await
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, &what.source).await?;
         self.effect();
         {
@@ -211,6 +219,7 @@ impl Runtimes for World {
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, of).await?;
         self.effect();
         self.state().lost = false;
@@ -218,10 +227,12 @@ impl Runtimes for World {
     }
 
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(FIRST, of).await
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, of).await?;
         self.asked()?;
         Ok(Health {
@@ -232,6 +243,7 @@ impl Runtimes for World {
     }
 
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         // What the program would print is in it; running it some thousand times proves nothing more.
         let bytes = self.read(program).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
@@ -241,6 +253,7 @@ impl Runtimes for World {
     }
 
     async fn configuration(&self, _: &[String]) -> Result<String, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         let waits = self
             .case
             .plan
@@ -260,6 +273,7 @@ impl Runtimes for World {
     }
 
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
         let state = self.state();
         let kubelet = &state.units[KUBELET_UNIT];
         if !kubelet.active || kubelet.pid != main_pid {

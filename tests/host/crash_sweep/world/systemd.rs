@@ -327,6 +327,7 @@ impl World {
 
 impl Systemd for World {
     async fn unit(&self, name: &str) -> Result<Unit, SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         let mut state = self.state();
         if self.fault == Fault::KubeletCrashes && name == KUBELET_UNIT && self.kubelet_under_target(&state) {
             state.pids += 1;
@@ -394,6 +395,7 @@ impl Systemd for World {
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.note_call(format!("start {name}"));
         self.effect();
         {
@@ -427,6 +429,7 @@ impl Systemd for World {
     }
 
     async fn stop(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.note_call(format!("stop {name}"));
         self.effect();
         if self.fault == Fault::KubeletMasked && name == KUBELET_UNIT && self.own_link(name).is_none() {
@@ -458,6 +461,7 @@ impl Systemd for World {
     }
 
     async fn restart(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         {
             let mut state = self.state();
@@ -489,6 +493,7 @@ impl Systemd for World {
     }
 
     async fn kill(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.note_call(format!("kill {name}"));
         self.effect();
         let mut state = self.state();
@@ -500,6 +505,7 @@ impl Systemd for World {
     }
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         let own = self.own_link(name);
         if own
@@ -517,6 +523,7 @@ impl Systemd for World {
     }
 
     async fn disable(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         for link in self.links_to(name) {
             // The mask stays.
@@ -533,12 +540,14 @@ impl Systemd for World {
     }
 
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
         self.changed("mask", name)
     }
 
     async fn unmask(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         if self
             .own_link(name)
@@ -552,6 +561,7 @@ impl Systemd for World {
     }
 
     async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.state().masked.insert(name.to_owned());
         moment().await;
@@ -559,12 +569,14 @@ impl Systemd for World {
     }
 
     async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.state().masked.remove(name);
         Ok(())
     }
 
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         if let Some(unit) = self.state().units.get_mut(name) {
             unit.failed = false;
@@ -574,6 +586,7 @@ impl Systemd for World {
     }
 
     async fn reload(&self) -> Result<(), SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.read_units(&mut self.state());
         Ok(())
