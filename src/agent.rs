@@ -11,7 +11,8 @@
 //! - [`baseline`]: which pods must be Ready again before a switch is confirmed (pure).
 //! - [`drain`]: which pods leave the node, and how they are asked to.
 //! - [`identity`]: clients: the node's own for everything on its Node and pods, the service account's for its
-//!   `NodeMigration` alone.
+//!   `NodeMigration` and the `RuntimeMigration` above it.
+//! - [`share`]: the node's `NodeMigration`: how it is read and watched, and how its status is written without a secret.
 //! - [`kubeconfig`]: the kubelet's, read as kubectl reads it; no error shows a part of it.
 //! - [`host`]: what the agent asks of the host that it runs on.
 //! - [`shell`]: looks, decides, writes the status, acts; over and over.

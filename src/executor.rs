@@ -1,5 +1,5 @@
-//! Carries out a plan on the host, survives anything, and rolls back without the network. It knows nothing of
-//! the API server and, but for the primitives in [`crate::plan::step`], nothing of runtimes.
+//! Carries out a plan on the host, survives anything, and rolls back without the network. It has no access to the API
+//! server. What it does with runtimes are the primitives in [`crate::plan::step`].
 //!
 //! - [`control`]: the directory of a migration on the host, through which others speak with the executor.
 //! - [`journal`]: the append-only write-ahead log of a plan being carried out.

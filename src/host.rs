@@ -1,5 +1,5 @@
-//! The host: files under a root prefix, systemd over D-Bus, subprocesses, archives from elsewhere. Only this module and `inspect` and
-//! `executor` above it touch the machine.
+//! The host: files under a root prefix, systemd over D-Bus, subprocesses, archives from elsewhere. Only this module and what
+//! stands on it (`runtime`, `inspect`, `executor`) touch the machine.
 
 pub mod archive;
 pub mod bus;

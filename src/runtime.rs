@@ -2,7 +2,8 @@
 //!
 //! - [`hosted`]: all of it, for the runtimes of this host.
 //! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd apart from its CRI.
-//! - [`reference`](mod@reference), [`transfer`]: names of images; carrying an image from one store to another.
+//! - [`reference`](mod@reference), [`transfer`], [`link`], [`overlay2`], [`restore`]: names of images; carrying an image from one store
+//!   to another, by its archive or by links to Docker's layers; giving names back.
 //! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
 //! - [`program`]: asking a runtime's program which version it is.

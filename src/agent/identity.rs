@@ -1,6 +1,6 @@
 //! The two identities of the agent. Everything on the Node and its pods is done as the node itself, with the
 //! kubelet's own kubeconfig: where the server runs NodeRestriction this identity can touch no other node. The
-//! service account can read and report on `NodeMigration`s, nothing else.
+//! service account can read and report on `NodeMigration`s and read `RuntimeMigration`s, nothing else.
 //!
 //! Both clients make no retries of their own: those hide a budget's refusal for minutes, and the agent looks
 //! again anyway.

@@ -104,7 +104,7 @@ pub struct Dir {
 }
 
 impl Dir {
-    /// The directory of `migration` (a UID, or `hand-<time>`); it need not exist yet.
+    /// The directory of `migration` (`<UID>-<generation>`, with `-<attempt>` after a retry, or `hand-<time>`); it need not exist yet.
     ///
     /// # Errors
     /// When `migration` is no plain name.

@@ -1,4 +1,5 @@
-//! The loop: asks [`decide`] for the next move, and carries it out. No decision is taken here.
+//! The loop: asks [`decide`] for the next move, and carries it out. How long it waits between two tries, and after a boot for
+//! the runtimes, is its own.
 
 use std::{cell::RefCell, collections::BTreeSet, io, time::Duration};
 

@@ -1,5 +1,5 @@
 //! Every kind of finding, by what it is about. Plain data: the schema of `preflight.allow` lists them, and the planner
-//! finds them. The table of all codes for users is `docs/findings.md`; a test holds it to [`all_codes`].
+//! and the agent find them. The table of all codes for users is `docs/findings.md`; a test holds it to [`all_codes`].
 
 pub mod attempts;
 pub mod configuration;
@@ -32,7 +32,7 @@ pub const PLAN_NOT_APPROVED: Code = Code::block(
     "`approvedPlans` does not list the digest of the node's plan",
 );
 
-/// Every kind of finding, by the module that finds it.
+/// Every kind of finding, by what it is about.
 pub fn all_codes() -> Vec<Code> {
     [
         kubelet::CODES,

@@ -1,4 +1,4 @@
-//! The primitives that the executor knows. All knowledge of runtimes and distributions is in the planners that
+//! The primitives of the executor. Which of them a runtime or a distribution needs is decided by the planners that
 //! produce them. A step is the smallest change that can be undone.
 //!
 //! A plan read in reverse must be a valid procedure too, so steps come in brackets: see [`Restart`] and [`Side`].

@@ -24,7 +24,8 @@ use crate::{
     planner::context::View,
 };
 
-/// All findings of a pair.
+/// The findings of a pair that the planner makes from the facts; what could not be read and earlier attempts come with them in
+/// [`plan`](crate::planner::plan).
 pub fn all(view: &View<'_>) -> Vec<Finding> {
     [
         kubelet::check(view),

@@ -1,4 +1,4 @@
-//! Asking a runtime's program which version it is.
+//! Running a program of a runtime for what it prints: its version, its configuration.
 
 use std::{io::ErrorKind, path::Path, time::Duration};
 

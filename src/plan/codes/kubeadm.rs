@@ -1,4 +1,4 @@
-//! What the API server tells that the node cannot know: what kubeadm remembers of the cluster, and whether a node's
+//! Found with the API server: what kubeadm keeps about the cluster, and whether a node's identity is confined to its node.
 
 use crate::plan::finding::Code;
 

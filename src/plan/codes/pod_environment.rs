@@ -1,4 +1,4 @@
-//! What pods have under the source and not under the target, apart from their own specification. `docs/pod-environment.md`
+//! What pods have under the source and not under the target, apart from their own specification.
 
 use crate::plan::finding::Code;
 

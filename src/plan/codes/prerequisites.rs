@@ -1,4 +1,4 @@
-//! What pods need of the node apart from a runtime. dockerd loads modules and sets kernel settings by itself; a node on
+//! What pods need of the node apart from a runtime: modules, kernel settings, swap, cgroups.
 
 use crate::plan::finding::Code;
 

@@ -1,4 +1,4 @@
-//! Who else acts on the runtimes of this node: units and scripts that start Docker again, and agents that write files
+//! Who else acts on the runtimes of this node: units and scripts that start Docker again, and agents that write files back.
 
 use crate::plan::finding::Code;
 

@@ -1,4 +1,5 @@
-//! The two runtimes: whether the pair can be planned, and whether the target fits the kubelet.
+//! The two runtimes: whether the target fits the kubelet and what was asked for. Whether the pair can be planned at all is
+//! [`pair`](crate::planner::pair)'s.
 
 use crate::{
     plan::{
