@@ -6,6 +6,7 @@ cluster_down() {
     for node in "${NODES[@]}"; do power_cut "$node"; done
     drop_netns lab
     drop_cgroups
+    for node in "${NODES[@]}"; do make_mutable "$(home_of "$node")/root"; done
     rm -rf "$STATE"
     say "the lab is down"
 }

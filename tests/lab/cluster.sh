@@ -44,6 +44,7 @@ forget_node() {
     local home
     home=$(home_of "$1")
     power_cut "$1"
+    make_mutable "$home/root"
     rm -rf "$home"
 }
 

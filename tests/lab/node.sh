@@ -177,6 +177,9 @@ snapshot() {
 
 snapshots() { find "$(home_of "$1")/snapshots" -mindepth 1 -maxdepth 1 -printf '%f\n' 2>/dev/null || true; }
 
+# make_mutable DIRECTORY: a scenario that failed may have left a file of /etc that not even root can replace.
+make_mutable() { [[ ! -d $1/etc ]] || chattr -R -f -i -a "$1/etc" || true; }
+
 restore() {
     local node=$1 home
     home=$(home_of "$node")
@@ -184,6 +187,7 @@ restore() {
     power_cut "$node"
     # Only what has changed since, which is little: seconds instead of a minute
     # on a busy disk.
+    make_mutable "$home/root"
     rsync -aHAX --delete "$home/snapshots/$2/" "$home/root/"
     boot_until_ready "$node"
 }
