@@ -6,7 +6,7 @@ use crate::{
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
-        step::{AwaitStep, Contents, FileStep, KubeletWant, Side, Step},
+        step::{AwaitStep, Contents, FileStep, KubeletWant, Restart, Side, Step, UnitStep},
     },
     planner::context::View,
 };
@@ -52,6 +52,19 @@ pub fn path(text: &str) -> Result<HostPath, Finding> {
             error.to_string(),
             "Name the directory by its plain, absolute path.",
         )
+    })
+}
+
+/// The step that opens the bracket of a unit's files: it changes nothing, and restarts the unit when it is undone, after its old
+/// files are back.
+pub fn opening(unit: &UnitFacts) -> Step {
+    Step::Unit(UnitStep {
+        unit: unit.name.clone(),
+        active: None,
+        boot: None,
+        restart: Restart::Backwards,
+        socket: None,
+        effective: None,
     })
 }
 

@@ -188,7 +188,8 @@ impl Host {
         assert_eq!(self.state(), before);
     }
 
-    /// Demands that an abort waits until nobody else holds the record lock on the file `lock`.
+    /// Prepares, and demands that an abort waits until nobody else holds the record lock on the file `lock`, and leaves
+    /// nothing.
     fn aborts_when_free(&self, lock: &str) {
         // Longer than the executor's own tries take.
         const HELD: Duration = Duration::from_secs(10);
@@ -196,6 +197,8 @@ impl Host {
             fcntl::{FcntlArg, fcntl},
             libc,
         };
+        let before = self.state();
+        assert_eq!(self.run(), (Outcome::Prepared, String::new()));
         let lock = fs::File::create(self.at(lock)).unwrap();
         let whole = libc::flock {
             l_type: libc::F_WRLCK as libc::c_short,
@@ -212,6 +215,7 @@ impl Host {
         });
         assert_eq!(self.abort(), Outcome::Ended(End::RolledBack));
         other.join().unwrap();
+        assert_eq!(self.state(), before);
         assert!(began.elapsed() >= HELD);
     }
 }

@@ -5,6 +5,7 @@
 
 #[path = "../hosts/fixtures.rs"]
 mod fixtures;
+mod lab;
 #[path = "../support/fuzz.rs"]
 mod variants;
 

@@ -10,7 +10,7 @@ use transship::{
     api::request::Runtime,
     plan::{
         digest::Digest,
-        facts::{Container, Docker, Engine, Facts, Kubelet, TextFile},
+        facts::{Container, Docker, Facts, Kubelet, TextFile},
         finding::{Finding, Severity},
         host_path::HostPath,
         step::Step,
@@ -21,10 +21,10 @@ use transship::{
     },
 };
 
-use crate::fixtures;
-
-/// A node of the lab with dockershim, Docker 20.10.24 and containerd 1.6.20.
-const LAB: &str = "debian12-kubeadm-1.23-dockershim";
+use crate::{
+    fixtures,
+    lab::{LAB, blocking, engine},
+};
 
 fn lab() -> Facts {
     fixtures::named(LAB)
@@ -36,10 +36,6 @@ fn kubelet(facts: &mut Facts) -> &mut Kubelet {
 
 fn docker(facts: &mut Facts) -> &mut Docker {
     facts.docker.as_mut().unwrap()
-}
-
-fn engine(facts: &mut Facts) -> &mut Engine {
-    docker(facts).engine.as_mut().unwrap()
 }
 
 fn path(text: &str) -> HostPath {
@@ -111,17 +107,6 @@ fn one(facts: &Facts, request: &Request, code: &str) -> Finding {
     let mut found = of(facts, request, code);
     assert_eq!(found.len(), 1, "{code}: {:?}", findings(facts, request));
     found.remove(0)
-}
-
-/// The codes that block.
-fn blocking(facts: &Facts, request: &Request) -> Vec<String> {
-    let outcome = plan(facts, request);
-    let blocks = |finding: &&Finding| finding.severity == Severity::Block;
-    let codes: Vec<String> = (outcome.findings.iter().filter(blocks))
-        .map(|finding| finding.code.clone())
-        .collect();
-    assert_eq!(outcome.verdict == Verdict::Blocked, !codes.is_empty());
-    codes
 }
 
 /// The text that the plan gives to a file; the last one.

@@ -31,9 +31,10 @@ use transship::{
     },
 };
 
-use crate::fixtures;
-
-const LAB: &str = "debian12-kubeadm-1.23-dockershim";
+use crate::{
+    fixtures,
+    lab::{LAB, blocking, engine},
+};
 
 fn in_words(facts: &Facts, outcome: &Outcome) -> String {
     let mut text = String::new();
@@ -61,23 +62,6 @@ fn in_words(facts: &Facts, outcome: &Outcome) -> String {
     text
 }
 
-fn blocking(facts: &Facts, request: &Request) -> Vec<String> {
-    let outcome = plan(facts, request);
-    let codes: Vec<String> = outcome
-        .findings
-        .iter()
-        .filter(|finding| finding.severity == Severity::Block)
-        .map(|finding| finding.code.clone())
-        .collect();
-    assert_eq!(
-        outcome.verdict == Verdict::Blocked,
-        !codes.is_empty(),
-        "{:?}",
-        outcome.findings
-    );
-    codes
-}
-
 fn text(file: &mut TextFile, text: &str) {
     file.text = text.to_owned();
     file.digest = Digest::of(text);
@@ -101,15 +85,7 @@ fn flags(facts: &mut Facts, new: &str) {
 }
 
 fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
-    let containers = &mut facts
-        .docker
-        .as_mut()
-        .unwrap()
-        .engine
-        .as_mut()
-        .unwrap()
-        .store
-        .containers;
+    let containers = &mut engine(facts).store.containers;
     let pod = mount.and_then(|_| containers[0].pod.clone());
     containers.push(Container {
         id: name.into(),

@@ -30,7 +30,7 @@ use crate::{
         context::{Planner, Source, SourcePart, Target, TargetPart, View},
         delivery, docker_limits, docker_settings, pod_environment, pod_network, refusals,
         request::Request,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, path},
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
     },
 };
 
@@ -303,14 +303,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     });
     let restart = !files.is_empty() || started_before;
     if restart {
-        steps.push(Step::Unit(UnitStep {
-            unit: unit.name.clone(),
-            active: None,
-            boot: None,
-            restart: Restart::Backwards,
-            socket: None,
-            effective: None,
-        }));
+        steps.push(opening(unit));
     }
     steps.extend(files);
     steps.push(Step::Unit(UnitStep {

@@ -27,7 +27,7 @@ use crate::{
         lists,
         paths::{CRI_DOCKERD_DROP_IN, CRI_DOCKERD_SOCKET},
         runtime::Runtime,
-        step::{Endpoint, Restart, Step, UnitStep},
+        step::{Endpoint, Restart, Step},
         version,
     },
     planner::{
@@ -36,7 +36,7 @@ use crate::{
         pod_environment, refusals,
         request::Request,
         runtimes::docker::{self, Driver},
-        steps::{file, future_unit, maybe, path},
+        steps::{file, future_unit, maybe, opening, path},
     },
 };
 
@@ -207,14 +207,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         Restart::Forwards
     };
     if restart == Restart::Forwards {
-        steps.push(Step::Unit(UnitStep {
-            unit: shim.service.name.clone(),
-            active: None,
-            boot: None,
-            restart: Restart::Backwards,
-            socket: None,
-            effective: None,
-        }));
+        steps.push(opening(&shim.service));
     }
     steps.extend(files);
     steps.extend(docker::started(

@@ -17,7 +17,7 @@ use crate::{
     },
     planner::{
         context::View,
-        steps::{file, path},
+        steps::{file, opening, path},
     },
 };
 
@@ -198,14 +198,7 @@ pub fn ready(view: &View<'_>, docker: &Docker) -> Result<Vec<Step>, Finding> {
     match driver(view, docker) {
         Driver::Fits => {}
         Driver::Changes(text) => {
-            steps.push(Step::Unit(UnitStep {
-                unit: docker.service.name.clone(),
-                active: None,
-                boot: None,
-                restart: Restart::Backwards,
-                socket: None,
-                effective: None,
-            }));
+            steps.push(opening(&docker.service));
             let old = docker.daemon_json.as_ref();
             let path = old.map_or_else(|| path(DAEMON_JSON), |old| Ok(old.path.clone()))?;
             steps.extend(file(&path, old, text, 0o644));

@@ -240,11 +240,7 @@ fn a_package_that_left_its_configuration_is_refused() {
 /// As after an abort that killed apt-get, and not the dpkg that it had started.
 #[test]
 fn another_run_of_dpkg_is_waited_for() {
-    let host = host(&[CONTAINERD, RUNC], &[]);
-    let before = host.state();
-    assert_eq!(host.run(), (Outcome::Prepared, String::new()));
-    host.aborts_when_free("var/lib/dpkg/lock");
-    assert_eq!(host.state(), before);
+    host(&[CONTAINERD, RUNC], &[]).aborts_when_free("var/lib/dpkg/lock");
 }
 
 /// It is half configured then.

@@ -57,7 +57,7 @@ fn containers_that_are_not_kubernetes_are_spared(
     ] {
         let mut facts = clean.clone();
         container(name, None, &mut facts);
-        let store = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store;
+        let store = &mut engine(&mut facts).store;
         store.images.push(Image {
             id: "sha256:of-it".to_owned(),
             names: vec![image.to_owned()],
@@ -141,7 +141,7 @@ fn images_that_are_streamed_need_room(#[case] host: &str, #[case] target: Runtim
         engine.storage_driver = "vfs".to_owned();
     }
     let source = if target == Runtime::Containerd {
-        &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store
+        &mut engine(&mut facts).store
     } else {
         facts.containerd.as_mut().unwrap().store.as_mut().unwrap()
     };

@@ -147,16 +147,7 @@ fn a_digest_is_that_of_what_is_done() {
         disk.free -= 1 << 20;
     }
     // A pod has gone.
-    later
-        .docker
-        .as_mut()
-        .unwrap()
-        .engine
-        .as_mut()
-        .unwrap()
-        .store
-        .containers
-        .pop();
+    engine(&mut later).store.containers.pop();
     let outcome = plan(&later, &same);
     assert_ne!(outcome.findings, plan(&facts, &request).findings);
     assert_ne!(outcome.plan(), plan(&facts, &request).plan());

@@ -7,7 +7,7 @@ fn pods_that_gain_no_privileges_have_no_successors_under_cri_dockerd_before_1_24
     let mut facts = fixtures::named("debian12-kubeadm-1.23-control-plane-dockershim");
     let request = fixtures::to(Runtime::CriDockerd);
     assert_eq!(blocking(&facts, &request), [""; 0]);
-    let store = &mut facts.docker.as_mut().unwrap().engine.as_mut().unwrap().store;
+    let store = &mut engine(&mut facts).store;
     let running = |container: &&mut Container| container.running && container.pod.is_some();
     let found = store.containers.iter_mut().find(running).unwrap();
     found.no_new_privileges = true;
@@ -111,7 +111,7 @@ fn a_flag_that_the_running_kubelet_does_not_know_is_refused() {
 #[case::no_containerd("TargetNotInstalled", |f: &mut Facts| f.containerd = None)]
 #[case::masked("TargetMasked", |f: &mut Facts| f.containerd.as_mut().unwrap().service.load = "masked".into())]
 #[case::old_containerd("TargetVersionUnfit", |f: &mut Facts| f.containerd.as_mut().unwrap().version = "1.4.13~ds1".into())]
-#[case::driver("CgroupDriverMismatch", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().cgroup_driver = "cgroupfs".into())]
+#[case::driver("CgroupDriverMismatch", |f: &mut Facts| engine(f).cgroup_driver = "cgroupfs".into())]
 #[case::daemon_json("DaemonJsonBroken", |f: &mut Facts| text(f.docker.as_mut().unwrap().daemon_json.as_mut().unwrap(), "{\n  \"a\": 1,\n}"))]
 #[case::config_toml("ContainerdConfigBroken", |f: &mut Facts| config(f, "version = 2\n[plugins\n"))]
 #[case::config_v1("ContainerdConfigBroken", |f: &mut Facts| config(f, "[plugins.cri]\nsandbox_image = \"a\"\n"))]
@@ -123,8 +123,8 @@ fn a_flag_that_the_running_kubelet_does_not_know_is_refused() {
 #[case::foreign("ForeignContainers", |f: &mut Facts| container("registry", None, f))]
 #[case::socket("DockerSocketMounted", |f: &mut Facts| container("runner", Some("/var/run/docker.sock"), f))]
 #[case::bound_docker("DockerBoundToContainerd", |f: &mut Facts| f.docker.as_mut().unwrap().service.bound_to.push("containerd.service".into()))]
-#[case::nvidia("DefaultRuntime", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().default_runtime = "nvidia".into())]
-#[case::sandbox("SandboxImageMissing", |f: &mut Facts| f.docker.as_mut().unwrap().engine.as_mut().unwrap().store.images.retain(|image| !image.names[0].contains("pause")))]
+#[case::nvidia("DefaultRuntime", |f: &mut Facts| engine(f).default_runtime = "nvidia".into())]
+#[case::sandbox("SandboxImageMissing", |f: &mut Facts| engine(f).store.images.retain(|image| !image.names[0].contains("pause")))]
 #[case::kubenet("NoCni", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--network-plugin=kubenet".into()))]
 #[case::no_cni("CniConfigMissing", |f: &mut Facts| f.cni.configs.clear())]
 #[case::cni_json("CniConfigBroken", |f: &mut Facts| text(&mut f.cni.configs[0], "{"))]
