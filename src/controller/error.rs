@@ -42,6 +42,17 @@ impl Error {
             if matches!(&**cause, kube::Error::Api(status) if status.code == 409))
     }
 
+    /// The API server did not answer, or not now: asking again may help.
+    pub(super) fn may_pass(&self) -> bool {
+        match self {
+            Self::Api { cause, .. } => match &**cause {
+                kube::Error::Api(status) => status.code == 429 || status.code >= 500,
+                _ => true,
+            },
+            Self::Listen { .. } | Self::Metrics(_) | Self::Busy(_) | Self::WatchEnded => false,
+        }
+    }
+
     /// A bounded label for metrics.
     pub(super) fn reason(&self) -> &'static str {
         match self {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
@@ -50,6 +50,10 @@ pub struct Args {
 /// How long the API server is left alone after it did not answer.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// How long the check before an uninstall waits for an API server that does not answer: less than the chart gives its Job
+/// (`activeDeadlineSeconds`). A pod that starts right after its node has booted is there before the Service's rules are.
+const ANSWERS_WITHIN: Duration = Duration::from_secs(90);
+
 /// Runs `transship controller` until it is told to stop. An API server that is away, as it is while the only control
 /// plane node is switched, is waited for; so is a lease that another process holds.
 ///
@@ -60,7 +64,7 @@ pub async fn run(args: Args) -> Result<(), Error> {
         .await
         .during(|| "reading the configuration of the client".to_owned())?;
     if args.check_idle {
-        return check_idle(&client).await;
+        return check_idle(&client, ANSWERS_WITHIN).await;
     }
     let (metrics, serving) = (Metrics::new()?, Ready::default());
     let listen_error = |cause| Error::Listen {
@@ -155,27 +159,42 @@ async fn told_to_stop() {
     }
 }
 
-/// Whether any node is between start and end; the chart asks before it is uninstalled.
-async fn check_idle(client: &Client) -> Result<(), Error> {
+/// Whether any node is between start and end; the chart asks before it is uninstalled. An API server that does not answer is
+/// asked again until the time is over: it says nothing about the nodes.
+async fn check_idle(client: &Client, within: Duration) -> Result<(), Error> {
+    let deadline = Instant::now() + within;
+    let busy = loop {
+        match busy_nodes(client).await {
+            Err(error) if error.may_pass() && Instant::now() < deadline => {
+                tracing::warn!(%error, "the API server does not answer; it is asked again");
+                tokio::time::sleep(RETRY).await;
+            }
+            listed => break listed?,
+        }
+    };
+    if busy.is_empty() {
+        Ok(())
+    } else {
+        Err(Error::Busy(busy.join(", ")))
+    }
+}
+
+/// Nodes that are, or may be, between start and end.
+async fn busy_nodes(client: &Client) -> Result<Vec<String>, Error> {
     let shares: Api<DeserializeGuard<NodeMigration>> = Api::all(client.clone());
     let mut busy: Vec<String> = Vec::new();
     let mut page = ListParams::default().limit(PAGE);
     loop {
         let some = match shares.list(&page).await {
             // Without their definition, which may have been deleted first, there are none.
-            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(busy),
             listed => listed.during(|| "listing NodeMigrations".to_owned())?,
         };
         busy.extend(some.iter().filter_map(under_way));
         match some.metadata.continue_.filter(|token| !token.is_empty()) {
             Some(token) => page = page.continue_token(&token),
-            None => break,
+            None => return Ok(busy),
         }
-    }
-    if busy.is_empty() {
-        Ok(())
-    } else {
-        Err(Error::Busy(busy.join(", ")))
     }
 }
 

@@ -12,6 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, ResourceExt as _};
 use rstest::rstest;
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use transship::api::migration::{MigrationPhase, RuntimeMigration};
 use transship::api::node_migration::{Action, NodeMigration, NodePhase};
 use transship::api::{AGENT_LABEL, CORDONED_ANNOTATION, FINALIZER};
@@ -342,5 +343,56 @@ async fn an_uninstall_is_refused_in_the_middle_and_the_release_can_be_mended(
     settled(&s, "u1").await;
     assert!(guard().status.success());
     helm(&s, &["uninstall", "guarded", "--no-hooks"]).unwrap();
+    s.end(&[]).await;
+}
+
+/// On a node that has just booted the guard's pod is there before the rules that lead it to the API server.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_uninstall_waits_for_an_api_server_that_does_not_answer_yet() {
+    let s = Scenario::start(Release::New, 0).await;
+    let mut config = s.server.kubeconfig(CONTROLLER);
+    let server = config.clusters[0]
+        .cluster
+        .as_mut()
+        .unwrap()
+        .server
+        .as_mut()
+        .unwrap();
+    let real = server.trim_start_matches("https://").to_owned();
+    // Bound and not listening: connections are refused until it listens.
+    let later = tokio::net::TcpSocket::new_v4().unwrap();
+    later.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    *server = format!("https://{}", later.local_addr().unwrap());
+    let directory = tempfile::tempdir().unwrap();
+    let kubeconfig = directory.path().join("kubeconfig");
+    std::fs::write(&kubeconfig, serde_json::to_string(&config).unwrap()).unwrap();
+    let mut guard = tokio::process::Command::new(env!("CARGO_BIN_EXE_transship"))
+        .args(["controller", "--check-idle"])
+        .env("KUBECONFIG", &kubeconfig)
+        .stderr(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut says = BufReader::new(guard.stderr.take().unwrap()).lines();
+    loop {
+        let line = says.next_line().await.unwrap();
+        let line = line.expect("the guard gave up");
+        if line.contains("asked again") {
+            break;
+        }
+    }
+    let listener = later.listen(16).unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut from, _) = listener.accept().await.unwrap();
+            let real = real.clone();
+            tokio::spawn(async move {
+                let mut to = tokio::net::TcpStream::connect(real).await.unwrap();
+                tokio::io::copy_bidirectional(&mut from, &mut to).await.ok();
+            });
+        }
+    });
+    while says.next_line().await.unwrap().is_some() {}
+    assert!(guard.wait().await.unwrap().success());
     s.end(&[]).await;
 }

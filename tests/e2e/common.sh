@@ -80,7 +80,8 @@ remove_transship() {
         k delete nodemigrations --all --timeout=300s
     fi
     [[ -z $(lab run helm list --namespace "$SYSTEM" --all --short) ]] ||
-        lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m
+        lab run helm uninstall transship --namespace "$SYSTEM" --wait --timeout 2m ||
+        { k -n "$SYSTEM" logs job/transship-uninstall-guard; fail "Transship could not be uninstalled; the log of its guard is above"; }
     k delete crd runtimemigrations.transship.dev nodemigrations.transship.dev --ignore-not-found --timeout=60s
 }
 
