@@ -7,6 +7,7 @@
 
 HELM=3.22.0
 CONTAINERD=2.4.2
+CONTAINERD_1=1.7.35          # the last line of 1.x, which nodes are upgraded from
 CRI_DOCKERD=0.4.3            # what the stand-in says to be
 DEBIAN_GO=1.19               # of Debian, for what is as old
 MODERN_GO=1.26.6             # fetched when the host has no Go this new
@@ -190,17 +191,19 @@ build_helm() {
 # Nodes of some clusters are made from them, and tests install them.
 make_archives() {
     make_archive containerd
+    make_archive containerd-1
     make_archive cri-dockerd
 }
 make_archive() {
     case $1 in
         containerd) make_part "$(archive_part "$1")" build_containerd ;;
+        containerd-1) make_part "$(archive_part "$1")" build_containerd_1 ;;
         cri-dockerd)
             [[ -x ${TRANSSHIP_LAB_CRI_DOCKERD:-/} ]] ||
                 die "TRANSSHIP_LAB_CRI_DOCKERD names no program: $TRANSSHIP_LAB_CRI_DOCKERD"
             make_part "$(archive_part "$1")" build_cri_dockerd
             ;;
-        *) die "no archive $1; there are: containerd cri-dockerd" ;;
+        *) die "no archive $1; there are: containerd containerd-1 cri-dockerd" ;;
     esac
 }
 archive() {
@@ -217,6 +220,7 @@ archive_part() {
     local given=${TRANSSHIP_LAB_CRI_DOCKERD:-} sources
     case $1 in
         containerd) echo "containerd-$CONTAINERD" ;;
+        containerd-1) echo "containerd-$CONTAINERD_1" ;;
         cri-dockerd)
             # Named after what it is made from, too.
             sources=$(find ${given:+"$given"} "$LAB/cri-dockerd" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
@@ -230,11 +234,21 @@ archive_part() {
 }
 
 build_containerd() {
-    local archive=containerd-$CONTAINERD-linux-amd64.tar.gz package=github.com/containerd/containerd/v2
+    local package=github.com/containerd/containerd/v2
     use_go modern_go
     GOBIN=$PWD/bin go install -ldflags "-s -w -X $package/version.Version=v$CONTAINERD" \
         "$package/cmd/"{containerd,containerd-shim-runc-v2,ctr}"@v$CONTAINERD"
-    pack "$archive" bin
+    pack "containerd-$CONTAINERD-linux-amd64.tar.gz" bin
+}
+# In a module of our own: its own one excludes versions of others, with which nothing can be installed from outside.
+build_containerd_1() {
+    local package=github.com/containerd/containerd
+    use_go modern_go
+    go mod init transship.dev/lab/containerd
+    go get "$package@v$CONTAINERD_1"
+    go build -ldflags "-s -w -X $package/version.Version=v$CONTAINERD_1" -o bin/ \
+        "$package/cmd/"{containerd,containerd-shim-runc-v2,ctr}
+    pack "containerd-$CONTAINERD_1-linux-amd64.tar.gz" bin
 }
 
 # The stand-in needs the module of Kubernetes that still has dockershim.
