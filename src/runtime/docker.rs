@@ -15,7 +15,7 @@ use bollard::{
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::{RuntimeError, reference};
 
@@ -25,6 +25,11 @@ const WITHIN: Duration = Duration::from_secs(30);
 const NOT_FOUND: u16 = 404;
 /// The container is being removed already.
 const CONFLICT: u16 = 409;
+/// The engine could not do it now.
+const SERVER_ERROR: u16 = 500;
+/// How often the removal of a container is tried that the engine cannot remove now, and the pause between two tries. A process
+/// whose shim has just died is a zombie until somebody reaps it, and the engine refuses to remove its container meanwhile.
+const REMOVALS: (u32, Duration) = (5, Duration::from_secs(1));
 
 /// A Docker Engine.
 #[derive(Debug)]
@@ -253,13 +258,25 @@ impl Engine {
             link: false,
         };
         let removing = async {
-            match unless(NOT_FOUND, self.client.remove_container(id, Some(options)).await) {
-                // Whoever is removing it will; the caller counts what is left.
-                Err(Error::DockerResponseServerError {
-                    status_code: CONFLICT,
-                    ..
-                }) => Ok(None),
-                removed => removed,
+            let mut tries = 1;
+            loop {
+                let removed = self.client.remove_container(id, Some(options.clone())).await;
+                match unless(NOT_FOUND, removed) {
+                    // Whoever is removing it will; the caller counts what is left.
+                    Err(Error::DockerResponseServerError {
+                        status_code: CONFLICT,
+                        ..
+                    }) => return Ok(None),
+                    Err(Error::DockerResponseServerError {
+                        status_code: SERVER_ERROR,
+                        message,
+                    }) if tries < REMOVALS.0 => {
+                        tracing::warn!(container = id, message, "a container is not removed yet");
+                        tries += 1;
+                        sleep(REMOVALS.1).await;
+                    }
+                    removed => return removed,
+                }
             }
         };
         self.ask(&format!("remove container {id}"), WITHIN, removing)

@@ -2,7 +2,10 @@
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use axum::{
@@ -38,6 +41,8 @@ pub(crate) struct Engine {
     pub(crate) archive: Archive,
     /// Names and ids that were loaded.
     pub(crate) loaded: Arc<Mutex<Vec<(String, String)>>>,
+    /// How many removals are refused at first, as those of zombies are.
+    pub(crate) zombies: Arc<AtomicUsize>,
     /// Where every request that changes something is written down.
     log: PathBuf,
 }
@@ -51,6 +56,7 @@ impl Engine {
             image_id: String::new(),
             archive: Archive::default(),
             loaded: Arc::default(),
+            zombies: Arc::default(),
             log: root.join("log"),
         }
     }
@@ -259,6 +265,13 @@ async fn remove(
         return unknown();
     }
     assert_eq!(parameter(query, "v").as_deref(), Some("false"), "volumes stay");
+    let left = engine
+        .zombies
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1));
+    if left.is_ok() {
+        let message = json!({"message": format!("cannot remove - container {id} PID 787 is zombie and can not be killed")});
+        return (StatusCode::INTERNAL_SERVER_ERROR, message.to_string()).into_response();
+    }
     engine.write_down("remove", &id);
     engine
         .containers

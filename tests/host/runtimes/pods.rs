@@ -35,6 +35,17 @@ async fn containers_of_the_dockershim_end_and_the_rest_is_cleared_later() {
     assert_eq!(again, Stopped::default(), "a second call finds nothing to do");
 }
 
+/// Seen on a real node right after the containerd below Docker was replaced: the process of a container whose shim had died was
+/// a zombie for a moment.
+#[tokio::test(start_paused = true)]
+async fn a_container_whose_process_is_a_zombie_for_a_moment_is_removed() {
+    let host = Host::with_pods();
+    host.engine.zombies.store(3, std::sync::atomic::Ordering::Relaxed);
+    let cleared = host.clear_pods(docker_endpoint()).await;
+    assert_eq!(cleared.sandboxes, 2);
+    assert_eq!(host.engine.containers.lock().unwrap().len(), 1);
+}
+
 /// The dockershim would have removed them; the kubelet looks through them at every look at the statistics.
 #[tokio::test]
 async fn links_to_the_logs_of_docker_go_with_their_containers_and_logs_stay() {
