@@ -4,7 +4,7 @@
 //! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd apart from its CRI.
 //! - [`reference`](mod@reference), [`transfer`], [`link`], [`overlay2`], [`restore`]: names of images; carrying an image from one store
 //!   to another, by its archive or by links to Docker's layers; giving names back.
-//! - [`rehearsal`]: a sandbox that proves a CRI before a pod depends on it.
+//! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
 //! - [`program`]: asking a runtime's program which version it is.
 //! - [`kubelet`]: asking the kubelet how it is.
@@ -23,6 +23,7 @@ pub mod program;
 pub use crate::plan::reference;
 pub mod rehearsal;
 mod restore;
+pub mod sandbox_image;
 pub mod transfer;
 
 use std::collections::BTreeMap;
@@ -126,6 +127,15 @@ pub trait Runtimes {
         &self,
         store: &Endpoint,
         before: &BTreeMap<String, Option<String>>,
+    ) -> Result<(), RuntimeError>;
+    /// Brings an image of Transship's own program, which waits, into a store that has no other one. `scratch` is a directory
+    /// for its archive.
+    async fn bring_sandbox_image(
+        &self,
+        store: &Endpoint,
+        ctr: &HostPath,
+        scratch: &HostPath,
+        name: &str,
     ) -> Result<(), RuntimeError>;
     /// Runs a sandbox and removes it, with whatever an earlier rehearsal left.
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;

@@ -6,6 +6,7 @@
 //! it becomes version 2 where it configures no plugin, as the one that Docker's `containerd.io` package ships.
 
 mod read;
+pub mod rehearsal;
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,12 @@
 //! `transship executor`: what systemd and the agent start on the host.
 
-use std::process::ExitCode;
+use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    time::timeout,
+};
 
 use super::{
     control::Dir,
@@ -15,11 +19,17 @@ use crate::{
     runtime::hosted::HostRuntimes,
 };
 
+/// How long a sandbox that is rehearsed may run.
+const REHEARSED_WITHIN: Duration = Duration::from_secs(600);
+
 /// Carry out a plan on this host.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum Command {
     /// Carry out the plan in a directory, from where its journal stands.
     Run(At),
+    /// Wait: the process of a sandbox that is rehearsed.
+    #[command(hide = true)]
+    Pause,
     /// Write, enable and start the service that carries out the plan in a directory.
     Install(At),
 }
@@ -43,9 +53,10 @@ impl Command {
     /// When it could not be done; for `run`, the host is then as the journal says.
     pub async fn run(self) -> anyhow::Result<ExitCode> {
         let files = Files::new("/");
-        let systemd = SystemBus::connect().await?;
         match self {
+            Self::Pause => pause().await,
             Self::Run(At { dir }) => {
+                let systemd = SystemBus::connect().await?;
                 let dir = Dir::at(&files, dir);
                 let runtimes = HostRuntimes::new(files.clone());
                 let what = loop {
@@ -61,11 +72,19 @@ impl Command {
                 Ok(ExitCode::from(unit::NEEDS_A_PERSON))
             }
             Self::Install(At { dir }) => {
+                let systemd = SystemBus::connect().await?;
                 unit::install(&files, &systemd, &own_binary()?, &Dir::at(&files, dir)).await?;
                 Ok(ExitCode::SUCCESS)
             }
         }
     }
+}
+
+/// Waits for SIGTERM, and no longer than a rehearsal may take: whatever becomes of those who end it, it does not stay.
+async fn pause() -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate()).context("waiting for SIGTERM")?;
+    let _ = timeout(REHEARSED_WITHIN, terminate.recv()).await;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Where this binary lies.

@@ -194,9 +194,12 @@ pub fn after_failure(
 ) -> AfterFailure {
     let enough = lasting || failures >= ENOUGH;
     match plan.steps.get(step).map(|planned| &planned.does) {
-        Some(Step::Install(InstallStep::Archive(_)) | Step::Images(_) | Step::Rehearse(_)) if enough => {
-            AfterFailure::Leave
-        }
+        Some(
+            Step::Install(InstallStep::Archive(_))
+            | Step::Images(_)
+            | Step::Rehearse(_)
+            | Step::RehearseDaemon(_),
+        ) if enough => AfterFailure::Leave,
         // Its sandbox ends with the pods of the target, and the source waits.
         Some(Step::Rehearse(_)) if standing.started_on_target => AfterFailure::Leave,
         Some(Step::StopPods(_)) if !standing.started_on_target => AfterFailure::Leave,

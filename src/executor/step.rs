@@ -2,6 +2,7 @@
 //! and undoing are idempotent, because a step that was interrupted is applied, or undone, from its beginning.
 
 mod aside;
+mod daemon_rehearsal;
 mod effective;
 mod file;
 mod health;
@@ -173,7 +174,11 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Kubelet(_) => unit::save(self.files, self.systemd, KUBELET_UNIT).await,
             Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
-            Step::Rehearse(_) | Step::StopPods(_) | Step::ClearPods(_) | Step::Await(_) => Ok(Saved::Nothing),
+            Step::Rehearse(_)
+            | Step::RehearseDaemon(_)
+            | Step::StopPods(_)
+            | Step::ClearPods(_)
+            | Step::Await(_) => Ok(Saved::Nothing),
         }
     }
 
@@ -185,6 +190,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Install(step) => install::apply(self.files, self.systemd, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
             Step::Rehearse(rehearsal) => Ok(self.runtimes.rehearse(rehearsal).await?),
+            Step::RehearseDaemon(rehearsal) => daemon_rehearsal::apply(self, rehearsal).await,
             Step::StopPods(step) => {
                 let stopped = self.runtimes.stop_pods(&step.source, step).await?;
                 tracing::info!(?stopped, runtime = %step.source.runtime, "ended the pods");
@@ -219,7 +225,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::StopPods(step) => vec![&step.source],
             Step::ClearPods(step) => vec![&step.source],
             Step::Await(step) => vec![&step.runtime],
-            Step::File(_) | Step::Unit(_) | Step::Install(_) | Step::Kubelet(_) => Vec::new(),
+            Step::File(_) | Step::Unit(_) | Step::Install(_) | Step::Kubelet(_) | Step::RehearseDaemon(_) => {
+                Vec::new()
+            }
         };
         for endpoint in needed {
             if self.runtimes.health(endpoint).await.is_err() {
@@ -321,6 +329,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 images::undo(self.runtimes, step, before).await?
             }
             (Step::Rehearse(rehearsal), Saved::Nothing) => self.runtimes.end_rehearsal(rehearsal).await?,
+            (Step::RehearseDaemon(rehearsal), Saved::Nothing) => {
+                daemon_rehearsal::clear(self, rehearsal).await?
+            }
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
                 kubelet::stop_soon(self.files, self.systemd).await?
             }

@@ -34,3 +34,9 @@ pub const CONTAINERD_CERTIFICATES: &str = "/etc/containerd/certs.d";
 
 /// crictl's configuration.
 pub const CRICTL: &str = "/etc/crictl.yaml";
+
+/// What a daemon that is only tried keeps on disk.
+pub const REHEARSAL_ROOT: &str = "/var/lib/transship-rehearsal";
+
+/// What a daemon that is only tried has until the next boot. Its socket is in it, so the path is short.
+pub const REHEARSAL_STATE: &str = "/run/transship-rehearsal";

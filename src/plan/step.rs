@@ -23,6 +23,8 @@ pub enum Step {
     Images(ImagesStep),
     /// Prove the target's CRI with a sandbox. Undo: remove the sandbox that was run for it.
     Rehearse(Rehearsal),
+    /// Prove a daemon that does not serve yet. Undo: end what is left of it.
+    RehearseDaemon(DaemonRehearsal),
     /// End the containers of one runtime's pods. Undo: end the pods of the other one.
     StopPods(StopPods),
     /// Remove what [`Step::StopPods`] left of the source's pods. Undo: nothing.
@@ -252,6 +254,27 @@ pub struct Rehearsal {
     pub pod_network: bool,
     /// Which sandbox is the proof.
     pub proof: Proof,
+}
+
+/// Start a daemon beside the one that serves, with places of its own, run a sandbox under it and end it, so that a program or a
+/// configuration that does not work is found before anything of the node changes. Nothing of it stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DaemonRehearsal {
+    /// The daemon.
+    pub program: HostPath,
+    /// The assignment of its `PATH`, with the directory of its own programs first.
+    pub search_path: String,
+    /// Its client, which brings the image of the sandbox.
+    pub ctr: HostPath,
+    /// Its configuration, with places below [`REHEARSAL_ROOT`](super::paths::REHEARSAL_ROOT).
+    pub configuration: String,
+    /// The version that it must report.
+    pub version: String,
+    /// The image of the sandbox, which is made of Transship's own program.
+    pub sandbox_image: String,
+    /// The sandbox, at the daemon's socket.
+    pub sandbox: Rehearsal,
 }
 
 /// Which sandbox proves a CRI.

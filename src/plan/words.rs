@@ -78,6 +78,12 @@ pub fn sentence(step: &Step) -> String {
             )
         }
         Step::Rehearse(rehearsal) => rehearsal_sentence(rehearsal),
+        Step::RehearseDaemon(rehearsal) => format!(
+            "Start {} {} beside the daemon that serves, rehearse a sandbox under it in the {} network, and end it",
+            rehearsal.program,
+            rehearsal.version,
+            network(&rehearsal.sandbox)
+        ),
         Step::StopPods(stop) => format!(
             "End the pods of {} (SIGTERM, at most {} s); when undone, those of {}",
             stop.source.runtime, stop.grace_limit_secs, stop.target.runtime
@@ -94,12 +100,17 @@ pub fn sentence(step: &Step) -> String {
     }
 }
 
+/// The network of the sandbox.
+const fn network(rehearsal: &Rehearsal) -> &'static str {
+    if rehearsal.pod_network { "pod" } else { "host's" }
+}
+
 fn rehearsal_sentence(rehearsal: &Rehearsal) -> String {
     let runtime = rehearsal.cri.runtime;
     match rehearsal.proof {
         Proof::Own => format!(
             "Rehearse a sandbox under {runtime} in the {} network, and remove it",
-            if rehearsal.pod_network { "pod" } else { "host's" }
+            network(rehearsal)
         ),
         Proof::KubeletOrOwn => format!(
             "Check that a pod in the pod network has started under {runtime}; if there is none, rehearse a sandbox there"

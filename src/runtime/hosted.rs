@@ -12,7 +12,7 @@ use super::{
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes},
-    program, reference, rehearsal, restore, transfer,
+    program, reference, rehearsal, restore, sandbox_image, transfer,
 };
 use crate::{
     host::files::Files,
@@ -277,6 +277,18 @@ impl Runtimes for HostRuntimes {
                 store.runtime
             ))),
         }
+    }
+
+    async fn bring_sandbox_image(
+        &self,
+        store: &Endpoint,
+        ctr: &HostPath,
+        scratch: &HostPath,
+        name: &str,
+    ) -> Result<(), RuntimeError> {
+        let program = std::env::current_exe().map_err(|error| RuntimeError(error.to_string()))?;
+        let (ctr, scratch) = (self.socket(ctr)?, self.socket(scratch)?);
+        sandbox_image::bring(&self.cri(store).await?, &ctr, &scratch, &program, name).await
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {

@@ -258,6 +258,8 @@ impl Host {
                 assert!(!images.names.is_empty());
             }
             Step::Rehearse(rehearsal) => assert!(self.serves(rehearsal.cri.runtime)),
+            // A daemon of its own, of which nothing stays.
+            Step::RehearseDaemon(_) => {}
             Step::StopPods(stop) => {
                 self.end_pods(stop.source.runtime);
                 // Over one engine their sandboxes go with them.
@@ -366,6 +368,7 @@ impl Host {
             }
             (Step::Images(images), _) => assert!(self.stores(images.to.runtime), "images can be removed"),
             (Step::Rehearse(rehearsal), _) => assert!(self.serves(rehearsal.cri.runtime)),
+            (Step::RehearseDaemon(_), _) => {}
             (Step::StopPods(stop), _) => self.end_pods(stop.target.runtime),
             (Step::Kubelet(kubelet), _) if kubelet.run => self.stop(KUBELET_UNIT),
             (Step::Kubelet(_), _) => self.start_kubelet(walk),

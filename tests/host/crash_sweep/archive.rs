@@ -57,7 +57,7 @@ fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
             .iter()
             .any(|end| file.path.as_str().ends_with(end)),
         Step::Unit(unit) => unit.unit == case.target_unit && unit.active.is_some(),
-        Step::Images(_) | Step::Rehearse(_) => false,
+        Step::Images(_) | Step::Rehearse(_) | Step::RehearseDaemon(_) => false,
         _ => true,
     });
     for planned in &mut case.plan.steps {

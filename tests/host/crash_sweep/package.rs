@@ -75,7 +75,7 @@ fn case() -> Arc<Case> {
             .iter()
             .any(|end| file.path.as_str().ends_with(end)),
         Step::Unit(unit) => unit.unit == UNIT,
-        Step::Images(_) | Step::Rehearse(_) => false,
+        Step::Images(_) | Step::Rehearse(_) | Step::RehearseDaemon(_) => false,
         _ => true,
     });
     case.images.clear();

@@ -163,6 +163,19 @@ impl Runtimes for World {
         Ok(())
     }
 
+    async fn bring_sandbox_image(
+        &self,
+        _: &Endpoint,
+        _: &HostPath,
+        _: &HostPath,
+        _: &str,
+    ) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        self.effect();
+        moment().await;
+        self.asked()
+    }
+
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
