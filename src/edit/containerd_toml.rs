@@ -7,6 +7,7 @@
 
 mod read;
 pub mod rehearsal;
+pub mod upgrade;
 
 use std::collections::BTreeMap;
 

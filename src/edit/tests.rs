@@ -6,7 +6,10 @@ use serde_json::{Map, Value};
 use toml_edit::DocumentMut;
 
 use super::{
-    containerd_toml::{self, Wanted},
+    containerd_toml::{
+        self, Wanted,
+        upgrade::{self, New, Old},
+    },
     daemon_json, env_file,
     flags::{self, Change},
     json, parse, unit_file, yaml,
@@ -43,6 +46,65 @@ fn not_ours(text: &str) -> Vec<(String, String)> {
         }
     }
     found
+}
+
+/// What the old program has by itself.
+const DUMP: &str = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_image = 'r/pause:3.6'\n\
+    [plugins.'io.containerd.grpc.v1.cri'.cni]\nbin_dir = '/usr/lib/cni'\n";
+
+/// A text as the main file of 1.x and of 2.x, and as a file that the main file imports.
+#[test]
+fn fuzz_containerd_upgrade() {
+    let new = New {
+        shim: "/opt/shim/containerd-shim-runc-v1",
+        bin_dirs: true,
+        registries: "/etc/containerd/certs.d",
+    };
+    hold(&samples("containerd-toml", &["config.toml"]), |text| {
+        let imported = [("/d/a.toml".to_owned(), text.to_owned())];
+        for (main, imported, first) in [
+            (text, &[][..], true),
+            (text, &[], false),
+            ("version = 2\n", &imported, true),
+        ] {
+            let old = |main| Old {
+                text: Some(main),
+                imported,
+                effective: Some(DUMP),
+                first,
+            };
+            let found = match upgrade::translate(&old(main), &new) {
+                Ok(found) => found,
+                Err(problems) => {
+                    assert!(!problems.is_empty());
+                    continue;
+                }
+            };
+            let foreign = |text: &str| {
+                let ours = [
+                    "plugins.io.containerd.nri.v1.nri",
+                    "plugins.cri",
+                    "required_plugins",
+                ];
+                let mut found = not_ours(text);
+                found.retain(|(key, _)| !ours.contains(&key.as_str()));
+                found
+            };
+            assert_eq!(foreign(main), foreign(&found.soak));
+            // An imported file hides what the first translation wrote.
+            if imported.is_empty() {
+                let soak = upgrade::translate(&old(&found.soak), &new).unwrap().soak;
+                assert_eq!(soak, found.soak, "translated twice");
+                let settled = upgrade::translate(&old(&found.settled), &new).unwrap().settled;
+                assert_eq!(settled, found.settled, "translated twice");
+            }
+            for file in &found.registries {
+                assert!(parse::toml(&file.text).is_ok(), "{}", file.text);
+                assert!(file.path.starts_with("/etc/containerd/certs.d/"), "{}", file.path);
+                assert!(!file.path.contains("/../"), "{}", file.path);
+            }
+        }
+    });
 }
 
 #[test]
