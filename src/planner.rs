@@ -3,14 +3,13 @@
 //! - [`request`]: what is asked and answered; [`context`]: what planners and checks look at.
 //! - [`pair`]: whether there is a plan from the runtime in use to the one that is asked for.
 //! - [`findings`]: the checks; [`refusals`]: findings that several rooms return alike.
-//! - [`runtimes`]: what it takes to leave and to go to each runtime. [`assembler`] puts the two parts of a plan
-//!   together, [`steps`] are the parts that several planners write alike.
+//! - [`runtimes`]: what it takes to leave and to go to each runtime. [`recipes`] put the parts of a plan together, in more
+//!   than one way; [`steps`] are the parts that several planners write alike.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`docker_settings`] and [`docker_limits`]: what
 //!   Docker is set to. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: whether they are copied. [`delivery`]: where the target's files
 //!   come from. [`releases`]: which releases go together.
 
-pub mod assembler;
 pub mod context;
 pub mod delivery;
 pub mod docker_limits;
@@ -22,6 +21,7 @@ pub mod layers;
 pub mod pair;
 pub mod pod_environment;
 pub mod pod_network;
+pub mod recipes;
 pub mod refusals;
 pub mod releases;
 pub mod request;
@@ -39,7 +39,8 @@ use crate::{
         context::View,
         findings::{attempts, kubelet},
         images::CarriedImages,
-        pair::Pair,
+        pair::{Both, Pair},
+        recipes::Recipe,
         request::{Outcome, Request, Verdict},
     },
 };
@@ -70,17 +71,18 @@ pub fn plan(facts: &Facts, request: &Request) -> Outcome {
 fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<Verdict, Finding> {
     let kubelet = kubelet::ground(facts)?;
     let settings = Settings::of(kubelet, &facts.endpoints()).map_err(|error| refusals::settings(&error))?;
-    let (source, target, parts) = match pair::pair(facts, &settings, request)? {
+    let (recipe, pair) = match pair::pair(facts, &settings, request)? {
         Pair::Same => {
             found.push(pair::already_there(&settings));
             return Ok(Verdict::AlreadyThere);
         }
-        Pair::Move {
-            source,
-            target,
-            parts,
-        } => (*source, *target, parts),
+        Pair::Replace(both) => (Recipe::Replace, both),
     };
+    let Both {
+        source,
+        target,
+        parts,
+    } = *pair;
     let docker = facts.docker.as_ref();
     let text = docker.and_then(|docker| docker.daemon_json.as_ref());
     let daemon = text.map_or(Ok(serde_json::Map::new()), |file| daemon_json::parse(&file.text));
@@ -107,5 +109,5 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         carried: &carried,
     };
     found.extend(findings::all(&view));
-    assembler::plan(&view).map(|plan| Verdict::Ready(Box::new(plan)))
+    recipes::plan(recipe, &view).map(|plan| Verdict::Ready(Box::new(plan)))
 }

@@ -32,7 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{
     host_path::HostPath,
-    step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
+    step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, StopPods},
 };
 
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
@@ -141,9 +141,9 @@ pub trait Runtimes {
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
     /// Removes what a rehearsal that was interrupted left.
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError>;
-    /// Ends the pods of `of`, which is one of the two runtimes of `what`: the containers of the source, the pods of
+    /// Ends the pods of one of the two runtimes of `what`: forwards the containers of the source, backwards the pods of
     /// the target with their CNI state.
-    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError>;
+    async fn stop_pods(&self, what: &StopPods, direction: Direction) -> Result<Stopped, RuntimeError>;
     /// Ends the pods of the target, which did not answer with this error, without it.
     async fn stop_pods_without(&self, what: &StopPods, error: RuntimeError) -> Result<Stopped, RuntimeError>;
     /// Removes all that is left of the source's pods, with their CNI state.

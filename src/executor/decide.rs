@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use super::journal::{Event, Record, Saved};
+use super::journal::{Event, PartState, Record, Saved};
 use crate::plan::{
     document::Plan,
     step::{AwaitStep, InstallStep, KubeletStep, Side, Step},
@@ -19,6 +19,8 @@ pub struct Standing<'a> {
     pub begun: BTreeMap<usize, &'a Saved>,
     /// Steps that could not be undone in their turn, and are undone after all others.
     pub postponed: BTreeMap<usize, &'a Saved>,
+    /// How far the steps of many parts came with each of them, by its key.
+    pub parts: BTreeMap<usize, BTreeMap<&'a str, &'a PartState>>,
     /// The kubelet's start under the target was begun, now or in an earlier life: the target may run pods.
     pub started_on_target: bool,
     /// Steps that have their effect.
@@ -86,7 +88,6 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
     for Record { event, .. } in records {
         match event {
             Event::Opened { .. }
-            | Event::Carried { .. }
             | Event::Retrying { .. }
             | Event::Left { .. }
             | Event::Refused { .. }
@@ -97,6 +98,9 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
                     plan.steps.get(*step).map(|planned| &planned.does),
                     Some(Step::Kubelet(KubeletStep { run: true }))
                 );
+            }
+            Event::Part { step, key, state } => {
+                standing.parts.entry(*step).or_default().insert(key, state);
             }
             Event::Postponed { step, .. } => {
                 let saved = standing.begun.remove(step);

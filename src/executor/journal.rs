@@ -52,14 +52,15 @@ pub enum Event {
         /// All that its undo needs.
         saved: Saved,
     },
-    /// An image went from one store into another.
-    Carried {
+    /// How far a step of many parts came with one of them. A step that is resumed does not do again what is done, and one
+    /// that is undone undoes what was begun.
+    Part {
         /// The step.
         step: usize,
-        /// Its full reference.
-        image: String,
-        /// How, and how much of it.
-        carried: Carried,
+        /// Which part, in the step's own words: the full reference of an image.
+        key: String,
+        /// How far it came.
+        state: PartState,
     },
     /// A step has its effect.
     Done {
@@ -133,6 +134,16 @@ pub enum Event {
         /// What is broken and what to do, in a sentence.
         error: String,
     },
+}
+
+/// How far a step came with one of its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "camelCase")]
+pub enum PartState {
+    /// It is about to be changed.
+    Begun,
+    /// An image is in the other store.
+    Carried(Carried),
 }
 
 /// All that the undo of a step needs.

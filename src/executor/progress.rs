@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::journal::{Event, Record};
+use super::journal::{Event, PartState, Record};
 use crate::plan::{
     document::Plan,
     step::{KubeletStep, Step},
@@ -130,7 +130,11 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                     progress.kubelet_stopped = Some(*at);
                 }
             }
-            Event::Carried { carried, .. } => progress.image_bytes += carried.bytes,
+            Event::Part {
+                state: PartState::Carried(carried),
+                ..
+            } => progress.image_bytes += carried.bytes,
+            Event::Part { .. } => {}
             Event::Done { step } => {
                 progress.current = None;
                 progress.steps_done = step + 1;

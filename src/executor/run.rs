@@ -1,16 +1,25 @@
 //! The loop: asks [`decide`] for the next move, and carries it out. How long it waits between two tries, and after a boot for
 //! the runtimes, is its own.
 
-use std::{cell::RefCell, collections::BTreeSet, io, time::Duration};
+mod outcome;
+
+pub use outcome::{Outcome, RunError};
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     control::{self, ControlError, Dir, Order},
     decide::{self, AfterFailure, End, Next, Orders},
-    journal::{self, Event, Journal, JournalError, Saved},
+    journal::{self, Event, Journal, PartState, Saved},
     step::{Host, Notes, StepError},
-    unit::{self, UnitError},
+    unit,
 };
 use crate::{
     host::{
@@ -24,7 +33,7 @@ use crate::{
         host_path::HostPath,
         step::{KUBELET_UNIT, Side, Step},
     },
-    runtime::{Carried, Runtimes},
+    runtime::Runtimes,
 };
 
 /// How often order files are looked at.
@@ -47,71 +56,6 @@ const BOOT_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that are set aside before the first step, so that a full disk can still be written to on the way back:
 /// some hundred journal lines, and the largest configuration files twice.
 const RESERVE: usize = 1 << 20;
-
-/// How a run of the executor ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// `Prepare` is done and `go` is not given.
-    Prepared,
-    /// It is over.
-    Ended(End),
-    /// A step could not be taken back; this is what is broken and what to do.
-    Broken(String),
-}
-
-/// A run that could not go on. The host is as the journal says; starting the executor again goes on from there.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// Another executor runs.
-    #[error("another transship executor runs on this host: {0} is locked")]
-    Locked(HostPath),
-    /// Nothing to carry out.
-    #[error("{0} holds no plan.json")]
-    NoPlan(HostPath),
-    /// A plan for another host.
-    #[error("the plan was made for the host with machine-id {planned}, this one is {found}; plan again")]
-    OtherHost {
-        /// The machine-id in the plan.
-        planned: String,
-        /// That of this host.
-        found: String,
-    },
-    /// A journal of another plan.
-    #[error(
-        "the journal belongs to the plan {journal}, not to {plan}; put the old plan back, or remove the directory if nothing is half done"
-    )]
-    OtherPlan {
-        /// The digest that the journal names.
-        journal: Digest,
-        /// The digest of the plan.
-        plan: Digest,
-    },
-    /// A journal that this version cannot go on with.
-    #[error("the journal has format {0}, which this version cannot read; start the binary that began it")]
-    Format(u32),
-    /// See [`ControlError`].
-    #[error(transparent)]
-    Control(#[from] ControlError),
-    /// See [`JournalError`].
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// Something cannot be read or written.
-    #[error("cannot {0}")]
-    Io(#[from] io::Error),
-    /// See [`UnitError`].
-    #[error(transparent)]
-    Unit(#[from] UnitError),
-}
-
-impl RunError {
-    /// Whether starting the executor again cannot help without a person.
-    pub const fn is_lasting(&self) -> bool {
-        matches!(
-            self,
-            Self::NoPlan(_) | Self::OtherHost { .. } | Self::OtherPlan { .. } | Self::Format(_)
-        )
-    }
-}
 
 /// Carries out the plan in `dir`, from where its journal stands.
 ///
@@ -400,12 +344,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         let does = &self.plan.steps[step].does;
         tracing::info!(step, "taking back");
         let (mut failures, mut pause, mut told) = (0, UNDO_PAUSES.0, String::new());
+        let (aside, notes) = (self.dir.aside(step), StepNotes { run: self, step });
         self.await_booted(does).await;
         loop {
-            let error = match self
-                .watched(self.host.undo(does, saved, &self.dir.aside(step)))
-                .await
-            {
+            let error = match self.watched(self.host.undo(does, saved, &aside, &notes)).await {
                 Ok(left) => {
                     self.left(step, &left)?;
                     self.note(Event::Undone { step, left: None })?;
@@ -602,12 +544,21 @@ struct StepNotes<'a, 'b, S, R> {
 }
 
 impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
-    fn carried(&self, image: &str, carried: Carried) -> io::Result<()> {
-        self.run.note(Event::Carried {
+    fn part(&self, key: &str, state: PartState) -> io::Result<()> {
+        self.run.note(Event::Part {
             step: self.step,
-            image: image.to_owned(),
-            carried,
+            key: key.to_owned(),
+            state,
         })
+    }
+
+    fn parts(&self) -> BTreeMap<String, PartState> {
+        let journal = self.run.journal.borrow();
+        let standing = decide::fold(journal.records(), &self.run.plan);
+        let parts = standing.parts.get(&self.step).into_iter().flatten();
+        parts
+            .map(|(key, state)| ((*key).to_owned(), (*state).clone()))
+            .collect()
     }
 
     fn left(&self, what: &[String]) -> io::Result<()> {

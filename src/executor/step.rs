@@ -12,12 +12,12 @@ mod kubelet;
 mod obstacles;
 mod unit;
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 pub use aside::Aside;
 pub use install::InstallError;
 
-use super::journal::Saved;
+use super::journal::{PartState, Saved};
 use crate::{
     host::{
         files::Files,
@@ -25,9 +25,9 @@ use crate::{
     },
     plan::{
         host_path::HostPath,
-        step::{AwaitStep, KUBELET_UNIT, Side, Step, StopPods},
+        step::{AwaitStep, Direction, KUBELET_UNIT, Side, Step, StopPods},
     },
-    runtime::{Carried, RuntimeError, Runtimes},
+    runtime::{RuntimeError, Runtimes},
 };
 
 /// How often a package manager has to refuse before it is believed.
@@ -147,10 +147,12 @@ pub struct Host<'a, S, R> {
     pub runtimes: &'a R,
 }
 
-/// What applying a step tells on the way, for the journal.
+/// What a step writes into the journal on its way, and what it wrote there before.
 pub(super) trait Notes {
-    /// An image went through.
-    fn carried(&self, image: &str, carried: Carried) -> io::Result<()>;
+    /// How far the step came with one of its parts.
+    fn part(&self, key: &str, state: PartState) -> io::Result<()>;
+    /// How far it came with each of them, in this life and in earlier ones.
+    fn parts(&self) -> BTreeMap<String, PartState>;
     /// Something harmless stays behind, a sentence each.
     fn left(&self, what: &[String]) -> io::Result<()>;
     /// The kubelet was started under the target.
@@ -192,7 +194,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Rehearse(rehearsal) => Ok(self.runtimes.rehearse(rehearsal).await?),
             Step::RehearseDaemon(rehearsal) => daemon_rehearsal::apply(self, rehearsal).await,
             Step::StopPods(step) => {
-                let stopped = self.runtimes.stop_pods(&step.source, step).await?;
+                let stopped = self.runtimes.stop_pods(step, Direction::Forwards).await?;
                 tracing::info!(?stopped, runtime = %step.source.runtime, "ended the pods");
                 Ok(notes.left(&stopped.left)?)
             }
@@ -288,9 +290,14 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         step: &Step,
         saved: &Saved,
         aside: &Aside,
+        notes: &impl Notes,
     ) -> Result<Vec<String>, StepError> {
         match (step, saved) {
             (Step::StopPods(step), Saved::Nothing) => self.end_pods_of_target(step).await,
+            (Step::Images(step), Saved::Images { before }) => {
+                images::undo(self.runtimes, step, before, notes).await?;
+                Ok(Vec::new())
+            }
             _ => self.undo_alone(step, saved, aside).await,
         }
     }
@@ -298,7 +305,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     /// Ends the pods of the target, which is asked once whether it answers, and nothing more if it does not.
     async fn end_pods_of_target(&self, step: &StopPods) -> Result<Vec<String>, StepError> {
         let ended = match self.runtimes.answers(&step.target).await {
-            Ok(()) => self.runtimes.stop_pods(&step.target, step).await,
+            Ok(()) => self.runtimes.stop_pods(step, Direction::Backwards).await,
             Err(error) => {
                 // It must not wake up in the middle. The pods of cri-dockerd end by Docker, which has to live.
                 if !step.target.runtime.runs_on_docker() {
@@ -325,9 +332,6 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 return unit::undo(self.files, self.systemd, step, *active, links, aside).await;
             }
             (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await?,
-            (Step::Images(step), Saved::Images { before }) => {
-                images::undo(self.runtimes, step, before).await?
-            }
             (Step::Rehearse(rehearsal), Saved::Nothing) => self.runtimes.end_rehearsal(rehearsal).await?,
             (Step::RehearseDaemon(rehearsal), Saved::Nothing) => {
                 daemon_rehearsal::clear(self, rehearsal).await?

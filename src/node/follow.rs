@@ -9,7 +9,7 @@ use crate::{
     console,
     executor::{
         control::{Dir, Order},
-        journal::{Event, Record},
+        journal::{Event, PartState, Record},
         progress::{self, State},
         step::Host,
         unit::{self, UNIT},
@@ -226,9 +226,13 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
     let word = |step: &usize| words.get(*step).cloned().unwrap_or_default();
     Some(match &record.event {
         Event::Started { step, .. } => format!("[{:>2}/{all}] {}", step + 1, word(step)),
-        Event::Carried { image, carried, .. } => {
+        Event::Part {
+            key,
+            state: PartState::Carried(carried),
+            ..
+        } => {
             format!(
-                "        {image}, {} MB, {}",
+                "        {key}, {} MB, {}",
                 carried.bytes / 1_000_000,
                 carried.means
             )
@@ -259,7 +263,9 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
         Event::Committed => "committed".to_owned(),
         Event::RolledBack => "rolled back".to_owned(),
         Event::Broken { error, .. } => format!("BROKEN  {error}"),
-        Event::Opened { .. } | Event::Done { .. } | Event::Waiting { .. } => return None,
+        Event::Opened { .. } | Event::Part { .. } | Event::Done { .. } | Event::Waiting { .. } => {
+            return None;
+        }
     })
 }
 

@@ -323,7 +323,24 @@ pub struct StopPods {
     pub target_units: Vec<String>,
 }
 
+/// In which direction a plan is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// Its steps are applied.
+    Forwards,
+    /// Its steps are undone.
+    Backwards,
+}
+
 impl StopPods {
+    /// The runtime whose pods end in this direction.
+    pub const fn ending(&self, direction: Direction) -> &Endpoint {
+        match direction {
+            Direction::Forwards => &self.source,
+            Direction::Backwards => &self.target,
+        }
+    }
+
     /// Whether both runtimes serve pods from one Docker Engine. Each takes every sandbox in it for its own, so those
     /// of the source end with their containers, before the kubelet starts under the target, and there is nothing left
     /// for [`ClearPods`].

@@ -21,15 +21,19 @@ use crate::{
 pub enum Pair<'a> {
     /// Nothing: the node uses the target already.
     Same,
-    /// A move from one to the other, both at hand.
-    Move {
-        /// The runtime that is left.
-        source: Box<Source<'a>>,
-        /// The runtime that is gone to.
-        target: Box<Target>,
-        /// The two parts of its plan.
-        parts: (SourcePart, TargetPart),
-    },
+    /// A move from one runtime to another, whose pods take the place of those of the first.
+    Replace(Box<Both<'a>>),
+}
+
+/// The two runtimes of a plan, both at hand.
+#[derive(Clone, Debug)]
+pub struct Both<'a> {
+    /// The runtime that is left.
+    pub source: Source<'a>,
+    /// The runtime that is gone to.
+    pub target: Target,
+    /// The two parts of the plan.
+    pub parts: (SourcePart, TargetPart),
 }
 
 /// Which pair it is, or why it cannot be planned. The runtime in use is the one behind the kubelet's endpoint.
@@ -53,11 +57,11 @@ pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Res
     if source == target {
         return same(facts, settings, request, (leave, arrive));
     }
-    Ok(Pair::Move {
-        source: Box::new((leave.look)(facts, settings)?),
-        target: Box::new((arrive.look)(facts, request)?),
+    Ok(Pair::Replace(Box::new(Both {
+        source: (leave.look)(facts, settings)?,
+        target: (arrive.look)(facts, request)?,
         parts: (leave, arrive),
-    })
+    })))
 }
 
 /// A node that uses the runtime that is asked for, if its version is the one that is asked for.

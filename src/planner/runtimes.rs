@@ -1,5 +1,5 @@
 //! The runtimes that a node can leave or go to. A plan is one source part and one target part, which the
-//! [`assembler`](crate::planner::assembler) puts together. The planner of a runtime is one file here with its
+//! [`recipes`](crate::planner::recipes) put together. The planner of a runtime is one file here with its
 //! [`Planner`], and one line in [`PLANNERS`]; CONTRIBUTING.md has what else a new runtime needs.
 
 pub mod containerd;

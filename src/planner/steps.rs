@@ -86,3 +86,9 @@ pub fn maybe(facts: &Facts, path: &str) -> Result<MaybeFile, Finding> {
     let file = facts.text_at(&path).cloned();
     Ok(MaybeFile { path, file })
 }
+
+/// Seconds within which a switch must be confirmed.
+pub fn confirm_within_secs(view: &View<'_>) -> u32 {
+    let within = view.request.rollback.confirm_within.get().as_secs();
+    u32::try_from(within).unwrap_or(u32::MAX)
+}

@@ -19,7 +19,7 @@ use crate::{
     plan::{
         host_path::HostPath,
         runtime,
-        step::{ClearPods, Endpoint, ImagesStep, Rehearsal, StopPods},
+        step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, StopPods},
     },
 };
 
@@ -299,9 +299,9 @@ impl Runtimes for HostRuntimes {
         rehearsal::end(&self.cri(&rehearsal.cri).await?.hurried()).await
     }
 
-    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
+    async fn stop_pods(&self, what: &StopPods, direction: Direction) -> Result<Stopped, RuntimeError> {
         let shared = what.share_an_engine();
-        let forwards = *of == what.source;
+        let (of, forwards) = (what.ending(direction), direction == Direction::Forwards);
         let how = if forwards {
             Ending {
                 extent: if shared {

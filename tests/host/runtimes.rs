@@ -27,7 +27,7 @@ use transship::{
     host::files::Files,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, ImagesStep, Layers, Proof, Rehearsal, StopPods},
+        step::{ClearPods, Direction, Endpoint, ImagesStep, Layers, Proof, Rehearsal, StopPods},
     },
     runtime::{Carried, Means, Runtimes, Stopped, cri::Cri, hosted::HostRuntimes},
 };
@@ -163,13 +163,16 @@ impl Host {
     /// What the step does forwards.
     async fn stop_pods(&self, source: Endpoint, target: Endpoint) -> Stopped {
         let what = stop_pods(source, target);
-        self.runtimes.stop_pods(&what.source, &what).await.unwrap()
+        self.runtimes.stop_pods(&what, Direction::Forwards).await.unwrap()
     }
 
     /// What the step does on the way back.
     async fn stop_pods_of_target(&self, source: Endpoint, target: Endpoint) -> Stopped {
         let what = stop_pods(source, target);
-        self.runtimes.stop_pods(&what.target, &what).await.unwrap()
+        self.runtimes
+            .stop_pods(&what, Direction::Backwards)
+            .await
+            .unwrap()
     }
 
     async fn clear_pods(&self, source: Endpoint) -> Stopped {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{Notes, Saved, StepError};
-use crate::{plan::step::ImagesStep, runtime::Runtimes};
+use crate::{executor::journal::PartState, plan::step::ImagesStep, runtime::Runtimes};
 
 pub(super) async fn save(runtimes: &impl Runtimes, step: &ImagesStep) -> Result<Saved, StepError> {
     let there = runtimes.images(&step.to).await?;
@@ -21,12 +21,18 @@ pub(super) async fn apply(
 ) -> Result<(), StepError> {
     let source = runtimes.images(&step.from).await?;
     let target = runtimes.images(&step.to).await?;
+    let parts = notes.parts();
     for name in &step.names {
+        let carried = matches!(parts.get(name), Some(PartState::Carried(_)));
+        if carried && target.contains_key(name) {
+            continue;
+        }
         // A tag that was moved since the target got it: pods would start what it meant then.
         let stale = |there| source.get(name).is_some_and(|wanted| wanted != there);
         if target.get(name).is_some_and(|there| !stale(there)) {
             continue;
         }
+        notes.part(name, PartState::Begun)?;
         let carried = runtimes
             .carry_image(step, name)
             .await
@@ -34,7 +40,7 @@ pub(super) async fn apply(
                 name: name.clone(),
                 error,
             })?;
-        notes.carried(name, carried)?;
+        notes.part(name, PartState::Carried(carried))?;
     }
     Ok(())
 }
@@ -43,6 +49,16 @@ pub(super) async fn undo(
     runtimes: &impl Runtimes,
     step: &ImagesStep,
     before: &BTreeMap<String, Option<String>>,
+    notes: &impl Notes,
 ) -> Result<(), StepError> {
-    Ok(runtimes.restore_images(&step.to, before).await?)
+    let begun = notes.parts();
+    let before: BTreeMap<_, _> = before
+        .iter()
+        .filter(|(name, _)| begun.contains_key(*name))
+        .map(|(name, id)| (name.clone(), id.clone()))
+        .collect();
+    if before.is_empty() {
+        return Ok(());
+    }
+    Ok(runtimes.restore_images(&step.to, &before).await?)
 }

@@ -245,7 +245,7 @@ async fn a_process_behind_cri_dockerd_is_signalled_with_the_signal_that_the_engi
         }
         let process = first_process(&host, id, program);
         let what = stop_pods(cri_dockerd_endpoint(), containerd_endpoint());
-        let stopped = host.runtimes.stop_pods(&what.source, &what);
+        let stopped = host.runtimes.stop_pods(&what, Direction::Forwards);
         // Nobody tells this CRI that the process has ended, as a shim would.
         let ends = async {
             while !process.is_finished() {
@@ -315,6 +315,16 @@ async fn pods_behind_a_cri_end_agents_and_control_plane_last() {
         ]
     });
     assert_eq!(world.log, wanted.collect::<Vec<_>>());
+}
+
+/// The direction says which pods end, where both sides have one endpoint too.
+#[tokio::test]
+async fn backwards_the_sandboxes_go_too_where_source_and_target_are_one() {
+    let host = with_pods_behind_the_cri();
+    let stopped = host
+        .stop_pods_of_target(containerd_endpoint(), containerd_endpoint())
+        .await;
+    assert_eq!((stopped.ended, stopped.killed, stopped.sandboxes), (3, 0, 3));
 }
 
 /// A network plugin that asks an API server which is away: what has ended is left, and named.

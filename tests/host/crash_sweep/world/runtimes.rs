@@ -6,7 +6,7 @@ use transship::{
     api::request::Runtime,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, Step, StopPods},
+        step::{ClearPods, Direction, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, Step, StopPods},
     },
     runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
 };
@@ -78,7 +78,13 @@ impl World {
     }
 
     /// Ends pods, and their sandboxes as far as their runtime answers.
-    async fn end_pods(&self, of: &Endpoint, what: &StopPods, answers: bool) -> Result<Stopped, RuntimeError> {
+    async fn end_pods(
+        &self,
+        what: &StopPods,
+        direction: Direction,
+        answers: bool,
+    ) -> Result<Stopped, RuntimeError> {
+        let (of, forwards) = (what.ending(direction), direction == Direction::Forwards);
         self.effect();
         {
             let mut state = self.state();
@@ -89,17 +95,17 @@ impl World {
             }
             state.pods.remove(&of.runtime);
             let sticks = !answers || self.fault == Fault::SandboxSticks;
-            if *of == what.target && !sticks || what.share_an_engine() {
+            if !forwards && !sticks || what.share_an_engine() {
                 state.sandboxes.remove(&of.runtime);
             }
-            if self.fault == Fault::TargetDies && of.runtime == self.case.source() {
+            if self.fault == Fault::TargetDies && forwards {
                 state.target_dead = true;
                 let unit = state.units.get_mut(&self.case.target_unit).unwrap();
                 (unit.active, unit.failed) = (false, true);
             }
         }
         moment().await;
-        if self.fault == Fault::StopPodsFails && of.runtime == self.case.source() {
+        if self.fault == Fault::StopPodsFails && forwards {
             return Err(RuntimeError("a container does not end".to_owned()));
         }
         self.asked()?;
@@ -153,7 +159,12 @@ impl Runtimes for World {
         self.answers_within(DEADLINE, store).await?;
         for (name, id) in before {
             self.effect();
+            let begun = self.journal().contains(&format!("\"key\":\"{name}\""));
             let mut state = self.state();
+            if !begun {
+                let what = format!("the name {name} was given back, and the plan had not touched it");
+                state.violations.push(what);
+            }
             let there = state.images.entry(store.runtime).or_default();
             match id {
                 Some(id) => there.insert(name.clone(), id.clone()),
@@ -198,15 +209,15 @@ impl Runtimes for World {
         Ok(())
     }
 
-    async fn stop_pods(&self, of: &Endpoint, what: &StopPods) -> Result<Stopped, RuntimeError> {
+    async fn stop_pods(&self, what: &StopPods, direction: Direction) -> Result<Stopped, RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
-        self.answers_within(DEADLINE, of).await?;
-        self.end_pods(of, what, true).await
+        self.answers_within(DEADLINE, what.ending(direction)).await?;
+        self.end_pods(what, direction, true).await
     }
 
     async fn stop_pods_without(&self, what: &StopPods, _: RuntimeError) -> Result<Stopped, RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
-        self.end_pods(&what.target, what, false).await
+        self.end_pods(what, Direction::Backwards, false).await
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {

@@ -1,16 +1,16 @@
-//! Puts the part of a source and the part of a target together, in the order that matters (`docs/architecture.md`, Steps). Read
+//! Replace: the pods of the source stop, and start again under the target. It puts the part of a source and the part of a target together, in the order that matters (`docs/architecture.md`, Steps). Read
 //! in reverse a plan is a valid procedure too: the files of a unit stand between two steps for it, and the critical
 //! section opens with the look at the source that closes it when the plan is undone.
 
 use crate::{
     plan::{
         digest::Digest,
-        document::{FORMAT, Plan, PlannedStep, Section},
+        document::{PlannedStep, Section},
         finding::Finding,
         host_path::HostPath,
         paths::HOLD_DROP_IN,
         request::{Drain, DrainMode},
-        runtime::{Runtime, RuntimeVersion},
+        runtime::Runtime,
         step::{
             AwaitStep, ClearPods, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Proof,
             Rehearsal, Side, Step, StopPods,
@@ -19,50 +19,28 @@ use crate::{
     planner::{
         context::View,
         kubelet_endpoint, layers, pod_network,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, path},
+        steps::{RUNTIME_WITHIN_SECS, await_target, confirm_within_secs, file, path},
     },
 };
 
 /// Longest grace period of a pod on a node that was drained: what is left are DaemonSets' pods and static pods, and
 /// the node must be back before the controller manager calls it lost (40 s).
 const GRACE_LIMIT_SECS: u32 = 20;
-/// How long the agent may be away from a prepared node, beyond the time that it waits itself.
-const AGENT_AWAY_SECS: u32 = 900;
 const KUBELET_WITHIN_SECS: u32 = 120;
 /// Where the API server comes back with the kubelet: etcd first, which a slow disk delays.
 const CONTROL_PLANE_WITHIN_SECS: u32 = 180;
 
-/// The plan, or why a file cannot be edited.
-pub fn plan(view: &View<'_>) -> Result<Plan, Finding> {
+/// The steps, or why a file cannot be edited.
+pub fn steps(view: &View<'_>) -> Result<Vec<PlannedStep>, Finding> {
     let steps = [
         (Section::Prepare, prepare(view)?),
         (Section::Switch, switch(view)?),
         (Section::Settle, settle(view)?),
     ];
-    Ok(Plan {
-        format: FORMAT,
-        migration: view.request.migration.clone(),
-        migration_name: view.request.migration_name.clone(),
-        node: view.facts.node.clone(),
-        machine_id: view.facts.machine_id.clone(),
-        source: RuntimeVersion {
-            runtime: view.source.runtime,
-            version: view.source.version.clone(),
-        },
-        target: RuntimeVersion {
-            runtime: view.target.runtime,
-            version: view.target.version.clone(),
-        },
-        confirm_within_secs: confirm_within_secs(view),
-        prepared_for_secs: prepared_for_secs(&view.request.drain),
-        rollback_automatic: view.request.rollback.automatic,
-        findings: Vec::new(),
-        steps: steps
-            .into_iter()
-            .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
-            .collect(),
-        digest_key: view.facts.digest_key.clone(),
-    })
+    Ok(steps
+        .into_iter()
+        .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
+        .collect())
 }
 
 /// While the node serves: the target brought, configured and started beside the source, the images, the rehearsal.
@@ -181,18 +159,6 @@ fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
         pod_network,
         proof,
     })
-}
-
-fn confirm_within_secs(view: &View<'_>) -> u32 {
-    let within = view.request.rollback.confirm_within.get().as_secs();
-    u32::try_from(within).unwrap_or(u32::MAX)
-}
-
-/// The agent gives a drain up after its timeout, and waits as long for the controller's permission. What comes later
-/// has no agent.
-fn prepared_for_secs(drain: &Drain) -> u32 {
-    let timeout = u32::try_from(drain.timeout.get().as_secs()).unwrap_or(u32::MAX);
-    timeout.saturating_mul(2).saturating_add(AGENT_AWAY_SECS)
 }
 
 /// Units of the daemons that a runtime stands on, the lowest first.
