@@ -4,6 +4,7 @@
 //! - `notes`: the host, and what could not be read there.
 //! - `units`: units as systemd describes them.
 //! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
+//! - `service`: what the upgrade of a containerd that serves the kubelet depends on.
 //! - `cri`: what a CRI says of itself and holds.
 //! - `network`, `disks`, `registries`, `prerequisites`, `system`: CNI, file systems, certificates, the kernel, the rest.
 //! - `rivals`: who else acts on the runtimes.
@@ -19,6 +20,7 @@ mod notes;
 mod prerequisites;
 mod registries;
 mod rivals;
+mod service;
 mod system;
 mod units;
 
@@ -33,6 +35,7 @@ use crate::{
         facts::{Facts, MaybeFile, Store},
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
+        kubelet_settings::Settings,
         paths::{CONTAINERD_ENVIRONMENT, CRICTL, HOLD_DROP_IN},
         runtime::Runtime,
     },
@@ -113,8 +116,23 @@ pub async fn inspect(host: &Host) -> Facts {
         },
     };
     facts.files = may_be_written(files, &facts, notes);
+    if serves_kubelet(&facts)
+        && let Some(containerd) = &mut facts.containerd
+    {
+        service::inspect(host, containerd, notes).await;
+    }
     facts.unreadable = notes.0.take();
     facts
+}
+
+/// Whether containerd's CRI is behind the kubelet's endpoint.
+fn serves_kubelet(facts: &Facts) -> bool {
+    let used = || {
+        let settings = Settings::of(facts.kubelet.as_ref()?, &facts.endpoints()).ok()?;
+        Some(facts.installed().get(&settings.runtime?)?.endpoint)
+    };
+    let containerd = facts.containerd.as_ref().map(|containerd| &containerd.endpoint);
+    containerd.is_some() && containerd == used()
 }
 
 /// Files of other tools that name a runtime's socket, and files that a plan may write.

@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 pub use read::{
     Cni, Snapshots, cni, default_runtime, disables_cri, imports, misuses_systemd_cgroup,
-    pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket,
+    pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket, state,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 

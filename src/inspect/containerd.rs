@@ -3,11 +3,13 @@
 use super::{
     cri,
     notes::{Host, Notes},
+    units,
 };
 use crate::{
     edit::containerd_toml,
+    host::files::Files,
     plan::{
-        facts::{Containerd, UnitFacts},
+        facts::{Containerd, TextFile, UnitFacts},
         host_path::{self, HostPath},
         kubelet_arguments,
         paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_SOCKET},
@@ -35,6 +37,7 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
     };
     let config = notes.maybe(&host.files, &path)?;
     let written = config.file.as_ref().map(|file| file.text.as_str());
+    let imported = imported(&host.files, &path, written.unwrap_or_default(), notes);
     let socket = effective.as_deref().or(written).and_then(containerd_toml::socket);
     let endpoint = notes.keep(HostPath::new(socket.map_or_else(
         || CONTAINERD_SOCKET.to_owned(),
@@ -69,7 +72,35 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         store,
         drop_in: notes.maybe(&host.files, CONTAINERD_DROP_IN)?,
         service,
+        imported,
+        tasks: Vec::new(),
+        foreign_records: Vec::new(),
+        nri_plugins: Vec::new(),
+        not_imported: Vec::new(),
+        deprecations: Vec::new(),
     })
+}
+
+/// The files that a configuration imports. The last part of a path may have wildcards, and a path that does not begin
+/// at the root begins in the directory of the configuration.
+fn imported(files: &Files, config: &str, text: &str, notes: &Notes) -> Vec<TextFile> {
+    let (directory, _) = config.rsplit_once('/').unwrap_or_default();
+    let mut found = Vec::<TextFile>::new();
+    for entry in containerd_toml::imports(text).unwrap_or_default() {
+        let path = if entry.starts_with('/') {
+            entry
+        } else {
+            format!("{directory}/{}", entry.trim_start_matches("./"))
+        };
+        let Some(path) = notes.keep(HostPath::new(host_path::plain(&path))) else {
+            continue;
+        };
+        for path in units::matching(files, &path, notes) {
+            let file = notes.text(files, &path);
+            found.extend(file.filter(|file| found.iter().all(|known| known.path != file.path)));
+        }
+    }
+    found
 }
 
 /// Why the CRI plugin of a running containerd did not load, if it says.
@@ -95,7 +126,29 @@ fn config_path(arguments: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::{Files, HostPath, Notes};
     use crate::plan::paths::CONTAINERD_CONFIG;
+
+    #[test]
+    fn imports_are_read_in_the_order_of_containerd() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        for (path, text) in [
+            ("conf.d/b.toml", "b"),
+            ("conf.d/a.toml", "a"),
+            ("conf.d/c.conf", "c"),
+            ("x.toml", "x"),
+        ] {
+            let path = HostPath::new(format!("/etc/containerd/{path}")).unwrap();
+            files.write(&path, text.as_bytes(), 0o644).unwrap();
+        }
+        let notes = Notes::default();
+        let text = "imports = ['x.toml', '/etc/containerd/conf.d/*.toml', './x.toml', '/etc/gone.toml']\n";
+        let found = super::imported(&files, CONTAINERD_CONFIG, text, &notes);
+        let texts: Vec<&str> = found.iter().map(|file| file.text.as_str()).collect();
+        assert_eq!(texts, ["x", "a", "b"]);
+        assert_eq!(notes.0.take(), Vec::<String>::new());
+    }
 
     #[test]
     fn the_configuration_is_where_the_unit_says() {

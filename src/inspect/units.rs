@@ -82,7 +82,7 @@ fn hidden_command(files: &Files, name: &str, notes: &Notes) -> Vec<String> {
 
 /// The files that a path of `EnvironmentFile=` stands for, in systemd's order: its last part may have wildcards
 /// (systemd.exec(5)).
-fn matching(files: &Files, path: &HostPath, notes: &Notes) -> Vec<String> {
+pub(super) fn matching(files: &Files, path: &HostPath, notes: &Notes) -> Vec<String> {
     let text = path.as_str();
     let Some((directory, pattern)) = text
         .rsplit_once('/')

@@ -1,9 +1,13 @@
 //! What was found on a node: pure data, including the text of every file that may be edited. `inspect` collects
 //! it; planners and findings are computed from it alone.
 
+mod tasks;
+
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
+
+pub use tasks::{ForeignRecord, Task};
 
 use super::{digest::Digest, host_path::HostPath};
 
@@ -392,6 +396,26 @@ pub struct Containerd {
     pub store: Option<Store>,
     /// The drop-in that Transship writes for the unit (proxies, limits).
     pub drop_in: MaybeFile,
+    /// Files that the configuration imports, in containerd's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub imported: Vec<TextFile>,
+    /// Living tasks of all namespaces, by namespace and id. This and what follows is collected where containerd is the
+    /// kubelet's runtime.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+    /// Records of containers of other runtimes, in all namespaces.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign_records: Vec<ForeignRecord>,
+    /// Names in `/opt/nri/plugins`: containerd 2.x starts each of them unless NRI is disabled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub nri_plugins: Vec<String>,
+    /// Files `/etc/containerd/conf.d/*.toml` that the configuration does not import.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_imported: Vec<HostPath>,
+    /// Ids of the deprecated features that were used since containerd started; empty before 1.6.27 and 1.7.12, which do not
+    /// report any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deprecations: Vec<String>,
 }
 
 /// cri-dockerd. Its containers and images are those of Docker Engine.
@@ -496,10 +520,11 @@ impl Facts {
                 .chain(&kubelet.instance_config)
         });
         let docker = self.docker.iter().flat_map(|docker| &docker.daemon_json);
-        let containerd = self
-            .containerd
-            .iter()
-            .flat_map(|containerd| (containerd.config.file.iter()).chain(&containerd.drop_in.file));
+        let containerd = self.containerd.iter().flat_map(|containerd| {
+            (containerd.config.file.iter())
+                .chain(&containerd.drop_in.file)
+                .chain(&containerd.imported)
+        });
         let cri_dockerd = self.cri_dockerd.iter().flat_map(|shim| &shim.drop_in.file);
         let units = (self.kubelet.iter().map(|kubelet| &kubelet.unit))
             .chain(

@@ -1,4 +1,4 @@
-//! Files and sockets of the runtimes and of the kubelet that more than one room names: the collector of facts reads
+//! Files, sockets and names of the runtimes and of the kubelet that more than one room names: the collector of facts reads
 //! them, planners write them.
 
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`](super::step::HOLD_FILE) exists.
@@ -13,6 +13,18 @@ pub const CONTAINERD_DROP_IN: &str = "/etc/systemd/system/containerd.service.d/z
 /// The environment file for containerd's unit that Transship writes: systemd reads only files in the directory whose names end
 /// in `.conf` as drop-ins.
 pub const CONTAINERD_ENVIRONMENT: &str = "/etc/systemd/system/containerd.service.d/transship.env";
+
+/// What containerd has until the next boot, unless its configuration names another directory.
+pub const CONTAINERD_STATE: &str = "/run/containerd";
+
+/// Where containerd 2.x has imported files by default.
+pub const CONTAINERD_CONF_D: &str = "/etc/containerd/conf.d";
+
+/// Where plugins of NRI are, each of which containerd 2.x starts.
+pub const NRI_PLUGINS: &str = "/opt/nri/plugins";
+
+/// Name of the runtime with runc's shim.
+pub const RUNC_SHIM: &str = "io.containerd.runc.v2";
 
 /// containerd's socket unless its configuration names another.
 pub const CONTAINERD_SOCKET: &str = "/run/containerd/containerd.sock";

@@ -13,11 +13,14 @@ use std::{
 use containerd_client::{
     services::v1::{
         AbortRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest,
-        Image, Plugin, PluginsRequest, UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
+        Image, ListContainersRequest, ListNamespacesRequest, Plugin, PluginsRequest, UpdateImageRequest,
+        UpdateRequest, WriteAction, WriteContentRequest,
+        containers_client::ContainersClient,
         content_client::ContentClient,
         images_client::ImagesClient,
         introspection_client::IntrospectionClient,
         leases_client::LeasesClient,
+        namespaces_client::NamespacesClient,
         snapshots::{
             CommitSnapshotRequest, Kind, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
             snapshots_client::SnapshotsClient,
@@ -306,6 +309,62 @@ impl Containerd {
             metadata.insert("containerd-lease", MetadataValue::from_static(LEASE));
         }
         request
+    }
+
+    /// Ids of the deprecated features that were used since containerd started, each once; empty before 1.6.27 and 1.7.12.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn deprecations(&self) -> Result<Vec<String>, RuntimeError> {
+        let mut client = IntrospectionClient::new(self.channel.clone());
+        let answer = self.ask("list deprecated features", client.server(())).await?;
+        let mut ids: Vec<String> = answer
+            .deprecations
+            .into_iter()
+            .map(|warning| warning.id)
+            .collect();
+        ids.sort_unstable();
+        ids.dedup();
+        Ok(ids)
+    }
+
+    /// Namespace, id and runtime of every container whose runtime is not `usual`, in all namespaces.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn records_of_other_runtimes(
+        &self,
+        usual: &str,
+    ) -> Result<Vec<(String, String, String)>, RuntimeError> {
+        let mut client = NamespacesClient::new(self.channel.clone());
+        let request = ListNamespacesRequest::default();
+        let answer = self.ask("list the namespaces", client.list(request)).await?;
+        let mut found = Vec::new();
+        for namespace in answer.namespaces {
+            let verb = format!("list the containers of namespace {}", namespace.name);
+            let value = MetadataValue::try_from(&namespace.name)
+                .map_err(|_| self.said(&verb, "its name is not ASCII"))?;
+            // A list of all containers, each with its specification, is longer than a message may be.
+            let filters = vec![format!("runtime.name!={usual:?}")];
+            let mut request = Request::new(ListContainersRequest { filters });
+            request.metadata_mut().insert("containerd-namespace", value);
+            let mut client = ContainersClient::new(self.channel.clone());
+            let listing = async {
+                let mut answers = client.list_stream(request).await?.into_inner();
+                let mut records = Vec::new();
+                while let Some(answer) = answers.message().await? {
+                    records.extend(answer.container);
+                }
+                Ok(Response::new(records))
+            };
+            for record in self.ask(&verb, listing).await? {
+                let runtime = record.runtime.unwrap_or_default().name;
+                if runtime != usual {
+                    found.push((namespace.name.clone(), record.id, runtime));
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// Why the CRI plugin did not load, in containerd's words; `None` if it did, or is switched off.

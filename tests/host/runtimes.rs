@@ -7,6 +7,7 @@ mod deadlines;
 mod docker;
 mod images;
 mod pods;
+mod records;
 mod rehearsal;
 
 use std::{

@@ -83,6 +83,13 @@ pub fn socket(text: &str) -> Option<String> {
     texts.into_iter().find(|text| !text.is_empty()).map(str::to_owned)
 }
 
+/// The directory of what containerd has until the next boot, as a configuration, best the effective one, says.
+pub fn state(text: &str) -> Option<String> {
+    let document = parse(text).ok()?;
+    let found = document.get("state")?.as_str()?;
+    (!found.is_empty()).then(|| found.to_owned())
+}
+
 /// The default runtime of an effective configuration, and whether runc puts its containers into systemd's slices; `None`
 /// if it is not one of runc's, or the text does not have it.
 pub fn default_runtime(text: &str) -> Option<(String, bool)> {
@@ -206,6 +213,15 @@ mod tests {
         assert_eq!(socket(third).as_deref(), Some("/a.sock"));
         assert_eq!(socket(fourth).as_deref(), Some("/b.sock"));
         assert_eq!(socket("version = 3\n[grpc]\naddress = ''\n"), None);
+    }
+
+    #[test]
+    fn the_state_directory_is_a_text_that_is_not_empty() {
+        assert_eq!(state("state = '/data/run'\n").as_deref(), Some("/data/run"));
+        assert_eq!(
+            (state("state = ''\n"), state("version = 2\n"), state("[")),
+            (None, None, None)
+        );
     }
 
     #[test]

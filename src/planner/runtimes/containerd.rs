@@ -169,6 +169,12 @@ fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
         cri_problem: None,
         store: None,
         drop_in: maybe(facts, CONTAINERD_DROP_IN)?,
+        imported: Vec::new(),
+        tasks: Vec::new(),
+        foreign_records: Vec::new(),
+        nri_plugins: Vec::new(),
+        not_imported: Vec::new(),
+        deprecations: Vec::new(),
     }))
 }
 

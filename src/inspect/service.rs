@@ -1,0 +1,87 @@
+//! What an upgrade of a containerd that serves the kubelet depends on: what it runs, what its records hold, and what
+//! containerd 2.x would find and 1.x does not look at.
+
+use std::{path::Path, time::Duration};
+
+use tokio::time::timeout;
+
+use super::{
+    notes::{Host, Notes},
+    units,
+};
+use crate::{
+    edit::containerd_toml,
+    plan::{
+        facts::{Containerd, ForeignRecord},
+        host_path::HostPath,
+        paths::{CONTAINERD_CONF_D, CONTAINERD_STATE, NRI_PLUGINS, RUNC_SHIM},
+    },
+    runtime::{RuntimeError, containerd, tasks},
+};
+
+/// How long containerd may take to answer each question.
+const WITHIN: Duration = Duration::from_secs(10);
+
+/// Adds what is found to `containerd`.
+pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) {
+    let files = &host.files;
+    let state = found.effective.as_deref().and_then(containerd_toml::state);
+    let state = notes.keep(HostPath::new(state.as_deref().unwrap_or(CONTAINERD_STATE)));
+    let tasks = state.and_then(|state| notes.keep(tasks::living(files, &state)));
+    found.tasks = tasks.unwrap_or_default();
+    found.nri_plugins = notes.list(files, NRI_PLUGINS);
+    let (pattern, imported) = (format!("{CONTAINERD_CONF_D}/*.toml"), &found.imported);
+    let present = notes
+        .keep(HostPath::new(pattern))
+        .map(|pattern| units::matching(files, &pattern, notes));
+    let paths = present
+        .into_iter()
+        .flatten()
+        .filter_map(|path| notes.keep(HostPath::new(path)));
+    found.not_imported = paths
+        .filter(|path| !imported.iter().any(|file| file.path == *path))
+        .collect();
+    let Some(socket) = notes.keep(files.real(&found.endpoint)) else {
+        return;
+    };
+    if host.live && found.service.active == "active" {
+        let (deprecations, records) = tokio::join!(deprecations(&socket), records(&socket));
+        found.deprecations = notes.keep(deprecations).unwrap_or_default();
+        found.foreign_records = notes.keep(records).unwrap_or_default();
+    }
+}
+
+async fn deprecations(socket: &Path) -> Result<Vec<String>, RuntimeError> {
+    in_time("deprecated features", async {
+        containerd::Containerd::connect(socket)
+            .await?
+            .deprecations()
+            .await
+    })
+    .await
+}
+
+async fn records(socket: &Path) -> Result<Vec<ForeignRecord>, RuntimeError> {
+    let listed = in_time("containers", async {
+        let containerd = containerd::Containerd::connect(socket).await?;
+        containerd.records_of_other_runtimes(RUNC_SHIM).await
+    });
+    let record = |(namespace, id, runtime)| ForeignRecord {
+        namespace,
+        id,
+        runtime,
+    };
+    Ok(listed.await?.into_iter().map(record).collect())
+}
+
+async fn in_time<T>(
+    what: &str,
+    asked: impl Future<Output = Result<T, RuntimeError>>,
+) -> Result<T, RuntimeError> {
+    timeout(WITHIN, asked).await.unwrap_or_else(|_| {
+        Err(RuntimeError(format!(
+            "containerd did not list its {what} within {} s",
+            WITHIN.as_secs()
+        )))
+    })
+}
