@@ -5,6 +5,7 @@
 //! - `units`: units as systemd describes them.
 //! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
 //! - `service`: what the upgrade of a containerd that serves the kubelet depends on.
+//! - `tasks`: the living tasks of containerd, by their bundles.
 //! - `cri`: what a CRI says of itself and holds.
 //! - `network`, `disks`, `registries`, `prerequisites`, `system`: CNI, file systems, certificates, the kernel, the rest.
 //! - `rivals`: who else acts on the runtimes.
@@ -22,6 +23,7 @@ mod registries;
 mod rivals;
 mod service;
 mod system;
+mod tasks;
 mod units;
 
 pub use notes::Host;

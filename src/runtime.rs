@@ -6,7 +6,6 @@
 //!   to another, by its archive or by links to Docker's layers; giving names back.
 //! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
-//! - [`tasks`]: what a containerd runs, without asking it.
 //! - [`program`]: asking a runtime's program which version it is.
 //! - [`kubelet`]: asking the kubelet how it is.
 
@@ -25,7 +24,6 @@ pub use crate::plan::reference;
 pub mod rehearsal;
 mod restore;
 pub mod sandbox_image;
-pub mod tasks;
 pub mod transfer;
 
 use std::collections::BTreeMap;

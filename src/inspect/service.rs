@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{
     notes::{Host, Notes},
-    units,
+    tasks, units,
 };
 use crate::{
     edit::containerd_toml,
@@ -16,7 +16,7 @@ use crate::{
         host_path::HostPath,
         paths::{CONTAINERD_CONF_D, CONTAINERD_STATE, NRI_PLUGINS, RUNC_SHIM},
     },
-    runtime::{RuntimeError, containerd, tasks},
+    runtime::{RuntimeError, containerd},
 };
 
 /// How long containerd may take to answer each question.

@@ -27,7 +27,7 @@ struct Bootstrap {
 ///
 /// # Errors
 /// When the directory of the bundles cannot be listed, naming the path.
-pub fn living(files: &Files, state: &HostPath) -> io::Result<Vec<Task>> {
+pub(super) fn living(files: &Files, state: &HostPath) -> io::Result<Vec<Task>> {
     let below = |directory: &HostPath, name: &str| directory.join(name).map_err(io::Error::other);
     let bundles = below(state, BUNDLES)?;
     let mut tasks = Vec::new();
