@@ -6,6 +6,7 @@
 //!   to another, by its archive or by links to Docker's layers; giving names back.
 //! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
+//! - `tasks`: the containers that run on while containerd is restarted.
 //! - [`program`]: asking a runtime's program which version it is.
 //! - [`kubelet`]: asking the kubelet how it is.
 
@@ -24,6 +25,7 @@ pub use crate::plan::reference;
 pub mod rehearsal;
 mod restore;
 pub mod sandbox_image;
+mod tasks;
 pub mod transfer;
 
 use std::collections::BTreeMap;
@@ -32,7 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{
     host_path::HostPath,
-    step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, StopPods},
+    step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
 };
 
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
@@ -109,6 +111,30 @@ impl std::fmt::Display for Means {
     }
 }
 
+/// The containers of containerd that run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tasks {
+    /// The boot that they run since (`/proc/sys/kernel/random/boot_id`).
+    pub boot: String,
+    /// Each one with its first process.
+    pub running: Vec<Task>,
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Its namespace in containerd.
+    pub namespace: String,
+    /// Its id.
+    pub id: String,
+    /// Its first process.
+    pub pid: u32,
+    /// When that was started, in clock ticks since the boot (`/proc/PID/stat`).
+    pub started: u64,
+}
+
 /// Names of images, each with the id of its image. Stores that call an image by different digests (of its
 /// configuration, of its manifest) have different ids for the same one.
 pub type Images = BTreeMap<String, String>;
@@ -148,6 +174,21 @@ pub trait Runtimes {
     async fn stop_pods_without(&self, what: &StopPods, error: RuntimeError) -> Result<Stopped, RuntimeError>;
     /// Removes all that is left of the source's pods, with their CNI state.
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
+    /// Waits until no pod is being created: whatever restarts the runtime would break it.
+    async fn quiet(&self, of: &Endpoint, within_secs: u32) -> Result<(), RuntimeError>;
+    /// Puts the first process of each container of containerd back into those of its cgroups that it is missing from. Returns a
+    /// sentence for each one.
+    async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError>;
+    /// The containers of containerd that run, in all of its namespaces.
+    async fn tasks(&self) -> Result<Tasks, RuntimeError>;
+    /// Compares the containers that run with those that were noted, and removes what a restart of the runtime left behind.
+    /// Returns a sentence for what is gone and for what stays.
+    async fn check_tasks(&self, of: &Endpoint, noted: &Tasks) -> Result<Vec<String>, RuntimeError>;
+    /// Ends the pods of a containerd that an older one cannot adopt, and prepares the other ones. Returns a sentence for each
+    /// container that the older one will end.
+    async fn end_newer_pods(&self, what: &ShimsStep) -> Result<Vec<String>, RuntimeError>;
+    /// Whether a container of containerd runs under a shim that is this program, or in this directory.
+    async fn runs_on(&self, path: &HostPath) -> Result<bool, RuntimeError>;
     /// Ends what a restart of a daemon below this runtime left of its pods without its knowledge, and returns a sentence
     /// for each thing that stays.
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError>;

@@ -29,6 +29,10 @@ pub struct Standing<'a> {
     pub failed: bool,
     /// Steps are being undone.
     pub backwards: bool,
+    /// The switch is confirmed, and nobody has ordered the way back since.
+    pub committed: bool,
+    /// A step after the commit could not be applied. The steps after the commit are undone, and no others.
+    pub stays: bool,
     /// The deadline runs; so much was left when it was last journalled.
     pub armed: Option<Duration>,
     /// It is over.
@@ -42,6 +46,16 @@ pub enum End {
     Committed,
     /// Everything is as it was before.
     RolledBack,
+}
+
+impl Standing<'_> {
+    /// Whether nothing of [`Section::Finish`](crate::plan::document::Section::Finish) is left to be done, or to be undone.
+    fn is_finished(&self, plan: &Plan) -> bool {
+        if self.stays {
+            return self.begun.range(plan.switched()..).next().is_none();
+        }
+        self.done >= plan.steps.len()
+    }
 }
 
 /// What others want, and what the time says.
@@ -107,13 +121,14 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
                 standing.postponed.extend(saved.map(|saved| (*step, saved)));
             }
             Event::Done { step } => standing.done = step + 1,
+            Event::Failed { .. } if standing.committed => standing.stays = true,
             Event::Failed { .. } => {
                 standing.failed = true;
                 standing.backwards |= plan.rollback_automatic;
             }
             Event::Reverting { .. } => {
                 standing.backwards = true;
-                standing.end = None;
+                standing.committed = false;
             }
             Event::Undone { step, .. } => {
                 standing.begun.remove(step);
@@ -122,9 +137,15 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
             Event::Armed { left_millis } | Event::Waiting { left_millis } => {
                 standing.armed = Some(Duration::from_millis(*left_millis));
             }
-            Event::Committed => standing.end = Some(End::Committed),
+            Event::Committed => {
+                standing.committed = true;
+                standing.armed = None;
+            }
             Event::RolledBack => standing.end = Some(End::RolledBack),
         }
+    }
+    if standing.committed && standing.is_finished(plan) {
+        standing.end = Some(End::Committed);
     }
     standing
 }
@@ -137,6 +158,9 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
         None => {}
     }
     let last = standing.begun.last_key_value();
+    if standing.committed {
+        return finish(standing, orders);
+    }
     if standing.backwards {
         let last = last.or_else(|| standing.postponed.last_key_value());
         return last.map_or(Next::Conclude(End::RolledBack), |(step, saved)| {
@@ -158,13 +182,24 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
     }
     match last {
         Some((step, _)) if *step == standing.done => Next::Resume(*step),
-        _ if standing.done == plan.steps.len() && orders.commit => Next::Conclude(End::Committed),
-        _ if standing.done == plan.steps.len() => Next::Wait,
+        _ if standing.done == plan.switched() && orders.commit => Next::Conclude(End::Committed),
+        _ if standing.done == plan.switched() => Next::Wait,
         _ if standing.done == plan.prepared() && !orders.go && orders.lapsed => Next::Revert(format!(
             "nobody ordered the switch within {} s after the node was prepared",
             plan.prepared_for_secs
         )),
         _ if standing.done == plan.prepared() && !orders.go => Next::Prepared,
+        _ => Next::Begin(standing.done),
+    }
+}
+
+/// The next move after the commit, while steps are left. An order to go back is obeyed between two steps.
+fn finish(standing: &Standing<'_>, orders: Orders) -> Next {
+    match standing.begun.last_key_value() {
+        // The ones before the commit stay: else there would be nothing left to do.
+        Some((step, saved)) if standing.stays => Next::Undo(*step, (*saved).clone()),
+        Some((step, _)) if *step == standing.done => Next::Resume(*step),
+        _ if orders.undo => Next::Revert("asked for after the commit".to_owned()),
         _ => Next::Begin(standing.done),
     }
 }
@@ -185,7 +220,8 @@ pub enum AfterFailure {
 /// Decides what comes after the undo of `step` failed `failures` times in this life. Whatever may be different later
 /// is tried again for ever: only what no time heals needs a person.
 ///
-/// - Images, the sandbox of a rehearsal and an unpacked archive only take space where nothing uses them.
+/// - Images, the sandbox of a rehearsal, an unpacked archive and a copied program only take space where nothing uses them.
+/// - What watches over containers only reports. A container that the older runtime cannot adopt is made again by the kubelet.
 /// - A target under which no kubelet was ever started has no pods. Under any other one its pods must end, else they
 ///   would run beside those of the source.
 /// - The last look at the source protects nothing: what is undone after it can only help.
@@ -199,7 +235,9 @@ pub fn after_failure(
     let enough = lasting || failures >= ENOUGH;
     match plan.steps.get(step).map(|planned| &planned.does) {
         Some(
-            Step::Install(InstallStep::Archive(_))
+            Step::Install(InstallStep::Archive(_) | InstallStep::Program(_))
+            | Step::Tasks(_)
+            | Step::Shims(_)
             | Step::Images(_)
             | Step::Rehearse(_)
             | Step::RehearseDaemon(_),
@@ -222,7 +260,7 @@ mod tests {
         document::{PlannedStep, Section},
         host_path::HostPath,
         runtime::Runtime,
-        step::{Endpoint, StopPods},
+        step::{Endpoint, FileStep, StopPods},
     };
 
     fn endpoint(runtime: Runtime) -> Endpoint {
@@ -300,6 +338,137 @@ mod tests {
                 assert_eq!(next, wanted, "{more:?} {failures}");
             }
         }
+    }
+
+    /// A step before the commit, and two after it.
+    fn plan_with_finish() -> Plan {
+        let file = |path: &str| {
+            Step::File(FileStep {
+                path: HostPath::new(path).unwrap(),
+                planned_from: None,
+                want: None,
+            })
+        };
+        let planned = [
+            (Section::Switch, "/switch"),
+            (Section::Finish, "/first"),
+            (Section::Finish, "/last"),
+        ]
+        .map(|(section, path)| PlannedStep {
+            section,
+            does: file(path),
+        });
+        Plan::example("a", planned.into())
+    }
+
+    fn failed(step: usize) -> Event {
+        Event::Failed {
+            step,
+            error: String::new(),
+        }
+    }
+
+    fn reverting() -> Event {
+        Event::Reverting { why: String::new() }
+    }
+
+    /// The commit is awaited before the last section, which no failure and no deadline turns into a rollback. An order to go
+    /// back is obeyed between two steps.
+    #[test]
+    fn what_follows_the_commit_is_finished_or_undone_alone() {
+        let plan = plan_with_finish();
+        let undone = |step| Event::Undone { step, left: None };
+        let nobody = Orders::default();
+        let (commit, undo) = (
+            Orders {
+                commit: true,
+                ..nobody
+            },
+            Orders {
+                commit: true,
+                undo: true,
+                ..nobody
+            },
+        );
+        let late = Orders {
+            expired: true,
+            ..nobody
+        };
+        let done = |step| Event::Done { step };
+        let revert = || Next::Revert("asked for after the commit".to_owned());
+        let over = || Next::Over(End::Committed);
+        let undoes = |step| Next::Undo(step, Saved::Nothing);
+        let mut events = vec![started(0), done(0)];
+        let table: [(Vec<Event>, Orders, Next); 16] = [
+            (vec![], nobody, Next::Wait),
+            (vec![], commit, Next::Conclude(End::Committed)),
+            (vec![Event::Committed], nobody, Next::Begin(1)),
+            (vec![Event::Committed], late, Next::Begin(1)),
+            (vec![Event::Committed], undo, revert()),
+            (vec![Event::Committed, started(1)], nobody, Next::Resume(1)),
+            (vec![Event::Committed, started(1)], undo, Next::Resume(1)),
+            (
+                vec![Event::Committed, started(1), done(1)],
+                nobody,
+                Next::Begin(2),
+            ),
+            (vec![Event::Committed, started(1), done(1)], undo, revert()),
+            (
+                vec![Event::Committed, started(1), done(1), started(2), failed(2)],
+                undo,
+                undoes(2),
+            ),
+            (
+                vec![
+                    Event::Committed,
+                    started(1),
+                    done(1),
+                    started(2),
+                    failed(2),
+                    undone(2),
+                ],
+                nobody,
+                undoes(1),
+            ),
+            (
+                vec![Event::Committed, started(1), failed(1), undone(1)],
+                nobody,
+                over(),
+            ),
+            // What its undo needs could not be saved: nothing was begun.
+            (vec![Event::Committed, failed(1)], nobody, over()),
+            (vec![Event::Committed, failed(1)], undo, revert()),
+            (
+                vec![Event::Committed, started(1), done(1), started(2), done(2)],
+                nobody,
+                over(),
+            ),
+            (
+                vec![Event::Committed, started(1), done(1), reverting()],
+                nobody,
+                undoes(1),
+            ),
+        ];
+        for (more, orders, wanted) in table {
+            let journal = records(&[&events[..], &more].concat());
+            assert_eq!(
+                next(&fold(&journal, &plan), &plan, orders),
+                wanted,
+                "{more:?} {orders:?}"
+            );
+        }
+        events.extend([
+            Event::Committed,
+            started(1),
+            done(1),
+            started(2),
+            done(2),
+            reverting(),
+        ]);
+        events.extend([undone(2), undone(1), undone(0)]);
+        let journal = records(&events);
+        let next = next(&fold(&journal, &plan), &plan, undo);
+        assert_eq!(next, Next::Conclude(End::RolledBack));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::{
         unit_links::UnitLink,
     },
     plan::{digest::Digest, host_path::HostPath},
-    runtime::Carried,
+    runtime::{Carried, Tasks},
 };
 
 /// Version of the lines' form; an executor refuses any other.
@@ -144,6 +144,8 @@ pub enum PartState {
     Begun,
     /// An image is in the other store.
     Carried(Carried),
+    /// These containers run; those that run after a restart of their runtime are compared with them.
+    Running(Tasks),
 }
 
 /// All that the undo of a step needs.
@@ -169,6 +171,13 @@ pub enum Saved {
     /// An archive's directory.
     Archive {
         /// It was there, whole.
+        existed: bool,
+        /// Directories above it that did not exist, the outermost first.
+        missing_dirs: Vec<HostPath>,
+    },
+    /// The copy of a program.
+    Program {
+        /// It was there.
         existed: bool,
         /// Directories above it that did not exist, the outermost first.
         missing_dirs: Vec<HostPath>,

@@ -53,6 +53,8 @@ pub enum State {
     },
     /// Steps are undone.
     RollingBack,
+    /// The switch is confirmed, and the last steps are applied.
+    Finishing,
     /// The switch is confirmed.
     Committed,
     /// Everything is as it was before.
@@ -71,6 +73,7 @@ impl std::fmt::Display for State {
                 write!(f, "waiting for its confirmation, {} s left", left.as_secs())
             }
             Self::RollingBack => f.write_str("rolling back"),
+            Self::Finishing => f.write_str("committed, the last steps are applied"),
             Self::Committed => f.write_str("committed"),
             Self::RolledBack => f.write_str("rolled back, the node is as before"),
             Self::Broken => f.write_str("broken, a person has to help"),
@@ -115,6 +118,8 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
     let mut left = Duration::from_secs(plan.confirm_within_secs.into());
     // The step that is tried again, and since when.
     let mut retried: Option<(usize, Timestamp)> = None;
+    // A step after the commit could not be applied.
+    let mut stays = false;
     // Why it goes back; what was broken meanwhile is of no interest any more once it is taken back.
     let mut why = None;
     let kubelet = |step: usize| match plan.steps.get(step).map(|planned| &planned.does) {
@@ -139,6 +144,12 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 progress.current = None;
                 progress.steps_done = step + 1;
             }
+            Event::Failed { error, .. } if progress.state == State::Finishing => {
+                progress.left.push(format!(
+                    "what follows the commit could not be done, and the switch stays committed: {error}"
+                ));
+                stays = true;
+            }
             Event::Failed { error, .. } => {
                 progress.state = if plan.rollback_automatic {
                     State::RollingBack
@@ -150,6 +161,7 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
             }
             Event::Reverting { why: reason } => {
                 progress.state = State::RollingBack;
+                stays = false;
                 why = Some(match &why {
                     Some(error) => format!("{reason}; {error}"),
                     None => reason.clone(),
@@ -178,6 +190,11 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
             Event::Refused { obstacles } => {
                 progress.error = Some(format!("the rollback was refused: {}", obstacles.join("; ")));
             }
+            Event::Undone { step, left } if stays => {
+                progress.current = None;
+                progress.steps_done = progress.steps_done.min(*step);
+                progress.left.extend(left.clone());
+            }
             Event::Undone { step, left } => {
                 retried = None;
                 progress.state = State::RollingBack;
@@ -198,7 +215,7 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 }
                 left = Duration::from_millis(*left_millis);
             }
-            Event::Committed => progress.state = State::Committed,
+            Event::Committed => progress.state = State::Finishing,
             Event::RolledBack => progress.state = State::RolledBack,
             Event::Broken { error, .. } => {
                 progress.state = State::Broken;
@@ -206,9 +223,13 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
             }
         }
     }
+    let finished = stays && progress.steps_done <= plan.switched() && progress.current.is_none();
+    if progress.state == State::Finishing && (finished || progress.steps_done == plan.steps.len()) {
+        progress.state = State::Committed;
+    }
     if progress.state == State::Preparing {
         let begun = progress.current.map_or(progress.steps_done, |step| step + 1);
-        progress.state = if progress.steps_done == plan.steps.len() {
+        progress.state = if progress.steps_done == plan.switched() && progress.current.is_none() {
             State::AwaitingCommit { left }
         } else if begun > plan.prepared() {
             State::Switching

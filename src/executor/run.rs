@@ -31,9 +31,9 @@ use crate::{
         digest::Digest,
         document::Plan,
         host_path::HostPath,
-        step::{KUBELET_UNIT, Side, Step},
+        step::{KUBELET_UNIT, Restart, Side, Step},
     },
-    runtime::Runtimes,
+    runtime::{Runtimes, Tasks},
 };
 
 /// How often order files are looked at.
@@ -114,7 +114,7 @@ pub async fn run<S: Systemd, R: Runtimes>(
     }
     let standing = decide::fold(journal.records(), &plan);
     let left = standing.armed.map(|left| left.saturating_sub(BETWEEN_LIVES));
-    let runs = standing.end.is_none() && !standing.backwards;
+    let runs = standing.end.is_none() && !standing.backwards && !standing.committed;
     let run = Run {
         host: Host {
             files,
@@ -192,7 +192,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                         return Ok(Outcome::Broken(broken));
                     }
                 }
-                Next::Conclude(End::Committed) => self.note(Event::Committed)?,
+                Next::Conclude(End::Committed) => {
+                    self.note(Event::Committed)?;
+                    *self.deadline.borrow_mut() = None;
+                }
                 Next::Conclude(End::RolledBack) => {
                     self.end_lost().await;
                     self.note(Event::RolledBack)?;
@@ -242,7 +245,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         let found = {
             let records = self.journal.borrow().records().to_vec();
             let standing = decide::fold(&records, &self.plan);
-            if standing.end != Some(End::Committed) {
+            if !standing.committed {
                 return Ok(false);
             }
             self.host.obstacles(&self.plan, &standing.begun).await
@@ -322,7 +325,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
 
     /// A commit gave the reserve back; the way back after it needs it again, where there is room.
     fn set_aside_again(&self) {
-        let committed = decide::fold(self.journal.borrow().records(), &self.plan).end == Some(End::Committed);
+        let committed = decide::fold(self.journal.borrow().records(), &self.plan).committed;
         if committed && let Err(error) = reserve(self.host.files, self.dir) {
             tracing::warn!(%error, "no disk space can be reserved for the rollback");
         }
@@ -445,6 +448,11 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         if wait.side != Side::Source {
             return;
         }
+        let stays = !self
+            .plan
+            .steps
+            .iter()
+            .any(|planned| matches!(planned.does, Step::StopPods(_)));
         if self.watched(self.host.answers(does)).await {
             if wait.kubelet.is_some() {
                 self.watched(self.host.revive(&[KUBELET_UNIT.to_owned()])).await;
@@ -452,8 +460,15 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             return;
         }
         for planned in &self.plan.steps {
-            if let Step::StopPods(pods) = &planned.does {
-                self.watched(self.host.revive(&pods.source_units)).await;
+            match &planned.does {
+                Step::StopPods(pods) => self.watched(self.host.revive(&pods.source_units)).await,
+                // The one unit that is restarted, where no pods stop.
+                Step::Unit(unit) if stays && unit.restart == Restart::Backwards => {
+                    self.watched(self.host.revive(std::slice::from_ref(&unit.unit)))
+                        .await;
+                    break;
+                }
+                _ => {}
             }
         }
     }
@@ -559,6 +574,21 @@ impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
         parts
             .map(|(key, state)| ((*key).to_owned(), (*state).clone()))
             .collect()
+    }
+
+    fn running(&self) -> Option<Tasks> {
+        let journal = self.run.journal.borrow();
+        journal
+            .records()
+            .iter()
+            .rev()
+            .find_map(|record| match &record.event {
+                Event::Part {
+                    state: PartState::Running(tasks),
+                    ..
+                } => Some(tasks.clone()),
+                _ => None,
+            })
     }
 
     fn left(&self, what: &[String]) -> io::Result<()> {

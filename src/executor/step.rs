@@ -10,6 +10,7 @@ mod images;
 mod install;
 mod kubelet;
 mod obstacles;
+mod tasks;
 mod unit;
 
 use std::{collections::BTreeMap, io};
@@ -27,7 +28,7 @@ use crate::{
         host_path::HostPath,
         step::{AwaitStep, Direction, KUBELET_UNIT, Side, Step, StopPods},
     },
-    runtime::{RuntimeError, Runtimes},
+    runtime::{RuntimeError, Runtimes, Tasks},
 };
 
 /// How often a package manager has to refuse before it is believed.
@@ -153,9 +154,11 @@ pub(super) trait Notes {
     fn part(&self, key: &str, state: PartState) -> io::Result<()>;
     /// How far it came with each of them, in this life and in earlier ones.
     fn parts(&self) -> BTreeMap<String, PartState>;
+    /// The containers that were noted last, by any step.
+    fn running(&self) -> Option<Tasks>;
     /// Something harmless stays behind, a sentence each.
     fn left(&self, what: &[String]) -> io::Result<()>;
-    /// The kubelet was started under the target.
+    /// The kubelet was started under the target, or the target serves the kubelet that ran on.
     fn armed(&self) -> io::Result<()>;
 }
 
@@ -180,6 +183,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             | Step::RehearseDaemon(_)
             | Step::StopPods(_)
             | Step::ClearPods(_)
+            | Step::Tasks(_)
+            | Step::Shims(_)
             | Step::Await(_) => Ok(Saved::Nothing),
         }
     }
@@ -203,6 +208,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 tracing::info!(?cleared, runtime = %step.source.runtime, "removed what was left of the pods");
                 Ok(notes.left(&cleared.left)?)
             }
+            Step::Tasks(step) => tasks::apply(self.runtimes, step, notes).await,
+            Step::Shims(_) => Ok(()),
             Step::Kubelet(step) if step.run => {
                 kubelet::start(self.files, self.systemd).await?;
                 Ok(notes.armed()?)
@@ -227,6 +234,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::StopPods(step) => vec![&step.source],
             Step::ClearPods(step) => vec![&step.source],
             Step::Await(step) => vec![&step.runtime],
+            Step::Tasks(step) => vec![&step.cri],
+            Step::Shims(step) => vec![&step.cri],
             Step::File(_) | Step::Unit(_) | Step::Install(_) | Step::Kubelet(_) | Step::RehearseDaemon(_) => {
                 Vec::new()
             }
@@ -298,6 +307,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 images::undo(self.runtimes, step, before, notes).await?;
                 Ok(Vec::new())
             }
+            (Step::Tasks(step), Saved::Nothing) => tasks::undo(self.runtimes, step, notes).await,
+            (Step::Shims(step), Saved::Nothing) => Ok(self.runtimes.end_newer_pods(step).await?),
             _ => self.undo_alone(step, saved, aside).await,
         }
     }
@@ -331,7 +342,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Unit(step), Saved::Unit { active, links }) => {
                 return unit::undo(self.files, self.systemd, step, *active, links, aside).await;
             }
-            (Step::Install(step), saved) => install::undo(self.files, self.systemd, step, saved).await?,
+            (Step::Install(step), saved) => {
+                return install::undo(self.files, self.systemd, self.runtimes, step, saved).await;
+            }
             (Step::Rehearse(rehearsal), Saved::Nothing) => self.runtimes.end_rehearsal(rehearsal).await?,
             (Step::RehearseDaemon(rehearsal), Saved::Nothing) => {
                 daemon_rehearsal::clear(self, rehearsal).await?

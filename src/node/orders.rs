@@ -79,7 +79,7 @@ impl Which {
         let files = Files::new("/");
         let (dir, plan, progress) = self.find(&files)?;
         match progress.state {
-            State::Committed => println!("It is committed already."),
+            State::Committed | State::Finishing => println!("It is committed already."),
             State::AwaitingCommit { .. } => {
                 dir.order(Order::Commit, &plan.digest())?;
                 return follow::start(&files, &dir, Confirm::Manual).await;
@@ -104,7 +104,7 @@ impl Which {
                     .for_each(|line| println!("{line}"));
                 return Ok(ExitCode::SUCCESS);
             }
-            State::Committed => dir.order(Order::Undo, &plan.digest())?,
+            State::Committed | State::Finishing => dir.order(Order::Undo, &plan.digest())?,
             _ => dir.order(Order::Abort, &plan.digest())?,
         }
         let code = follow::start(&files, &dir, Confirm::Manual).await?;

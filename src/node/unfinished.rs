@@ -52,6 +52,10 @@ pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
             "is under way".to_owned(),
             format!("Wait for it (`journalctl -fu {UNIT}`), or take it back with `transship node rollback`."),
         ),
+        State::Finishing => (
+            "is committed, and its last steps are applied".to_owned(),
+            format!("Wait for it: `journalctl -fu {UNIT}`."),
+        ),
         State::RollingBack => (
             "is being rolled back".to_owned(),
             format!("Wait for it: `journalctl -fu {UNIT}`."),
@@ -77,6 +81,7 @@ pub(super) const fn code(state: State) -> u8 {
         | State::Prepared
         | State::Switching
         | State::AwaitingCommit { .. }
+        | State::Finishing
         | State::RollingBack
         | State::Broken => console::UNFINISHED,
     }

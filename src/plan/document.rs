@@ -133,6 +133,8 @@ pub enum Section {
     Switch,
     /// After the critical section, before the commit.
     Settle,
+    /// After the commit. A step that fails here is undone with those before it in the section; the switch stays committed.
+    Finish,
 }
 
 impl Plan {
@@ -172,6 +174,14 @@ impl Plan {
             }) => Some(runtime.url()),
             _ => None,
         })
+    }
+
+    /// Index of the first step of [`Section::Finish`], or the number of steps: so many are done when the commit is awaited.
+    pub fn switched(&self) -> usize {
+        self.steps
+            .iter()
+            .take_while(|planned| planned.section != Section::Finish)
+            .count()
     }
 
     /// Index of the first step that is not in [`Section::Prepare`].

@@ -29,6 +29,10 @@ pub enum Step {
     StopPods(StopPods),
     /// Remove what [`Step::StopPods`] left of the source's pods. Undo: nothing.
     ClearPods(ClearPods),
+    /// Watch over the containers that run on while their runtime is restarted. It acts in both directions.
+    Tasks(TasksStep),
+    /// Nothing forwards. Undo: prepare the containers that the older runtime cannot adopt.
+    Shims(ShimsStep),
     /// Stop or start the kubelet. Undo: the other.
     Kubelet(KubeletStep),
     /// Wait until a side is healthy. It acts in one direction only.
@@ -143,6 +147,18 @@ pub enum InstallStep {
     Archive(Archive),
     /// Install a package of the distribution.
     Package(Package),
+    /// Copy a program that is on the host, so that it stays when its package goes.
+    Program(ProgramCopy),
+}
+
+/// Copy a program that is on the host. Undo: remove the copy, unless a running container depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProgramCopy {
+    /// The program.
+    pub program: HostPath,
+    /// The copy.
+    pub copy: HostPath,
 }
 
 /// Unpack an archive whose digest is known into a directory of its own, wholly or not at all.
@@ -365,6 +381,58 @@ pub struct ClearPods {
     pub cni_bin_dirs: Vec<HostPath>,
     /// libcni's cache of the source (`/var/lib/cni/cache` for dockershim).
     pub cni_cache_dir: HostPath,
+}
+
+/// Watch over the containers that run on while containerd is restarted with other files. The restart stands between two
+/// of these steps. Whichever of them comes before the restart, in the direction that the plan is carried out in, waits until no
+/// pod is being created, puts processes back into cgroups that containerd looks for them in, and notes every container
+/// that runs. The other one compares, and removes what the restart left behind: sandboxes that hold an address of the pod
+/// network and are not ready, and shims without a container.
+///
+/// A container that is gone is reported, and is not a reason to go back: its pod is restarted already.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TasksStep {
+    /// The runtime, before and after its restart.
+    pub cri: Endpoint,
+    /// On which side of the restart it stands.
+    pub edge: Edge,
+    /// Start the confirm deadline once it is applied.
+    pub arms: bool,
+    /// How long it waits until no pod is being created, in seconds. Forwards the step then fails; backwards it goes on.
+    pub quiet_within_secs: u32,
+}
+
+/// On which side of a restart a [`TasksStep`] stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Edge {
+    /// Before it, forwards.
+    Opening,
+    /// After it, forwards.
+    Closing,
+}
+
+impl TasksStep {
+    /// Whether the restart comes after the step when the plan is carried out in this direction.
+    pub const fn is_before(&self, direction: Direction) -> bool {
+        matches!(
+            (self.edge, direction),
+            (Edge::Opening, Direction::Forwards) | (Edge::Closing, Direction::Backwards)
+        )
+    }
+}
+
+/// Undone, it prepares the containers that containerd 1.x cannot adopt from containerd 2.x, before 1.x is started: the address
+/// of the shim is written where 1.x looks for it, if the shim is one of 1.x; the other sandboxes end with the grace
+/// periods of their pods, and the kubelet makes them again with the old shim, which 2.x uses again by then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ShimsStep {
+    /// containerd 2.x.
+    pub cri: Endpoint,
+    /// Longest grace period in seconds; a pod's own may be shorter.
+    pub grace_limit_secs: u32,
 }
 
 /// Stop or start the kubelet. Stopping puts the hold in place first, starting lifts it first: while the file

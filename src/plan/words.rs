@@ -9,7 +9,10 @@ use super::{
     facts::Facts,
     host_path::HostPath,
     redaction,
-    step::{AwaitStep, Boot, FileStep, InstallStep, Layers, Proof, Rehearsal, Restart, Side, Step, UnitStep},
+    step::{
+        AwaitStep, Boot, Edge, FileStep, InstallStep, Layers, Proof, Rehearsal, Restart, Side, Step,
+        TasksStep, UnitStep,
+    },
 };
 
 /// Longest diff in bytes; what is longer is cut with a note.
@@ -22,6 +25,7 @@ impl Section {
             Self::Prepare => "While the node serves",
             Self::Switch => "Critical section (after the drain)",
             Self::Settle => "Afterwards, before the commit",
+            Self::Finish => "After the commit",
         }
     }
 }
@@ -64,6 +68,9 @@ pub fn sentence(step: &Step) -> String {
             "Install the package {} {} with what it needs, if that removes and upgrades nothing",
             package.name, package.version
         ),
+        Step::Install(InstallStep::Program(program)) => {
+            format!("Copy {} to {}", program.program, program.copy)
+        }
         Step::Images(images) => {
             let count = images.names.len();
             let how = match &images.layers {
@@ -92,6 +99,12 @@ pub fn sentence(step: &Step) -> String {
             "Remove what is left of the pods of {}, with their network state",
             clear.source.runtime
         ),
+        Step::Tasks(tasks) => tasks_sentence(tasks),
+        Step::Shims(shims) => format!(
+            "(When undone: end the pods that only the newer {} can run on with, at most {} s each; the kubelet starts \
+             them again)",
+            shims.cri.runtime, shims.grace_limit_secs
+        ),
         Step::Kubelet(kubelet) if kubelet.run => {
             "Start the kubelet; from here on the switch must be confirmed".to_owned()
         }
@@ -103,6 +116,20 @@ pub fn sentence(step: &Step) -> String {
 /// The network of the sandbox.
 const fn network(rehearsal: &Rehearsal) -> &'static str {
     if rehearsal.pod_network { "pod" } else { "host's" }
+}
+
+fn tasks_sentence(tasks: &TasksStep) -> String {
+    let runtime = tasks.cri.runtime;
+    match (tasks.edge, tasks.arms) {
+        (Edge::Opening, _) => format!(
+            "Wait until no pod is being created (at most {} s), and note the containers that run under {runtime}",
+            tasks.quiet_within_secs
+        ),
+        (Edge::Closing, true) => format!(
+            "Check that the containers still run under {runtime}; from here on the switch must be confirmed"
+        ),
+        (Edge::Closing, false) => format!("Check that the containers still run under {runtime}"),
+    }
 }
 
 fn rehearsal_sentence(rehearsal: &Rehearsal) -> String {

@@ -1,6 +1,6 @@
 //! What a plan does is chosen from more than one recipe, by the pair of runtimes.
 //!
-//! - [`replace`]: the pods of one runtime stop, and start again under another one.
+//! - [`replace`]: the pods of one runtime stop, and start again under the other runtime.
 
 pub mod replace;
 

@@ -5,21 +5,21 @@ use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 use tokio::time::timeout;
 
 use super::{
-    Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped,
+    Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped, Tasks,
     cni_del::Network,
     containerd::Containerd,
     cri::Cri,
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes},
-    program, reference, rehearsal, restore, sandbox_image, transfer,
+    program, reference, rehearsal, restore, sandbox_image, tasks, transfer,
 };
 use crate::{
     host::files::Files,
     plan::{
         host_path::HostPath,
         runtime,
-        step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, StopPods},
+        step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
     },
 };
 
@@ -348,6 +348,31 @@ impl Runtimes for HostRuntimes {
             Err(error) => tracing::warn!(%error, "it was not looked for shims without a container"),
         }
         Ok(cleared)
+    }
+
+    async fn quiet(&self, of: &Endpoint, within_secs: u32) -> Result<(), RuntimeError> {
+        let within = Duration::from_secs(within_secs.into());
+        tasks::quiet::wait(&self.files, &self.cri(of).await?, within).await
+    }
+
+    async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError> {
+        tasks::repair(&self.files)
+    }
+
+    async fn tasks(&self) -> Result<Tasks, RuntimeError> {
+        Ok(tasks::running(&self.files))
+    }
+
+    async fn check_tasks(&self, of: &Endpoint, noted: &Tasks) -> Result<Vec<String>, RuntimeError> {
+        tasks::check::check(&self.files, &self.cri(of).await?, noted).await
+    }
+
+    async fn end_newer_pods(&self, what: &ShimsStep) -> Result<Vec<String>, RuntimeError> {
+        tasks::newer::end(&self.files, &self.cri(&what.cri).await?, what).await
+    }
+
+    async fn runs_on(&self, path: &HostPath) -> Result<bool, RuntimeError> {
+        Ok(tasks::runs_on(&self.files, path))
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {

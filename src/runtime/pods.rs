@@ -32,7 +32,7 @@ use super::{RuntimeError, Stopped};
 use crate::plan::{host_path::HostPath, runtime::Runtime};
 
 /// Annotation of the kubelet on each container: its pod's grace period in seconds (`kuberuntime/labels.go`).
-const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
+pub(in crate::runtime) const GRACE: &str = "io.kubernetes.pod.terminationGracePeriod";
 /// Grace period, in seconds, of a pod whose own is not known: that of one that names none
 /// (`DefaultTerminationGracePeriodSeconds` in k8s.io/api's `core/v1`).
 const UNKNOWN_GRACE_SECS: u32 = 30;
@@ -162,7 +162,7 @@ pub trait Server {
 }
 
 /// Seconds that a container gets: its pod's own period, cut to the limit.
-fn grace(own: Option<&String>, limit_secs: u32) -> u32 {
+pub(in crate::runtime) fn grace(own: Option<&String>, limit_secs: u32) -> u32 {
     let own = own.and_then(|own| own.parse().ok());
     own.unwrap_or(UNKNOWN_GRACE_SECS).min(limit_secs)
 }

@@ -260,6 +260,11 @@ impl Host {
             Step::Rehearse(rehearsal) => assert!(self.serves(rehearsal.cri.runtime)),
             // A daemon of its own, of which nothing stays.
             Step::RehearseDaemon(_) => {}
+            Step::Install(InstallStep::Program(program)) => {
+                assert!(self.unpacked.insert(program.copy.clone()), "copied once");
+            }
+            Step::Tasks(tasks) => assert!(self.serves(tasks.cri.runtime)),
+            Step::Shims(_) => {}
             Step::StopPods(stop) => {
                 self.end_pods(stop.source.runtime);
                 // Over one engine their sandboxes go with them.

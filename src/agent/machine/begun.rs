@@ -75,6 +75,11 @@ impl Attempt<'_> {
                 NodePhase::Verifying,
                 "confirmed; the executor takes note of it",
             ),
+            State::Finishing => self.watch(
+                status,
+                NodePhase::Verifying,
+                "confirmed; the executor applies the last steps",
+            ),
             State::AwaitingCommit { .. } => self.verify(status),
         }
     }

@@ -2,6 +2,7 @@
 //! renamed when all of it is durable and its program has answered; so a directory that is there is whole.
 
 mod package;
+mod program;
 
 use super::{Saved, StepError};
 use crate::{
@@ -104,6 +105,7 @@ pub(super) async fn save(files: &Files, step: &InstallStep) -> Result<Saved, Ste
     let step = match step {
         InstallStep::Archive(step) => step,
         InstallStep::Package(step) => return package::save(files, step).await,
+        InstallStep::Program(step) => return program::save(files, step),
     };
     let parent = step.dir.parent();
     Ok(Saved::Archive {
@@ -121,6 +123,7 @@ pub(super) async fn apply(
     match step {
         InstallStep::Archive(step) => unpack(files, runtimes, step).await,
         InstallStep::Package(step) => package::apply(files, systemd, step).await,
+        InstallStep::Program(step) => program::apply(files, step),
     }
 }
 
@@ -200,19 +203,37 @@ async fn answers(runtimes: &impl Runtimes, step: &Archive, program: &HostPath) -
 pub(super) async fn undo(
     files: &Files,
     systemd: &impl Systemd,
+    runtimes: &impl Runtimes,
     step: &InstallStep,
     saved: &Saved,
-) -> Result<(), StepError> {
+) -> Result<Vec<String>, StepError> {
     match (step, saved) {
         (InstallStep::Archive(step), Saved::Archive { existed: true, .. }) => {
-            Ok(files.remove_tree(&Files::scratch(&step.dir)?)?)
+            files.remove_tree(&Files::scratch(&step.dir)?)?;
+        }
+        (InstallStep::Archive(step), Saved::Archive { .. }) if runtimes.runs_on(&step.dir).await? => {
+            return Ok(vec![stays(&step.dir)]);
+        }
+        (InstallStep::Program(step), Saved::Program { existed: false, .. })
+            if runtimes.runs_on(&step.copy).await? =>
+        {
+            return Ok(vec![stays(&step.copy)]);
+        }
+        (
+            InstallStep::Program(step),
+            Saved::Program {
+                existed,
+                missing_dirs,
+            },
+        ) => {
+            program::undo(files, step, *existed, missing_dirs)?;
         }
         (InstallStep::Archive(step), Saved::Archive { missing_dirs, .. }) => {
             files.unpublish(&step.dir)?;
             for directory in missing_dirs.iter().rev() {
                 files.remove_empty_dir(directory)?;
             }
-            Ok(files.settle(&step.dir)?)
+            files.settle(&step.dir)?;
         }
         (
             InstallStep::Package(step),
@@ -221,7 +242,13 @@ pub(super) async fn undo(
                 configuration,
                 links,
             },
-        ) => package::undo(files, systemd, step, added, configuration, links).await,
-        _ => Err(StepError::Mismatch),
+        ) => package::undo(files, systemd, step, added, configuration, links).await?,
+        _ => return Err(StepError::Mismatch),
     }
+    Ok(Vec::new())
+}
+
+/// Why something that the plan brought is not removed.
+fn stays(path: &HostPath) -> String {
+    format!("{path} stays: containers that run depend on the shim in it; remove it when none of them is left")
 }

@@ -225,6 +225,19 @@ impl Files {
         )
     }
 
+    /// Writes to a file of the kernel (below `/sys` or `/proc`), which takes each write as an order. Nothing of it is on a disk.
+    ///
+    /// # Errors
+    /// The kernel's, naming the path.
+    pub fn order(&self, path: &HostPath, text: &str) -> io::Result<()> {
+        let real = self.real(path)?;
+        let write = || {
+            let mut file = OpenOptions::new().write(true).open(&real)?;
+            file.write_all(text.as_bytes())
+        };
+        naming("write to", &real, write())
+    }
+
     /// Appends to a file of which the first `keep` bytes are good: cuts off what is behind them (a line that was
     /// torn), writes, and syncs. Makes the file if need be.
     ///

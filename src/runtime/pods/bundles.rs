@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// containerd's namespace for what the kubelet asks for (`k8sContainerdNamespace` in its CRI plugin).
-const OWN: Shims = Shims {
+pub(in crate::runtime) const OWN: Shims = Shims {
     namespace: "k8s.io",
     sockets: &[],
 };
@@ -41,7 +41,7 @@ const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// By this part of it the directory of another `state` is known.
 const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
 /// Where libcni's cache is, under containerd: the default of the library, and that of other servers.
-const CACHES: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/cache"];
+pub(in crate::runtime) const CACHES: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/cache"];
 /// How long the network of all pods together may take; the node does not serve meanwhile.
 const NETWORK_WITHIN: Duration = Duration::from_secs(60);
 /// How many sandboxes leave their network at the same time.
@@ -287,7 +287,7 @@ impl Bundles<'_> {
 }
 
 /// The directories with bundles: the default one, and those whose mounts are seen.
-fn directories(files: &Files) -> BTreeSet<HostPath> {
+pub(in crate::runtime) fn directories(files: &Files) -> BTreeSet<HostPath> {
     let mounts = HostPath::new("/proc/self/mountinfo").map(|path| files.read_text(&path));
     let mounts = mounts.ok().and_then(Result::ok).flatten().unwrap_or_default();
     let seen = mounts.lines().filter_map(|line| {

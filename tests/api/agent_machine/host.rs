@@ -87,7 +87,8 @@ impl FakeHost {
             State::RollingBack => (State::RolledBack, false),
             State::Preparing => (State::Prepared, false),
             State::Prepared => (State::Switching, true),
-            State::AwaitingCommit { .. } if run.commit => (State::Committed, false),
+            State::AwaitingCommit { .. } if run.commit => (State::Finishing, true),
+            State::Finishing => (State::Committed, false),
             State::Switching | State::AwaitingCommit { .. } => (state, true),
         };
         let next = if state == State::Prepared && !run.go && !run.abort {

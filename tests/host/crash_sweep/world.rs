@@ -123,6 +123,8 @@ pub struct State {
     pub rehearsing: bool,
     /// A pod whose start a restart below its runtime broke, of which the runtime does not know any more.
     pub lost: bool,
+    /// Pods that only the newer version of the runtime can run on with.
+    pub newer: bool,
     /// Units that do not start until the next boot.
     pub masked: BTreeSet<String>,
     /// What must never happen, and did.

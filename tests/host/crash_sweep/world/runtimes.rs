@@ -6,9 +6,11 @@ use transship::{
     api::request::Runtime,
     plan::{
         host_path::HostPath,
-        step::{ClearPods, Direction, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, Step, StopPods},
+        step::{
+            ClearPods, Direction, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, ShimsStep, Step, StopPods,
+        },
     },
-    runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped},
+    runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped, Tasks},
 };
 
 use super::{Fault, World, moment};
@@ -240,6 +242,47 @@ impl Runtimes for World {
         }
         self.asked()?;
         Ok(Stopped::default())
+    }
+
+    async fn quiet(&self, of: &Endpoint, _: u32) -> Result<(), RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        self.answers_within(DEADLINE, of).await?;
+        moment().await;
+        self.asked()
+    }
+
+    async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        self.effect();
+        Ok(Vec::new())
+    }
+
+    async fn tasks(&self) -> Result<Tasks, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        Ok(Tasks::default())
+    }
+
+    async fn check_tasks(&self, of: &Endpoint, _: &Tasks) -> Result<Vec<String>, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        self.answers_within(DEADLINE, of).await?;
+        self.effect();
+        moment().await;
+        self.asked()?;
+        Ok(Vec::new())
+    }
+
+    async fn end_newer_pods(&self, what: &ShimsStep) -> Result<Vec<String>, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        self.answers_within(DEADLINE, &what.cri).await?;
+        self.effect();
+        self.state().newer = false;
+        moment().await;
+        Ok(Vec::new())
+    }
+
+    async fn runs_on(&self, _: &HostPath) -> Result<bool, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        Ok(false)
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {

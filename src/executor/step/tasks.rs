@@ -1,0 +1,60 @@
+//! `Tasks`: watch over the containers that run on while their runtime is restarted.
+
+use super::{Notes, StepError};
+use crate::{
+    executor::journal::PartState,
+    plan::step::{Direction, TasksStep},
+    runtime::Runtimes,
+};
+
+/// What the containers are noted under.
+const KEY: &str = "running";
+/// How long the way back waits until no pod is being created, in seconds: it goes on in either case.
+const QUIET_BACKWARDS_SECS: u32 = 30;
+
+pub(super) async fn apply(
+    runtimes: &impl Runtimes,
+    step: &TasksStep,
+    notes: &impl Notes,
+) -> Result<(), StepError> {
+    if step.is_before(Direction::Forwards) {
+        runtimes.quiet(&step.cri, step.quiet_within_secs).await?;
+        for repaired in runtimes.repair_tasks().await? {
+            tracing::warn!("{repaired}");
+        }
+        return note(runtimes, notes).await;
+    }
+    let noted = notes.running().unwrap_or_default();
+    notes.left(&runtimes.check_tasks(&step.cri, &noted).await?)?;
+    if step.arms {
+        notes.armed()?;
+    }
+    Ok(())
+}
+
+/// The same on the way back, where nothing of it may keep the node from its source.
+pub(super) async fn undo(
+    runtimes: &impl Runtimes,
+    step: &TasksStep,
+    notes: &impl Notes,
+) -> Result<Vec<String>, StepError> {
+    if step.is_before(Direction::Backwards) {
+        let within = step.quiet_within_secs.min(QUIET_BACKWARDS_SECS);
+        if let Err(error) = runtimes.quiet(&step.cri, within).await {
+            tracing::warn!(%error, "the rollback continues all the same");
+        }
+        match runtimes.repair_tasks().await {
+            Ok(repaired) => repaired.iter().for_each(|repaired| tracing::warn!("{repaired}")),
+            Err(error) => tracing::warn!(%error, "it was not looked for processes outside of their cgroups"),
+        }
+        note(runtimes, notes).await?;
+        return Ok(Vec::new());
+    }
+    let noted = notes.running().unwrap_or_default();
+    Ok(runtimes.check_tasks(&step.cri, &noted).await?)
+}
+
+async fn note(runtimes: &impl Runtimes, notes: &impl Notes) -> Result<(), StepError> {
+    let running = runtimes.tasks().await?;
+    Ok(notes.part(KEY, PartState::Running(running))?)
+}

@@ -1,0 +1,91 @@
+//! Whether a pod is being created. A sandbox or a container whose creation a restart of containerd interrupts is lost in the
+//! middle: its address, its shim and its rules for ports of the node stay.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use k8s_cri::v1::ContainerState;
+use tokio::time::{Instant, sleep};
+
+use super::{bundles, read};
+use crate::{
+    host::files::Files,
+    plan::host_path::HostPath,
+    runtime::{RuntimeError, cri::Cri},
+};
+
+/// Time between two looks.
+const POLL: Duration = Duration::from_millis(500);
+/// How long nothing new must have appeared.
+const STABLE: Duration = Duration::from_secs(4);
+/// How long after a boot the kubelet may still begin to start its pods, in seconds.
+const BOOTED_SECS: f64 = 60.0;
+/// Where containerd keeps the network namespaces of sandboxes. One appears before its sandbox is listed.
+const NETWORKS: &str = "/run/netns";
+
+/// Waits until nothing is being created and nothing has appeared for a while.
+///
+/// # Errors
+/// When that is not so within the deadline, with what was last seen; and when containerd does not answer.
+pub(in crate::runtime) async fn wait(files: &Files, cri: &Cri, within: Duration) -> Result<(), RuntimeError> {
+    let deadline = Instant::now() + within;
+    let mut known: Option<BTreeSet<String>> = None;
+    let mut since = Instant::now();
+    loop {
+        let Seen { there, busy } = look(files, cri).await?;
+        let new = match &known {
+            Some(known) => there.difference(known).next().cloned(),
+            None => Some("nothing was looked at for long enough".to_owned()),
+        };
+        let busy = busy.or(new);
+        known = Some(there);
+        if busy.is_some() {
+            since = Instant::now();
+        } else if since.elapsed() >= STABLE {
+            return Ok(());
+        }
+        if Instant::now() >= deadline {
+            return Err(RuntimeError(format!(
+                "pods are still being created after {} s: {}; wait until the pods of this node run",
+                within.as_secs(),
+                busy.unwrap_or_else(|| "something appeared a moment ago".to_owned())
+            )));
+        }
+        sleep(POLL).await;
+    }
+}
+
+/// One look.
+struct Seen {
+    /// Everything of pods that is there.
+    there: BTreeSet<String>,
+    /// What is being created.
+    busy: Option<String>,
+}
+
+async fn look(files: &Files, cri: &Cri) -> Result<Seen, RuntimeError> {
+    let (mut there, mut busy) = (BTreeSet::new(), None);
+    for bundle in bundles(files) {
+        if bundle.text(files, "init.pid").is_none() {
+            busy = Some(format!("container {} has no process yet", bundle.id));
+        }
+        there.insert(format!("container {}", bundle.id));
+    }
+    for container in cri.containers().await? {
+        if container.state() == ContainerState::ContainerCreated {
+            busy = Some(format!("container {} is not started yet", container.id));
+        }
+        there.insert(format!("container {}", container.id));
+    }
+    for sandbox in cri.sandboxes().await? {
+        there.insert(format!("sandbox {}", sandbox.id));
+    }
+    let networks = HostPath::new(NETWORKS).map(|path| files.list(&path).unwrap_or_default());
+    for name in networks.unwrap_or_default() {
+        there.insert(format!("network namespace {name}"));
+    }
+    let uptime = read(files, "/proc/uptime").and_then(|text| text.split_whitespace().next()?.parse().ok());
+    if uptime.is_some_and(|secs: f64| secs < BOOTED_SECS) {
+        busy = Some("the machine has just booted".to_owned());
+    }
+    Ok(Seen { there, busy })
+}
