@@ -8,7 +8,8 @@
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`docker_settings`] and [`docker_limits`]: what
 //!   Docker is set to. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: whether they are copied. [`delivery`]: where the target's files
-//!   come from. [`releases`]: which releases go together.
+//!   come from. [`releases`]: which releases go together. [`upgraded_configuration`]: the configuration for a newer
+//!   containerd.
 
 pub mod context;
 pub mod delivery;
@@ -27,6 +28,7 @@ pub mod releases;
 pub mod request;
 pub mod runtimes;
 pub mod steps;
+pub mod upgraded_configuration;
 
 use crate::{
     edit::daemon_json,

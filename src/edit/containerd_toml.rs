@@ -12,7 +12,7 @@ pub mod upgrade;
 use std::collections::BTreeMap;
 
 pub use read::{
-    Cni, Snapshots, cni, default_runtime, disables_cri, imports, misuses_systemd_cgroup,
+    Cni, Snapshots, cni, default_runtime, disables_cri, imports, misuses_systemd_cgroup, nri_is_off,
     pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket, state,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};

@@ -17,6 +17,7 @@ pub mod rivals;
 pub mod runtimes;
 pub mod settings;
 pub mod storage;
+pub mod upgrade;
 
 use super::finding::Code;
 
@@ -51,6 +52,7 @@ pub fn all_codes() -> Vec<Code> {
         drain::CODES,
         kubeadm::CODES,
         attempts::CODES,
+        upgrade::CODES,
         &[ALLOWED_CODE_UNKNOWN, PLAN_NOT_APPROVED],
     ]
     .concat()
@@ -110,6 +112,7 @@ mod tests {
             include_str!("codes/drain.rs"),
             include_str!("codes/kubeadm.rs"),
             include_str!("codes/attempts.rs"),
+            include_str!("codes/upgrade.rs"),
             include_str!("codes.rs"),
         ];
         let is_code = |line: &&str| line.starts_with("pub const ") && line.contains(": Code =");

@@ -152,6 +152,11 @@ impl View<'_> {
         self.source.images.socket == self.target.images.socket
     }
 
+    /// Whether a runtime is replaced by another version of the same runtime, whose pods keep running.
+    pub fn upgrades(&self) -> bool {
+        self.source.runtime == self.target.runtime
+    }
+
     /// Whether containerd's own CRI is gone to.
     pub fn to_containerd(&self) -> bool {
         self.target.runtime == Runtime::Containerd

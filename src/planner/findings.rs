@@ -15,6 +15,7 @@ pub mod rivals;
 pub mod runtimes;
 pub mod settings;
 pub mod storage;
+pub mod upgrade;
 
 use crate::{
     plan::{
@@ -41,6 +42,7 @@ pub fn all(view: &View<'_>) -> Vec<Finding> {
         pod_environment::check(view),
         registries::check(view),
         rivals::check(view),
+        upgrade::check(view),
     ]
     .concat()
 }

@@ -140,6 +140,35 @@ pub fn lacks_pull_deadline(runtime: Runtime, found: &str) -> bool {
     of(runtime).is_some_and(|releases| !has(releases))
 }
 
+/// Minor releases of containerd in their order.
+const LINES: [(u64, u64); 9] = [
+    (1, 5),
+    (1, 6),
+    (1, 7),
+    (2, 0),
+    (2, 1),
+    (2, 2),
+    (2, 3),
+    (2, 4),
+    (2, 5),
+];
+/// Releases with long support between which an upgrade is promised (`RELEASES.md`).
+const LONG_SUPPORT: ((u64, u64), (u64, u64)) = ((1, 7), (2, 3));
+
+/// Whether containerd's project supports the upgrade from one release to another: within a minor release, to the next
+/// one, and between those with long support.
+pub fn is_promised(from: &str, to: &str) -> bool {
+    let line = |text: &str| {
+        let version = version::upstream(text)?;
+        Some((version.major, version.minor))
+    };
+    let (Some(from), Some(to)) = (line(from), line(to)) else {
+        return false;
+    };
+    let next = LINES.windows(2).any(|pair| pair == [from, to]);
+    from == to || next || (from, to) == LONG_SUPPORT
+}
+
 const fn number(version: &Version) -> Number {
     (version.major, version.minor, version.patch)
 }
@@ -214,6 +243,20 @@ mod tests {
             misfit(Runtime::Containerd, containerd, &Version::new(1, minor, 0)),
             listed.map(|listed| Misfit::Unsupported(listed.to_owned()))
         );
+    }
+
+    #[rstest]
+    #[case("1.7.20", "1.7.35", true)]
+    #[case("1.7.35", "2.0.9", true)]
+    #[case("1.7.35", "2.3.1", true)]
+    #[case("1.7.35", "2.4.2", false)]
+    #[case("1.6.20~ds1", "1.7.35", true)]
+    #[case("1.6.20~ds1", "2.3.0", false)]
+    #[case("2.3.0", "2.4.2", true)]
+    #[case("2.1.0", "2.4.2", false)]
+    #[case("devel", "2.4.2", false)]
+    fn what_the_project_promises_to_upgrade(#[case] from: &str, #[case] to: &str, #[case] promised: bool) {
+        assert_eq!(is_promised(from, to), promised);
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod environment;
 mod files;
 mod fuzz;
 mod spellings;
+mod upgrade;
 
 use transship::{
     api::request::Runtime,

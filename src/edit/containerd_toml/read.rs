@@ -8,6 +8,7 @@ use super::{
 };
 
 const SERVER_GRPC: &str = "io.containerd.server.v1.grpc";
+pub(super) const NRI: &str = "io.containerd.nri.v1.nri";
 const OVERLAYFS: &str = "io.containerd.snapshotter.v1.overlayfs";
 
 /// Whether the file keeps containerd from serving the CRI.
@@ -88,6 +89,15 @@ pub fn state(text: &str) -> Option<String> {
     let document = parse(text).ok()?;
     let found = document.get("state")?.as_str()?;
     (!found.is_empty()).then(|| found.to_owned())
+}
+
+/// Whether a configuration switches NRI off.
+pub fn nri_is_off(text: &str) -> bool {
+    let read = || {
+        let document = parse(text).ok()?;
+        document.get("plugins")?.get(NRI)?.get("disable")?.as_bool()
+    };
+    read().unwrap_or(false)
 }
 
 /// The default runtime of an effective configuration, and whether runc puts its containers into systemd's slices; `None`
@@ -213,6 +223,12 @@ mod tests {
         assert_eq!(socket(third).as_deref(), Some("/a.sock"));
         assert_eq!(socket(fourth).as_deref(), Some("/b.sock"));
         assert_eq!(socket("version = 3\n[grpc]\naddress = ''\n"), None);
+    }
+
+    #[test]
+    fn nri_is_off_where_it_is_disabled() {
+        let of = |value: &str| nri_is_off(&format!("[plugins.'{NRI}']\ndisable = {value}\n"));
+        assert!(of("true") && !of("false") && !nri_is_off("") && !nri_is_off("["));
     }
 
     #[test]

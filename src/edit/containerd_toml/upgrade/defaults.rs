@@ -4,13 +4,11 @@
 use toml_edit::Value;
 
 use super::{
-    super::{self as read, CRI, RUNC, UNPRIVILEGED},
+    super::{self as read, CRI, RUNC, UNPRIVILEGED, read::NRI},
     draft::{Draft, Path, get, list, path, shown},
     outcome::{Became, Problem},
     sources::{New, Sources},
 };
-
-const NRI: &str = "io.containerd.nri.v1.nri";
 
 /// Keys of images that 2.x loses in a file without a table `runtimes`.
 const NEED_RUNTIMES: [&str; 3] = [

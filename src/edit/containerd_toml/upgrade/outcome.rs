@@ -11,7 +11,7 @@ pub struct Translation {
     pub soak: String,
     /// The file after the commit: as [`Translation::soak`], without these paths.
     pub settled: String,
-    /// Files below [`New::registries`].
+    /// Files below the directory of registries ([`super::New::registries`]).
     pub registries: Vec<RegistryFile>,
     /// What became of each key that does not stay as it was. Holds no credentials.
     pub keys: Vec<Key>,

@@ -1,0 +1,383 @@
+//! containerd to a newer containerd while its pods run: what any restart of containerd would lose, and what the newer
+//! release no longer has. The pods of a node that passes keep their processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::{
+    edit::containerd_toml::{
+        self,
+        upgrade::{Became, Key},
+    },
+    plan::{
+        codes::{
+            containers::DOCKER_BOUND_TO_CONTAINERD,
+            runtimes::CGROUP_DRIVER_MISMATCH,
+            upgrade::{
+                CONF_D_NOT_IMPORTED, CONTAINERD_CONFIG_DROPPED, CONTAINERD_CONFIG_NOT_TRANSLATED,
+                CONTAINERD_CONFIG_TRANSLATED, CONTAINERD_RESTARTS, CRI_SANDBOXES_ENABLED, CRI_V1ALPHA2_USED,
+                DEPRECATED_FEATURES, DOCKER_ON_CONTAINERD, HANDLER_HAS_SHIM, NRI_PLUGINS_STAY_OFF,
+                OTHER_SHIMS, POD_SPLIT, PROCESSES_OUTSIDE_CGROUP, RUNTIME_GONE, SECCOMP_PROFILE_CHANGES,
+                SHIM_MISSING, UPGRADE_BEYOND_SUPPORT,
+            },
+        },
+        facts::{Containerd, ForeignRecord, Task},
+        finding::Finding,
+        lists,
+        paths::{CONTAINERD_CONF_D, NRI_PLUGINS},
+    },
+    planner::{context::View, releases, upgraded_configuration},
+};
+
+/// Docker's namespace in containerd.
+const DOCKER: &str = "moby";
+/// Runtimes whose shims containerd 2.0 removed.
+const GONE: [&str; 2] = ["io.containerd.runtime.v1.linux", "io.containerd.runc.v1"];
+/// containerd's names of deprecated features begin with it.
+const DEPRECATION: &str = "io.containerd.deprecation/";
+/// The deprecated feature that keeps a kubelet from working with 2.x.
+const V1ALPHA2: &str = "cri-api-v1alpha2";
+/// The first and the last minor version of kubelets that use v1alpha2 only if the runtime had no v1 when they started.
+const FALLS_BACK: std::ops::RangeInclusive<u64> = 23..=25;
+/// The variable that switches the experiment of 1.7 on.
+const SANDBOXES: &str = "ENABLE_CRI_SANDBOXES=";
+/// Stands for the program that is not known here: what becomes of the other keys does not depend on it.
+const ANY_SHIM: &str = "/containerd-shim-runc-v1";
+/// Digits of an id that tell containers apart.
+const SHORT: usize = 12;
+
+/// Checks of an upgrade; empty for another pair.
+pub fn check(view: &View<'_>) -> Vec<Finding> {
+    let Some(containerd) = view.containerd.filter(|_| view.upgrades()) else {
+        return Vec::new();
+    };
+    let mut findings = vec![restarts(view)];
+    findings.extend(tasks(view, containerd));
+    findings.extend(records(containerd));
+    findings.extend(cgroup_driver(view, containerd));
+    findings.extend(features(view, containerd));
+    findings.extend(configuration(view, containerd));
+    findings.extend(docker(view, containerd));
+    if !releases::is_promised(&view.source.version, &view.target.version) {
+        findings.push(UPGRADE_BEYOND_SUPPORT.found(
+            format!(
+                "{} to {} is not an upgrade that containerd's project supports",
+                view.source.version, view.target.version
+            ),
+            "Nothing is to be done: the plan keeps a rollback open until the commit. Where there is a choice, bring a \
+             release that is supported.",
+        ));
+    }
+    if upgraded_configuration::from_first(view) {
+        findings.push(SECCOMP_PROFILE_CHANGES.found(
+            format!(
+                "containerd {} refuses io_uring to new pods with seccompProfile RuntimeDefault",
+                view.target.version
+            ),
+            "If pods use io_uring, give them a seccomp profile of their own. Pods that run now keep theirs.",
+        ));
+    }
+    findings
+}
+
+fn restarts(view: &View<'_>) -> Finding {
+    let pods = view
+        .source
+        .store
+        .containers
+        .iter()
+        .filter(|container| container.running);
+    let pods: BTreeSet<&str> = pods
+        .filter_map(|container| Some(container.pod.as_ref()?.uid.as_str()))
+        .collect();
+    CONTAINERD_RESTARTS.found(
+        format!(
+            "containerd {} is replaced by {} while {} keep running; open exec, attach and port-forward sessions are closed",
+            view.source.version,
+            view.target.version,
+            lists::count(pods.len(), "pod")
+        ),
+        "Start the sessions again after the switch. No container is stopped or restarted.",
+    )
+}
+
+/// What any restart of containerd would lose.
+fn tasks(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let named = |wanted: &dyn Fn(&Task) -> bool| -> Vec<String> {
+        let tasks = containerd.tasks.iter().filter(|task| wanted(task));
+        let names: BTreeSet<String> = tasks.map(|task| name(view, task)).collect();
+        names.into_iter().collect()
+    };
+    let lost = named(&|task| task.lost_pids);
+    if !lost.is_empty() {
+        findings.push(PROCESSES_OUTSIDE_CGROUP.found(
+            format!("processes are not in the cgroup of their container: {}", lists::many(&lost)),
+            "Nothing is to be done: the plan moves them back before it restarts containerd. Until then any other restart \
+             of containerd ends these containers.",
+        ));
+    }
+    let missing = named(&|task| !task.shim_present);
+    if !missing.is_empty() {
+        let programs: BTreeSet<String> = (containerd.tasks.iter())
+            .filter(|task| !task.shim_present)
+            .map(|task| task.shim.clone())
+            .collect();
+        findings.push(SHIM_MISSING.found(
+            format!(
+                "{} does not exist or is not executable, and is the shim of {}",
+                lists::some(&programs.into_iter().collect::<Vec<_>>()),
+                lists::many(&missing)
+            ),
+            "Put the program of the version that started these pods back at that path, or drain the node and restart it; then \
+             plan again. Do not restart containerd before.",
+        ));
+    }
+    let split = split(&containerd.tasks);
+    let split = named(&|task| split.contains(task.address.as_str()));
+    if !split.is_empty() {
+        findings.push(POD_SPLIT.found(
+            format!(
+                "containers of one pod hang on different shims: {}",
+                lists::many(&split)
+            ),
+            "Delete or evict these pods and plan again, or accept that they are restarted.",
+        ));
+    }
+    findings
+}
+
+/// Sockets behind which more than one shim has tasks.
+fn split(tasks: &[Task]) -> BTreeSet<&str> {
+    let mut shims: BTreeMap<&str, BTreeSet<u32>> = BTreeMap::new();
+    for task in tasks
+        .iter()
+        .filter(|task| task.shim_pid != 0 && !task.address.is_empty())
+    {
+        shims.entry(&task.address).or_default().insert(task.shim_pid);
+    }
+    shims
+        .into_iter()
+        .filter(|(_, pids)| pids.len() > 1)
+        .map(|(address, _)| address)
+        .collect()
+}
+
+/// The pod of a task and its container, or its id where the kubelet does not know it.
+fn name(view: &View<'_>, task: &Task) -> String {
+    let mut containers = view.source.store.containers.iter();
+    let pod = containers
+        .find(|container| container.id == task.id)
+        .and_then(|container| container.pod.as_ref());
+    pod.map_or_else(
+        || {
+            let id: String = task.id.chars().take(SHORT).collect();
+            format!("container {id} in containerd's namespace {}", task.namespace)
+        },
+        |pod| format!("{}/{}", pod.namespace, pod.name),
+    )
+}
+
+/// Containers of runtimes that the newer release does not have, or that nobody has tried.
+fn records(containerd: &Containerd) -> Vec<Finding> {
+    let (gone, other): (Vec<_>, Vec<_>) =
+        (containerd.foreign_records.iter()).partition(|record| GONE.contains(&record.runtime.as_str()));
+    let shown = |records: &[&ForeignRecord]| {
+        let names: Vec<String> = (records.iter())
+            .map(|record| {
+                let id: String = record.id.chars().take(SHORT).collect();
+                format!("{id} in namespace {} ({})", record.namespace, record.runtime)
+            })
+            .collect();
+        lists::many(&names)
+    };
+    let mut findings = Vec::new();
+    if !gone.is_empty() {
+        findings.push(RUNTIME_GONE.found(
+            format!("containerd 2.x has no shim for {}", shown(&gone)),
+            "Let the handler name io.containerd.runc.v2, evict or remove these containers, and plan again.",
+        ));
+    }
+    if !other.is_empty() {
+        findings.push(OTHER_SHIMS.found(
+            format!(
+                "these containers have another shim than runc's: {}",
+                shown(&other)
+            ),
+            "Look whether their shim supports the newer containerd, and try the upgrade on one node first.",
+        ));
+    }
+    findings
+}
+
+/// A kubelet from 1.31 on takes the cgroup driver from containerd 2.x at its next start; 1.x did not give it one.
+fn cgroup_driver(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
+    let effective = containerd.effective.as_deref()?;
+    let (handler, systemd) = containerd_toml::default_runtime(effective)?;
+    let runtime = if systemd { "systemd" } else { "cgroupfs" };
+    let kubelet = view.settings.cgroup_driver.as_str();
+    // Where containerd reports its driver already, the kubelet uses it.
+    if runtime == kubelet || view.source.told_cgroup_driver.is_some() {
+        return None;
+    }
+    Some(CGROUP_DRIVER_MISMATCH.found(
+        format!(
+            "the kubelet is configured for {kubelet}, and the handler {handler} of containerd uses {runtime}, which \
+             containerd {} reports to the kubelet",
+            view.target.version
+        ),
+        "Kubelet and runtime must use the same driver, and a driver cannot be changed under running pods: drain the node, \
+         correct SystemdCgroup or cgroupDriver, restart both, and plan again.",
+    ))
+}
+
+/// Features in use that the newer release does not have.
+fn features(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let ids: Vec<String> = (containerd.deprecations.iter())
+        .map(|id| id.trim_start_matches(DEPRECATION).to_owned())
+        .collect();
+    if ids.iter().any(|id| id == V1ALPHA2)
+        && upgraded_configuration::from_first(view)
+        && FALLS_BACK.contains(&view.settings.version.minor)
+    {
+        findings.push(CRI_V1ALPHA2_USED.found(
+            format!(
+                "the CRI v1alpha2 was used since containerd started; kubelet {} may be the client",
+                view.settings.version
+            ),
+            "Restart the kubelet once, which then uses v1; restart containerd, and plan again. Accept the finding if another \
+             program is the client.",
+        ));
+    }
+    if !ids.is_empty() {
+        findings.push(DEPRECATED_FEATURES.found(
+            format!("containerd {} reports deprecated features in use: {}", view.source.version, lists::many(&ids)),
+            "Read containerd's releases page for when they end. The plan translates what it knows of the configuration.",
+        ));
+    }
+    let environment = containerd.service.environment.iter();
+    let files = containerd
+        .service
+        .environment_files
+        .iter()
+        .flat_map(|file| file.text.lines());
+    let mut variables = environment.map(String::as_str).chain(files);
+    if variables.any(|line| line.trim_start().starts_with(SANDBOXES)) {
+        findings.push(CRI_SANDBOXES_ENABLED.found(
+            format!(
+                "{} sets {}",
+                containerd.service.name,
+                SANDBOXES.trim_end_matches('=')
+            ),
+            "Remove the variable, drain the node, restart containerd, and plan again.",
+        ));
+    }
+    findings
+}
+
+/// What becomes of the configuration.
+fn configuration(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
+    let path = &containerd.config.path;
+    let mut findings = Vec::new();
+    match upgraded_configuration::translation(view, containerd, ANY_SHIM) {
+        Err(problems) => {
+            findings.extend(problems.iter().map(|problem| {
+                CONTAINERD_CONFIG_NOT_TRANSLATED.found(
+                    format!("{path}: {problem}"),
+                    "Correct the configuration, check it with `containerd config dump`, and plan again.",
+                )
+            }));
+        }
+        Ok(translation) => {
+            findings.extend(keys(view, path.as_str(), &translation.keys));
+            let kept_off = containerd_toml::nri_is_off(&translation.settled);
+            if !containerd.nri_plugins.is_empty() && kept_off {
+                findings.push(NRI_PLUGINS_STAY_OFF.found(
+                    format!("{NRI_PLUGINS} has {}", lists::some(&containerd.nri_plugins)),
+                    "Nothing is to be done: the plan writes `disable = true`. To use them, remove it after the upgrade.",
+                ));
+            }
+        }
+    }
+    if !containerd.not_imported.is_empty() {
+        let paths: Vec<String> = containerd.not_imported.iter().map(ToString::to_string).collect();
+        findings.push(CONF_D_NOT_IMPORTED.found(
+            format!("{path} does not import {}", lists::some(&paths)),
+            format!(
+                "Nothing is to be done. The output of `containerd config migrate` would import {CONTAINERD_CONF_D}/*.toml: \
+                 do not use it as the configuration without a look at these files."
+            ),
+        ));
+    }
+    findings
+}
+
+fn keys(view: &View<'_>, path: &str, keys: &[Key]) -> Vec<Finding> {
+    let lines = |wanted: fn(&Became) -> bool| -> Vec<String> {
+        let keys = keys.iter().filter(|key| wanted(&key.became));
+        keys.map(ToString::to_string).collect()
+    };
+    let version = &view.target.version;
+    let changed = lines(|became| matches!(became, Became::Translated(_) | Became::WrittenOut(_)));
+    let dropped = lines(|became| matches!(became, Became::Dropped(_)));
+    let kept = lines(|became| matches!(became, Became::Kept(_)));
+    let mut findings = Vec::new();
+    if !changed.is_empty() {
+        findings.push(CONTAINERD_CONFIG_TRANSLATED.found(
+            format!(
+                "{path} is changed for containerd {version}: {}",
+                changed.join("; ")
+            ),
+            "Nothing is to be done: nothing changes for the pods. A rollback restores the file.",
+        ));
+    }
+    if !dropped.is_empty() {
+        findings.push(CONTAINERD_CONFIG_DROPPED.found(
+            format!(
+                "{path} has keys without effect under containerd {version}: {}",
+                dropped.join("; ")
+            ),
+            "Look whether somebody needs them, before the upgrade.",
+        ));
+    }
+    if !kept.is_empty() {
+        findings.push(HANDLER_HAS_SHIM.found(
+            format!("{path}: {}", kept.join("; ")),
+            "Look whether that program supports the newer containerd: the shim of 1.6 starts no pod under 2.3 and later. A pod \
+             that starts with a newer program before the commit does not survive a rollback.",
+        ));
+    }
+    findings
+}
+
+/// Docker takes the shim from its PATH, not from the configuration.
+fn docker(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let running = containerd
+        .tasks
+        .iter()
+        .filter(|task| task.namespace == DOCKER)
+        .count();
+    let active = view.docker.filter(|docker| docker.service.active == "active");
+    if running > 0 || active.is_some() {
+        findings.push(DOCKER_ON_CONTAINERD.found(
+            format!("Docker runs {} on the same containerd", lists::count(running, "container")),
+            "They keep running. A container that Docker starts before the commit is killed by a rollback, and Docker still \
+             reports it as running: start none until then, or stop Docker first.",
+        ));
+    }
+    let units = active
+        .into_iter()
+        .flat_map(|docker| [&docker.service, &docker.socket]);
+    let unit = view.source.unit;
+    if let Some(bound) = units
+        .into_iter()
+        .find(|docker| docker.bound_to.iter().any(|name| name == unit))
+    {
+        findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
+            format!("{} requires or binds to {unit}, and stops when {unit} is restarted", bound.name),
+            "Weaken `Requires=` or `BindsTo=` to `Wants=`, run `systemctl daemon-reload`, and plan again; or stop Docker first.",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,70 @@
+//! The configuration of containerd for a newer containerd.
+
+use semver::Version;
+
+use crate::{
+    edit::containerd_toml::{
+        self,
+        upgrade::{New, Old, Problem, Translation, translate},
+    },
+    plan::{
+        facts::{Containerd, Facts},
+        paths::CONTAINERD_CERTIFICATES,
+        version,
+    },
+    planner::context::View,
+};
+
+/// For settings of registries where the usual directory holds files that nothing has read so far.
+const OWN_REGISTRIES: &str = "/etc/containerd/transship-certs.d";
+
+/// The translation of the configuration in use; `shim` is the program with which sandboxes start until the commit.
+///
+/// # Errors
+/// Everything that keeps the configuration from being translated.
+pub fn translation(
+    view: &View<'_>,
+    containerd: &Containerd,
+    shim: &str,
+) -> Result<Translation, Vec<Problem>> {
+    let imported: Vec<(String, String)> = containerd
+        .imported
+        .iter()
+        .map(|file| (file.path.to_string(), file.text.clone()))
+        .collect();
+    let old = Old {
+        text: containerd.config.file.as_ref().map(|file| file.text.as_str()),
+        imported: &imported,
+        effective: containerd.effective.as_deref(),
+        first: from_first(view),
+    };
+    let new = New {
+        shim,
+        bin_dirs: since(&view.target.version, 2, 1),
+        registries: registries(view.facts, containerd),
+    };
+    translate(&old, &new)
+}
+
+/// Whether the node leaves containerd 1.x for 2.x.
+pub fn from_first(view: &View<'_>) -> bool {
+    !since(&view.source.version, 2, 0) && since(&view.target.version, 2, 0)
+}
+
+fn since(found: &str, major: u64, minor: u64) -> bool {
+    version::upstream(found) >= Some(Version::new(major, minor, 0))
+}
+
+/// Where the settings of registries are written. Files that lie in the usual directory must not come into effect with
+/// them.
+fn registries(facts: &Facts, containerd: &Containerd) -> &'static str {
+    let text = containerd.effective.as_deref().unwrap_or_default();
+    let read = !containerd_toml::registry_directories(text).is_empty();
+    let mut present = facts.registry_directories.iter();
+    let inert = present.any(|path| path.as_str().starts_with(CONTAINERD_CERTIFICATES));
+    if inert && !read {
+        OWN_REGISTRIES
+    } else {
+        CONTAINERD_CERTIFICATES
+    }
+}
