@@ -174,6 +174,10 @@ fn pods(store: &Store, like: impl Fn(&Container) -> bool) -> Vec<String> {
 /// Pods that speak to the source's CRI themselves, as agents for logs and metrics do.
 fn cri_users(view: &View<'_>) -> Option<Finding> {
     let source = &view.source;
+    // After an upgrade the same socket serves the same pods.
+    if view.upgrades() {
+        return None;
+    }
     // Its images and health are asked of the engine.
     let socket = if source.runtime.is_in_kubelet() {
         source.runtime.profile().socket

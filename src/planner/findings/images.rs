@@ -22,6 +22,10 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             format!("Pull it with {source} on the node, set target.sandboxImage to one that is there, or allow the finding where {target} can pull it without credentials."),
         ));
     }
+    // Running containers do not need their images, and the store stays.
+    if view.upgrades() {
+        return findings;
+    }
     let others: Vec<String> = carried
         .missing
         .iter()

@@ -143,8 +143,15 @@ pub fn unreadable(facts: &Facts) -> impl Iterator<Item = Finding> {
 
 /// Checks of the kubelet of a pair that can be planned.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
     let kubelet = view.kubelet;
+    if view.upgrades() {
+        // Neither the kubelet nor a static pod stops, and no file of the kubelet is changed.
+        return unknown_flags(kubelet)
+            .into_iter()
+            .chain(kubeconfig(kubelet))
+            .collect();
+    }
+    let mut findings = Vec::new();
     let (control_plane, others): (Vec<String>, Vec<String>) = kubelet
         .static_pod_images
         .iter()
@@ -197,24 +204,30 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     findings.extend(unknown_flags(kubelet));
     findings.extend(arguments(kubelet));
     findings.extend(flags_that_end(view));
+    findings.extend(kubeconfig(kubelet));
+    findings
+}
+
+/// A kubeconfig that the agent's pod does not mount by default.
+fn kubeconfig(kubelet: &Kubelet) -> Option<Finding> {
     let mounted = kubelet.kubeconfig.as_ref().is_some_and(|path| {
         ["/etc/kubernetes/", "/var/lib/kubelet/"]
             .iter()
             .any(|dir| path.as_str().starts_with(dir))
     });
-    if !mounted {
-        let place = kubelet
-            .kubeconfig
-            .as_ref()
-            .map_or("not named on its command line".to_owned(), |path| {
-                format!("{path}")
-            });
-        findings.push(KUBECONFIG_ELSEWHERE.found(
-            format!("the kubelet's kubeconfig is {place}"),
-            "Let the agent's pod mount its directory (a value of the chart), or give the agent its service account's identity.",
-        ));
+    if mounted {
+        return None;
     }
-    findings
+    let place = kubelet
+        .kubeconfig
+        .as_ref()
+        .map_or("not named on its command line".to_owned(), |path| {
+            format!("{path}")
+        });
+    Some(KUBECONFIG_ELSEWHERE.found(
+        format!("the kubelet's kubeconfig is {place}"),
+        "Let the agent's pod mount its directory (a value of the chart), or give the agent its service account's identity.",
+    ))
 }
 
 /// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24. One that

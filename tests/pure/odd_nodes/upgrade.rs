@@ -8,9 +8,7 @@ use transship::{
         finding::{Finding, Severity},
         kubelet_settings::Settings,
     },
-    planner::{
-        context::View, findings::upgrade, images::CarriedImages, request::Request, runtimes::planner_of,
-    },
+    planner::{context::View, findings, images::CarriedImages, request::Request, runtimes::planner_of},
 };
 
 use super::{file, path};
@@ -38,7 +36,7 @@ fn found_with(facts: &Facts, request: &Request) -> Vec<Finding> {
     let source = (parts.0.look)(facts, &settings).unwrap();
     let target = (parts.1.look)(facts, request).unwrap();
     let carried = CarriedImages::of(source.store, kubelet, request, &source.sandbox_image);
-    upgrade::check(&View {
+    findings::all(&View {
         facts,
         request,
         kubelet,
@@ -410,6 +408,37 @@ fn a_docker_that_stops_with_containerd_blocks() {
     };
     let found = after(change, "DockerBoundToContainerd");
     assert_eq!(found.severity, Severity::Block);
+}
+
+/// No pod stops, no file of the kubelet is changed, and the socket stays.
+#[test]
+fn what_concerns_pods_that_stop_is_not_found() {
+    let mut facts = node();
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    kubelet.static_pod_images = vec!["registry.k8s.io/etcd:3.5.15-0".into()];
+    kubelet.command_line.push("--v=4".into());
+    let containers = &mut containerd(&mut facts).store.as_mut().unwrap().containers;
+    containers[1].mounts = vec!["/run/containerd/containerd.sock".into()];
+    assert_eq!(codes(&found(&facts)), USUAL);
+}
+
+#[test]
+fn a_kubelet_that_speaks_v1alpha2_alone_cannot_go_to_2_x() {
+    let mut facts = node();
+    facts.kubelet.as_mut().unwrap().version = "1.22.17".into();
+    let findings = found(&facts);
+    let unfit = findings
+        .iter()
+        .find(|finding| finding.code == "TargetVersionUnfit")
+        .unwrap();
+    assert_eq!(unfit.severity, Severity::Block);
+    assert!(
+        unfit
+            .message
+            .contains("v1alpha2 alone, which containerd dropped in 2.0.0"),
+        "{}",
+        unfit.message
+    );
 }
 
 #[test]
