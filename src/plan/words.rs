@@ -86,7 +86,7 @@ pub fn sentence(step: &Step) -> String {
         }
         Step::Rehearse(rehearsal) => rehearsal_sentence(rehearsal),
         Step::RehearseDaemon(rehearsal) => format!(
-            "Start {} {} beside the daemon that serves, rehearse a sandbox under it in the {} network, and end it",
+            "Start {} {} next to the daemon that serves, rehearse a sandbox under it in the {} network, and end it",
             rehearsal.program,
             rehearsal.version,
             network(&rehearsal.sandbox)

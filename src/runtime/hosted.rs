@@ -286,9 +286,8 @@ impl Runtimes for HostRuntimes {
         scratch: &HostPath,
         name: &str,
     ) -> Result<(), RuntimeError> {
-        let program = std::env::current_exe().map_err(|error| RuntimeError(error.to_string()))?;
-        let (ctr, scratch) = (self.socket(ctr)?, self.socket(scratch)?);
-        sandbox_image::bring(&self.cri(store).await?, &ctr, &scratch, &program, name).await
+        let ctr = self.socket(ctr)?;
+        sandbox_image::bring(&self.files, &self.cri(store).await?, &ctr, scratch, name).await
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {

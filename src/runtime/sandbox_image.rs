@@ -2,9 +2,8 @@
 //! give an image away for it, and nothing is pulled.
 
 use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::{Path, PathBuf},
+    io::{self, Read},
+    path::Path,
     time::Duration,
 };
 
@@ -14,30 +13,40 @@ use tar::{Builder, Header};
 use tokio::time::{Instant, sleep};
 
 use super::{RuntimeError, cri::Cri};
-use crate::host::command::{command, run};
+use crate::{
+    host::{
+        command::{command, run},
+        files::{Files, NewFile},
+    },
+    plan::host_path::HostPath,
+};
 
+/// This process's program.
+const OWN: &str = "/proc/self/exe";
 /// How long `ctr` may take to import it.
 const WITHIN: Duration = Duration::from_secs(120);
 /// How long the CRI may take to learn of it: it follows containerd's events.
 const NOTICED: Duration = Duration::from_secs(10);
 /// How often it is asked meanwhile.
 const POLL: Duration = Duration::from_millis(50);
-/// Bytes that are read at once.
-const CHUNK: usize = 1 << 16;
 
-/// Makes an image `name` of `program` in the directory `scratch`, and imports it with `ctr`.
+/// Makes an image `name` of Transship's own program in the directory `scratch`, and imports it with `ctr`.
 ///
 /// # Errors
 /// When the CRI does not have it afterwards.
 pub async fn bring(
+    files: &Files,
     cri: &Cri,
     ctr: &Path,
-    scratch: &Path,
-    program: &Path,
+    scratch: &HostPath,
     name: &str,
 ) -> Result<(), RuntimeError> {
     let failed = |cause: String| RuntimeError(format!("the image {name} was not made: {cause}"));
-    let archive = archive(scratch, program, name).map_err(|error| failed(error.to_string()))?;
+    let archive = HostPath::new(OWN)
+        .map_err(io::Error::other)
+        .and_then(|program| archive(files, scratch, &program, name))
+        .and_then(|archive| files.real(&archive))
+        .map_err(|error| failed(error.to_string()))?;
     let mut import = command(ctr);
     import
         .arg("--address")
@@ -65,15 +74,13 @@ pub async fn bring(
 }
 
 /// Writes the image as `docker save` does, and returns its path.
-fn archive(scratch: &Path, program: &Path, name: &str) -> io::Result<PathBuf> {
-    let layer = scratch.join("layer.tar");
-    let mut tree = Builder::new(File::create(&layer)?);
-    let mut file = File::open(program)?;
-    let mut header = Header::new_gnu();
-    header.set_size(file.metadata()?.len());
-    header.set_mode(0o755);
-    tree.append_data(&mut header, "pause", &mut file)?;
-    tree.into_inner()?;
+fn archive(files: &Files, scratch: &HostPath, program: &HostPath, name: &str) -> io::Result<HostPath> {
+    let [layer, image] = ["layer.tar", "image.tar"].map(|name| scratch.join(name).map_err(io::Error::other));
+    let (layer, image) = (layer?, image?);
+    let (program, length) = files.open(program)?;
+    let mut tree = Builder::new(Hashed::new(files.create(&layer)?));
+    append(&mut tree, "pause", 0o755, length, program)?;
+    let digest = tree.into_inner()?.finish()?;
 
     let config = json!({
         "architecture": match std::env::consts::ARCH {
@@ -83,33 +90,66 @@ fn archive(scratch: &Path, program: &Path, name: &str) -> io::Result<PathBuf> {
         },
         "os": "linux",
         "config": {"Entrypoint": ["/pause", "executor", "pause"]},
-        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{}", digest(&layer)?)]},
+        "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
     });
     let manifest = json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]);
-    let path = scratch.join("image.tar");
-    let mut image = Builder::new(File::create(&path)?);
-    for (name, text) in [("config.json", &config), ("manifest.json", &manifest)] {
-        let text = text.to_string();
-        let mut header = Header::new_gnu();
-        header.set_size(u64::try_from(text.len()).unwrap_or(u64::MAX));
-        header.set_mode(0o644);
-        image.append_data(&mut header, name, text.as_bytes())?;
+    let mut tree = Builder::new(Hashed::new(files.create(&image)?));
+    for (name, text) in [
+        ("config.json", config.to_string()),
+        ("manifest.json", manifest.to_string()),
+    ] {
+        append(&mut tree, name, 0o644, text.len() as u64, text.as_bytes())?;
     }
-    image.append_path_with_name(&layer, "layer.tar")?;
-    image.into_inner()?;
-    Ok(path)
+    let (layer, length) = files.open(&layer)?;
+    append(&mut tree, "layer.tar", 0o644, length, layer)?;
+    tree.into_inner()?.finish()?;
+    Ok(image)
 }
 
-fn digest(path: &Path) -> io::Result<String> {
-    let (mut file, mut hash, mut piece) = (File::open(path)?, Sha256::new(), vec![0; CHUNK]);
-    loop {
-        let count = file.read(&mut piece)?;
-        if count == 0 {
-            break;
+fn append(
+    tree: &mut Builder<Hashed<'_>>,
+    name: &str,
+    mode: u32,
+    length: u64,
+    bytes: impl Read,
+) -> io::Result<()> {
+    let mut header = Header::new_gnu();
+    header.set_size(length);
+    header.set_mode(mode);
+    tree.append_data(&mut header, name, bytes)
+}
+
+/// A file that is written, and the digest of what was written.
+struct Hashed<'a> {
+    file: NewFile<'a>,
+    hash: Sha256,
+}
+
+impl<'a> Hashed<'a> {
+    fn new(file: NewFile<'a>) -> Self {
+        Self {
+            file,
+            hash: Sha256::new(),
         }
-        hash.update(piece.get(..count).unwrap_or_default());
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+
+    fn finish(self) -> io::Result<String> {
+        self.file.finish(0o600)?;
+        let digest = self.hash.finalize();
+        Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+impl io::Write for Hashed<'_> {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        self.file.write(piece)?;
+        self.hash.update(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -120,11 +160,14 @@ mod tests {
     #[test]
     fn the_layer_has_the_digest_that_the_configuration_names() {
         let directory = tempfile::tempdir().unwrap();
-        let program = directory.path().join("program");
-        std::fs::write(&program, vec![7; 3 * CHUNK + 5]).unwrap();
-        let image = archive(directory.path(), &program, "example.org/a:1").unwrap();
+        let files = Files::new(directory.path());
+        let path = |text| HostPath::new(text).unwrap();
+        std::fs::write(directory.path().join("program"), vec![7; 200_005]).unwrap();
+        std::fs::create_dir(directory.path().join("scratch")).unwrap();
+        let image = archive(&files, &path("/scratch"), &path("/program"), "example.org/a:1").unwrap();
+        let image = std::fs::File::open(files.real(&image).unwrap()).unwrap();
         let mut found = std::collections::BTreeMap::new();
-        for entry in tar::Archive::new(File::open(image).unwrap()).entries().unwrap() {
+        for entry in tar::Archive::new(image).entries().unwrap() {
             let mut entry = entry.unwrap();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).unwrap();

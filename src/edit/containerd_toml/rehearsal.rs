@@ -1,4 +1,4 @@
-//! The configuration of a containerd that is tried beside the one that serves: the same file with places of its own, so that
+//! The configuration of a containerd that is tried next to the one that serves: the same file with places of its own, so that
 //! nothing of the other one is touched.
 //!
 //! Not changed: the directories of the pod network, because the sandbox is to be in it, and `/run/containerd/s`, where sockets

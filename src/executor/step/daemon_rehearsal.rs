@@ -1,4 +1,4 @@
-//! `RehearseDaemon`: a daemon that is tried beside the one that serves. It runs as a unit of its own below `/run`, so it is gone
+//! `RehearseDaemon`: a daemon that is tried next to the one that serves. It runs as a unit of its own below `/run`, so it is gone
 //! after a boot, and in a mount namespace of its own, so its mounts go with its processes.
 
 use super::{Host, StepError, health};
@@ -41,7 +41,7 @@ fn text(step: &DaemonRehearsal, configuration: &HostPath) -> String {
     format!(
         "# Written by transship for a rehearsal. It is removed when the rehearsal is over.\n\
          [Unit]\n\
-         Description=Transship tries {program} beside the daemon that serves\n\
+         Description=Transship tries {program} next to the daemon that serves\n\
          \n\
          [Service]\n\
          Type=notify\n\
