@@ -30,8 +30,10 @@ pub fn record(node: &Node, pods: &[Pod], drain: &Drain, own: (&str, &str)) -> Ba
 /// The pods that are Ready now, stay on the node and must be Ready again, sorted by namespace and name.
 pub fn staying(pods: &[Pod], drain: &Drain, (namespace, name): (&str, &str)) -> Vec<ReadyPod> {
     let candidates: Vec<&Pod> = match drain.mode {
-        DrainMode::Evict => Survey::new(pods, drain, namespace).stay,
+        DrainMode::Auto | DrainMode::Evict => Survey::new(pods, drain, namespace).stay,
         DrainMode::InPlace => pods.iter().collect(),
+        // They do not stop.
+        DrainMode::Live => Vec::new(),
     };
     let own = |pod: &Pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace);
     let mut ready: Vec<ReadyPod> = candidates

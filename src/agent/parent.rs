@@ -6,7 +6,6 @@ use kube::ResourceExt as _;
 use crate::api::{
     migration::{Mode, RuntimeMigration},
     node_migration::{Action, NodeMigrationSpec},
-    request::DrainMode,
 };
 
 /// How a `NodeMigration` and its `RuntimeMigration` go together.
@@ -64,16 +63,11 @@ pub fn compare(share: &NodeMigrationSpec, parent: Option<&RuntimeMigration>) -> 
 /// The first field that differs.
 fn difference(share: &NodeMigrationSpec, parent: &RuntimeMigration) -> Option<&'static str> {
     let spec = &parent.spec;
-    let mut drain = spec.drain.clone();
-    // The one thing that the controller decides for a node.
-    if share.no_other_node && drain.mode == DrainMode::Evict {
-        drain.mode = DrainMode::InPlace;
-    }
     [
         ("mode", share.action == Action::Migrate && spec.mode == Mode::Plan),
         ("target", share.target != spec.target),
         ("source", share.source != spec.source),
-        ("drain", share.drain != drain),
+        ("drain", !share.asks_for_drain(&spec.drain)),
         ("images", share.images != spec.images),
         ("preflight", share.preflight != spec.preflight),
         ("approvedPlans", share.approved_plans != spec.approved_plans),
@@ -118,6 +112,14 @@ mod tests {
     #[case::in_place(json!({}), json!({ "drain": { "mode": "InPlace" }, "noOtherNode": true }), None)]
     #[case::in_place_without_a_reason(json!({}), json!({ "drain": { "mode": "InPlace" } }), Some("drain"))]
     #[case::forced(json!({}), json!({ "drain": { "mode": "InPlace", "force": true }, "noOtherNode": true }), Some("drain"))]
+    #[case::drained(json!({}), json!({ "drain": { "mode": "Evict" } }), None)]
+    #[case::upgraded(json!({}), json!({ "drain": { "mode": "Live" } }), None)]
+    #[case::upgraded_and_forced(json!({}), json!({ "drain": { "mode": "Live", "force": true } }), Some("drain"))]
+    #[case::drain_was_asked_for(
+        json!({ "drain": { "mode": "Evict" } }),
+        json!({ "drain": { "mode": "Live" } }),
+        Some("drain")
+    )]
     #[case::only_planned(json!({ "mode": "Plan" }), json!({}), Some("mode"))]
     #[case::plan_of_a_plan(json!({ "mode": "Plan" }), json!({ "action": "Plan" }), None)]
     #[case::archive(

@@ -8,7 +8,9 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::request::{Drain, Images, Preflight, Rollback, RuntimeVersion, Source, Target, approved_plans};
+use super::request::{
+    Drain, DrainMode, Images, Preflight, Rollback, RuntimeVersion, Source, Target, approved_plans,
+};
 use crate::plan::finding::Finding;
 
 /// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
@@ -194,6 +196,27 @@ pub struct NodeMigrationStatus {
     pub last_error: Option<String>,
     /// Conditions by Kubernetes' conventions.
     pub conditions: Vec<Condition>,
+}
+
+impl NodeMigrationSpec {
+    /// Whether its drain is what the migration asks for, as far as the migration decides it: the mode is the controller's
+    /// where the cluster has no other node, or the migration leaves it to the pair of runtimes.
+    pub fn asks_for_drain(&self, asked: &Drain) -> bool {
+        let mode = self.drain.mode;
+        let decided = match asked.mode {
+            DrainMode::Auto | DrainMode::Evict if self.no_other_node => mode == DrainMode::InPlace,
+            DrainMode::Auto => {
+                let upgrades = mode == DrainMode::Live && self.target.runtime.reports_own_version();
+                upgrades || matches!(mode, DrainMode::Auto | DrainMode::Evict)
+            }
+            asked => mode == asked,
+        };
+        let rest = Drain {
+            mode: asked.mode,
+            ..self.drain.clone()
+        };
+        decided && rest == *asked
+    }
 }
 
 impl NodeMigration {

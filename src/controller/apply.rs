@@ -190,9 +190,11 @@ fn spec(
 ) -> NodeMigrationSpec {
     let spec = &migration.spec;
     let mut drain = spec.drain.clone();
-    if ask.no_other_node {
-        drain.mode = DrainMode::InPlace;
-    }
+    drain.mode = if ask.no_other_node {
+        DrainMode::InPlace
+    } else {
+        seen.drain_of(name)
+    };
     NodeMigrationSpec {
         migration: MigrationRef {
             name: migration.name_any(),

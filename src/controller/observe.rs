@@ -78,6 +78,7 @@ pub fn seen(migration: &RuntimeMigration, world: &World, own_node: Option<String
         max_failures: spec.strategy.max_failures as usize,
         control_plane: spec.strategy.control_plane,
         drain: spec.drain.mode,
+        target: spec.target.runtime,
         gates: None,
         slots: status.active_nodes,
         shares,
@@ -268,7 +269,7 @@ pub(super) fn patience(spec: &NodeMigrationSpec) -> SignedDuration {
     let signed = |of: GoDuration| SignedDuration::try_from(of.get()).unwrap_or(SignedDuration::MAX);
     let confirm = signed(spec.rollback.confirm_within);
     let grace = match spec.drain.mode {
-        DrainMode::Evict => SignedDuration::ZERO,
+        DrainMode::Auto | DrainMode::Evict | DrainMode::Live => SignedDuration::ZERO,
         DrainMode::InPlace => signed(spec.drain.grace_period_limit),
     };
     MARGIN.saturating_add(confirm).saturating_add(grace)
@@ -276,11 +277,7 @@ pub(super) fn patience(spec: &NodeMigrationSpec) -> SignedDuration {
 
 /// Whether a NodeMigration asks for what its migration asks for now.
 fn is_same_request(share: &NodeMigrationSpec, spec: &RuntimeMigrationSpec) -> bool {
-    let mut drain = share.drain.clone();
-    if share.no_other_node {
-        drain.mode = DrainMode::Evict;
-    }
-    drain == spec.drain
+    share.asks_for_drain(&spec.drain)
         && share.target == spec.target
         && share.source == spec.source
         && share.images == spec.images

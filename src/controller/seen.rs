@@ -33,6 +33,8 @@ pub struct Seen {
     pub control_plane: ControlPlane,
     /// How pods leave a node, as the user asks for it.
     pub drain: DrainMode,
+    /// The runtime that is asked for.
+    pub target: Runtime,
     /// What the control plane as a whole still waits for, in sentences that follow "waits"; absent when it was not
     /// asked.
     pub gates: Option<Vec<String>>,
@@ -225,6 +227,14 @@ impl Seen {
         } else {
             Elsewhere::Later(later)
         }
+    }
+
+    /// How pods leave a node: a runtime that is asked for in another version is upgraded below them. Docker Engine, which a
+    /// Node shows for either of its shims, does not tell whether it is the same runtime.
+    pub fn drain_of(&self, name: &str) -> DrainMode {
+        let shows = |node: &NodeView| node.shows.starts_with(&self.target.scheme());
+        let same = self.target.reports_own_version() && self.nodes.get(name).is_some_and(shows);
+        self.drain.of(same)
     }
 
     /// Whether a control plane node has been migrated, or may have been.

@@ -176,6 +176,13 @@ impl Plan {
         })
     }
 
+    /// Whether the pods of the node run on: the runtime is upgraded below them.
+    pub fn keeps_pods(&self) -> bool {
+        self.steps
+            .iter()
+            .any(|planned| matches!(planned.does, Step::Tasks(_)))
+    }
+
     /// Index of the first step of [`Section::Finish`], or the number of steps: so many are done when the commit is awaited.
     pub fn switched(&self) -> usize {
         self.steps

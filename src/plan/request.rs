@@ -160,7 +160,7 @@ pub struct Drain {
 impl Default for Drain {
     fn default() -> Self {
         Self {
-            mode: DrainMode::Evict,
+            mode: DrainMode::Auto,
             timeout: GoDuration::from_secs(15 * 60),
             grace_period: -1,
             grace_period_limit: GoDuration::from_secs(10 * 60),
@@ -173,13 +173,30 @@ impl Default for Drain {
 /// How pods leave a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DrainMode {
-    /// Through the Eviction API, which honours PodDisruptionBudgets.
+    /// `Live` where a runtime is upgraded in place, else `Evict`.
     #[default]
+    Auto,
+    /// Through the Eviction API, which honours PodDisruptionBudgets.
     Evict,
     /// They do not: they end with the source and start again on the same node under the target, their volumes as
     /// they were. Nothing is evicted, so no PodDisruptionBudget is asked, and no preStop hook is run. Chosen without being
     /// asked for where there is no other node to go to.
     InPlace,
+    /// They do not, and they are not stopped: the node is cordoned for a moment, and its runtime is replaced by another
+    /// version below its containers. Only where source and target are the same runtime.
+    Live,
+}
+
+impl DrainMode {
+    /// What it means for a node whose runtime is upgraded in place, or replaced by another one.
+    #[must_use]
+    pub const fn of(self, upgrades: bool) -> Self {
+        match self {
+            Self::Auto if upgrades => Self::Live,
+            Self::Auto => Self::Evict,
+            asked => asked,
+        }
+    }
 }
 
 /// What happens to images in the source's store.

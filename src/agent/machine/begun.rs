@@ -66,8 +66,9 @@ impl Attempt<'_> {
             }
             State::Prepared if matches!(self.seen.parent, Parent::Differs(_)) => self.refuse(status),
             State::Prepared => match self.seen.migration.spec.drain.mode {
-                DrainMode::Evict => self.drain(status),
+                DrainMode::Auto | DrainMode::Evict => self.drain(status),
                 DrainMode::InPlace => self.stay(status),
+                DrainMode::Live => self.keep(status),
             },
             State::Switching => self.watch(status, NodePhase::Switching, "switches"),
             State::AwaitingCommit { .. } if self.run.commit => self.watch(
@@ -193,6 +194,19 @@ impl Attempt<'_> {
         self.go(status, NodePhase::Preparing, "the pods stay")
     }
 
+    /// The containers run on. The node is cordoned, so that no pod is being created while the runtime is restarted.
+    fn keep(&self, status: NodeMigrationStatus) -> Decision {
+        match node::cordon(self.seen.node, &self.seen.migration.spec.migration.uid) {
+            Some(patch) => self.then(
+                status,
+                NodePhase::Preparing,
+                "cordons the node",
+                Act::Patch(patch),
+            ),
+            None => self.go(status, NodePhase::Preparing, "the pods run on"),
+        }
+    }
+
     /// Nothing is left to do but the switch. What allowed it when the node was started may have changed since, so the
     /// controller is asked again, and not longer than the drain may take.
     fn go(&self, mut status: NodeMigrationStatus, phase: NodePhase, ready: &str) -> Decision {
@@ -201,7 +215,11 @@ impl Attempt<'_> {
             report::unset_condition(&mut status, report::READY_TO_SWITCH);
             let message = format!("{ready}; the executor takes over");
             let seen = self.seen;
-            let baseline = baseline::record(seen.node, seen.pods, &spec.drain, seen.own_pod);
+            let mut baseline = baseline::record(seen.node, seen.pods, &spec.drain, seen.own_pod);
+            if self.run.plan.keeps_pods() {
+                // They are not started again.
+                baseline.pods.clear();
+            }
             return self.then(status, NodePhase::Switching, message, Act::Go(Box::new(baseline)));
         }
         let since = report::condition_since(&status, report::READY_TO_SWITCH);
@@ -326,7 +344,9 @@ impl Attempt<'_> {
             .iter()
             .find(|pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace));
         let mut missing = Vec::new();
-        if !own.is_some_and(|pod| baseline::runs_under(pod, baseline, scheme)) {
+        // In an upgrade it runs on, as all pods do: the executor has compared them.
+        let runs_on = self.run.plan.keeps_pods();
+        if !runs_on && !own.is_some_and(|pod| baseline::runs_under(pod, baseline, scheme)) {
             missing.push(format!(
                 "the agent's own pod is reported as running under {target}"
             ));
@@ -341,7 +361,7 @@ impl Attempt<'_> {
             ));
         }
         if !baseline::node_is_ready(self.seen.node, baseline) {
-            missing.push("the Node reports Ready since the kubelet's start".to_owned());
+            missing.push("the Node reports Ready since the switch".to_owned());
         }
         match self.seen.kubelet {
             Some(Ok(())) => {}
@@ -396,6 +416,13 @@ impl Attempt<'_> {
                 if let Some(millis) = status.kubelet_downtime_millis {
                     let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
                     message.push_str(&format!("; the kubelet was away for {seconds:.1} s"));
+                }
+                if self.run.plan.keeps_pods() {
+                    message.push_str("; no pod was stopped");
+                    self.progress
+                        .left
+                        .iter()
+                        .for_each(|left| message.push_str(&format!("; {left}")));
                 }
                 self.then(status, NodePhase::Succeeded, message, Act::Rest)
             }

@@ -12,6 +12,7 @@ use crate::{
 };
 
 mod objects;
+mod upgrade;
 
 const NOW: i64 = 1_800_000_000;
 

@@ -108,7 +108,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
             summary.diff.clone_from(&planned.diff);
         }
     }
-    status.findings = [findings.clone(), about_pods(seen)].concat();
+    status.findings = [findings.clone(), about_pods(seen, verdict)].concat();
     status.findings.extend(not_approved(seen, verdict));
     status.findings.sort_by_key(|finding| finding.severity);
     let blocking: Vec<&Finding> = status
@@ -256,13 +256,17 @@ fn not_approved(seen: &Seen<'_>, verdict: &Verdict) -> Option<Finding> {
 }
 
 /// What the migration would mean for the pods that are on the node now.
-fn about_pods(seen: &Seen<'_>) -> Vec<Finding> {
+fn about_pods(seen: &Seen<'_>, verdict: &Verdict) -> Vec<Finding> {
+    let keeps_pods = matches!(verdict, Verdict::Ready(plan) if plan.keeps_pods());
     let spec = &seen.migration.spec;
     let mut findings = match spec.drain.mode {
-        DrainMode::Evict => soften(about_drain(seen), &spec.preflight.allow),
-        DrainMode::InPlace => about_staying(seen),
+        DrainMode::Auto | DrainMode::Evict => soften(about_drain(seen), &spec.preflight.allow),
+        DrainMode::InPlace if !keeps_pods => about_staying(seen),
+        DrainMode::InPlace | DrainMode::Live => Vec::new(),
     };
-    findings.extend(about_returning(seen));
+    if !keeps_pods {
+        findings.extend(about_returning(seen));
+    }
     findings
 }
 

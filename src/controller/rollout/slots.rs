@@ -182,7 +182,8 @@ pub(super) fn ask(seen: &Seen, name: &str) -> Ask {
             Mode::Plan => Action::Plan,
             Mode::Apply => Action::Migrate,
         },
-        no_other_node: seen.drain == DrainMode::Evict && seen.elsewhere(name, &[]) == Elsewhere::Never,
+        no_other_node: seen.drain_of(name) == DrainMode::Evict
+            && seen.elsewhere(name, &[]) == Elsewhere::Never,
     }
 }
 

@@ -113,7 +113,7 @@ fn may_start(
         return Err(None);
     }
     match seen.elsewhere(name, &decision.slots) {
-        Elsewhere::Later(others) if seen.drain == DrainMode::Evict => Err(Some(no_room(&others))),
+        Elsewhere::Later(others) if seen.drain_of(name) == DrainMode::Evict => Err(Some(no_room(&others))),
         Elsewhere::Later(_) | Elsewhere::Now | Elsewhere::Never => Ok(()),
     }
 }

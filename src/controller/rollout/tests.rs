@@ -78,7 +78,8 @@ pub(in crate::controller) fn three() -> Seen {
         max_unavailable: 1,
         max_failures: 1,
         control_plane: ControlPlane::Last,
-        drain: DrainMode::Evict,
+        drain: DrainMode::Auto,
+        target: Runtime::Containerd,
         gates: Some(Vec::new()),
         slots: Vec::new(),
         nodes: ["w1", "w2", "w3"]
@@ -109,6 +110,40 @@ fn with(change: impl FnOnce(&mut Seen)) -> Decision {
 
 fn set(seen: &mut Seen, name: &str, change: impl FnOnce(&mut NodeView)) {
     change(seen.nodes.get_mut(name).unwrap());
+}
+
+/// Whether a node is upgraded in place is seen by its runtime, where that has a version of its own.
+#[rstest]
+#[case::replaced(Runtime::Containerd, "docker://20.10.24", DrainMode::Auto, DrainMode::Evict)]
+#[case::upgraded(Runtime::Containerd, "containerd://1.7.28", DrainMode::Auto, DrainMode::Live)]
+#[case::asked_for(
+    Runtime::Containerd,
+    "containerd://1.7.28",
+    DrainMode::Evict,
+    DrainMode::Evict
+)]
+#[case::either_shim(Runtime::CriDockerd, "docker://20.10.24", DrainMode::Auto, DrainMode::Evict)]
+fn pods_leave_as_the_pair_of_runtimes_needs(
+    #[case] target: Runtime,
+    #[case] shows: &str,
+    #[case] asked: DrainMode,
+    #[case] mode: DrainMode,
+) {
+    let mut seen = three();
+    (seen.target, seen.drain) = (target, asked);
+    set(&mut seen, "w1", |node| node.shows = shows.to_owned());
+    assert_eq!(seen.drain_of("w1"), mode);
+}
+
+/// The pods of a node that is upgraded in place need no other node.
+#[test]
+fn an_upgrade_needs_no_other_node() {
+    let mut seen = three();
+    seen.nodes.retain(|name, _| name == "w1");
+    set(&mut seen, "w1", |node| {
+        node.shows = "containerd://1.7.28".to_owned()
+    });
+    assert_eq!(decide(&seen).writes, [("w1".to_owned(), asks(Action::Migrate))]);
 }
 
 #[test]

@@ -176,7 +176,7 @@ fn daemons(view: &View<'_>, runtime: Runtime) -> Vec<String> {
 
 fn grace_limit_secs(drain: &Drain) -> u32 {
     match drain.mode {
-        DrainMode::Evict => GRACE_LIMIT_SECS,
+        DrainMode::Auto | DrainMode::Evict | DrainMode::Live => GRACE_LIMIT_SECS,
         // Nobody has stopped these pods before. A database that is killed before it has written everything is worse than
         // a node that is away for longer.
         DrainMode::InPlace => u32::try_from(drain.grace_period_limit.get().as_secs()).unwrap_or(u32::MAX),

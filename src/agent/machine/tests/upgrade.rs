@@ -1,0 +1,59 @@
+//! A runtime that is upgraded below the pods, which run on.
+
+use super::*;
+use crate::plan::{
+    document::{PlannedStep, Section},
+    host_path::HostPath,
+    step::{Edge, Endpoint, Step, TasksStep},
+};
+
+/// A plan under which the pods run on.
+fn upgrade(state: State) -> Run {
+    let mut run = run(Some(state));
+    let cri = Endpoint {
+        runtime: Runtime::Containerd,
+        socket: HostPath::new("/run/containerd/containerd.sock").unwrap(),
+    };
+    run.plan.steps.push(PlannedStep {
+        section: Section::Switch,
+        does: Step::Tasks(TasksStep {
+            cri,
+            edge: Edge::Closing,
+            arms: true,
+            quiet_within_secs: 60,
+        }),
+    });
+    run
+}
+
+#[test]
+fn an_upgrade_cordons_the_node_and_evicts_no_pod() {
+    let mut world = World::new("Migrate", NodePhase::Preparing, Some(upgrade(State::Prepared)));
+    world.migration.spec.drain.mode = DrainMode::Live;
+    world.pods.push(web());
+    let cordoned = world.node.clone();
+    world.node = serde_json::from_value(json!({ "metadata": { "name": "w1", "uid": "n1" } })).unwrap();
+    assert_eq!(world.decided(), (NodePhase::Preparing, "patch"));
+    world.node = cordoned;
+    assert_eq!(world.decided(), (NodePhase::Switching, "go"));
+    let Act::Go(baseline) = world.decide().unwrap().act else {
+        panic!("the switch is not ordered")
+    };
+    assert!(baseline.pods.is_empty(), "no pod starts again");
+}
+
+/// The agent's own container is the same one before and after an upgrade.
+#[test]
+fn an_upgrade_is_confirmed_by_the_version_that_the_node_reports() {
+    let mut world = World::new("Migrate", NodePhase::Switching, Some(upgrade(AWAITING)));
+    let run = world.run.as_mut().unwrap();
+    run.plan.target.version = "2.4.2".to_owned();
+    run.baseline.containers = ["containerd://1".to_owned()].into();
+    assert_eq!(world.decided(), (NodePhase::Verifying, "wait"));
+    let status = world.decide().unwrap().status;
+    assert!(status.message.contains("containerd 2.4.2"), "{}", status.message);
+
+    let info = world.node.status.as_mut().unwrap().node_info.as_mut().unwrap();
+    info.container_runtime_version = "containerd://2.4.2".to_owned();
+    assert_eq!(world.decided(), (NodePhase::Verifying, "commit"));
+}
