@@ -77,6 +77,7 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         foreign_records: Vec::new(),
         nri_plugins: Vec::new(),
         not_imported: Vec::new(),
+        schema_1_images: Vec::new(),
         deprecations: Vec::new(),
     })
 }

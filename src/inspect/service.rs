@@ -22,6 +22,9 @@ use crate::{
 /// How long containerd may take to answer each question.
 const WITHIN: Duration = Duration::from_secs(10);
 
+/// Label of an image that was converted when it was pulled (`remotes/docker/schema1`).
+const SCHEMA_1: &str = "io.containerd.image/converted-docker-schema1";
+
 /// Adds what is found to `containerd`.
 pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) {
     let files = &host.files;
@@ -45,7 +48,9 @@ pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) 
         return;
     };
     if host.live && found.service.active == "active" {
-        let (deprecations, records) = tokio::join!(deprecations(&socket), records(&socket));
+        let (deprecations, records, images) =
+            tokio::join!(deprecations(&socket), records(&socket), schema_1_images(&socket));
+        found.schema_1_images = notes.keep(images).unwrap_or_default();
         found.deprecations = notes.keep(deprecations).unwrap_or_default();
         found.foreign_records = notes.keep(records).unwrap_or_default();
     }
@@ -57,6 +62,14 @@ async fn deprecations(socket: &Path) -> Result<Vec<String>, RuntimeError> {
             .await?
             .deprecations()
             .await
+    })
+    .await
+}
+
+async fn schema_1_images(socket: &Path) -> Result<Vec<String>, RuntimeError> {
+    in_time("images", async {
+        let containerd = containerd::Containerd::connect(socket).await?;
+        containerd.images_with_label(SCHEMA_1).await
     })
     .await
 }

@@ -412,6 +412,9 @@ pub struct Containerd {
     /// Files `/etc/containerd/conf.d/*.toml` that the configuration does not import.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_imported: Vec<HostPath>,
+    /// Names of images that were converted from Docker's schema 1 when they were pulled.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schema_1_images: Vec<String>,
     /// Ids of the deprecated features that were used since containerd started; empty before 1.6.27 and 1.7.12, which do not
     /// report any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

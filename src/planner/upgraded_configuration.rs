@@ -48,7 +48,12 @@ pub fn translation(
 
 /// Whether the node leaves containerd 1.x for 2.x.
 pub fn from_first(view: &View<'_>) -> bool {
-    !since(&view.source.version, 2, 0) && since(&view.target.version, 2, 0)
+    !since(&view.source.version, 2, 0) && is_translated(view)
+}
+
+/// Whether the configuration is translated. A release of 1.x reads what an older one reads.
+pub fn is_translated(view: &View<'_>) -> bool {
+    since(&view.target.version, 2, 0)
 }
 
 fn since(found: &str, major: u64, minor: u64) -> bool {

@@ -13,8 +13,8 @@ use std::{
 use containerd_client::{
     services::v1::{
         AbortRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest,
-        Image, ListContainersRequest, ListNamespacesRequest, Plugin, PluginsRequest, UpdateImageRequest,
-        UpdateRequest, WriteAction, WriteContentRequest,
+        Image, ListContainersRequest, ListImagesRequest, ListNamespacesRequest, Plugin, PluginsRequest,
+        UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
         containers_client::ContainersClient,
         content_client::ContentClient,
         images_client::ImagesClient,
@@ -326,6 +326,22 @@ impl Containerd {
         ids.sort_unstable();
         ids.dedup();
         Ok(ids)
+    }
+
+    /// Names of the images of Kubernetes with a label, whatever its value is.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn images_with_label(&self, label: &str) -> Result<Vec<String>, RuntimeError> {
+        let filters = vec![format!("labels.{label:?}")];
+        let mut client = ImagesClient::new(self.channel.clone());
+        let request = self.request(ListImagesRequest { filters });
+        let answer = self.ask("list the images", client.list(request)).await?;
+        let images = answer.images.into_iter();
+        Ok(images
+            .filter(|image| image.labels.contains_key(label))
+            .map(|image| image.name)
+            .collect())
     }
 
     /// Namespace, id and runtime of every container whose runtime is not `usual`, in all namespaces.

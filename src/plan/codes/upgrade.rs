@@ -87,6 +87,11 @@ pub const UPGRADE_BEYOND_SUPPORT: Code = Code::info(
     "UpgradeBeyondSupport",
     "containerd's project supports upgrades to the next minor release and from 1.7 to 2.3 only",
 );
+/// Images in the first format of Docker.
+pub const SCHEMA_1_IMAGES: Code = Code::warn(
+    "Schema1Images",
+    "Images were pulled in the format of Docker's schema 1, which containerd 2.x cannot pull",
+);
 /// New pods get another profile.
 pub const SECCOMP_PROFILE_CHANGES: Code = Code::info(
     "SeccompProfileChanges",
@@ -112,5 +117,6 @@ pub const CODES: &[Code] = &[
     CONF_D_NOT_IMPORTED,
     DOCKER_ON_CONTAINERD,
     UPGRADE_BEYOND_SUPPORT,
+    SCHEMA_1_IMAGES,
     SECCOMP_PROFILE_CHANGES,
 ];

@@ -1,6 +1,8 @@
 //! containerd to a newer containerd while its pods run: what any restart of containerd would lose, and what the newer
 //! release no longer has. The pods of a node that passes keep their processes.
 
+mod first;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
@@ -13,33 +15,24 @@ use crate::{
             containers::DOCKER_BOUND_TO_CONTAINERD,
             runtimes::CGROUP_DRIVER_MISMATCH,
             upgrade::{
-                CONF_D_NOT_IMPORTED, CONTAINERD_CONFIG_DROPPED, CONTAINERD_CONFIG_NOT_TRANSLATED,
-                CONTAINERD_CONFIG_TRANSLATED, CONTAINERD_RESTARTS, CRI_SANDBOXES_ENABLED, CRI_V1ALPHA2_USED,
-                DEPRECATED_FEATURES, DOCKER_ON_CONTAINERD, HANDLER_HAS_SHIM, NRI_PLUGINS_STAY_OFF,
-                OTHER_SHIMS, POD_SPLIT, PROCESSES_OUTSIDE_CGROUP, RUNTIME_GONE, SECCOMP_PROFILE_CHANGES,
-                SHIM_MISSING, UPGRADE_BEYOND_SUPPORT,
+                CONTAINERD_CONFIG_DROPPED, CONTAINERD_CONFIG_NOT_TRANSLATED, CONTAINERD_CONFIG_TRANSLATED,
+                CONTAINERD_RESTARTS, DEPRECATED_FEATURES, DOCKER_ON_CONTAINERD, HANDLER_HAS_SHIM,
+                NRI_PLUGINS_STAY_OFF, OTHER_SHIMS, POD_SPLIT, PROCESSES_OUTSIDE_CGROUP, SHIM_MISSING,
+                UPGRADE_BEYOND_SUPPORT,
             },
         },
-        facts::{Containerd, ForeignRecord, Task},
+        facts::{Containerd, Task},
         finding::Finding,
         lists,
-        paths::{CONTAINERD_CONF_D, NRI_PLUGINS},
+        paths::NRI_PLUGINS,
     },
     planner::{context::View, releases, upgraded_configuration},
 };
 
 /// Docker's namespace in containerd.
 const DOCKER: &str = "moby";
-/// Runtimes whose shims containerd 2.0 removed.
-const GONE: [&str; 2] = ["io.containerd.runtime.v1.linux", "io.containerd.runc.v1"];
 /// containerd's names of deprecated features begin with it.
 const DEPRECATION: &str = "io.containerd.deprecation/";
-/// The deprecated feature that keeps a kubelet from working with 2.x.
-const V1ALPHA2: &str = "cri-api-v1alpha2";
-/// The first and the last minor version of kubelets that use v1alpha2 only if the runtime had no v1 when they started.
-const FALLS_BACK: std::ops::RangeInclusive<u64> = 23..=25;
-/// The variable that switches the experiment of 1.7 on.
-const SANDBOXES: &str = "ENABLE_CRI_SANDBOXES=";
 /// Stands for the program that is not known here: what becomes of the other keys does not depend on it.
 const ANY_SHIM: &str = "/containerd-shim-runc-v1";
 /// Digits of an id that tell containers apart.
@@ -52,10 +45,12 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     };
     let mut findings = vec![restarts(view)];
     findings.extend(tasks(view, containerd));
-    findings.extend(records(containerd));
-    findings.extend(cgroup_driver(view, containerd));
-    findings.extend(features(view, containerd));
-    findings.extend(configuration(view, containerd));
+    findings.extend(other_shims(containerd));
+    findings.extend(deprecated(view, containerd));
+    if upgraded_configuration::is_translated(view) {
+        findings.extend(cgroup_driver(view, containerd));
+        findings.extend(configuration(view, containerd));
+    }
     findings.extend(docker(view, containerd));
     if !releases::is_promised(&view.source.version, &view.target.version) {
         findings.push(UPGRADE_BEYOND_SUPPORT.found(
@@ -68,13 +63,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     if upgraded_configuration::from_first(view) {
-        findings.push(SECCOMP_PROFILE_CHANGES.found(
-            format!(
-                "containerd {} refuses io_uring to new pods with seccompProfile RuntimeDefault",
-                view.target.version
-            ),
-            "If pods use io_uring, give them a seccomp profile of their own. Pods that run now keep theirs.",
-        ));
+        findings.extend(first::check(view, containerd));
     }
     findings
 }
@@ -177,36 +166,22 @@ fn name(view: &View<'_>, task: &Task) -> String {
     )
 }
 
-/// Containers of runtimes that the newer release does not have, or that nobody has tried.
-fn records(containerd: &Containerd) -> Vec<Finding> {
-    let (gone, other): (Vec<_>, Vec<_>) =
-        (containerd.foreign_records.iter()).partition(|record| GONE.contains(&record.runtime.as_str()));
-    let shown = |records: &[&ForeignRecord]| {
-        let names: Vec<String> = (records.iter())
-            .map(|record| {
-                let id: String = record.id.chars().take(SHORT).collect();
-                format!("{id} in namespace {} ({})", record.namespace, record.runtime)
-            })
-            .collect();
-        lists::many(&names)
-    };
-    let mut findings = Vec::new();
-    if !gone.is_empty() {
-        findings.push(RUNTIME_GONE.found(
-            format!("containerd 2.x has no shim for {}", shown(&gone)),
-            "Let the handler name io.containerd.runc.v2, evict or remove these containers, and plan again.",
-        ));
-    }
-    if !other.is_empty() {
-        findings.push(OTHER_SHIMS.found(
+/// Containers with shims that nobody has tried.
+fn other_shims(containerd: &Containerd) -> Option<Finding> {
+    let records = containerd.foreign_records.iter();
+    let other: Vec<String> = records
+        .filter(|record| !first::is_gone(record))
+        .map(first::record_name)
+        .collect();
+    (!other.is_empty()).then(|| {
+        OTHER_SHIMS.found(
             format!(
                 "these containers have another shim than runc's: {}",
-                shown(&other)
+                lists::many(&other)
             ),
             "Look whether their shim supports the newer containerd, and try the upgrade on one node first.",
-        ));
-    }
-    findings
+        )
+    })
 }
 
 /// A kubelet from 1.31 on takes the cgroup driver from containerd 2.x at its next start; 1.x did not give it one.
@@ -230,49 +205,21 @@ fn cgroup_driver(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
     ))
 }
 
-/// Features in use that the newer release does not have.
-fn features(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
-    let mut findings = Vec::new();
+/// Features in use that a newer release may not have.
+fn deprecated(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
     let ids: Vec<String> = (containerd.deprecations.iter())
         .map(|id| id.trim_start_matches(DEPRECATION).to_owned())
         .collect();
-    if ids.iter().any(|id| id == V1ALPHA2)
-        && upgraded_configuration::from_first(view)
-        && FALLS_BACK.contains(&view.settings.version.minor)
-    {
-        findings.push(CRI_V1ALPHA2_USED.found(
+    (!ids.is_empty()).then(|| {
+        DEPRECATED_FEATURES.found(
             format!(
-                "the CRI v1alpha2 was used since containerd started; kubelet {} may be the client",
-                view.settings.version
+                "containerd {} reports deprecated features in use: {}",
+                view.source.version,
+                lists::many(&ids)
             ),
-            "Restart the kubelet once, which then uses v1; restart containerd, and plan again. Accept the finding if another \
-             program is the client.",
-        ));
-    }
-    if !ids.is_empty() {
-        findings.push(DEPRECATED_FEATURES.found(
-            format!("containerd {} reports deprecated features in use: {}", view.source.version, lists::many(&ids)),
             "Read containerd's releases page for when they end. The plan translates what it knows of the configuration.",
-        ));
-    }
-    let environment = containerd.service.environment.iter();
-    let files = containerd
-        .service
-        .environment_files
-        .iter()
-        .flat_map(|file| file.text.lines());
-    let mut variables = environment.map(String::as_str).chain(files);
-    if variables.any(|line| line.trim_start().starts_with(SANDBOXES)) {
-        findings.push(CRI_SANDBOXES_ENABLED.found(
-            format!(
-                "{} sets {}",
-                containerd.service.name,
-                SANDBOXES.trim_end_matches('=')
-            ),
-            "Remove the variable, drain the node, restart containerd, and plan again.",
-        ));
-    }
-    findings
+        )
+    })
 }
 
 /// What becomes of the configuration.
@@ -298,16 +245,6 @@ fn configuration(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
                 ));
             }
         }
-    }
-    if !containerd.not_imported.is_empty() {
-        let paths: Vec<String> = containerd.not_imported.iter().map(ToString::to_string).collect();
-        findings.push(CONF_D_NOT_IMPORTED.found(
-            format!("{path} does not import {}", lists::some(&paths)),
-            format!(
-                "Nothing is to be done. The output of `containerd config migrate` would import {CONTAINERD_CONF_D}/*.toml: \
-                 do not use it as the configuration without a look at these files."
-            ),
-        ));
     }
     findings
 }

@@ -174,6 +174,7 @@ fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
         foreign_records: Vec::new(),
         nri_plugins: Vec::new(),
         not_imported: Vec::new(),
+        schema_1_images: Vec::new(),
         deprecations: Vec::new(),
     }))
 }

@@ -7,8 +7,9 @@ use std::{
 };
 
 use containerd_client::services::v1::{
-    Container, DeprecationWarning, ListContainerMessage, ListContainersRequest, ListNamespacesRequest,
-    ListNamespacesResponse, Namespace, ServerResponse, container::Runtime,
+    Container, DeprecationWarning, Image, ListContainerMessage, ListContainersRequest, ListImagesRequest,
+    ListImagesResponse, ListNamespacesRequest, ListNamespacesResponse, Namespace, ServerResponse,
+    container::Runtime,
 };
 use futures::{future::BoxFuture, stream};
 use tokio::net::UnixListener;
@@ -21,6 +22,7 @@ use tonic::{
 use tonic_prost::ProstCodec;
 use transship::runtime::containerd::Containerd;
 
+const LABEL: &str = "io.containerd.image/converted-docker-schema1";
 const RUNC: &str = "io.containerd.runc.v2";
 
 macro_rules! service {
@@ -57,6 +59,31 @@ service!(Containers, "containerd.services.containers.v1.Containers", request => 
         .server_streaming(OfOneNamespace, request)
         .await
 });
+
+service!(Images, "containerd.services.images.v1.Images", request => {
+    Grpc::new(ProstCodec::<ListImagesResponse, ListImagesRequest>::default())
+        .unary(AllImages, request)
+        .await
+});
+
+/// Of the namespace of Kubernetes, as a server that does not know the filter.
+struct AllImages;
+impl UnaryService<ListImagesRequest> for AllImages {
+    type Response = ListImagesResponse;
+    type Future = Ready<Result<Response<ListImagesResponse>, Status>>;
+    fn call(&mut self, request: Request<ListImagesRequest>) -> Self::Future {
+        assert_eq!(request.metadata().get("containerd-namespace").unwrap(), "k8s.io");
+        assert_eq!(request.get_ref().filters, [format!("labels.\"{LABEL}\"")]);
+        let image = |name: &str, label: &str| Image {
+            name: name.to_owned(),
+            labels: [(label.to_owned(), "true".to_owned())].into(),
+            ..Default::default()
+        };
+        ready(Ok(Response::new(ListImagesResponse {
+            images: vec![image("new", "other"), image("old", LABEL)],
+        })))
+    }
+}
 
 struct About;
 impl UnaryService<()> for About {
@@ -133,6 +160,7 @@ async fn records_of_all_namespaces_and_deprecated_features_are_listed() {
         .add_service(Introspection)
         .add_service(Namespaces)
         .add_service(Containers)
+        .add_service(Images)
         .serve_with_incoming(connections);
     tokio::spawn(server);
     let containerd = Containerd::connect(&socket).await.unwrap();

@@ -7,6 +7,7 @@ use transship::{
         facts::{Containerd, Facts, ForeignRecord, Task, TextFile, UnitFacts},
         finding::{Finding, Severity},
         kubelet_settings::Settings,
+        request::Origin,
     },
     planner::{context::View, findings, images::CarriedImages, request::Request, runtimes::planner_of},
 };
@@ -410,6 +411,46 @@ fn a_docker_that_stops_with_containerd_blocks() {
     assert_eq!(found.severity, Severity::Block);
 }
 
+#[test]
+fn images_of_schema_1_are_named() {
+    let change = |facts: &mut Facts| containerd(facts).schema_1_images = vec!["r.example/old:1".into()];
+    let found = after(change, "Schema1Images");
+    assert_eq!(found.severity, Severity::Warn);
+    assert!(found.message.ends_with(": r.example/old:1"), "{}", found.message);
+}
+
+/// What 2.x does not have is of no interest to an upgrade within 1.x or from 2.x.
+#[rstest]
+#[case::within_1_7("1.7.20", "1.7.35")]
+#[case::from_2_3("2.3.0", "2.4.2")]
+fn other_upgrades_are_not_told_of_2_0(#[case] from: &str, #[case] to: &str) {
+    let mut facts = node();
+    let found = containerd(&mut facts);
+    found.version = from.into();
+    found.cri.as_mut().unwrap().version = from.into();
+    found.foreign_records = vec![ForeignRecord {
+        namespace: "k8s.io".into(),
+        id: "a".into(),
+        runtime: "io.containerd.runc.v1".into(),
+    }];
+    found.not_imported = vec![path("/etc/containerd/conf.d/gpu.toml")];
+    found.schema_1_images = vec!["r.example/old:1".into()];
+    found.deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
+    let mut request = fixtures::from_archive(Runtime::Containerd);
+    let Origin::Archive(origin) = &mut request.target.from else {
+        panic!("an archive");
+    };
+    origin.url = origin.url.replace("2.4.2", to);
+    let findings = found_with(&facts, &request);
+    let mut wanted = vec!["ContainerdRestarts", "DeprecatedFeatures"];
+    // The dump is of 1.7, and names no directory of plugins in the words of 2.x.
+    wanted.extend((to == "2.4.2").then_some("ContainerdConfigTranslated"));
+    let mut codes = codes(&findings);
+    codes.sort_unstable();
+    wanted.sort_unstable();
+    assert_eq!(codes, wanted, "{findings:?}");
+}
+
 /// No pod stops, no file of the kubelet is changed, and the socket stays.
 #[test]
 fn what_concerns_pods_that_stop_is_not_found() {
@@ -444,7 +485,7 @@ fn a_kubelet_that_speaks_v1alpha2_alone_cannot_go_to_2_x() {
 #[test]
 fn a_supported_upgrade_is_not_called_unsupported() {
     let mut request = fixtures::from_archive(Runtime::Containerd);
-    let transship::plan::request::Origin::Archive(origin) = &mut request.target.from else {
+    let Origin::Archive(origin) = &mut request.target.from else {
         panic!("an archive");
     };
     origin.url = origin.url.replace("2.4.2", "2.3.1");
