@@ -79,6 +79,7 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
             return Ok(Verdict::AlreadyThere);
         }
         Pair::Replace(both) => (Recipe::Replace, both),
+        Pair::Upgrade(both) => (Recipe::Upgrade, both),
     };
     let Both {
         source,

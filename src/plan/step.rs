@@ -299,6 +299,8 @@ pub struct DaemonRehearsal {
 pub enum Proof {
     /// A sandbox that is run for the proof and removed.
     Own,
+    /// A sandbox that is run for the proof and removed, while the kubelet, which serves there, may end it: then it is run again.
+    OwnBesideKubelet,
     /// A Ready sandbox of the kubelet in the pod network; if there is none, a sandbox that is run for the proof and
     /// removed.
     KubeletOrOwn,

@@ -135,7 +135,7 @@ fn tasks_sentence(tasks: &TasksStep) -> String {
 fn rehearsal_sentence(rehearsal: &Rehearsal) -> String {
     let runtime = rehearsal.cri.runtime;
     match rehearsal.proof {
-        Proof::Own => format!(
+        Proof::Own | Proof::OwnBesideKubelet => format!(
             "Rehearse a sandbox under {runtime} in the {} network, and remove it",
             network(rehearsal)
         ),

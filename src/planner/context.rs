@@ -5,11 +5,12 @@ use serde_json::{Map, Value};
 use crate::{
     edit::unit_file,
     plan::{
+        effective::Effective,
         facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet, Store},
         finding::Finding,
         kubelet_settings::{PodNetwork, Settings},
         runtime::Runtime,
-        step::{ConfigurationWant, Endpoint, Step},
+        step::{ConfigurationWant, Endpoint, FileStep, ShimsStep, Step},
     },
     planner::{delivery::Delivery, images::CarriedImages, request::Request},
 };
@@ -47,6 +48,26 @@ pub struct TargetPart {
     pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
+    /// How it takes the place of an older version of itself, whose pods keep running; `None` if it cannot.
+    pub upgrade: Option<Upgrade>,
+}
+
+/// What it takes on one node, or why it cannot be done.
+pub type Upgrade = fn(&View<'_>) -> Result<InPlace, Finding>;
+
+/// What it takes to put a newer version of a runtime into the place of an older one.
+#[derive(Clone, Debug, Default)]
+pub struct InPlace {
+    /// What is brought while the node serves, beside the program itself. Nothing reads it yet.
+    pub beside: Vec<Step>,
+    /// The files that change while the pods run on.
+    pub files: Vec<FileStep>,
+    /// What systemd must have of the unit once it has started with them.
+    pub effective: Option<Effective>,
+    /// The file that changes once more after the commit: until then, new pods start as the older version can adopt them.
+    pub settled: Option<FileStep>,
+    /// What the way back after the commit needs, before the older version starts.
+    pub shims: Option<ShimsStep>,
 }
 
 /// The runtime that is left.
@@ -97,6 +118,11 @@ impl Target {
     /// The step that brings it.
     pub fn delivered(&self) -> Option<Step> {
         self.delivery.as_ref().map(|delivery| delivery.step.clone())
+    }
+
+    /// Whether the plan brings its program next to what is installed.
+    pub fn is_unpacked(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| !delivery.has_unit)
     }
 
     /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program

@@ -2,7 +2,9 @@
 
 use crate::{
     plan::{
-        codes::runtimes::{ALREADY_ON_TARGET, TARGET_VERSION_MISMATCH, UNKNOWN_ENDPOINT, UNSUPPORTED_PAIR},
+        codes::runtimes::{
+            ALREADY_ON_TARGET, TARGET_VERSION_MISMATCH, TARGET_VERSION_OLDER, UNKNOWN_ENDPOINT,
+        },
         facts::Facts,
         finding::Finding,
         kubelet_settings::Settings,
@@ -11,6 +13,7 @@ use crate::{
     },
     planner::{
         context::{Source, SourcePart, Target, TargetPart},
+        refusals,
         request::Request,
         runtimes,
     },
@@ -23,6 +26,8 @@ pub enum Pair<'a> {
     Same,
     /// A move from one runtime to another, whose pods take the place of those of the first.
     Replace(Box<Both<'a>>),
+    /// A newer version of the runtime in use, which takes over its pods.
+    Upgrade(Box<Both<'a>>),
 }
 
 /// The two runtimes of a plan, both at hand.
@@ -49,10 +54,7 @@ pub fn pair<'a>(facts: &'a Facts, settings: &Settings, request: &Request) -> Res
         .and_then(|planner| planner.source)
         .zip(runtimes::planner_of(target).and_then(|planner| planner.target));
     let Some((leave, arrive)) = parts else {
-        return Err(UNSUPPORTED_PAIR.found(
-            format!("the node uses {source}, and {target} is asked for"),
-            "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
-        ));
+        return Err(refusals::pair(source, target));
     };
     if source == target {
         return same(facts, settings, request, (leave, arrive));
@@ -72,7 +74,8 @@ fn same<'a>(
     (leave, arrive): (SourcePart, TargetPart),
 ) -> Result<Pair<'a>, Finding> {
     // Whatever serves the kubelet is there; where its unit is not the usual one, its version is not known.
-    let runs = (leave.look)(facts, settings).ok().map(|source| source.version);
+    let source = (leave.look)(facts, settings).ok();
+    let runs = source.as_ref().map(|source| source.version.clone());
     let asked = (arrive.look)(facts, request).ok();
     let delivered = asked.as_ref().and_then(|target| target.delivery.as_ref());
     let installed = asked
@@ -84,7 +87,42 @@ fn same<'a>(
     let mismatch = runs
         .or(installed)
         .and_then(|found| version_as_asked(request.target.runtime, &found, wanted));
-    mismatch.map_or(Ok(Pair::Same), Err)
+    let Some(mismatch) = mismatch else {
+        return Ok(Pair::Same);
+    };
+    match (source, asked) {
+        (Some(source), Some(target)) if arrive.upgrade.is_some() && target.is_unpacked() => {
+            newer(&source, &target)?;
+            Ok(Pair::Upgrade(Box::new(Both {
+                source,
+                target,
+                parts: (leave, arrive),
+            })))
+        }
+        _ => Err(mismatch),
+    }
+}
+
+/// Whether a version is newer than the one in use.
+fn newer(source: &Source<'_>, target: &Target) -> Result<(), Finding> {
+    let versions = version::upstream(&source.version).zip(version::upstream(&target.version));
+    match versions {
+        Some((runs, wanted)) if wanted > runs => Ok(()),
+        Some(_) => Err(TARGET_VERSION_OLDER.found(
+            format!(
+                "{} {} serves this node, and {} is asked for",
+                source.runtime, source.version, target.version
+            ),
+            "Bring a newer version. To return to an older one, roll the upgrade back.",
+        )),
+        None => Err(TARGET_VERSION_MISMATCH.found(
+            format!(
+                "{:?} and {:?} of {} cannot be compared",
+                source.version, target.version, source.runtime
+            ),
+            "Set target.version to the whole version (2.4.2).",
+        )),
+    }
 }
 
 /// The finding that says that the node is on the target already.

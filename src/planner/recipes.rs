@@ -1,8 +1,10 @@
 //! What a plan does is chosen from more than one recipe, by the pair of runtimes.
 //!
 //! - [`replace`]: the pods of one runtime stop, and start again under the other runtime.
+//! - [`upgrade`]: the same runtime in another version takes over the pods, which keep running.
 
 pub mod replace;
+pub mod upgrade;
 
 use crate::{
     plan::{
@@ -22,6 +24,8 @@ const AGENT_AWAY_SECS: u32 = 900;
 pub enum Recipe {
     /// The pods of the source stop, and start again under the target.
     Replace,
+    /// The pods keep running while their runtime is restarted in a newer version.
+    Upgrade,
 }
 
 /// The plan, or why there is none.
@@ -31,6 +35,7 @@ pub enum Recipe {
 pub fn plan(recipe: Recipe, view: &View<'_>) -> Result<Plan, Finding> {
     let steps = match recipe {
         Recipe::Replace => replace::steps(view)?,
+        Recipe::Upgrade => upgrade::steps(view)?,
     };
     Ok(Plan {
         format: FORMAT,

@@ -3,7 +3,7 @@
 use crate::plan::{
     codes::{
         configuration::{DAEMON_JSON_BROKEN, DROP_IN_SHADOWED, FLAGS_NOT_EDITABLE, KUBELET_CONFIG_BROKEN},
-        runtimes::TARGET_MASKED,
+        runtimes::{TARGET_MASKED, UNSUPPORTED_PAIR},
     },
     effective::Effective,
     facts::{TextFile, UnitFacts},
@@ -11,7 +11,16 @@ use crate::plan::{
     kubelet_arguments::ArgumentsError,
     kubelet_settings::SettingsError,
     paths::DAEMON_JSON,
+    runtime::Runtime,
 };
+
+/// The finding for a pair that cannot be planned.
+pub fn pair(source: Runtime, target: Runtime) -> Finding {
+    UNSUPPORTED_PAIR.found(
+        format!("the node uses {source}, and {target} is asked for"),
+        "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
+    )
+}
 
 /// The finding for a unit of the target that cannot be started.
 pub fn not_loaded(unit: &UnitFacts) -> Option<Finding> {

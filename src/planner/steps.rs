@@ -6,7 +6,7 @@ use crate::{
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
-        step::{AwaitStep, Contents, FileStep, KubeletWant, Restart, Side, Step, UnitStep},
+        step::{AwaitStep, Contents, FileStep, KubeletWant, Proof, Rehearsal, Restart, Side, Step, UnitStep},
     },
     planner::context::View,
 };
@@ -91,4 +91,17 @@ pub fn maybe(facts: &Facts, path: &str) -> Result<MaybeFile, Finding> {
 pub fn confirm_within_secs(view: &View<'_>) -> u32 {
     let within = view.request.rollback.confirm_within.get().as_secs();
     u32::try_from(within).unwrap_or(u32::MAX)
+}
+
+/// A step that proves the target with a sandbox.
+pub fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
+    Step::Rehearse(Rehearsal {
+        cri: view.target.cri.clone(),
+        cgroup_parent: match view.cgroup_driver() {
+            "systemd" => "transship.slice".to_owned(),
+            _ => "/transship".to_owned(),
+        },
+        pod_network,
+        proof,
+    })
 }

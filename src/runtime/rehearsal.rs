@@ -36,6 +36,16 @@ const POLL: Duration = Duration::from_secs(1);
 pub async fn rehearse(files: &Files, cri: &Cri, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
     match rehearsal.proof {
         Proof::Own => run(files, cri, rehearsal).await,
+        Proof::OwnBesideKubelet => {
+            let mut last = run(files, cri, rehearsal).await;
+            for _ in 1..TRIES {
+                if last.is_ok() {
+                    break;
+                }
+                last = run(files, cri, rehearsal).await;
+            }
+            last
+        }
         Proof::KubeletOrOwn => {
             let mut last = Ok(());
             for _ in 0..TRIES {

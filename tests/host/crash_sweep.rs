@@ -233,6 +233,19 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
     Sweep::new(&case, fault, others).parts().ends(end);
 }
 
+/// The pods run on in either direction. A newer version that does not start with the last file stays committed with the file
+/// before it.
+#[rstest]
+#[case::with_a_commit(Fault::Nothing, Others::Commit, End::Committed)]
+#[case::without_one(Fault::Nothing, Others::Nobody, End::RolledBack)]
+#[case::and_back_after_it(Fault::Nothing, Others::Undo, End::RolledBack)]
+#[case::that_refuses_the_last_file(Fault::TargetRefusesConfig, Others::Commit, End::Committed)]
+fn an_upgrade_in_place_ends_as_it_should(#[case] fault: Fault, #[case] others: Others, #[case] end: End) {
+    let case = Arc::new(cases::upgraded());
+    let sweep = Sweep::new(&case, fault, others).parts();
+    assert!(sweep.ends(end) > 50);
+}
+
 #[test]
 fn captured_hosts_end_rolled_back() {
     for case in &captured() {

@@ -63,7 +63,7 @@ struct Host {
     sandboxes: bool,
     /// Pods ended with Docker, which nobody meant to.
     died: bool,
-    /// Directories that archives were unpacked into.
+    /// Directories that archives were unpacked into, and programs that were copied.
     unpacked: BTreeSet<HostPath>,
 }
 
@@ -361,6 +361,7 @@ impl Host {
             }
             // A step that was begun and not applied is undone, too.
             (Step::Install(InstallStep::Archive(archive)), _) => drop(self.unpacked.remove(&archive.dir)),
+            (Step::Install(InstallStep::Program(program)), _) => drop(self.unpacked.remove(&program.copy)),
             (Step::Install(InstallStep::Package(package)), _) => {
                 assert!(
                     package.units.iter().all(|unit| !self.active(unit)),
@@ -374,6 +375,8 @@ impl Host {
             (Step::Images(images), _) => assert!(self.stores(images.to.runtime), "images can be removed"),
             (Step::Rehearse(rehearsal), _) => assert!(self.serves(rehearsal.cri.runtime)),
             (Step::RehearseDaemon(_), _) => {}
+            (Step::Tasks(tasks), _) => assert!(self.serves(tasks.cri.runtime)),
+            (Step::Shims(shims), _) => assert!(self.serves(shims.cri.runtime)),
             (Step::StopPods(stop), _) => self.end_pods(stop.target.runtime),
             (Step::Kubelet(kubelet), _) if kubelet.run => self.stop(KUBELET_UNIT),
             (Step::Kubelet(_), _) => self.start_kubelet(walk),
@@ -512,7 +515,13 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
         before: read_by(KUBELET_UNIT, &start.files),
         after: read_by(KUBELET_UNIT, &after),
     };
-    assert_ne!(walk.before, walk.after, "{name}: the kubelet's files change");
+    // A newer version of the same runtime takes over the pods, and the kubelet runs on.
+    let upgrades = plan.source.runtime == plan.target.runtime;
+    assert_eq!(
+        walk.before == walk.after,
+        upgrades,
+        "{name}: the kubelet's files change"
+    );
     assert!(
         plan.steps.is_sorted_by_key(|step| step.section),
         "{name}: sections follow each other"
@@ -530,7 +539,10 @@ fn walk_plan(facts: &Facts, request: &Request, name: &str, plan: &Plan) {
         .for_each(|planned| end.apply(&planned.does, &walk));
     let target = plan.target.runtime;
     assert_eq!(end.pods, Some(target), "{name}");
-    assert!(!end.sandboxes, "{name}: nothing is left of the source's pods");
+    assert_eq!(
+        end.sandboxes, upgrades,
+        "{name}: what is left of the source's pods"
+    );
     for unit in units_of(target) {
         assert!(end.active(unit), "{name}: {unit}");
         assert_eq!(end.units[*unit].boot, "enabled", "{name}: {unit}");

@@ -42,6 +42,16 @@ pub const TARGET_VERSION_MISMATCH: Code = Code::block(
     "TargetVersionMismatch",
     "The target's version is not the one that `target.version` asks for",
 );
+/// Older than what serves.
+pub const TARGET_VERSION_OLDER: Code = Code::block(
+    "TargetVersionOlder",
+    "The version that is asked for is older than the runtime that serves the node",
+);
+/// Which shim?
+pub const SHIM_UNKNOWN: Code = Code::block(
+    "ShimUnknown",
+    "No container names the program of its shim, which new containers need until the commit",
+);
 /// The CRI is switched off.
 pub const CRI_DISABLED: Code = Code::info(
     "CriDisabled",
@@ -84,6 +94,8 @@ pub const CODES: &[Code] = &[
     TARGET_VERSION_UNFIT,
     TARGET_VERSION_UNSUPPORTED,
     TARGET_VERSION_MISMATCH,
+    TARGET_VERSION_OLDER,
+    SHIM_UNKNOWN,
     CRI_DISABLED,
     CRI_NOT_ANSWERING,
     CGROUP_DRIVER_MISMATCH,

@@ -12,14 +12,14 @@ use crate::{
         request::{Drain, DrainMode},
         runtime::Runtime,
         step::{
-            AwaitStep, ClearPods, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Proof,
-            Rehearsal, Side, Step, StopPods,
+            AwaitStep, ClearPods, FileStep, HOLD_FILE, ImagesStep, KubeletStep, KubeletWant, Proof, Side,
+            Step, StopPods,
         },
     },
     planner::{
         context::View,
         kubelet_endpoint, layers, pod_network,
-        steps::{RUNTIME_WITHIN_SECS, await_target, confirm_within_secs, file, path},
+        steps::{RUNTIME_WITHIN_SECS, await_target, confirm_within_secs, file, path, rehearsal},
     },
 };
 
@@ -147,18 +147,6 @@ fn network_proof(view: &View<'_>) -> Option<Step> {
             },
         )),
     }
-}
-
-fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
-    Step::Rehearse(Rehearsal {
-        cri: view.target.cri.clone(),
-        cgroup_parent: match view.cgroup_driver() {
-            "systemd" => "transship.slice".to_owned(),
-            _ => "/transship".to_owned(),
-        },
-        pod_network,
-        proof,
-    })
 }
 
 /// Units of the daemons that a runtime stands on, the lowest first.

@@ -1,5 +1,7 @@
 //! containerd with its own CRI plugin.
 
+mod upgrade;
+
 use std::borrow::Cow;
 
 use semver::Version;
@@ -44,6 +46,7 @@ pub const PLANNER: Planner = Planner {
         switch,
         configuration,
         check,
+        upgrade: Some(upgrade::in_place),
     }),
 };
 

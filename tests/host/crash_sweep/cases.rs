@@ -108,6 +108,11 @@ impl Case {
         path(&format!("/var/lib/transship/{}", self.plan.migration))
     }
 
+    /// Whether pods run on while their runtime is restarted in another version.
+    pub fn upgrades(&self) -> bool {
+        self.source() == self.target()
+    }
+
     pub fn source(&self) -> Runtime {
         self.plan.source.runtime
     }
@@ -277,6 +282,12 @@ pub fn captured() -> Vec<Case> {
 pub fn replaced() -> Case {
     let facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
     case_of("replaced", &facts, fixtures::from_archive(Runtime::Containerd)).unwrap()
+}
+
+/// A newer containerd from an archive that takes over the pods of the older one.
+pub fn upgraded() -> Case {
+    let facts = fixtures::named("debian12-kubeadm-1.30-containerd");
+    case_of("upgraded", &facts, fixtures::from_archive(Runtime::Containerd)).unwrap()
 }
 
 fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {

@@ -43,7 +43,7 @@ pub fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, R
             let journal = world.journal();
             let done = journal.matches("\"event\":\"done\"").count();
             match others {
-                Others::Commit if done == world.case.plan.steps.len() => break Order::Commit,
+                Others::Commit if done == world.case.plan.switched() => break Order::Commit,
                 Others::Abort(steps) if done >= steps => break Order::Abort,
                 Others::AbortWhenFailed if journal.contains("\"event\":\"failed\"") => break Order::Abort,
                 Others::Nobody | Others::Undo => std::future::pending().await,

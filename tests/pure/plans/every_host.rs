@@ -26,6 +26,20 @@ fn archives_have_their_plans() {
     insta::assert_snapshot!("archive-cri-dockerd-alone", in_words(&facts, &outcome));
 }
 
+/// A newer containerd takes the place of the one that serves, and no pod is stopped.
+#[test]
+fn upgrades_have_their_plans() {
+    let facts = fixtures::named("debian12-kubeadm-1.30-containerd");
+    let mut request = fixtures::from_archive(Runtime::Containerd);
+    request.preflight.allow = vec!["SandboxImageMissing".to_owned()];
+    let outcome = plan(&facts, &request);
+    insta::assert_snapshot!("upgrade-containerd-1.6", in_words(&facts, &outcome));
+    let stops = |planned: &transship::plan::document::PlannedStep| {
+        matches!(planned.does, Step::StopPods(_) | Step::Kubelet(_))
+    };
+    assert!(!outcome.plan().unwrap().steps.iter().any(stops));
+}
+
 /// A package has its unit; its configuration is written before it, so that the package manager keeps what the plan wrote.
 #[test]
 fn packages_have_their_plans() {

@@ -39,8 +39,8 @@ fn an_archive_is_checked_by_the_version_that_it_brings() {
         archive.url = "https://downloads.example.org/containerd-1.7.28-linux-amd64.tar.gz".into();
     }
     assert_eq!(blocking(worker, &request), ["ContainerdConfigBroken"]);
-    // Another version of the runtime in use is no pair.
-    assert_eq!(blocking(&facts, &request), ["TargetVersionMismatch"]);
+    // An older version of the runtime in use is what a rollback is for.
+    assert_eq!(blocking(&facts, &request), ["TargetVersionOlder"]);
     let same = fixtures::from_archive(Runtime::Containerd);
     assert_eq!(plan(&facts, &same).verdict, Verdict::AlreadyThere);
 }

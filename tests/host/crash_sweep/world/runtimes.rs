@@ -39,6 +39,14 @@ impl World {
         });
         let state = self.state();
         let unit = state.units.get(&self.case.target_unit);
+        if self.case.upgrades() {
+            // Its drop-in names the program.
+            let is_drop_in = |path: &&HostPath| path.as_str().ends_with(".conf");
+            let drop_in = self.target_files.keys().find(is_drop_in).unwrap();
+            let new = unit.is_some_and(|unit| unit.runs_with.get(drop_in) == self.target_files.get(drop_in));
+            let version = if new { &plan.target } else { &plan.source };
+            return version.version.clone();
+        }
         let new = unit.is_some_and(|unit| unit.runs_with == self.target_files);
         match waits.filter(|_| runtime == self.case.target() && !new) {
             Some(first) => first,
@@ -349,7 +357,7 @@ impl Runtimes for World {
         let target = self.kubelet_under_target(&state);
         Ok(KubeletHealth {
             healthy: !(target && self.fault == Fault::KubeletUnhealthy),
-            endpoint: if target {
+            endpoint: if target && !self.case.upgrades() {
                 self.case.target_endpoint()
             } else {
                 self.case.source_endpoint()

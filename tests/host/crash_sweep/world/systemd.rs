@@ -88,6 +88,7 @@ impl World {
         }
         state.rehearsing = false;
         state.lost = false;
+        state.newer = false;
         state.hangs = false;
         state.slow = matches!(self.fault, Fault::SlowBoot(_));
         // No container outlives the machine; the kubelet makes them again.
@@ -275,10 +276,27 @@ impl World {
         let pid = state.pids;
         let unit = state.units.entry(name.to_owned()).or_default();
         (unit.active, unit.failed, unit.pid) = (!dead, dead, pid);
-        unit.runs_with = runs_with;
+        unit.runs_with = runs_with.clone();
         state.hangs &= name != "containerd.service";
         if name == KUBELET_UNIT {
             self.kubelet_started(state);
+        }
+        if self.case.upgrades() && name == self.case.target_unit && !dead {
+            if state.newer && *runs_with == self.case.first_files(name) {
+                let what = "the older version was started with pods that it cannot adopt";
+                state.violations.push(what.to_owned());
+            }
+            // What starts with these files is born under the newer shim.
+            state.newer |= runs_with == self.target_files;
+            // The kubelet, which has waited for it, starts its pods.
+            if state
+                .units
+                .get(KUBELET_UNIT)
+                .is_some_and(|kubelet| kubelet.active)
+            {
+                state.pods.insert(self.case.target());
+                state.sandboxes.insert(self.case.target());
+            }
         }
         !dead
     }

@@ -1,0 +1,181 @@
+//! A newer containerd in the place of an older one.
+
+use semver::Version;
+
+use crate::{
+    edit::{containerd_toml::upgrade::RegistryFile, unit_file},
+    plan::{
+        codes::{configuration::CONTAINERD_CONFIG_BROKEN, runtimes::SHIM_UNKNOWN},
+        digest::Digest,
+        effective::Effective,
+        facts::Containerd,
+        finding::Finding,
+        host_path::HostPath,
+        lists,
+        step::{Contents, FileStep, InstallStep, ProgramCopy, ShimsStep, Step},
+        version,
+    },
+    planner::{
+        context::{InPlace, View},
+        delivery::ARCHIVES,
+        refusals,
+        steps::path,
+        upgraded_configuration,
+    },
+};
+
+/// Namespace of the kubelet's containers.
+const NAMESPACE: &str = "k8s.io";
+/// How long a pod may take to end on the way back after the commit, in seconds.
+const GRACE_LIMIT_SECS: u32 = 120;
+
+/// What it takes.
+///
+/// # Errors
+/// The finding that says why it cannot be done.
+pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
+    let containerd = view
+        .containerd
+        .ok_or_else(|| refusals::pair(view.source.runtime, view.target.runtime))?;
+    let drop_in = drop_in(view, containerd);
+    let effective = drop_in
+        .want
+        .as_ref()
+        .map(|want| Effective::of_drop_in(&drop_in.path, &want.text));
+    // Both read the same file, and their shims are alike.
+    if !since_two(&view.target.version) {
+        return Ok(InPlace {
+            files: vec![drop_in],
+            effective,
+            ..InPlace::default()
+        });
+    }
+    let shim = shim(containerd)?;
+    let copy = copy(view)?;
+    let translation =
+        upgraded_configuration::translation(view, containerd, copy.as_str()).map_err(|problems| {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            CONTAINERD_CONFIG_BROKEN.found(
+                format!("{}: {}", containerd.config.path, lists::many(&problems)),
+                "Correct the file or the file that it imports, and plan again.",
+            )
+        })?;
+    let mut beside = vec![Step::Install(InstallStep::Program(ProgramCopy {
+        program: shim,
+        copy,
+    }))];
+    for file in &translation.registries {
+        beside.extend(registry(view, file)?);
+    }
+    let config = &containerd.config;
+    let mode = config.file.as_ref().map_or(0o644, |file| file.mode);
+    let text = |text: &str| Contents {
+        text: text.to_owned(),
+        mode,
+    };
+    let soak = FileStep {
+        path: config.path.clone(),
+        planned_from: config.file.as_ref().map(|file| file.digest.clone()),
+        want: Some(text(&translation.soak)),
+    };
+    let settled = FileStep {
+        path: config.path.clone(),
+        planned_from: Some(Digest::of(&translation.soak)),
+        want: Some(text(&translation.settled)),
+    };
+    Ok(InPlace {
+        beside,
+        files: vec![soak, drop_in],
+        effective,
+        settled: (translation.settled != translation.soak).then_some(settled),
+        shims: upgraded_configuration::from_first(view).then(|| ShimsStep {
+            cri: view.target.cri.clone(),
+            grace_limit_secs: GRACE_LIMIT_SECS,
+        }),
+    })
+}
+
+fn since_two(found: &str) -> bool {
+    version::upstream(found) >= Some(Version::new(2, 0, 0))
+}
+
+/// The program of the shims that run.
+fn shim(containerd: &Containerd) -> Result<HostPath, Finding> {
+    let mut tasks = containerd.tasks.iter();
+    let found = tasks.find(|task| task.namespace == NAMESPACE && task.shim_present && !task.shim.is_empty());
+    let shim = found.ok_or_else(|| {
+        SHIM_UNKNOWN.found(
+            "no container of this node names the program of its shim",
+            "Plan again while pods run on this node; without one it can be drained, and containerd replaced by hand.",
+        )
+    })?;
+    path(&shim.shim)
+}
+
+/// Where the shim is kept. containerd 2.3 and later start a program with this name as shims of 1.x must be started
+/// (`shim-runc-v1` in its name); shims of 1.6 fail otherwise.
+fn copy(view: &View<'_>) -> Result<HostPath, Finding> {
+    let found = &view.source.version;
+    let number = version::upstream(found).map_or_else(|| found.clone(), |version| version.to_string());
+    let name = if since_two(found) { "v2" } else { "v1" };
+    path(&format!(
+        "{ARCHIVES}/containerd-{number}-shim/containerd-shim-runc-{name}"
+    ))
+}
+
+/// Settings of a registry.
+fn registry(view: &View<'_>, file: &RegistryFile) -> Result<Option<Step>, Finding> {
+    let path = path(&file.path)?;
+    let old = view.facts.text_at(&path);
+    if old.is_some_and(|old| old.text == file.text) {
+        return Ok(None);
+    }
+    Ok(Some(Step::File(FileStep {
+        planned_from: old.map(|old| old.digest.clone()),
+        path,
+        want: Some(Contents {
+            text: file.text.clone(),
+            mode: file.mode,
+        }),
+    })))
+}
+
+/// The drop-in with the new program. What else an earlier plan wrote stays.
+fn drop_in(view: &View<'_>, containerd: &Containerd) -> FileStep {
+    let unit = &containerd.service;
+    let old = containerd.drop_in.file.as_ref();
+    let mut lines = Vec::new();
+    if let Some((command, search_path)) = view.target.command(&unit.exec_start) {
+        let set = unit.environment.iter().find_map(|one| one.strip_prefix("PATH="));
+        let search_path = match (set, &view.target.delivery) {
+            (Some(set), Some(delivery)) => {
+                unit_file::environment(&format!("PATH={}:{set}", delivery.bin_dir))
+            }
+            _ => search_path,
+        };
+        lines.extend([
+            search_path,
+            "ExecStart=".to_owned(),
+            format!("ExecStart={command}"),
+        ]);
+    }
+    let replaced = |line: &&str| {
+        line.starts_with("ExecStart=")
+            || line.starts_with("Environment=\"PATH=")
+            || line.starts_with(['#', '['])
+            || line.trim().is_empty()
+    };
+    let text = old.map_or("", |file| file.text.as_str());
+    lines.extend(text.lines().filter(|line| !replaced(line)).map(str::to_owned));
+    FileStep {
+        path: containerd.drop_in.path.clone(),
+        planned_from: old.map(|file| file.digest.clone()),
+        want: Some(Contents {
+            text: format!(
+                "# Written by Transship: the program of an archive.\n[Service]\n{}\n",
+                lines.join("\n")
+            ),
+            mode: 0o644,
+        }),
+    }
+}
