@@ -60,7 +60,9 @@ pub(super) fn bundles(files: &Files) -> Vec<Bundle> {
             let Ok(directory) = plugin.join(&namespace) else {
                 continue;
             };
-            for id in files.list(&directory).unwrap_or_default() {
+            // containerd gives a bundle that it removes a hidden name.
+            let ids = files.list(&directory).unwrap_or_default().into_iter();
+            for id in ids.filter(|id| !id.starts_with('.')) {
                 if let Ok(dir) = directory.join(&id) {
                     found.push(Bundle {
                         namespace: namespace.clone(),

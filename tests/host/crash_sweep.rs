@@ -246,6 +246,33 @@ fn an_upgrade_in_place_ends_as_it_should(#[case] fault: Fault, #[case] others: O
     assert!(sweep.ends(end) > 50);
 }
 
+/// Each step of an upgrade once has its effect and fails all the same, and each call once hangs: after the commit nothing
+/// turns the node back.
+#[test]
+fn an_upgrade_with_a_failure_ends_in_one_of_the_two() {
+    let case = &Arc::new(cases::upgraded());
+    let switched = case.plan.switched();
+    for step in 0..case.plan.steps.len() {
+        let end = end_with(
+            case,
+            Fault::StepFails(step),
+            Others::Commit,
+            &format!("step {step} fails"),
+        );
+        assert!(step < switched || end == End::Committed, "step {step}");
+    }
+    let world = begin(case, Fault::Nothing);
+    live_on(&world, Others::Commit, false).unwrap();
+    let calls = world.times_called();
+    assert!(calls > 20, "{calls}");
+    for others in [Others::Commit, Others::Nobody] {
+        for at in 1..=calls {
+            let what = format!("{others:?}: call {at} of {calls} hangs");
+            end_with(case, Fault::CallHangs(at), others, &what);
+        }
+    }
+}
+
 #[test]
 fn captured_hosts_end_rolled_back() {
     for case in &captured() {

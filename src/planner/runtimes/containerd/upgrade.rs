@@ -50,7 +50,7 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
             ..InPlace::default()
         });
     }
-    let shim = shim(containerd)?;
+    let shim = shim(view, containerd)?;
     let copy = copy(view)?;
     let translation =
         upgraded_configuration::translation(view, containerd, copy.as_str()).map_err(|problems| {
@@ -99,10 +99,13 @@ fn since_two(found: &str) -> bool {
     version::upstream(found) >= Some(Version::new(2, 0, 0))
 }
 
-/// The program of the shims that run.
-fn shim(containerd: &Containerd) -> Result<HostPath, Finding> {
+/// The program of the shims that run. Under 2.x pods may still run on the copy of a shim of 1.x that an earlier upgrade made.
+fn shim(view: &View<'_>, containerd: &Containerd) -> Result<HostPath, Finding> {
+    let is_of_version = |shim: &str| !since_two(&view.source.version) || !shim.ends_with("-v1");
     let mut tasks = containerd.tasks.iter();
-    let found = tasks.find(|task| task.namespace == NAMESPACE && task.shim_present && !task.shim.is_empty());
+    let found = tasks.find(|task| {
+        task.namespace == NAMESPACE && task.shim_present && !task.shim.is_empty() && is_of_version(&task.shim)
+    });
     let shim = found.ok_or_else(|| {
         SHIM_UNKNOWN.found(
             "no container of this node names the program of its shim",
