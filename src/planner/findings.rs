@@ -4,6 +4,7 @@
 pub mod attempts;
 pub mod configuration;
 pub mod containers;
+pub mod drain;
 pub mod images;
 pub mod kubeadm;
 pub mod kubelet;
@@ -34,6 +35,7 @@ pub fn all(view: &View<'_>) -> Vec<Finding> {
         runtimes::check(view),
         configuration::check(view),
         containers::check(view),
+        drain::check(view),
         images::check(view),
         network::check(view),
         prerequisites::check(view),

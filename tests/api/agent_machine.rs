@@ -3,6 +3,7 @@
 
 mod gone;
 mod host;
+mod live;
 mod world;
 
 use crate::server::{ApiServer, Release};

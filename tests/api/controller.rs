@@ -153,6 +153,24 @@ async fn pods_stay_where_there_is_no_other_node(#[values(Release::Old, Release::
     s.end(&["alone"]).await;
 }
 
+/// The pods of a node whose containerd is upgraded stay where they are, so no other node is looked for.
+#[rstest]
+#[tokio::test]
+async fn an_upgrade_needs_no_other_node(#[values(Release::Old, Release::New)] release: Release) {
+    let s = Scenario::start(release, 1).await;
+    s.fleet.node("u1", "u").await;
+    s.fleet.node("u2", "another").await;
+    s.fleet.status("u1", "containerd://1.5.9", true).await;
+    s.fleet.status("u2", "docker://20.10.24", false).await;
+    let target = json!({ "runtime": "containerd", "version": ">=1.6" });
+    s.create("upgrade", "u", json!({ "target": target })).await;
+    s.until_phase("upgrade", MigrationPhase::Succeeded).await;
+    let spec = s.share("u1").await.unwrap().spec;
+    assert_eq!((spec.drain.mode, spec.no_other_node), (DrainMode::Live, false));
+    assert!(spec.proceed, "the controller is asked before the switch");
+    s.end(&["upgrade"]).await;
+}
+
 /// Another node is away for a moment: its pods would be killed in place, past every PodDisruptionBudget.
 #[rstest]
 #[tokio::test]

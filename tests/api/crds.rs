@@ -155,6 +155,7 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "preflight": { "allow": ["DockerSocketMounted", "PodsBlockDrain"] } }),
         json!({ "drain": { "timeout": "1h30m", "gracePeriod": -1, "gracePeriodLimit": "1h" } }),
         json!({ "drain": { "mode": "InPlace" } }),
+        json!({ "drain": { "mode": "Live" } }),
         json!({ "approvedPlans": [] }),
         json!({ "approvedPlans": [format!("sha256:{}", "0f".repeat(32)), format!("sha256:{}", "1e".repeat(32))] }),
         json!({ "drain": { "timeout": "1s" }, "rollback": { "confirmWithin": "30s" } }),

@@ -65,11 +65,14 @@ impl Attempt<'_> {
                 self.give_up_drain(status)
             }
             State::Prepared if matches!(self.seen.parent, Parent::Differs(_)) => self.refuse(status),
-            State::Prepared => match self.seen.migration.spec.drain.mode {
+            State::Prepared => match self.seen.migration.spec.drain.mode.of(self.run.plan.keeps_pods()) {
                 DrainMode::Auto | DrainMode::Evict => self.drain(status),
                 DrainMode::InPlace => self.stay(status),
                 DrainMode::Live => self.keep(status),
             },
+            State::Switching if self.run.plan.keeps_pods() => {
+                self.watch(status, NodePhase::Switching, IN_PLACE)
+            }
             State::Switching => self.watch(status, NodePhase::Switching, "switches"),
             State::AwaitingCommit { .. } if self.run.commit => self.watch(
                 status,
@@ -105,7 +108,14 @@ impl Attempt<'_> {
         status.image_bytes = Some(self.progress.image_bytes)
             .filter(|bytes| *bytes > 0)
             .map(|bytes| bytes.cast_signed());
-        if let Some(downtime) = self.progress.kubelet_downtime() {
+        let switched = matches!(
+            self.progress.state,
+            State::AwaitingCommit { .. } | State::Finishing | State::Committed
+        );
+        if plan.keeps_pods() {
+            // No step stops the kubelet.
+            status.kubelet_downtime_millis = switched.then_some(0);
+        } else if let Some(downtime) = self.progress.kubelet_downtime() {
             status.kubelet_downtime_millis = i64::try_from(downtime.as_millis()).ok();
         }
         // That it goes back because it was told to is no error.
@@ -200,10 +210,10 @@ impl Attempt<'_> {
             Some(patch) => self.then(
                 status,
                 NodePhase::Preparing,
-                "cordons the node",
+                format!("cordons the node; {IN_PLACE}"),
                 Act::Patch(patch),
             ),
-            None => self.go(status, NodePhase::Preparing, "the pods run on"),
+            None => self.go(status, NodePhase::Preparing, IN_PLACE),
         }
     }
 
@@ -398,6 +408,17 @@ impl Attempt<'_> {
             .is_some_and(|(planned, reported)| planned != reported)
     }
 
+    /// What was left behind, or of an upgrade what is not as before, to follow a sentence.
+    fn left(&self) -> String {
+        let what = if self.run.plan.keeps_pods() {
+            ""
+        } else {
+            "not removed: "
+        };
+        let left = self.progress.left.iter();
+        left.map(|left| format!("; {what}{left}")).collect()
+    }
+
     /// The executor is done: the Node is put in order, and the migration of the node ends.
     fn settle(&self, mut status: NodeMigrationStatus, end: End<'_>) -> Decision {
         let patch = node::settle(self.seen.node, &self.seen.migration.spec.migration.uid, end);
@@ -413,17 +434,13 @@ impl Attempt<'_> {
             }
             (End::Target(_), None) => {
                 let mut message = format!("runs on {}", self.run.plan.target);
-                if let Some(millis) = status.kubelet_downtime_millis {
+                if self.run.plan.keeps_pods() {
+                    message.push_str("; upgraded in place, the kubelet was not stopped");
+                } else if let Some(millis) = status.kubelet_downtime_millis {
                     let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
                     message.push_str(&format!("; the kubelet was away for {seconds:.1} s"));
                 }
-                if self.run.plan.keeps_pods() {
-                    message.push_str("; no pod was stopped");
-                    self.progress
-                        .left
-                        .iter()
-                        .for_each(|left| message.push_str(&format!("; {left}")));
-                }
+                message.push_str(&self.left());
                 self.then(status, NodePhase::Succeeded, message, Act::Rest)
             }
             (End::Source { .. } | End::Untouched, None) => {
@@ -432,18 +449,19 @@ impl Attempt<'_> {
                     let message = format!("{why}. What was prepared is undone, the node serves");
                     return self.then(status, NodePhase::Blocked, message, Act::Rest);
                 }
-                let left: String = self
-                    .progress
-                    .left
-                    .iter()
-                    .map(|left| format!("; not removed: {left}"))
-                    .collect();
-                let message = format!("rolled back to {}: {why}{left}", self.run.plan.source.runtime);
+                let message = format!(
+                    "rolled back to {}: {why}{}",
+                    self.run.plan.source.runtime,
+                    self.left()
+                );
                 self.then(status, NodePhase::RolledBack, message, Act::Rest)
             }
         }
     }
 }
+
+/// Said of an upgrade in the place of the words for a drain and for an end of the pods.
+const IN_PLACE: &str = "in place, no pod restarts";
 
 /// What a drain waits for: the first few pods, the longest waiting first.
 fn in_words(status: &NodeMigrationStatus) -> String {

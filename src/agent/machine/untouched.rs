@@ -259,7 +259,7 @@ fn not_approved(seen: &Seen<'_>, verdict: &Verdict) -> Option<Finding> {
 fn about_pods(seen: &Seen<'_>, verdict: &Verdict) -> Vec<Finding> {
     let keeps_pods = matches!(verdict, Verdict::Ready(plan) if plan.keeps_pods());
     let spec = &seen.migration.spec;
-    let mut findings = match spec.drain.mode {
+    let mut findings = match spec.drain.mode.of(keeps_pods) {
         DrainMode::Auto | DrainMode::Evict => soften(about_drain(seen), &spec.preflight.allow),
         DrainMode::InPlace if !keeps_pods => about_staying(seen),
         DrainMode::InPlace | DrainMode::Live => Vec::new(),

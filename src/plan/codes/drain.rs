@@ -1,4 +1,5 @@
-//! What the migration would mean for the node's pods. Who knows the pods, the agent, finds these.
+//! What the migration would mean for the node's pods. Who knows the pods, the agent, finds these, apart from
+//! [`LIVE_NOT_SUPPORTED`], which the planner finds.
 
 use crate::plan::finding::Code;
 
@@ -10,6 +11,11 @@ pub const PODS_BLOCK_DRAIN: Code = Code::block_unless_allowed(
 /// The pods that a drain would evict.
 pub const PODS_TO_EVICT: Code = Code::info("PodsToEvict", "The pods that the drain will evict");
 
+/// Pods cannot keep running.
+pub const LIVE_NOT_SUPPORTED: Code = Code::block(
+    "LiveNotSupported",
+    "`drain.mode` is `Live`, and the migration is not an upgrade of the containerd in use: the pods have to stop",
+);
 /// There is nowhere to go.
 pub const NO_OTHER_NODE: Code = Code::warn(
     "NoOtherNode",
@@ -41,6 +47,7 @@ pub const PRE_STOP_SKIPPED: Code = Code::warn(
 pub const CODES: &[Code] = &[
     PODS_BLOCK_DRAIN,
     PODS_TO_EVICT,
+    LIVE_NOT_SUPPORTED,
     NO_OTHER_NODE,
     PODS_END_IN_PLACE,
     PODS_MUST_RETURN,

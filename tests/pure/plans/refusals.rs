@@ -22,6 +22,20 @@ fn pods_that_gain_no_privileges_have_no_successors_under_cri_dockerd_before_1_24
 }
 
 #[test]
+fn pods_cannot_keep_running_under_another_runtime() {
+    let facts = fixtures::named(LAB);
+    let mut request = fixtures::request();
+    request.drain.mode = DrainMode::Live;
+    assert_eq!(blocking(&facts, &request), ["LiveNotSupported"]);
+    request.preflight.allow = vec!["LiveNotSupported".to_owned()];
+    assert_eq!(
+        blocking(&facts, &request),
+        ["LiveNotSupported"],
+        "nobody can accept it"
+    );
+}
+
+#[test]
 fn an_archive_is_checked_by_the_version_that_it_brings() {
     let mut facts = fixtures::named(LAB);
     let mut request = fixtures::from_archive(Runtime::Containerd);

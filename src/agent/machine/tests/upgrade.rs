@@ -27,9 +27,19 @@ fn upgrade(state: State) -> Run {
 }
 
 #[test]
-fn an_upgrade_cordons_the_node_and_evicts_no_pod() {
+fn an_upgrade_drains_first_if_that_is_asked_for() {
     let mut world = World::new("Migrate", NodePhase::Preparing, Some(upgrade(State::Prepared)));
-    world.migration.spec.drain.mode = DrainMode::Live;
+    world.migration.spec.drain.mode = DrainMode::Evict;
+    world.pods.push(web());
+    assert_eq!(world.decided(), (NodePhase::Draining, "evict"));
+}
+
+#[rstest]
+#[case::left_open(DrainMode::Auto)]
+#[case::live(DrainMode::Live)]
+fn an_upgrade_cordons_the_node_and_evicts_no_pod(#[case] mode: DrainMode) {
+    let mut world = World::new("Migrate", NodePhase::Preparing, Some(upgrade(State::Prepared)));
+    world.migration.spec.drain.mode = mode;
     world.pods.push(web());
     let cordoned = world.node.clone();
     world.node = serde_json::from_value(json!({ "metadata": { "name": "w1", "uid": "n1" } })).unwrap();
