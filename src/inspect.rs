@@ -238,6 +238,24 @@ mod tests {
     }
 
     #[test]
+    fn containerd_serves_the_kubelet_whose_endpoint_is_its_own() {
+        let of = |text: &str| serde_json::from_str::<Facts>(text).unwrap();
+        let mut facts = of(include_str!(
+            "../tests/hosts/debian12-kubeadm-1.30-containerd/facts.json"
+        ));
+        assert!(serves_kubelet(&facts));
+        facts.kubelet = None;
+        assert!(!serves_kubelet(&facts));
+        for other in [
+            include_str!("../tests/hosts/debian12-kubeadm-1.23-captured/facts.json"),
+            include_str!("../tests/hosts/debian12-kubeadm-1.36-cri-dockerd/facts.json"),
+        ] {
+            let facts = of(other);
+            assert!(facts.containerd.is_some() && !serves_kubelet(&facts));
+        }
+    }
+
+    #[test]
     fn a_node_has_one_key_which_root_alone_can_read() {
         let root = tempfile::tempdir().unwrap();
         let files = Files::new(root.path());

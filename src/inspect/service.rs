@@ -98,3 +98,55 @@ async fn in_time<T>(
         )))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        host::files::Files,
+        plan::facts::{Facts, TextFile},
+    };
+
+    #[tokio::test]
+    async fn tasks_are_where_the_configuration_in_effect_says() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let write = |path: &str, text: &str| {
+            files
+                .write(&HostPath::new(path).unwrap(), text.as_bytes(), 0o644)
+                .unwrap();
+        };
+        write("/data/run/io.containerd.runtime.v2.task/k8s.io/a/init.pid", "7");
+        write(
+            "/run/containerd/io.containerd.runtime.v2.task/k8s.io/b/init.pid",
+            "7",
+        );
+        write("/proc/7/stat", "7 (a) S 1 1\n");
+        write("/opt/nri/plugins/10-log", "");
+        for name in ["a.toml", "b.toml", "c.txt"] {
+            write(&format!("/etc/containerd/conf.d/{name}"), "version = 2\n");
+        }
+        let facts = include_str!("../../tests/hosts/debian12-kubeadm-1.30-containerd/facts.json");
+        let facts: Facts = serde_json::from_str(facts).unwrap();
+        let mut containerd = facts.containerd.unwrap();
+        containerd.effective = Some("state = '/data/run'\n".to_owned());
+        let imported = containerd.config.file.clone().unwrap();
+        containerd.imported = vec![TextFile {
+            path: HostPath::new("/etc/containerd/conf.d/a.toml").unwrap(),
+            ..imported
+        }];
+        let (host, notes) = (Host { files, live: false }, Notes::default());
+        inspect(&host, &mut containerd, &notes).await;
+        let ids = |containerd: &Containerd| -> Vec<String> {
+            containerd.tasks.iter().map(|task| task.id.clone()).collect()
+        };
+        assert_eq!(ids(&containerd), ["a"]);
+        assert_eq!(containerd.nri_plugins, ["10-log"]);
+        let not_imported: Vec<&str> = containerd.not_imported.iter().map(HostPath::as_str).collect();
+        assert_eq!(not_imported, ["/etc/containerd/conf.d/b.toml"]);
+        assert_eq!(notes.0.take(), Vec::<String>::new());
+        containerd.effective = None;
+        inspect(&host, &mut containerd, &notes).await;
+        assert_eq!(ids(&containerd), ["b"]);
+    }
+}
