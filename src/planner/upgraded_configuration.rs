@@ -8,7 +8,9 @@ use crate::{
         upgrade::{New, Old, Problem, Translation, translate},
     },
     plan::{
+        codes::upgrade::CONTAINERD_CONFIG_NOT_TRANSLATED,
         facts::{Containerd, Facts},
+        finding::Finding,
         paths::CONTAINERD_CERTIFICATES,
         version,
     },
@@ -44,6 +46,17 @@ pub fn translation(
         registries: registries(view.facts, containerd),
     };
     translate(&old, &new)
+}
+
+/// A finding for each problem.
+pub fn refused(containerd: &Containerd, problems: &[Problem]) -> Vec<Finding> {
+    let found = |problem: &Problem| {
+        CONTAINERD_CONFIG_NOT_TRANSLATED.found(
+            format!("{}: {problem}", containerd.config.path),
+            "Correct the configuration, check it with `containerd config dump`, and plan again.",
+        )
+    };
+    problems.iter().map(found).collect()
 }
 
 /// Whether the node leaves containerd 1.x for 2.x.

@@ -15,10 +15,9 @@ use crate::{
             containers::DOCKER_BOUND_TO_CONTAINERD,
             runtimes::CGROUP_DRIVER_MISMATCH,
             upgrade::{
-                CONTAINERD_CONFIG_DROPPED, CONTAINERD_CONFIG_NOT_TRANSLATED, CONTAINERD_CONFIG_TRANSLATED,
-                CONTAINERD_RESTARTS, DEPRECATED_FEATURES, DOCKER_ON_CONTAINERD, HANDLER_HAS_SHIM,
-                NRI_PLUGINS_STAY_OFF, OTHER_SHIMS, POD_SPLIT, PROCESSES_OUTSIDE_CGROUP, SHIM_MISSING,
-                UPGRADE_BEYOND_SUPPORT,
+                CONTAINERD_CONFIG_DROPPED, CONTAINERD_CONFIG_TRANSLATED, CONTAINERD_RESTARTS,
+                DEPRECATED_FEATURES, DOCKER_ON_CONTAINERD, HANDLER_HAS_SHIM, NRI_PLUGINS_STAY_OFF,
+                OTHER_SHIMS, POD_SPLIT, PROCESSES_OUTSIDE_CGROUP, SHIM_MISSING, UPGRADE_BEYOND_SUPPORT,
             },
         },
         facts::{Containerd, Task},
@@ -227,14 +226,7 @@ fn configuration(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
     let path = &containerd.config.path;
     let mut findings = Vec::new();
     match upgraded_configuration::translation(view, containerd, ANY_SHIM) {
-        Err(problems) => {
-            findings.extend(problems.iter().map(|problem| {
-                CONTAINERD_CONFIG_NOT_TRANSLATED.found(
-                    format!("{path}: {problem}"),
-                    "Correct the configuration, check it with `containerd config dump`, and plan again.",
-                )
-            }));
-        }
+        Err(problems) => findings.extend(upgraded_configuration::refused(containerd, &problems)),
         Ok(translation) => {
             findings.extend(keys(view, path.as_str(), &translation.keys));
             let kept_off = containerd_toml::nri_is_off(&translation.settled);

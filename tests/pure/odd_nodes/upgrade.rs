@@ -6,10 +6,9 @@ use transship::{
     plan::{
         facts::{Containerd, Facts, ForeignRecord, Task, TextFile, UnitFacts},
         finding::{Finding, Severity},
-        kubelet_settings::Settings,
         request::Origin,
     },
-    planner::{context::View, findings, images::CarriedImages, request::Request, runtimes::planner_of},
+    planner::{plan, request::Request},
 };
 
 use super::{file, path};
@@ -30,28 +29,7 @@ fn found(facts: &Facts) -> Vec<Finding> {
 }
 
 fn found_with(facts: &Facts, request: &Request) -> Vec<Finding> {
-    let kubelet = facts.kubelet.as_ref().unwrap();
-    let settings = Settings::of(kubelet, &facts.endpoints()).unwrap();
-    let planner = planner_of(Runtime::Containerd).unwrap();
-    let parts = (planner.source.unwrap(), planner.target.unwrap());
-    let source = (parts.0.look)(facts, &settings).unwrap();
-    let target = (parts.1.look)(facts, request).unwrap();
-    let carried = CarriedImages::of(source.store, kubelet, request, &source.sandbox_image);
-    findings::all(&View {
-        facts,
-        request,
-        kubelet,
-        settings: &settings,
-        source,
-        target,
-        parts,
-        docker: facts.docker.as_ref(),
-        engine: None,
-        daemon: &serde_json::Map::new(),
-        containerd: facts.containerd.as_ref(),
-        cri_dockerd: None,
-        carried: &carried,
-    })
+    plan(facts, request).findings
 }
 
 fn codes(findings: &[Finding]) -> Vec<&str> {
@@ -60,6 +38,15 @@ fn codes(findings: &[Finding]) -> Vec<&str> {
 
 fn node() -> Facts {
     fixtures::named(NODE)
+}
+
+/// The node with another kubelet, which uses containerd.
+fn of_kubelet(version: &str) -> Facts {
+    let mut facts = node();
+    let kubelet = facts.kubelet.as_mut().unwrap();
+    kubelet.version = version.to_owned();
+    kubelet.command_line.push("--container-runtime=remote".to_owned());
+    facts
 }
 
 fn containerd(facts: &mut Facts) -> &mut Containerd {
@@ -108,7 +95,7 @@ fn a_sound_node_is_told_what_the_upgrade_means() {
 #[test]
 fn a_move_from_docker_is_not_told_of_upgrades() {
     let facts = fixtures::named(crate::lab::LAB);
-    let outcome = transship::planner::plan(&facts, &fixtures::from_archive(Runtime::Containerd));
+    let outcome = plan(&facts, &fixtures::from_archive(Runtime::Containerd));
     assert!(!codes(&outcome.findings).contains(&"ContainerdRestarts"));
 }
 
@@ -201,8 +188,7 @@ fn records_of_other_runtimes_are_found(
 // A kubelet that knows v1 alone is not the client.
 #[case("1.30.4", false)]
 fn a_kubelet_that_may_use_v1alpha2_blocks(#[case] kubelet: &str, #[case] blocks: bool) {
-    let mut facts = node();
-    facts.kubelet.as_mut().unwrap().version = kubelet.to_owned();
+    let mut facts = of_kubelet(kubelet);
     containerd(&mut facts).deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
     let findings = found(&facts);
     let used = findings.iter().find(|finding| finding.code == "CriV1alpha2Used");
@@ -465,8 +451,7 @@ fn what_concerns_pods_that_stop_is_not_found() {
 
 #[test]
 fn a_kubelet_that_speaks_v1alpha2_alone_cannot_go_to_2_x() {
-    let mut facts = node();
-    facts.kubelet.as_mut().unwrap().version = "1.22.17".into();
+    let facts = of_kubelet("1.22.17");
     let findings = found(&facts);
     let unfit = findings
         .iter()

@@ -5,13 +5,12 @@ use semver::Version;
 use crate::{
     edit::{containerd_toml::upgrade::RegistryFile, unit_file},
     plan::{
-        codes::{configuration::CONTAINERD_CONFIG_BROKEN, runtimes::SHIM_UNKNOWN},
+        codes::runtimes::SHIM_UNKNOWN,
         digest::Digest,
         effective::Effective,
         facts::Containerd,
         finding::Finding,
         host_path::HostPath,
-        lists,
         step::{Contents, FileStep, InstallStep, ProgramCopy, ShimsStep, Step},
         version,
     },
@@ -54,11 +53,11 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
     let copy = copy(view)?;
     let translation =
         upgraded_configuration::translation(view, containerd, copy.as_str()).map_err(|problems| {
-            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            CONTAINERD_CONFIG_BROKEN.found(
-                format!("{}: {}", containerd.config.path, lists::many(&problems)),
-                "Correct the file or the file that it imports, and plan again.",
-            )
+            // The check has found all of them.
+            let refused = upgraded_configuration::refused(containerd, &problems)
+                .into_iter()
+                .next();
+            refused.unwrap_or_else(|| refusals::pair(view.source.runtime, view.target.runtime))
         })?;
     let mut beside = vec![Step::Install(InstallStep::Program(ProgramCopy {
         program: shim,
