@@ -149,7 +149,8 @@ async fn answers_ok(address: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use rstest::rstest;
+    use tokio::{net::TcpListener, time::Instant};
 
     use super::*;
 
@@ -242,5 +243,28 @@ mod tests {
             }
         );
         assert!(!health(&files, 8).await.unwrap().healthy, "there is no process 8");
+    }
+    /// Time stands still, and goes on only where somebody waits for a deadline.
+    #[rstest]
+    #[case::nothing("")]
+    #[case::half_an_answer("HTTP/1.0 200 OK\r\n\r\nok")]
+    #[tokio::test]
+    async fn a_kubelet_that_stops_answering_is_not_healthy_after_5_s(#[case] answer: &'static str) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(answer.as_bytes()).await.unwrap();
+            // It keeps the connection open.
+            std::future::pending::<()>().await;
+        });
+        let (_root, files) = kubelet(&["kubelet", &format!("--healthz-port={port}")], "");
+        tokio::time::pause();
+        let asked = Instant::now();
+        let never = Duration::from_secs(24 * 60 * 60);
+        let found = timeout(never, health(&files, 7)).await.unwrap().unwrap();
+        assert!(!found.healthy);
+        let waited = asked.elapsed();
+        assert!(waited >= WITHIN && waited < 2 * WITHIN, "{waited:?}");
     }
 }

@@ -14,15 +14,24 @@ use super::*;
 /// Longer than all deadlines together.
 const NEVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-async fn serve(listener: UnixListener) {
+/// What of systemd works.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Works {
+    /// Nothing but `Subscribe`.
+    Nothing,
+    /// It queues jobs, and none ever ends.
+    Queue,
+}
+
+async fn serve(listener: UnixListener, works: Works) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(greet(stream));
+        tokio::spawn(greet(stream, works));
     }
 }
 
-/// A bus for one client: it answers the greeting and `Subscribe`, and nothing else (D-Bus specification, "Authentication
-/// Protocol" and "Message Protocol").
-async fn greet(stream: UnixStream) -> io::Result<()> {
+/// A bus for one client with a systemd of which nearly nothing works (D-Bus specification, "Authentication Protocol"
+/// and "Message Protocol").
+async fn greet(stream: UnixStream, works: Works) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = String::new();
@@ -43,24 +52,42 @@ async fn greet(stream: UnixStream) -> io::Result<()> {
         let mut rest = vec![0; (number(12).next_multiple_of(8) + number(4)) as usize];
         stream.read_exact(&mut rest).await?;
         let asks = |member: &str| rest.windows(member.len()).any(|part| part == member.as_bytes());
-        if asks("Hello") {
-            stream.write_all(&reply(number(8), Some(":1.7"))).await?;
-        } else if asks("Subscribe") || asks("AddMatch") {
-            stream.write_all(&reply(number(8), None)).await?;
-        }
+        let answer = if asks("Hello") {
+            reply(number(8), "s", text(":1.7"))
+        } else if asks("Subscribe") || asks("AddMatch") || asks("RemoveMatch") {
+            reply(number(8), "", Vec::new())
+        } else if works == Works::Nothing {
+            continue;
+        } else if asks("GetNameOwner") {
+            reply(number(8), "s", text(":1.0"))
+        } else if asks("GetAll\0") {
+            // An empty array of pairs, which begin at multiples of 8.
+            reply(number(8), "a{sv}", vec![0; 8])
+        } else if asks("Get\0") {
+            reply(number(8), "v", [vec![1, b's', 0, 0], text("252")].concat())
+        } else if asks("StartTransientUnit") || asks("StartUnit") {
+            reply(number(8), "o", text("/org/freedesktop/systemd1/job/7"))
+        } else {
+            continue;
+        };
+        stream.write_all(&answer).await?;
     }
 }
 
-/// The answer to the message of this number.
-fn reply(to: u32, text: Option<&str>) -> Vec<u8> {
+/// A string, or the path of an object.
+fn text(text: &str) -> Vec<u8> {
+    let length = (text.len() as u32).to_le_bytes();
+    [&length, text.as_bytes(), &[0]].concat()
+}
+
+/// The answer to the message of this number, with a body of this signature.
+fn reply(to: u32, signature: &str, body: Vec<u8>) -> Vec<u8> {
     let mut fields = vec![5, 1, b'u', 0];
     fields.extend(to.to_le_bytes());
-    let mut body = Vec::new();
-    if let Some(text) = text {
-        fields.extend([8, 1, b'g', 0, 1, b's', 0]);
-        body.extend((text.len() as u32).to_le_bytes());
-        body.extend(text.as_bytes());
-        body.push(0);
+    if !signature.is_empty() {
+        fields.extend([8, 1, b'g', 0, signature.len() as u8]);
+        fields.extend(signature.as_bytes());
+        fields.push(0);
     }
     let mut message = vec![b'l', 2, 1, 1];
     for number in [body.len() as u32, to, fields.len() as u32] {
@@ -72,15 +99,30 @@ fn reply(to: u32, text: Option<&str>) -> Vec<u8> {
     message
 }
 
-#[tokio::test]
-async fn every_call_of_a_systemd_that_hangs_has_a_deadline() {
+/// A bus whose systemd works so far, and time that stands still from then on. The directory holds its socket.
+async fn bus(works: Works) -> (TempDir, SystemBus) {
     let place = TempDir::new().unwrap();
     let socket = place.path().join("bus");
-    tokio::spawn(serve(UnixListener::bind(&socket).unwrap()));
+    tokio::spawn(serve(UnixListener::bind(&socket).unwrap(), works));
     let bus = SystemBus::at(&format!("unix:path={}", socket.display()))
         .await
         .unwrap();
     tokio::time::pause();
+    (place, bus)
+}
+
+/// systemd takes the unit, and its signal never comes: what is waited for is what the unit may take and a call.
+#[tokio::test]
+async fn a_transient_unit_whose_job_never_ends_is_given_up() {
+    let (_place, bus) = bus(Works::Queue).await;
+    let run = bus.run_transient("a.service", &["/bin/true"], Duration::from_secs(600));
+    let error = timeout(NEVER, run).await.unwrap().unwrap_err().to_string();
+    assert!(error.contains("no answer within 630 s"), "{error}");
+}
+
+#[tokio::test]
+async fn every_call_of_a_systemd_that_hangs_has_a_deadline() {
+    let (_place, bus) = bus(Works::Nothing).await;
     let all = async {
         [
             bus.unit("a.service").await.map(drop),
