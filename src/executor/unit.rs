@@ -11,7 +11,6 @@ use crate::{
         files::Files,
         selinux,
         systemd::{Systemd, SystemdError},
-        unit_links,
     },
     plan::host_path::HostPath,
 };
@@ -60,6 +59,17 @@ pub enum UnitError {
 #[allow(clippy::expect_used, reason = "a constant")]
 fn path() -> HostPath {
     HostPath::new(format!("/etc/systemd/system/{UNIT}")).expect("an absolute path")
+}
+
+/// The directory of the link that has systemd start the unit at a boot, as its `[Install]` section names it.
+#[allow(clippy::expect_used, reason = "a constant")]
+fn wants() -> HostPath {
+    HostPath::new("/etc/systemd/system/multi-user.target.wants").expect("an absolute path")
+}
+
+#[allow(clippy::expect_used, reason = "a constant")]
+fn link() -> HostPath {
+    wants().join(UNIT).expect("a plain name")
 }
 
 /// The text of the unit that runs `binary` for `dir`.
@@ -151,13 +161,16 @@ async fn place<S: Systemd>(files: &Files, systemd: &S, dir: &Dir, text: &str) ->
         // An executor that is over takes its unit away, and would take the new one.
         ended(systemd).await?;
     }
+    // The link first: a power cut between the two must not leave a unit that nothing starts.
+    if files.read_link(&link())?.as_deref() == Some(path().as_str()) {
+        files.remove_link_leftover(&link())?;
+    } else {
+        files.put_link(&link(), path().as_str())?;
+    }
     if over || !same {
         files.write(&path(), text.as_bytes(), 0o644)?;
     }
     systemd.reload().await?;
-    systemd.enable(UNIT).await?;
-    // It must start after a power cut, too.
-    unit_links::settle(files)?;
     systemd.reset_failed(UNIT).await?;
     Ok(systemd.start(UNIT).await?)
 }
@@ -178,12 +191,13 @@ pub async fn ended<S: Systemd>(systemd: &S) -> Result<(), UnitError> {
 }
 
 /// Disables and removes the unit, from inside it: the last thing that an executor does.
+///
+/// The file goes first. So a power cut leaves either a unit that starts at the next boot and is removed then, or a link
+/// without a file, which has no effect. A file without its link would stay, for nothing starts it.
 pub(super) async fn retire<S: Systemd>(files: &Files, systemd: &S) -> Result<(), UnitError> {
-    if files.exists(&path())? {
-        systemd.disable(UNIT).await?;
-        unit_links::settle(files)?;
-        files.remove(&path())?;
-    }
+    files.remove(&path())?;
+    files.remove_link(&link())?;
+    files.remove_empty_dir(&wants())?;
     // The last steps may have changed files of other units, too, and a crash may have come in between.
     Ok(systemd.reload().await?)
 }

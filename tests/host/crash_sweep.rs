@@ -35,8 +35,9 @@ use transship::executor::{decide::End, run::Outcome};
 use cases::Case;
 use checks::check;
 use lives::{Others, begin, live, live_on};
+use random::{Random, seed};
 use sweep::Sweep;
-use world::Fault;
+use world::{Fault, Late};
 
 fn by_hand() -> Arc<Case> {
     Arc::new(cases::by_hand())
@@ -120,7 +121,12 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
     // The time of a boot counts.
     case.confirm_within(60);
     let case = Arc::new(case);
-    let sweep = Sweep::new(&case, Fault::SlowBoot(secs), others);
+    let late = Late {
+        containerd: secs,
+        docker: secs,
+        cri_dockerd: secs,
+    };
+    let sweep = Sweep::new(&case, Fault::SlowBoot(late), others);
     sweep.sampled(3).parts().ends(end);
 }
 
@@ -300,4 +306,55 @@ fn a_call_that_hangs_ends_in_one_of_the_two(#[case] others: Others) {
         committed += usize::from(end == End::Committed);
     }
     eprintln!("{others:?}: {calls} calls hang, {committed} end committed");
+}
+
+/// One call has its effect and loses its answer: each of a whole life in its turn, the way back included.
+#[rstest]
+#[case::with_a_commit(Others::Commit)]
+#[case::without_one(Others::Nobody)]
+fn an_answer_that_is_lost_ends_in_one_of_the_two(#[case] others: Others) {
+    let case = by_hand();
+    let whole = begin(&case, Fault::Nothing);
+    live_on(&whole, others, false).unwrap();
+    let calls = whole.calls_with_an_effect();
+    assert!(calls.len() > 25, "{calls:?}");
+    let mut committed = 0;
+    for at in &calls {
+        let what = format!(
+            "{others:?}: the answer to call {at} of {} is lost",
+            whole.times_called()
+        );
+        let end = end_with(&case, Fault::AnswerLost(*at), others, &what);
+        committed += usize::from(end == End::Committed);
+    }
+    eprintln!(
+        "{others:?}: {} answers are lost, {committed} end committed",
+        calls.len()
+    );
+}
+
+/// Captured hosts, some of which are drawn: back after the commit.
+#[test]
+fn captured_hosts_undo_after_the_commit() {
+    for case in drawn_captured() {
+        let case = Arc::new(case);
+        let sweep = Sweep::new(&case, Fault::Nothing, Others::Undo).sampled(6);
+        sweep.ends(End::RolledBack);
+    }
+}
+
+/// The same: without `rollback.automatic` an order alone turns them back.
+#[test]
+fn captured_hosts_end_rolled_back_by_hand() {
+    for mut case in drawn_captured() {
+        case.roll_back_by_hand();
+        let case = Arc::new(case);
+        let sweep = Sweep::new(&case, Fault::StopPodsFails, Others::AbortWhenFailed).sampled(6);
+        sweep.ends(End::RolledBack);
+    }
+}
+
+/// Captured hosts with targets, two of them, or all where nothing is left out.
+fn drawn_captured() -> Vec<cases::Case> {
+    Random(seed()).some_of(cases::captured(), 2)
 }

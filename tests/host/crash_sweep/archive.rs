@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use crate::archives::{Tar, containerd_says, program};
+use rstest::rstest;
 use transship::{
     executor::decide::End,
     plan::{
@@ -16,6 +17,7 @@ use transship::{
 
 use crate::crash_sweep::{
     cases::{self, Case},
+    drawn_captured,
     lives::Others,
     rolled_back_when_full,
     sweep::Sweep,
@@ -29,12 +31,9 @@ fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
 }
 
-/// The host and the plan by hand, with an archive at the head of it and without what the archive has nothing to do
-/// with: it is swept the more densely.
-fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
-    let mut case = cases::by_hand();
+/// The case with an archive at the head of its plan.
+fn with_an_archive(mut case: Case, packed: Vec<u8>, sha256: Digest) -> Case {
     let program_at = path(&format!("{DIR}/bin/containerd"));
-    case.name = name.to_owned();
     case.unpacked = vec![
         (
             path(&format!("{DIR}/bin/containerd-shim-runc-v2")),
@@ -52,6 +51,21 @@ fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
         program: program_at,
         version: "2.4.2".to_owned(),
     }));
+    case.plan.steps.insert(
+        0,
+        PlannedStep {
+            section: Section::Prepare,
+            does: step,
+        },
+    );
+    case.digest = case.plan.digest();
+    case
+}
+
+/// The host and the plan by hand without what the archive has nothing to do with: it is swept the more densely.
+fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
+    let mut case = cases::by_hand();
+    case.name = name.to_owned();
     case.plan.steps.retain(|planned| match &planned.does {
         Step::File(file) => ["-hold.conf", "flags.env"]
             .iter()
@@ -67,15 +81,7 @@ fn case(name: &str, packed: Vec<u8>, sha256: Digest) -> Arc<Case> {
         }
     }
     case.images.clear();
-    case.plan.steps.insert(
-        0,
-        PlannedStep {
-            section: Section::Prepare,
-            does: step,
-        },
-    );
-    case.digest = case.plan.digest();
-    Arc::new(case)
+    Arc::new(with_an_archive(case, packed, sha256))
 }
 
 fn sound() -> Arc<Case> {
@@ -140,4 +146,19 @@ fn every_crash_with_a_bad_archive_ends_rolled_back() {
 fn a_disk_that_fills_while_unpacking_ends_in_one_of_the_two() {
     let rolled_back = rolled_back_when_full(&sound(), 14..80);
     assert!(rolled_back > 30, "{rolled_back}");
+}
+
+/// The same on captured hosts with their whole plans, some of which are drawn.
+#[rstest]
+#[case::with_a_commit(Others::Commit, End::Committed)]
+#[case::without_one(Others::Nobody, End::RolledBack)]
+fn captured_hosts_with_an_archive_end_as_the_others_say(#[case] others: Others, #[case] end: End) {
+    let packed = Tar::containerd("2.4.2").packed();
+    for captured in drawn_captured() {
+        let digest = Digest::of(&packed);
+        let mut case = with_an_archive(captured, packed.clone(), digest);
+        case.name = format!("{}, with an archive", case.name);
+        let case = Arc::new(case);
+        Sweep::new(&case, Fault::Nothing, others).sampled(8).ends(end);
+    }
 }

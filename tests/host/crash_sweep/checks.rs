@@ -96,6 +96,11 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
             .is_none(),
         "{schedule}: held"
     );
+    let unit_file = HostPath::new(format!("/etc/systemd/system/{UNIT}")).unwrap();
+    assert!(
+        !world.free_files().exists(&unit_file).unwrap(),
+        "{schedule}: {unit_file} is left"
+    );
     let own = &state.units[UNIT];
     assert_ne!(
         world.boot(UNIT, own),

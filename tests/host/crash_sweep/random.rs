@@ -7,6 +7,15 @@ use std::{collections::hash_map::RandomState, hash::BuildHasher as _};
 pub struct Random(pub u64);
 
 impl Random {
+    /// So many of them, drawn, in their order; all of them where nothing is left out.
+    pub fn some_of<T>(&mut self, mut all: Vec<T>, many: usize) -> Vec<T> {
+        while !whole() && all.len() > many {
+            let leaves = self.below(all.len() as u64);
+            all.remove(leaves as usize);
+        }
+        all
+    }
+
     /// The next one, which is smaller than `limit`.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);

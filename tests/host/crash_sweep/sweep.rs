@@ -13,8 +13,11 @@ use crate::crash_sweep::{
     disk::Left,
     lives::{Others, begin, begin_undo, live_on},
     random::{Random, seed, whole},
-    world::{Fault, Moment},
+    world::{Fault, Moment, path},
 };
+
+/// The link that makes the executor start at a boot.
+const WANTED: &str = "/etc/systemd/system/multi-user.target.wants/transship-executor.service";
 
 /// How an executor dies.
 #[derive(Clone, Copy, Debug)]
@@ -142,7 +145,8 @@ impl<'a> Sweep<'a> {
             };
             // After a boot systemd starts what is enabled; without one it restarts what failed.
             let own = world.state().units[UNIT].clone();
-            if !boot || world.boot(UNIT, &own) == "enabled" {
+            let lives = !boot || world.boot(UNIT, &own) == "enabled";
+            if lives {
                 match live_on(&world, self.others, keep) {
                     Ok(Outcome::Ended(_)) => {}
                     other => panic!("{schedule}: {other:?}"),
@@ -156,6 +160,12 @@ impl<'a> Sweep<'a> {
                 End::Committed
             };
             check(&world, &before, end, &schedule);
+            // Only a power cut between the two leaves the link, which nothing follows.
+            let link = world.free_files().read_link(&path(WANTED)).unwrap();
+            assert!(
+                !lives || link.is_none(),
+                "{schedule}: {WANTED} is left by an executor that lived"
+            );
             swept.schedules += 1;
             let moments = world.take_moments();
             for (at, moment) in moments.iter().enumerate() {

@@ -2,6 +2,7 @@
 //! runtimes with images and pods. Before every effect on it the whole world can be kept: that is what an executor
 //! that is killed there leaves, whatever it would have done next.
 
+mod links;
 mod runtimes;
 mod systemd;
 
@@ -63,6 +64,8 @@ pub enum Fault {
     StepFails(usize),
     /// This call to systemd or to a runtime, counted over all lives, is not answered and has no effect.
     CallHangs(usize),
+    /// This call, counted in the same way, has its effect, and its answer is lost.
+    AnswerLost(usize),
     /// The disk is full from this effect of a life on, until the reserve is given back.
     DiskFull(u64),
     /// A drop-in of somebody else, of which the plan knows nothing, beats that of the target.
@@ -83,12 +86,30 @@ pub enum Fault {
     TargetHangs,
     /// The sandboxes of the target's pods cannot leave their network.
     SandboxSticks,
-    /// After a boot no runtime answers for so many seconds.
-    SlowBoot(u64),
+    /// After a boot each runtime answers after a time of its own.
+    SlowBoot(Late),
     /// dpkg is killed while it unpacks this package, forwards.
     UnpackingDies(&'static str),
     /// The script of the target's package fails, after it has had its effect.
     ScriptFails,
+}
+
+/// After how many seconds the runtimes answer after a boot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Late {
+    pub containerd: u64,
+    pub docker: u64,
+    pub cri_dockerd: u64,
+}
+
+impl Late {
+    const fn of(self, runtime: Runtime) -> u64 {
+        match runtime {
+            Runtime::Dockershim => self.docker,
+            Runtime::CriDockerd => self.cri_dockerd,
+            Runtime::Containerd | Runtime::CriO => self.containerd,
+        }
+    }
 }
 
 /// What somebody else writes.
@@ -131,8 +152,8 @@ pub struct State {
     pub violations: Vec<String>,
     /// containerd hangs.
     pub hangs: bool,
-    /// The machine has booted, and no runtime answers yet.
-    pub slow: bool,
+    /// The machine has booted, and these runtimes do not answer yet.
+    pub slow: BTreeSet<Runtime>,
     target_dead: bool,
     disk_full: bool,
     pids: u32,
@@ -182,6 +203,8 @@ struct Log {
     began: Option<Instant>,
     /// Calls to systemd and to runtimes in all lives.
     asked: usize,
+    /// Those of them that have had their effect, with an answer to lose.
+    answered: Vec<usize>,
     /// Some of the calls in this life: when and what.
     calls: Vec<(Instant, String)>,
 }
@@ -244,7 +267,7 @@ impl World {
         let files_of = |unit: &str| (Arc::new(case.first_files(unit)), Arc::new(case.final_files(unit)));
         let world = Arc::new(Self {
             disk: Mutex::new({
-                systemd::lay_links(&root, case);
+                links::lay_links(&root, case);
                 Disk::new(&root)
             }),
             root,
@@ -386,6 +409,29 @@ impl World {
         lock(&self.log).asked
     }
 
+    /// The call that was made last has had its effect; its answer may be lost.
+    async fn answered(&self) -> Result<(), String> {
+        let asked = {
+            let mut log = lock(&self.log);
+            if log.began.is_none() {
+                return Ok(());
+            }
+            let asked = log.asked;
+            log.answered.push(asked);
+            asked
+        };
+        if self.fault != Fault::AnswerLost(asked) {
+            return Ok(());
+        }
+        tokio::time::sleep(CALL).await;
+        Err(format!("no answer within {} s", CALL.as_secs()))
+    }
+
+    /// The calls that had an effect, by their number among all calls.
+    pub fn calls_with_an_effect(&self) -> Vec<usize> {
+        lock(&self.log).answered.clone()
+    }
+
     fn note_call(&self, what: String) {
         lock(&self.log).calls.push((Instant::now(), what));
     }
@@ -400,15 +446,18 @@ impl World {
         lock(&self.log).began = Some(Instant::now());
     }
 
-    /// Whether the boot is so short ago that no runtime answers.
-    fn boots(&self) -> bool {
-        let Fault::SlowBoot(secs) = self.fault else {
+    /// Whether the boot is so short ago that this runtime does not answer.
+    fn boots(&self, runtime: Runtime) -> bool {
+        let Fault::SlowBoot(late) = self.fault else {
             return false;
         };
         let began = lock(&self.log).began;
+        let passed = began.map_or(Duration::MAX, |began| began.elapsed());
         let mut state = self.state();
-        state.slow &= began.is_some_and(|began| began.elapsed() < Duration::from_secs(secs));
-        state.slow
+        state
+            .slow
+            .retain(|slow| passed < Duration::from_secs(late.of(*slow)));
+        state.slow.contains(&runtime)
     }
 
     /// The moments before every effect that were kept.

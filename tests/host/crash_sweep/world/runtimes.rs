@@ -23,7 +23,8 @@ const FIRST: Duration = Duration::from_secs(5);
 
 impl World {
     /// What a runtime says of a request that has had its effect.
-    fn asked(&self) -> Result<(), RuntimeError> {
+    async fn asked(&self) -> Result<(), RuntimeError> {
+        self.answered().await.map_err(RuntimeError)?;
         if self.step_fails() {
             return Err(RuntimeError("it ended in another way".to_owned()));
         }
@@ -68,17 +69,17 @@ impl World {
                 of.runtime, of.socket
             )));
         }
-        if self.boots() {
+        // Where images are meant, cri-dockerd's are behind the engine's own socket.
+        let serves = if of.socket.as_str().ends_with("/docker.sock") {
+            Runtime::Dockershim
+        } else {
+            of.runtime
+        };
+        if self.boots(serves) {
             return Err(RuntimeError(format!("nobody listens on {} yet", of.socket)));
         }
         let state = self.state();
-        // Where images are meant, cri-dockerd's are behind the engine's own socket.
-        let unit = if of.socket.as_str().ends_with("/docker.sock") {
-            unit_of(Runtime::Dockershim)
-        } else {
-            unit_of(of.runtime)
-        };
-        if state.units.get(unit).is_some_and(|unit| !unit.active) {
+        if state.units.get(unit_of(serves)).is_some_and(|unit| !unit.active) {
             return Err(RuntimeError(format!(
                 "{} does not answer on {}",
                 of.runtime, of.socket
@@ -118,7 +119,7 @@ impl World {
         if self.fault == Fault::StopPodsFails && forwards {
             return Err(RuntimeError("a container does not end".to_owned()));
         }
-        self.asked()?;
+        self.asked().await?;
         Ok(Stopped::default())
     }
 }
@@ -153,7 +154,7 @@ impl Runtimes for World {
             .or_default()
             .insert(name.to_owned(), id);
         moment().await;
-        self.asked()?;
+        self.asked().await?;
         Ok(Carried {
             bytes: 7,
             means: Means::Linked,
@@ -181,7 +182,7 @@ impl Runtimes for World {
                 None => there.remove(name),
             };
         }
-        Ok(())
+        self.answered().await.map_err(RuntimeError)
     }
 
     async fn bring_sandbox_image(
@@ -194,7 +195,7 @@ impl Runtimes for World {
         self.called().await.map_err(RuntimeError)?;
         self.effect();
         moment().await;
-        self.asked()
+        self.asked().await
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
@@ -208,7 +209,7 @@ impl Runtimes for World {
         }
         self.effect();
         self.state().rehearsing = false;
-        self.asked()
+        self.asked().await
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
@@ -216,7 +217,7 @@ impl Runtimes for World {
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = false;
-        Ok(())
+        self.answered().await.map_err(RuntimeError)
     }
 
     async fn stop_pods(&self, what: &StopPods, direction: Direction) -> Result<Stopped, RuntimeError> {
@@ -248,7 +249,7 @@ impl Runtimes for World {
         if self.fault == Fault::ClearPodsFails {
             return Err(RuntimeError("a sandbox does not leave its network".to_owned()));
         }
-        self.asked()?;
+        self.asked().await?;
         Ok(Stopped::default())
     }
 
@@ -256,12 +257,13 @@ impl Runtimes for World {
         self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, of).await?;
         moment().await;
-        self.asked()
+        self.asked().await
     }
 
     async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
         self.effect();
+        self.answered().await.map_err(RuntimeError)?;
         Ok(Vec::new())
     }
 
@@ -275,7 +277,7 @@ impl Runtimes for World {
         self.answers_within(DEADLINE, of).await?;
         self.effect();
         moment().await;
-        self.asked()?;
+        self.asked().await?;
         Ok(Vec::new())
     }
 
@@ -285,6 +287,7 @@ impl Runtimes for World {
         self.effect();
         self.state().newer = false;
         moment().await;
+        self.answered().await.map_err(RuntimeError)?;
         Ok(Vec::new())
     }
 
@@ -298,6 +301,7 @@ impl Runtimes for World {
         self.answers_within(DEADLINE, of).await?;
         self.effect();
         self.state().lost = false;
+        self.answered().await.map_err(RuntimeError)?;
         Ok(Vec::new())
     }
 
@@ -309,7 +313,7 @@ impl Runtimes for World {
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
         self.answers_within(DEADLINE, of).await?;
-        self.asked()?;
+        self.asked().await?;
         Ok(Health {
             version: self.version_of(of.runtime),
             ready: true,

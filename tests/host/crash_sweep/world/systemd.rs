@@ -12,6 +12,8 @@ use std::{
 use tokio::time::Instant;
 
 use transship::{
+    api::request::Runtime,
+    executor::unit::UNIT,
     host::{
         files::Effect,
         systemd::{Systemd, SystemdError, Unit, UnitProperties},
@@ -23,51 +25,15 @@ use transship::{
     },
 };
 
-use super::{FakeUnit, Fault, State, World, moment, path};
-use crate::crash_sweep::cases::{Bytes, Case, HOLD, unit_of};
+use super::{
+    FakeUnit, Fault, State, World,
+    links::{BASE, vendor, wanted_link},
+    moment, path,
+};
+use crate::crash_sweep::cases::{Bytes, HOLD, unit_of};
 
 /// When systemd kills what does not exit (`TimeoutStopSec=`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
-/// Where the links of units are.
-const BASE: &str = "etc/systemd/system";
-
-/// The links that make the units of a case what they are at boot.
-pub fn lay_links(root: &Path, case: &Case) {
-    let lay = |at: &Path, target: &str| {
-        fs::create_dir_all(root.join(at).parent().unwrap()).unwrap();
-        symlink(target, root.join(at)).unwrap();
-    };
-    for (at, target) in &case.links {
-        lay(Path::new(at.relative()), target);
-    }
-    for (name, _, boot) in &case.units {
-        let file = root.join(vendor(name).trim_start_matches('/'));
-        if !case.linked.contains(name) && !file.exists() {
-            fs::create_dir_all(file.parent().unwrap()).unwrap();
-            fs::write(file, "").unwrap();
-        }
-        let wanted = wanted_link(name);
-        match boot.as_str() {
-            "enabled" if !root.join(&wanted).is_symlink() => lay(&wanted, &vendor(name)),
-            "masked" => lay(&Path::new(BASE).join(name), "/dev/null"),
-            _ => {}
-        }
-    }
-}
-
-/// The link by which a unit's `[Install]` section has it started.
-fn wanted_link(name: &str) -> PathBuf {
-    let target = if name.ends_with(".socket") {
-        "sockets.target"
-    } else {
-        "multi-user.target"
-    };
-    Path::new(BASE).join(format!("{target}.wants")).join(name)
-}
-
-fn vendor(name: &str) -> String {
-    format!("/lib/systemd/system/{name}")
-}
 
 fn refused(verb: &'static str, unit: &str, reason: &str) -> SystemdError {
     SystemdError::Refused {
@@ -90,7 +56,9 @@ impl World {
         state.lost = false;
         state.newer = false;
         state.hangs = false;
-        state.slow = matches!(self.fault, Fault::SlowBoot(_));
+        if let Fault::SlowBoot(_) = self.fault {
+            state.slow = [Runtime::Containerd, Runtime::Dockershim, Runtime::CriDockerd].into();
+        }
         // No container outlives the machine; the kubelet makes them again.
         state.pods.clear();
         state.masked.clear();
@@ -147,7 +115,10 @@ impl World {
         let linked = self
             .own_link(name)
             .is_some_and(|target| target != Path::new("/dev/null"));
-        linked || !self.case.linked.iter().any(|unit| unit == name)
+        match name {
+            UNIT => self.root.join(BASE).join(UNIT).is_file(),
+            _ => linked || !self.case.linked.iter().any(|unit| unit == name),
+        }
     }
 
     /// A unit's `UnitFileState`.
@@ -157,6 +128,10 @@ impl World {
             .is_some_and(|target| target == Path::new("/dev/null"))
         {
             return "masked".to_owned();
+        }
+        // A link alone makes no unit.
+        if name == UNIT && !self.has_file(name) {
+            return String::new();
         }
         let wanted = self.links_to(name).iter().any(|link| {
             link.parent()
@@ -243,9 +218,9 @@ impl World {
     }
 
     /// What the bus does after a change of links: a reload.
-    fn changed(&self, verb: &'static str, name: &str) -> Result<(), SystemdError> {
+    async fn changed(&self, verb: &'static str, name: &str) -> Result<(), SystemdError> {
         self.read_units(&mut self.state());
-        self.reported(verb, name)
+        self.reported(verb, name).await
     }
 
     /// The bytes of a unit's files as it would run with them now: its unit files as systemd read them.
@@ -443,7 +418,7 @@ impl Systemd for World {
             }
         }
         moment().await;
-        self.reported("start", name)
+        self.reported("start", name).await
     }
 
     async fn stop(&self, name: &str) -> Result<(), SystemdError> {
@@ -471,7 +446,7 @@ impl Systemd for World {
             }
         }
         moment().await;
-        self.reported("stop", name)?;
+        self.reported("stop", name).await?;
         if self.fault == Fault::StopFails && Some(name) == self.case.last_masked().as_deref() {
             return Err(refused("stop", name, "it ended in another way"));
         }
@@ -501,7 +476,7 @@ impl Systemd for World {
         };
         moment().await;
         if started {
-            return self.reported("restart", name);
+            return self.reported("restart", name).await;
         }
         Err(SystemdError::Job {
             verb: "restart",
@@ -514,12 +489,14 @@ impl Systemd for World {
         self.called().await.map_err(SystemdError::Unreachable)?;
         self.note_call(format!("kill {name}"));
         self.effect();
-        let mut state = self.state();
-        state.hangs &= name != "containerd.service";
-        if let Some(unit) = state.units.get_mut(name) {
-            (unit.active, unit.failed) = (false, true);
+        {
+            let mut state = self.state();
+            state.hangs &= name != "containerd.service";
+            if let Some(unit) = state.units.get_mut(name) {
+                (unit.active, unit.failed) = (false, true);
+            }
         }
-        Ok(())
+        self.answered().await.map_err(SystemdError::Unreachable)
     }
 
     async fn enable(&self, name: &str) -> Result<(), SystemdError> {
@@ -537,7 +514,7 @@ impl Systemd for World {
         }
         let target = own.map_or_else(|| vendor(name), |target| target.to_str().unwrap().to_owned());
         self.lay("enable", name, &wanted_link(name), &target)?;
-        self.changed("enable", name)
+        self.changed("enable", name).await
     }
 
     async fn disable(&self, name: &str) -> Result<(), SystemdError> {
@@ -554,14 +531,14 @@ impl Systemd for World {
                 self.change("disable", name, directory, |path| fs::remove_dir(path))?;
             }
         }
-        self.changed("disable", name)
+        self.changed("disable", name).await
     }
 
     async fn mask(&self, name: &str) -> Result<(), SystemdError> {
         self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.lay("mask", name, &Path::new(BASE).join(name), "/dev/null")?;
-        self.changed("mask", name)
+        self.changed("mask", name).await
     }
 
     async fn unmask(&self, name: &str) -> Result<(), SystemdError> {
@@ -575,7 +552,7 @@ impl Systemd for World {
             self.change("unmask", name, &mask, |path| fs::remove_file(path))?;
         }
         self.read_units(&mut self.state());
-        Ok(())
+        self.answered().await.map_err(SystemdError::Unreachable)
     }
 
     async fn mask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
@@ -583,14 +560,14 @@ impl Systemd for World {
         self.effect();
         self.state().masked.insert(name.to_owned());
         moment().await;
-        self.reported("mask", name)
+        self.reported("mask", name).await
     }
 
     async fn unmask_until_boot(&self, name: &str) -> Result<(), SystemdError> {
         self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.state().masked.remove(name);
-        Ok(())
+        self.answered().await.map_err(SystemdError::Unreachable)
     }
 
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError> {
@@ -600,14 +577,14 @@ impl Systemd for World {
             unit.failed = false;
             unit.restarts = 0;
         }
-        Ok(())
+        self.answered().await.map_err(SystemdError::Unreachable)
     }
 
     async fn reload(&self) -> Result<(), SystemdError> {
         self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
         self.read_units(&mut self.state());
-        Ok(())
+        self.answered().await.map_err(SystemdError::Unreachable)
     }
 }
 
@@ -625,7 +602,8 @@ impl World {
     }
 
     /// What systemd says of a request that has had its effect.
-    fn reported(&self, verb: &'static str, unit: &str) -> Result<(), SystemdError> {
+    async fn reported(&self, verb: &'static str, unit: &str) -> Result<(), SystemdError> {
+        self.answered().await.map_err(SystemdError::Unreachable)?;
         if self.step_fails() {
             return Err(refused(verb, unit, "it ended in another way"));
         }
