@@ -91,7 +91,10 @@ impl State {
 impl Progress {
     /// How long the kubelet was away while the node was switched; nothing before that, or once it went back.
     pub fn kubelet_downtime(&self) -> Option<Duration> {
-        let forwards = matches!(self.state, State::AwaitingCommit { .. } | State::Committed);
+        let forwards = matches!(
+            self.state,
+            State::AwaitingCommit { .. } | State::Finishing | State::Committed
+        );
         let (stopped, started) = (self.kubelet_stopped?, self.kubelet_started?);
         forwards
             .then(|| started.duration_since(stopped).try_into().ok())
@@ -212,6 +215,8 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
             Event::Armed { left_millis } | Event::Waiting { left_millis } => {
                 if matches!(event, Event::Armed { .. }) {
                     progress.kubelet_started = Some(*at);
+                    // Where no step stops the kubelet, it was never away.
+                    progress.kubelet_stopped.get_or_insert(*at);
                 }
                 left = Duration::from_millis(*left_millis);
             }
@@ -243,4 +248,69 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
         progress.current = None;
     }
     progress
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        executor::journal::Saved,
+        plan::{
+            document::{PlannedStep, Section},
+            host_path::HostPath,
+            step::FileStep,
+        },
+    };
+
+    /// An upgrade in place, of which the last step follows the commit.
+    fn plan() -> Plan {
+        let planned =
+            [(Section::Switch, "/switch"), (Section::Finish, "/last")].map(|(section, path)| PlannedStep {
+                section,
+                does: Step::File(FileStep {
+                    path: HostPath::new(path).unwrap(),
+                    planned_from: None,
+                    want: None,
+                }),
+            });
+        Plan::example("a", planned.into())
+    }
+
+    #[test]
+    fn what_follows_the_commit_is_seen_and_never_a_rollback() {
+        let started = |step| Event::Started {
+            step,
+            saved: Saved::Nothing,
+        };
+        let failed = Event::Failed {
+            step: 1,
+            error: "full".to_owned(),
+        };
+        let undone = Event::Undone { step: 1, left: None };
+        let armed = Event::Armed { left_millis: 1000 };
+        let waits = State::AwaitingCommit {
+            left: Duration::from_secs(1),
+        };
+        let steps = [
+            (started(0), State::Switching),
+            (armed, State::Switching),
+            (Event::Done { step: 0 }, waits),
+            (Event::Committed, State::Finishing),
+            (started(1), State::Finishing),
+            (failed, State::Finishing),
+            (undone, State::Committed),
+        ];
+        let mut records = Vec::new();
+        for (event, wanted) in steps {
+            records.push(Record {
+                at: Timestamp::UNIX_EPOCH,
+                event,
+            });
+            assert_eq!(fold(&records, &plan()).state, wanted, "{records:?}");
+        }
+        let progress = fold(&records, &plan());
+        assert_eq!(progress.error, None);
+        assert!(progress.left[0].contains("stays committed: full"), "{progress:?}");
+        assert_eq!(progress.kubelet_downtime(), Some(Duration::ZERO));
+    }
 }

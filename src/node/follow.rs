@@ -98,10 +98,7 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                 not_as_before(dir, &plan)?
                     .iter()
                     .for_each(|line| println!("{line}"));
-                progress
-                    .left
-                    .iter()
-                    .for_each(|left| println!("Not removed: {left}"));
+                progress.left.iter().for_each(|left| println!("Note: {left}"));
                 return Ok(ExitCode::from(console::FAILED));
             }
             State::Broken => {
@@ -242,7 +239,7 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
         Event::Undone { step, left } => {
             let left = left
                 .as_ref()
-                .map_or_else(String::new, |left| format!(" (not removed: {left})"));
+                .map_or_else(String::new, |left| format!(" (note: {left})"));
             format!("[{:>2}/{all}] undone: {}{left}", step + 1, word(step))
         }
         Event::Retrying { step, error } => format!(
@@ -255,7 +252,7 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
             step + 1,
             word(step)
         ),
-        Event::Left { what, .. } => format!("        not removed: {what}"),
+        Event::Left { what, .. } => format!("        note: {what}"),
         Event::Refused { obstacles } => format!("the rollback is refused: {}", obstacles.join("; ")),
         Event::Armed { left_millis } => {
             format!("        the kubelet runs; {} s to confirm", left_millis / 1000)

@@ -96,7 +96,10 @@ fn restarted(view: &View<'_>, parts: &InPlace, files: Vec<FileStep>) -> Vec<Step
     let mut steps = vec![unit(None, Restart::Backwards, None)];
     steps.extend(files.into_iter().map(Step::File));
     steps.push(unit(Some(true), Restart::Forwards, parts.effective.clone()));
-    steps.push(await_target(view, None, ANSWERS_WITHIN_SECS));
+    let kubelet = KubeletWant {
+        endpoint: view.settings.named_endpoint.clone(),
+    };
+    steps.push(await_target(view, Some(kubelet), ANSWERS_WITHIN_SECS));
     steps
 }
 

@@ -40,6 +40,29 @@ fn upgrades_have_their_plans() {
     assert!(!outcome.plan().unwrap().steps.iter().any(stops));
 }
 
+/// Shims of two releases of 1.x are alike: the program changes, and nothing else.
+#[test]
+fn a_patch_release_changes_the_program_alone() {
+    let facts = fixtures::named("debian12-kubeadm-1.30-containerd");
+    let mut request = fixtures::from_archive(Runtime::Containerd);
+    request.preflight.allow = vec!["SandboxImageMissing".to_owned()];
+    if let Origin::Archive(archive) = &mut request.target.from {
+        archive.url = "https://downloads.example.org/containerd-1.7.35-linux-amd64.tar.gz".into();
+    }
+    let outcome = plan(&facts, &request);
+    let plan = outcome.plan().unwrap();
+    let files = plan.steps.iter().filter_map(|planned| match &planned.does {
+        Step::File(file) => Some(file.path.as_str()),
+        _ => None,
+    });
+    let files: Vec<&str> = files.collect();
+    assert_eq!(
+        files,
+        ["/etc/systemd/system/containerd.service.d/zz-transship.conf"]
+    );
+    assert_eq!(plan.switched(), plan.steps.len(), "nothing follows the commit");
+}
+
 /// A package has its unit; its configuration is written before it, so that the package manager keeps what the plan wrote.
 #[test]
 fn packages_have_their_plans() {
