@@ -285,7 +285,7 @@ pub struct DaemonRehearsal {
     pub ctr: HostPath,
     /// Its configuration, with places below [`REHEARSAL_ROOT`](super::paths::REHEARSAL_ROOT).
     pub configuration: String,
-    /// The version that it must report.
+    /// Its version.
     pub version: String,
     /// The image of the sandbox, which is made of Transship's own program.
     pub sandbox_image: String,

@@ -95,7 +95,12 @@ pub fn confirm_within_secs(view: &View<'_>) -> u32 {
 
 /// A step that proves the target with a sandbox.
 pub fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
-    Step::Rehearse(Rehearsal {
+    Step::Rehearse(sandbox(view, pod_network, proof))
+}
+
+/// The sandbox of such a step.
+pub fn sandbox(view: &View<'_>, pod_network: bool, proof: Proof) -> Rehearsal {
+    Rehearsal {
         cri: view.target.cri.clone(),
         cgroup_parent: match view.cgroup_driver() {
             "systemd" => "transship.slice".to_owned(),
@@ -103,5 +108,5 @@ pub fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
         },
         pod_network,
         proof,
-    })
+    }
 }

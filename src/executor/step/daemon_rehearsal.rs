@@ -86,7 +86,8 @@ async fn attempt<S: Systemd, R: Runtimes>(
     let wait = AwaitStep {
         side: Side::Target,
         runtime: step.sandbox.cri.clone(),
-        version: Some(step.version.clone()),
+        // The program has said its version when it was unpacked.
+        version: None,
         configuration: None,
         kubelet: None,
         within_secs: ANSWERS_WITHIN_SECS,

@@ -3,7 +3,13 @@
 use semver::Version;
 
 use crate::{
-    edit::{containerd_toml::upgrade::RegistryFile, unit_file},
+    edit::{
+        containerd_toml::{
+            rehearsal::{self, Places},
+            upgrade::RegistryFile,
+        },
+        unit_file,
+    },
     plan::{
         codes::runtimes::SHIM_UNKNOWN,
         digest::Digest,
@@ -11,18 +17,24 @@ use crate::{
         facts::Containerd,
         finding::Finding,
         host_path::HostPath,
-        step::{Contents, FileStep, InstallStep, ProgramCopy, ShimsStep, Step},
+        paths::{REHEARSAL_ROOT, REHEARSAL_STATE},
+        step::{
+            Contents, DaemonRehearsal, Endpoint, FileStep, InstallStep, ProgramCopy, Proof, Rehearsal,
+            ShimsStep, Step,
+        },
         version,
     },
     planner::{
         context::{InPlace, View},
         delivery::ARCHIVES,
-        refusals,
-        steps::path,
+        pod_network, refusals,
+        steps::{path, sandbox},
         upgraded_configuration,
     },
 };
 
+/// The image of the sandbox under a program that is only tried.
+const REHEARSAL_IMAGE: &str = "transship.dev/rehearsal:1";
 /// Namespace of the kubelet's containers.
 const NAMESPACE: &str = "k8s.io";
 /// How long a pod may take to end on the way back after the commit, in seconds.
@@ -43,7 +55,9 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
         .map(|want| Effective::of_drop_in(&drop_in.path, &want.text));
     // Both read the same file, and their shims are alike.
     if !since_two(&view.target.version) {
+        let text = containerd.config.file.as_ref().map_or("", |file| &file.text);
         return Ok(InPlace {
+            beside: rehearsed(view, containerd, text)?.into_iter().collect(),
             files: vec![drop_in],
             effective,
             ..InPlace::default()
@@ -66,6 +80,7 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
     for file in &translation.registries {
         beside.extend(registry(view, file)?);
     }
+    beside.extend(rehearsed(view, containerd, &translation.soak)?);
     let config = &containerd.config;
     let mode = config.file.as_ref().map_or(0o644, |file| file.mode);
     let text = |text: &str| Contents {
@@ -92,6 +107,43 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
             grace_limit_secs: GRACE_LIMIT_SECS,
         }),
     })
+}
+
+/// The new program tried with this configuration, next to the one that serves. `None` for a file with the plugins' names of
+/// version 1, in which no other places can be named.
+fn rehearsed(view: &View<'_>, containerd: &Containerd, text: &str) -> Result<Option<Step>, Finding> {
+    let delivery = view.target.delivery.as_ref();
+    let Some((delivery, (_, search_path))) =
+        delivery.zip(view.target.command(&containerd.service.exec_start))
+    else {
+        return Ok(None);
+    };
+    let socket = format!("{REHEARSAL_STATE}/containerd.sock");
+    let places = Places {
+        root: REHEARSAL_ROOT.to_owned(),
+        state: REHEARSAL_STATE.to_owned(),
+        socket: socket.clone(),
+        sandbox_image: REHEARSAL_IMAGE.to_owned(),
+    };
+    let Ok(configuration) = rehearsal::beside(text, &places) else {
+        return Ok(None);
+    };
+    let pod_network = pod_network::rehearse_in_pod_network(view);
+    Ok(Some(Step::RehearseDaemon(DaemonRehearsal {
+        program: delivery.program.clone(),
+        search_path,
+        ctr: path(&format!("{}/ctr", delivery.bin_dir))?,
+        configuration,
+        version: view.target.version.clone(),
+        sandbox_image: REHEARSAL_IMAGE.to_owned(),
+        sandbox: Rehearsal {
+            cri: Endpoint {
+                runtime: view.target.runtime,
+                socket: path(&socket)?,
+            },
+            ..sandbox(view, pod_network, Proof::Own)
+        },
+    })))
 }
 
 fn since_two(found: &str) -> bool {

@@ -13,6 +13,8 @@ pub const BASE: &str = "etc/systemd/system";
 
 /// The links that make the units of a case what they are at boot.
 pub fn lay_links(root: &Path, case: &Case) {
+    // systemd makes the one of this boot.
+    fs::create_dir_all(root.join("run/systemd/system")).unwrap();
     let lay = |at: &Path, target: &str| {
         fs::create_dir_all(root.join(at).parent().unwrap()).unwrap();
         symlink(target, root.join(at)).unwrap();

@@ -32,6 +32,8 @@ use super::{
 };
 use crate::crash_sweep::cases::{Bytes, HOLD, unit_of};
 
+/// The unit of a daemon that is only tried: one of this boot.
+const REHEARSAL: &str = "/run/systemd/system/transship-rehearsal.service";
 /// When systemd kills what does not exit (`TimeoutStopSec=`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
@@ -86,7 +88,9 @@ impl World {
             .all_files()
             .filter(|path| path.as_str().contains("/systemd/"));
         state.loaded = Arc::new(paths.map(|path| (path.clone(), self.read(path))).collect());
-        for (unit, file) in &self.case.packaged {
+        let file = HostPath::new(REHEARSAL).unwrap();
+        let rehearsal = ("transship-rehearsal.service".to_owned(), file);
+        for (unit, file) in self.case.packaged.iter().chain([&rehearsal]) {
             if self.read(file).is_some() {
                 let new = || FakeUnit {
                     boot: "disabled".to_owned(),
