@@ -255,7 +255,7 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
         Event::Left { what, .. } => format!("        note: {what}"),
         Event::Refused { obstacles } => format!("the rollback is refused: {}", obstacles.join("; ")),
         Event::Armed { left_millis } => {
-            format!("        the kubelet runs; {} s to confirm", left_millis / 1000)
+            format!("        {} s to confirm", left_millis / 1000)
         }
         Event::Committed => "committed".to_owned(),
         Event::RolledBack => "rolled back".to_owned(),

@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 65] = [
+const KEYS: [&str; 67] = [
     "After",
     "Delegate",
     "Description",
@@ -85,6 +85,7 @@ const KEYS: [&str; 65] = [
     "config_path",
     "containerRuntimeEndpoint",
     "default_runtime_name",
+    "disable",
     "disabled_plugins",
     "enable_unprivileged_icmp",
     "enable_unprivileged_ports",
@@ -97,6 +98,7 @@ const KEYS: [&str; 65] = [
     "path",
     "root",
     "runtime-endpoint",
+    "runtime_path",
     "runtime_type",
     "sandbox",
     "sandbox_image",
