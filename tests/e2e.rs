@@ -85,6 +85,11 @@ fn j_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
 }
 
 #[test]
+fn k_containerd_is_upgraded_in_place() -> io::Result<()> {
+    scenario("containerd-2")
+}
+
+#[test]
 fn z_nothing_of_the_lab_is_left() -> io::Result<()> {
     let ended = scenario("nothing-left");
     if FAILED.load(Ordering::Relaxed) {
