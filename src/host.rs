@@ -7,6 +7,7 @@ pub mod command;
 pub mod fetch;
 pub mod files;
 pub mod pidfd;
+pub mod process;
 pub mod selinux;
 pub mod systemd;
 pub mod unit_links;

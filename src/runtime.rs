@@ -25,7 +25,7 @@ pub use crate::plan::reference;
 pub mod rehearsal;
 mod restore;
 pub mod sandbox_image;
-mod tasks;
+pub mod tasks;
 pub mod transfer;
 
 use std::collections::BTreeMap;

@@ -448,11 +448,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         if wait.side != Side::Source {
             return;
         }
-        let stays = !self
-            .plan
-            .steps
-            .iter()
-            .any(|planned| matches!(planned.does, Step::StopPods(_)));
+        let stays = self.plan.keeps_pods();
         if self.watched(self.host.answers(does)).await {
             if wait.kubelet.is_some() {
                 self.watched(self.host.revive(&[KUBELET_UNIT.to_owned()])).await;

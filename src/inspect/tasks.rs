@@ -3,25 +3,16 @@
 
 use std::io;
 
-use serde::Deserialize;
-
 use crate::{
-    edit::parse,
-    host::files::Files,
+    host::{files::Files, process::Process},
     plan::{facts::Task, host_path::HostPath},
+    runtime::tasks::bootstrap_address,
 };
 
 /// Directory of the bundles in containerd's state directory, with a directory for each namespace.
 const BUNDLES: &str = "io.containerd.runtime.v2.task";
 /// How the kernel names a shim of containerd (`/proc/PID/comm`, 15 characters at most).
 const SHIM: &str = "containerd-shim";
-
-/// `bootstrap.json` of a bundle, which containerd 1.7 and later write.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Bootstrap {
-    address: String,
-}
 
 /// The living tasks of all namespaces, by namespace and id. A bundle that vanishes meanwhile is not among them.
 ///
@@ -45,16 +36,10 @@ pub(super) fn living(files: &Files, state: &HostPath) -> io::Result<Vec<Task>> {
 fn task(files: &Files, bundle: &HostPath, namespace: &str, id: &str) -> Option<Task> {
     let text = |name: &str| files.read_text(&bundle.join(name).ok()?).ok().flatten();
     let pid: u32 = text("init.pid")?.trim().parse().ok()?;
-    let (parent, ended) = parent(&process(files, pid, "stat")?)?;
-    if ended {
-        return None;
-    }
+    let Process { parent, .. } = Process::of(files, pid).filter(|process| !process.ended)?;
     let shim = text("shim-binary-path").unwrap_or_default().trim().to_owned();
     let address = text("address").map(|address| address.trim().to_owned());
-    let bootstrap = || {
-        let read: Bootstrap = parse::json(text("bootstrap.json")?).ok()?;
-        Some(read.address)
-    };
+    let bootstrap = || bootstrap_address(&text("bootstrap.json")?);
     let is_shim = process(files, parent, "comm").is_some_and(|name| name.starts_with(SHIM));
     Some(Task {
         namespace: namespace.to_owned(),
@@ -72,15 +57,6 @@ fn task(files: &Files, bundle: &HostPath, namespace: &str, id: &str) -> Option<T
 fn process(files: &Files, pid: u32, name: &str) -> Option<String> {
     let path = HostPath::new(format!("/proc/{pid}/{name}")).ok()?;
     files.read_text(&path).ok().flatten()
-}
-
-/// The parent of a process, and whether the process has exited, from `/proc/PID/stat`: the name before them may have blanks
-/// and parentheses.
-fn parent(stat: &str) -> Option<(u32, bool)> {
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut words = rest.split_whitespace();
-    let state = words.next()?;
-    Some((words.next()?.parse().ok()?, state.starts_with(['Z', 'X'])))
 }
 
 fn is_program(files: &Files, path: &str) -> bool {
@@ -249,11 +225,10 @@ mod tests {
     }
 
     #[test]
-    fn fuzz_process_of_a_task() {
+    fn fuzz_cgroups_of_a_task() {
         use crate::fuzz::{hold, samples};
 
         hold(&samples("proc-status", &[]), |text| {
-            parent(text);
             is_lost(text);
         });
     }

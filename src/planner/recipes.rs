@@ -8,10 +8,11 @@ pub mod upgrade;
 
 use crate::{
     plan::{
-        document::{FORMAT, Plan},
+        document::{FORMAT, Plan, PlannedStep, Section},
         finding::Finding,
         request::Drain,
         runtime::RuntimeVersion,
+        step::Step,
     },
     planner::{context::View, steps::confirm_within_secs},
 };
@@ -33,9 +34,12 @@ pub enum Recipe {
 /// # Errors
 /// The finding that says why a file cannot be edited.
 pub fn plan(recipe: Recipe, view: &View<'_>) -> Result<Plan, Finding> {
-    let steps = match recipe {
+    let sections = match recipe {
         Recipe::Replace => replace::steps(view)?,
         Recipe::Upgrade => upgrade::steps(view)?,
+    };
+    let planned = |(section, steps): (Section, Vec<Step>)| {
+        steps.into_iter().map(move |does| PlannedStep { section, does })
     };
     Ok(Plan {
         format: FORMAT,
@@ -55,7 +59,7 @@ pub fn plan(recipe: Recipe, view: &View<'_>) -> Result<Plan, Finding> {
         prepared_for_secs: prepared_for_secs(&view.request.drain),
         rollback_automatic: view.request.rollback.automatic,
         findings: Vec::new(),
-        steps,
+        steps: sections.into_iter().flat_map(planned).collect(),
         digest_key: view.facts.digest_key.clone(),
     })
 }

@@ -3,6 +3,7 @@
 use crate::{
     plan::{
         codes::configuration::FLAGS_NOT_EDITABLE,
+        document::Section,
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
@@ -10,6 +11,9 @@ use crate::{
     },
     planner::context::View,
 };
+
+/// What a recipe does in each section of a plan, in order.
+pub type Sections = [(Section, Vec<Step>); 3];
 
 /// How long a runtime may take until it answers.
 pub const RUNTIME_WITHIN_SECS: u32 = 60;
@@ -66,6 +70,11 @@ pub fn opening(unit: &UnitFacts) -> Step {
         socket: None,
         effective: None,
     })
+}
+
+/// Whether a line of a drop-in of ours names the program that an archive has brought.
+pub fn starts_program(line: &str) -> bool {
+    line.starts_with("ExecStart=") || line.starts_with("Environment=\"PATH=")
 }
 
 /// A unit that the plan is going to write.

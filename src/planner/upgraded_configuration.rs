@@ -69,7 +69,8 @@ pub fn is_translated(view: &View<'_>) -> bool {
     since(&view.target.version, 2, 0)
 }
 
-fn since(found: &str, major: u64, minor: u64) -> bool {
+/// Whether a version is this release or a later one.
+pub fn since(found: &str, major: u64, minor: u64) -> bool {
     version::upstream(found) >= Some(Version::new(major, minor, 0))
 }
 

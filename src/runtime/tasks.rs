@@ -13,7 +13,11 @@ pub(super) mod quiet;
 use std::collections::BTreeSet;
 
 use super::{RuntimeError, Task, Tasks, pods::bundles::directories};
-use crate::{host::files::Files, plan::host_path::HostPath};
+use crate::{
+    edit::parse,
+    host::{files::Files, process::Process},
+    plan::host_path::HostPath,
+};
 
 /// Where cgroups of version 1 are mounted, a directory for each hierarchy.
 const CGROUPS: &str = "/sys/fs/cgroup";
@@ -160,15 +164,19 @@ fn astray<'a>(text: &'a str, id: &str, hierarchies: &'a [String]) -> Vec<(&'a st
         .collect()
 }
 
-/// When a process was started, in clock ticks since the boot; `None` if it does not run.
+/// When a process was started; `None` if it does not run.
 pub(super) fn started(files: &Files, pid: u32) -> Option<u64> {
-    let text = read(files, &format!("/proc/{pid}/stat"))?;
-    // The name of the program may hold spaces and parentheses.
-    let (_, fields) = text.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    let state = fields.next()?;
-    let ended = matches!(state, "Z" | "X");
-    fields.nth(18)?.parse().ok().filter(|_| !ended)
+    Process::of(files, pid).filter(|process| !process.ended)?.started
+}
+
+/// The address of its shim in `bootstrap.json` of a bundle, which containerd 1.7 and later write.
+pub fn bootstrap_address(text: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Bootstrap {
+        address: String,
+    }
+    let read: Bootstrap = parse::json(text).ok()?;
+    Some(read.address)
 }
 
 /// A file of the kernel.

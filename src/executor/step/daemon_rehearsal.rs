@@ -3,7 +3,7 @@
 
 use super::{Host, StepError, health};
 use crate::{
-    host::{files::Files, systemd::Systemd},
+    host::systemd::Systemd,
     plan::{
         host_path::{HostPath, NotAHostPath},
         paths::{REHEARSAL_ROOT, REHEARSAL_STATE},
@@ -119,14 +119,7 @@ pub(super) async fn clear<S: Systemd, R: Runtimes>(
         host.systemd.reload().await?;
     }
     for directory in [&places.root, &places.state] {
-        remove(host.files, directory)?;
-    }
-    Ok(())
-}
-
-fn remove(files: &Files, directory: &HostPath) -> Result<(), StepError> {
-    if files.exists(directory)? {
-        files.remove_tree(directory)?;
+        host.files.remove_tree(directory)?;
     }
     Ok(())
 }

@@ -34,8 +34,6 @@ const DOCKER: &str = "moby";
 const DEPRECATION: &str = "io.containerd.deprecation/";
 /// Stands for the program that is not known here: what becomes of the other keys does not depend on it.
 const ANY_SHIM: &str = "/containerd-shim-runc-v1";
-/// Digits of an id that tell containers apart.
-const SHORT: usize = 12;
 
 /// Checks of an upgrade; empty for another pair.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
@@ -158,7 +156,7 @@ fn name(view: &View<'_>, task: &Task) -> String {
         .and_then(|container| container.pod.as_ref());
     pod.map_or_else(
         || {
-            let id: String = task.id.chars().take(SHORT).collect();
+            let id = first::short(&task.id);
             format!("container {id} in containerd's namespace {}", task.namespace)
         },
         |pod| format!("{}/{}", pod.namespace, pod.name),

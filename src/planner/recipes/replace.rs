@@ -5,7 +5,7 @@
 use crate::{
     plan::{
         digest::Digest,
-        document::{PlannedStep, Section},
+        document::Section,
         finding::Finding,
         host_path::HostPath,
         paths::HOLD_DROP_IN,
@@ -19,7 +19,7 @@ use crate::{
     planner::{
         context::View,
         kubelet_endpoint, layers, pod_network,
-        steps::{RUNTIME_WITHIN_SECS, await_target, confirm_within_secs, file, path, rehearsal},
+        steps::{RUNTIME_WITHIN_SECS, Sections, await_target, confirm_within_secs, file, path, rehearsal},
     },
 };
 
@@ -31,16 +31,12 @@ const KUBELET_WITHIN_SECS: u32 = 120;
 const CONTROL_PLANE_WITHIN_SECS: u32 = 180;
 
 /// The steps, or why a file cannot be edited.
-pub fn steps(view: &View<'_>) -> Result<Vec<PlannedStep>, Finding> {
-    let steps = [
+pub fn steps(view: &View<'_>) -> Result<Sections, Finding> {
+    Ok([
         (Section::Prepare, prepare(view)?),
         (Section::Switch, switch(view)?),
         (Section::Settle, settle(view)?),
-    ];
-    Ok(steps
-        .into_iter()
-        .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
-        .collect())
+    ])
 }
 
 /// While the node serves: the target brought, configured and started beside the source, the images, the rehearsal.

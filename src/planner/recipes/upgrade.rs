@@ -4,14 +4,14 @@
 
 use crate::{
     plan::{
-        document::{PlannedStep, Section},
+        document::Section,
         finding::Finding,
         step::{AwaitStep, Edge, FileStep, KubeletWant, Proof, Restart, Side, Step, TasksStep, UnitStep},
     },
     planner::{
         context::{InPlace, View},
         pod_network, refusals,
-        steps::{await_target, rehearsal},
+        steps::{Sections, await_target, rehearsal},
     },
 };
 
@@ -29,7 +29,7 @@ const QUIET_LATER_SECS: u32 = 300;
 ///
 /// # Errors
 /// The finding that says why a file cannot be translated.
-pub fn steps(view: &View<'_>) -> Result<Vec<PlannedStep>, Finding> {
+pub fn steps(view: &View<'_>) -> Result<Sections, Finding> {
     let upgrade = view
         .parts
         .1
@@ -38,15 +38,11 @@ pub fn steps(view: &View<'_>) -> Result<Vec<PlannedStep>, Finding> {
     let parts = upgrade(view)?;
     let mut prepare: Vec<Step> = view.target.delivered().into_iter().collect();
     prepare.extend(parts.beside.iter().cloned());
-    let sections = [
+    Ok([
         (Section::Prepare, prepare),
         (Section::Switch, switch(view, &parts)),
         (Section::Finish, finish(view, &parts)),
-    ];
-    Ok(sections
-        .into_iter()
-        .flat_map(|(section, steps)| steps.into_iter().map(move |does| PlannedStep { section, does }))
-        .collect())
+    ])
 }
 
 fn switch(view: &View<'_>, parts: &InPlace) -> Vec<Step> {

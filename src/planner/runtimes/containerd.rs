@@ -32,7 +32,7 @@ use crate::{
         context::{Planner, Source, SourcePart, Target, TargetPart, View},
         delivery, docker_limits, docker_settings, pod_environment, pod_network, refusals,
         request::Request,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
     },
 };
 
@@ -364,9 +364,8 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
         // The program that an earlier plan brought goes on running.
         None => {
             let text = old.map_or("", |file| file.text.as_str());
-            let brought =
-                |line: &&str| line.starts_with("ExecStart=") || line.starts_with("Environment=\"PATH=");
-            lines.extend(text.lines().filter(brought).map(str::to_owned));
+            let brought = text.lines().filter(|line| starts_program(line));
+            lines.extend(brought.map(str::to_owned));
         }
     }
     if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {

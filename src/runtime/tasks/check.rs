@@ -8,9 +8,9 @@ use std::{
 use k8s_cri::v1::{ContainerState, PodSandboxState};
 use tokio::time::sleep;
 
-use super::{boot, bundles, read, started};
+use super::{boot, bundles, started};
 use crate::{
-    host::files::Files,
+    host::{files::Files, process::Process},
     plan::{host_path::HostPath, lists},
     runtime::{
         RuntimeError, Task, Tasks,
@@ -125,11 +125,6 @@ fn childless(files: &Files) -> BTreeSet<String> {
 fn parents(files: &Files) -> BTreeSet<u32> {
     let pids = HostPath::new("/proc").map(|proc| files.list(&proc).unwrap_or_default());
     let pids = pids.unwrap_or_default().into_iter();
-    pids.filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
-        .filter_map(|pid| {
-            let text = read(files, &format!("/proc/{pid}/stat"))?;
-            let (_, fields) = text.rsplit_once(')')?;
-            fields.split_whitespace().nth(1)?.parse().ok()
-        })
+    pids.filter_map(|pid| Some(Process::of(files, pid.parse().ok()?)?.parent))
         .collect()
 }

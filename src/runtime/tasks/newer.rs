@@ -6,12 +6,10 @@ use std::{collections::BTreeSet, time::Duration};
 
 use futures::{StreamExt as _, stream};
 use k8s_cri::v1::PodSandboxState;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
-use super::{Bundle, bundles};
+use super::{Bundle, bootstrap_address, bundles};
 use crate::{
-    edit::parse,
     host::files::Files,
     plan::{lists, step::ShimsStep},
     runtime::{
@@ -27,12 +25,6 @@ const AT_ONCE: usize = 16;
 const APPEAR_WITHIN: Duration = Duration::from_secs(60);
 /// Between two looks.
 const PAUSE: Duration = Duration::from_secs(1);
-
-/// The part of `bootstrap.json` in a bundle that counts.
-#[derive(Deserialize)]
-struct Bootstrap {
-    address: String,
-}
 
 /// What 1.x will do with a bundle.
 #[derive(Debug, PartialEq, Eq)]
@@ -111,10 +103,10 @@ fn fate(files: &Files, bundle: &Bundle, old: &BTreeSet<String>) -> Fate {
     if bundle.text(files, "address").is_some() {
         return Fate::Adopts;
     }
-    let bootstrap = bundle.text(files, "bootstrap.json");
-    let bootstrap = bootstrap.and_then(|text| parse::json::<Bootstrap>(&text).ok());
-    match bootstrap.filter(|bootstrap| old.contains(&bootstrap.address)) {
-        Some(bootstrap) => Fate::AdoptsAt(bootstrap.address),
+    let address = bundle.text(files, "bootstrap.json");
+    let address = address.and_then(|text| bootstrap_address(&text));
+    match address.filter(|address| old.contains(address)) {
+        Some(address) => Fate::AdoptsAt(address),
         None => Fate::Ends(bundle.text(files, "sandbox").unwrap_or_else(|| bundle.id.clone())),
     }
 }

@@ -22,8 +22,6 @@ const V1ALPHA2: &str = "io.containerd.deprecation/cri-api-v1alpha2";
 const FALLS_BACK: std::ops::RangeInclusive<u64> = 23..=25;
 /// The variable that switches the experiment of 1.7 on.
 const SANDBOXES: &str = "ENABLE_CRI_SANDBOXES=";
-/// Digits of an id that tell containers apart.
-const SHORT: usize = 12;
 
 /// Checks of an upgrade from 1.x to 2.x.
 pub(super) fn check(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
@@ -52,9 +50,14 @@ pub(super) fn is_gone(record: &ForeignRecord) -> bool {
     GONE.contains(&record.runtime.as_str())
 }
 
+/// The digits of an id that tell containers apart.
+pub(super) fn short(id: &str) -> String {
+    id.chars().take(12).collect()
+}
+
 /// A container, as its record has it.
 pub(super) fn record_name(record: &ForeignRecord) -> String {
-    let id: String = record.id.chars().take(SHORT).collect();
+    let id = short(&record.id);
     format!("{id} in namespace {} ({})", record.namespace, record.runtime)
 }
 

@@ -1,7 +1,5 @@
 //! A newer containerd in the place of an older one.
 
-use semver::Version;
-
 use crate::{
     edit::{
         containerd_toml::{
@@ -28,8 +26,8 @@ use crate::{
         context::{InPlace, View},
         delivery::ARCHIVES,
         pod_network, refusals,
-        steps::{path, sandbox},
-        upgraded_configuration,
+        steps::{path, sandbox, starts_program},
+        upgraded_configuration::{self, since},
     },
 };
 
@@ -54,7 +52,7 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
         .as_ref()
         .map(|want| Effective::of_drop_in(&drop_in.path, &want.text));
     // Both read the same file, and their shims are alike.
-    if !since_two(&view.target.version) {
+    if !upgraded_configuration::is_translated(view) {
         let text = containerd.config.file.as_ref().map_or("", |file| &file.text);
         return Ok(InPlace {
             beside: rehearsed(view, containerd, text)?.into_iter().collect(),
@@ -146,13 +144,9 @@ fn rehearsed(view: &View<'_>, containerd: &Containerd, text: &str) -> Result<Opt
     })))
 }
 
-fn since_two(found: &str) -> bool {
-    version::upstream(found) >= Some(Version::new(2, 0, 0))
-}
-
 /// The program of the shims that run. Under 2.x pods may still run on the copy of a shim of 1.x that an earlier upgrade made.
 fn shim(view: &View<'_>, containerd: &Containerd) -> Result<HostPath, Finding> {
-    let is_of_version = |shim: &str| !since_two(&view.source.version) || !shim.ends_with("-v1");
+    let is_of_version = |shim: &str| !since(&view.source.version, 2, 0) || !shim.ends_with("-v1");
     let mut tasks = containerd.tasks.iter();
     let found = tasks.find(|task| {
         task.namespace == NAMESPACE && task.shim_present && !task.shim.is_empty() && is_of_version(&task.shim)
@@ -171,7 +165,7 @@ fn shim(view: &View<'_>, containerd: &Containerd) -> Result<HostPath, Finding> {
 fn copy(view: &View<'_>) -> Result<HostPath, Finding> {
     let found = &view.source.version;
     let number = version::upstream(found).map_or_else(|| found.clone(), |version| version.to_string());
-    let name = if since_two(found) { "v2" } else { "v1" };
+    let name = if since(found, 2, 0) { "v2" } else { "v1" };
     path(&format!(
         "{ARCHIVES}/containerd-{number}-shim/containerd-shim-runc-{name}"
     ))
@@ -213,12 +207,8 @@ fn drop_in(view: &View<'_>, containerd: &Containerd) -> FileStep {
             format!("ExecStart={command}"),
         ]);
     }
-    let replaced = |line: &&str| {
-        line.starts_with("ExecStart=")
-            || line.starts_with("Environment=\"PATH=")
-            || line.starts_with(['#', '['])
-            || line.trim().is_empty()
-    };
+    let replaced =
+        |line: &&str| starts_program(line) || line.starts_with(['#', '[']) || line.trim().is_empty();
     let text = old.map_or("", |file| file.text.as_str());
     lines.extend(text.lines().filter(|line| !replaced(line)).map(str::to_owned));
     FileStep {
