@@ -150,6 +150,11 @@ ended() {
         ! lab exec "$1" systemctl is-active --quiet "$unit" || fail "$unit still runs on $1"
     done
 }
+# pods_ready NODE: all pods of the node are Ready.
+pods_ready() {
+    [[ -z $(k get pods -A --field-selector "spec.nodeName=$1" -o json |
+        jq -r '.items[] | select([.status.conditions[]? | select(.type == "Ready" and .status == "True")] == []) | .metadata.name') ]]
+}
 # drained NODE: its pods were moved before the switch, and not restarted with it.
 drained() {
     local mode
@@ -171,27 +176,34 @@ control_plane_runs_once() {
 # second each: web, whose server exits at once when it is told to, and graceful, which is asked as long as it can be.
 begin_counting() {
     counter=${1:-cp1}
-    k -n lab delete pod client --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
-    local service address clients='' port=8081
+    local service asked=()
     for service in web graceful; do
-        address=$(k -n lab get service "$service" -o jsonpath='{.spec.clusterIP}')
+        asked+=("$service=http://$(k -n lab get service "$service" -o jsonpath='{.spec.clusterIP}')")
+    done
+    ask client "$counter" 50 "${asked[@]}"
+    wait_until 60 "the clients to count" counted
+}
+# ask POD NODE MILLISECONDS NAME=URL…: clients on the node ask so often; each counts on a port of its own, from 8081 on.
+ask() {
+    k -n lab delete pod "$1" --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
+    local one clients='' port=8081
+    for one in "${@:4}"; do
         clients+="
-    - name: $service
+    - name: ${one%%=*}
       image: transship.dev/lab/server:1
       env: [{name: ADDRESS, value: ':$((port++))'}]
-      args: [client, 'http://$address', '50']"
+      args: [client, '${one#*=}', '$3']"
     done
     k apply -f - >/dev/null <<YAML
 apiVersion: v1
 kind: Pod
-metadata: {name: client, namespace: lab}
+metadata: {name: $1, namespace: lab}
 spec:
-  nodeName: $counter
+  nodeName: $2
   hostNetwork: true
   tolerations: [{operator: Exists}]
   containers:$clients
 YAML
-    wait_until 60 "the clients to count" counted
 }
 counted() {
     echo "web $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8081), graceful $(lab exec "$counter" curl -fsS -m 2 http://127.0.0.1:8082)"
