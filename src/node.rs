@@ -39,7 +39,7 @@ impl Command {
             Self::Switch(args) => args.run().await,
             Self::Rollback(which) => which.rollback().await,
             Self::Commit(which) => which.commit().await,
-            Self::Status(status) => status.run(),
+            Self::Status(status) => status.run().await,
         }
     }
 }

@@ -11,7 +11,7 @@
 //! - [`step`]: the primitives that the executor knows.
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people, and
 //!   [`redaction`]: what of it anybody may read.
-//! - [`baseline`]: what a node was like right before its switch.
+//! - [`baseline`]: what a node was like right before its switch; [`shims`]: what its pods run on after an upgrade in place.
 
 pub mod baseline;
 pub mod codes;
@@ -31,6 +31,7 @@ pub mod redaction;
 pub mod reference;
 pub mod request;
 pub mod runtime;
+pub mod shims;
 pub mod snapshots;
 pub mod step;
 pub mod version;

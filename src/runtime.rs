@@ -34,6 +34,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{
     host_path::HostPath,
+    shims::ShimUse,
     step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
 };
 
@@ -189,6 +190,8 @@ pub trait Runtimes {
     async fn end_newer_pods(&self, what: &ShimsStep) -> Result<Vec<String>, RuntimeError>;
     /// Whether a container of containerd runs under a shim that is this program, or in this directory.
     async fn runs_on(&self, path: &HostPath) -> Result<bool, RuntimeError>;
+    /// The programs of the shims of containerd's containers that run.
+    async fn shims(&self) -> Result<Vec<ShimUse>, RuntimeError>;
     /// Ends what a restart of a daemon below this runtime left of its pods without its knowledge, and returns a sentence
     /// for each thing that stays.
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError>;

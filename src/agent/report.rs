@@ -135,6 +135,12 @@ pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
             shorten(step, bounds::STEP);
         }
     }
+    if let Some(shims) = &mut status.old_shims {
+        shims.programs.truncate(bounds::LIST);
+        for shim in &mut shims.programs {
+            shorten(&mut shim.program, bounds::SENTENCE);
+        }
+    }
     status.conditions.truncate(bounds::CONDITIONS);
     let surplus = status.times.len().saturating_sub(bounds::TIMES);
     status.times.drain(..surplus);

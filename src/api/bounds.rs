@@ -63,6 +63,7 @@ const LISTS: &[(&str, usize)] = &[
     ("findings", LIST),
     ("blocking", LIST),
     ("steps", STEPS),
+    ("programs", LIST),
     ("times", TIMES),
     ("conditions", CONDITIONS),
     ("activeNodes", SLOTS),

@@ -212,6 +212,10 @@ pub struct RuntimeMigrationStatus {
     pub progress: String,
     /// How many nodes are in which state.
     pub nodes: NodeCounts,
+    /// Pods of these nodes that still ran on a shim of the version before an upgrade in place when that was last counted: the
+    /// sum over `status.oldShims` of the NodeMigrations.
+    #[schemars(range(min = 0, max = MOST))]
+    pub pods_on_old_shims: i64,
     /// The nodes that hold a slot of the budget, claimed by optimistic locking before anything begins.
     pub active_nodes: Vec<Slot>,
     /// What was asked for when the first node was started; it cannot change any more.

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::request::{
     Drain, DrainMode, Images, Preflight, Rollback, RuntimeVersion, Source, Target, approved_plans,
 };
-use crate::plan::finding::Finding;
+use crate::plan::{finding::Finding, shims::ShimUse};
 
 /// The largest number that JSON carries exactly. The API server takes larger ones than an `i64` holds.
 pub(crate) const MOST: i64 = (1 << 53) - 1;
@@ -191,6 +191,11 @@ pub struct NodeMigrationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MOST))]
     pub image_bytes: Option<i64>,
+    /// What still runs on shims of the version before an upgrade in place, as last counted on the node: when the upgrade was
+    /// done. A pod has the new shim once it is created again. Until `pods` and `others` are 0, the program must stay on the
+    /// node. `transship node status` on the node counts at each call.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub old_shims: Option<OldShims>,
     /// The last error, and what to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
@@ -333,6 +338,16 @@ pub struct PlanSummary {
     pub steps: Vec<String>,
     /// What would change in every file, as a unified diff; cut with a note where it is long.
     pub diff: String,
+}
+
+/// What still runs on shims of the version before an upgrade in place.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OldShims {
+    /// When it was counted.
+    pub counted_at: Time,
+    /// The programs, each with the number of pods that run on it.
+    pub programs: Vec<ShimUse>,
 }
 
 /// How a drain goes.

@@ -316,6 +316,9 @@ fn share(
         proceed: share.spec.proceed,
         ready_to_switch: holds(READY_TO_SWITCH),
         timed_out: holds(DRAIN_TIMED_OUT),
+        pods_on_old_shims: status
+            .and_then(|status| status.old_shims.as_ref())
+            .map_or(0, |shims| shims.programs.iter().map(|shim| shim.pods).sum()),
         blocked_by: blocking
             .filter(|finding| finding.severity == Severity::Block)
             .map(|finding| cut(&finding.code))

@@ -83,6 +83,7 @@ pub fn status(
         phase,
         progress: progress(seen.mode, &nodes),
         nodes,
+        pods_on_old_shims: pods_on_old_shims(seen),
         active_nodes: decision.slots.clone(),
         started,
         conditions: vec![
@@ -115,6 +116,14 @@ fn counts(decision: &Decision) -> NodeCounts {
         } += 1;
     }
     counts
+}
+
+fn pods_on_old_shims(seen: &Seen) -> i64 {
+    let own = seen
+        .shares
+        .values()
+        .filter(|share| share.migration_uid == seen.uid);
+    own.map(|share| i64::from(share.pods_on_old_shims)).sum()
 }
 
 /// In mode Plan a node needs nothing more when it has been looked at, in mode Apply when it is on the target.

@@ -164,6 +164,8 @@ pub struct Share {
     pub ready_to_switch: bool,
     /// Its drain, or the wait for permission to switch, took too long.
     pub timed_out: bool,
+    /// Pods of the node that still ran on a shim of the version before an upgrade in place when that was last counted.
+    pub pods_on_old_shims: u32,
     /// The codes of the findings that block the node.
     pub blocked_by: Vec<String>,
     /// When its agent last wrote the status, by the API server's clock.

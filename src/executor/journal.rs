@@ -12,7 +12,7 @@ use crate::{
         files::{Attributes, Bytes, Files},
         unit_links::UnitLink,
     },
-    plan::{digest::Digest, host_path::HostPath},
+    plan::{digest::Digest, host_path::HostPath, shims::ShimUse},
     runtime::{Carried, Tasks},
 };
 
@@ -146,6 +146,8 @@ pub enum PartState {
     Carried(Carried),
     /// These containers run; those that run after a restart of their runtime are compared with them.
     Running(Tasks),
+    /// The shims of the containers that run now run these programs.
+    Shims(Vec<ShimUse>),
 }
 
 /// All that the undo of a step needs.

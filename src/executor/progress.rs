@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::journal::{Event, PartState, Record};
 use crate::plan::{
     document::Plan,
+    shims::ShimUse,
     step::{KubeletStep, Step},
 };
 
@@ -32,6 +33,18 @@ pub struct Progress {
     pub error: Option<String>,
     /// What harmless things an undo had to leave behind, a sentence each.
     pub left: Vec<String>,
+    /// What still runs on shims of the version before an upgrade in place; `None` before the upgrade.
+    pub old_shims: Option<OldShims>,
+}
+
+/// What still runs on shims of the version before an upgrade in place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OldShims {
+    /// When it was counted.
+    pub counted_at: Timestamp,
+    /// The programs, each with the number of its pods.
+    pub programs: Vec<ShimUse>,
 }
 
 /// Where a plan stands.
@@ -117,6 +130,7 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
         kubelet_started: None,
         error: None,
         left: Vec::new(),
+        old_shims: None,
     };
     let mut left = Duration::from_secs(plan.confirm_within_secs.into());
     // The step that is tried again, and since when.
@@ -142,6 +156,15 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 state: PartState::Carried(carried),
                 ..
             } => progress.image_bytes += carried.bytes,
+            Event::Part {
+                state: PartState::Shims(all),
+                ..
+            } => {
+                progress.old_shims = Some(OldShims {
+                    counted_at: *at,
+                    programs: plan.old_shims(all),
+                });
+            }
             Event::Part { .. } => {}
             Event::Done { step } => {
                 progress.current = None;
@@ -247,6 +270,13 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
     if progress.state.is_final() {
         progress.current = None;
     }
+    if matches!(
+        progress.state,
+        State::RollingBack | State::RolledBack | State::Broken
+    ) {
+        // Nothing runs on others.
+        progress.old_shims = None;
+    }
     progress
 }
 
@@ -261,6 +291,66 @@ mod tests {
             step::FileStep,
         },
     };
+
+    fn shim(program: &str, pods: u32) -> ShimUse {
+        ShimUse {
+            program: program.to_owned(),
+            pods,
+            others: 0,
+        }
+    }
+
+    /// The last count holds, until a rollback makes them the only ones.
+    #[test]
+    fn what_runs_on_old_shims_is_what_was_counted_last() {
+        let dir = "/opt/transship/containerd-2.4.2";
+        let cri = serde_json::json!({ "runtime": "containerd", "socket": "/run/containerd/containerd.sock" });
+        let step = |does: serde_json::Value| PlannedStep {
+            section: Section::Switch,
+            does: serde_json::from_value(does).unwrap(),
+        };
+        let plan = Plan::example(
+            "a",
+            vec![
+                step(serde_json::json!({ "step": "install", "from": "archive",
+                    "url": "file:///a.tar.gz", "sha256": "sha256:0", "dir": dir, "version": "2.4.2",
+                    "program": format!("{dir}/bin/containerd") })),
+                step(
+                    serde_json::json!({ "step": "tasks", "cri": cri, "edge": "closing", "arms": true, "quietWithinSecs": 1 }),
+                ),
+            ],
+        );
+        let new = format!("{dir}/bin/containerd-shim-runc-v2");
+        let copy = "/opt/transship/containerd-1.7.35-shim/containerd-shim-runc-v1";
+        let counted = |shims: Vec<ShimUse>| Record {
+            at: Timestamp::UNIX_EPOCH,
+            event: Event::Part {
+                step: 1,
+                key: "shims".to_owned(),
+                state: PartState::Shims(shims),
+            },
+        };
+        let (old, kata) = (
+            "/usr/bin/containerd-shim-runc-v2",
+            "/opt/kata/bin/containerd-shim-kata-v2",
+        );
+        let mut records = vec![counted(vec![shim(old, 8)])];
+        assert_eq!(fold(&records, &plan).old_shims.unwrap().programs, [shim(old, 8)]);
+        let all = [shim(copy, 1), shim(&new, 2), shim(kata, 1), shim(old, 5)];
+        records.push(counted(all.to_vec()));
+        let progress = fold(&records, &plan);
+        assert_eq!(
+            progress.old_shims.unwrap().programs,
+            [shim(copy, 1), shim(old, 5)]
+        );
+        records.push(Record {
+            at: Timestamp::UNIX_EPOCH,
+            event: Event::Reverting { why: String::new() },
+        });
+        assert_eq!(fold(&records, &plan).old_shims, None);
+        // A plan that replaces a runtime leaves no pod on a shim.
+        assert_eq!(self::plan().old_shims(&all), []);
+    }
 
     /// An upgrade in place, of which the last step follows the commit.
     fn plan() -> Plan {

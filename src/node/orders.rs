@@ -15,10 +15,11 @@ use crate::{
     console,
     executor::{
         control::{Dir, Order},
-        progress::{Progress, State},
+        progress::{OldShims, Progress, State},
     },
     host::files::Files,
-    plan::{digest::Digest, document::Plan},
+    plan::{digest::Digest, document::Plan, lists},
+    runtime::{Runtimes as _, hosted::HostRuntimes},
 };
 
 /// Which migration.
@@ -123,8 +124,17 @@ impl Status {
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
-    pub fn run(self) -> anyhow::Result<ExitCode> {
-        let (dir, plan, progress) = self.which.find(&Files::new("/"))?;
+    pub async fn run(self) -> anyhow::Result<ExitCode> {
+        let files = Files::new("/");
+        let (dir, plan, mut progress) = self.which.find(&files)?;
+        if progress.old_shims.is_some() {
+            // Pods are created again all the time.
+            let now = HostRuntimes::new(files).shims().await?;
+            progress.old_shims = Some(OldShims {
+                counted_at: Timestamp::now(),
+                programs: plan.old_shims(&now),
+            });
+        }
         let migration = dir
             .path()
             .as_str()
@@ -150,6 +160,32 @@ impl Status {
         console::print(&self.format.render(&report, page)?)?;
         Ok(ExitCode::from(code))
     }
+}
+
+/// What still runs on old shims, and how that ends.
+fn on_old_shims(shims: &OldShims) -> String {
+    let used = shims.programs.iter().map(|shim| {
+        let others = match shim.others {
+            0 => String::new(),
+            others => format!(
+                " and {} that are not of pods",
+                lists::count(others as usize, "container")
+            ),
+        };
+        format!(
+            "{}{others} on {}",
+            lists::count(shim.pods as usize, "pod"),
+            shim.program
+        )
+    });
+    let used: Vec<String> = used.collect();
+    if used.is_empty() {
+        return "Old shims  not used any more".to_owned();
+    }
+    format!(
+        "Old shims  {}; keep the program until nothing runs on it (a pod that is created again has the new shim)",
+        used.join("; ")
+    )
 }
 
 fn page(report: &Report, plan: &Plan) -> String {
@@ -191,7 +227,35 @@ fn page(report: &Report, plan: &Plan) -> String {
         let seconds = Duration::from_millis(millis).as_secs_f64();
         lines.push(format!("Kubelet    away for {seconds:.2} s"));
     }
+    lines.extend(progress.old_shims.iter().map(on_old_shims));
     lines.extend(progress.error.iter().map(|error| format!("Reason     {error}")));
     lines.extend(progress.left.iter().map(|left| format!("Left       {left}")));
     lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::shims::ShimUse;
+
+    #[test]
+    fn what_runs_on_old_shims_is_said_until_nothing_does() {
+        let shims = |programs: Vec<ShimUse>| {
+            on_old_shims(&OldShims {
+                counted_at: Timestamp::UNIX_EPOCH,
+                programs,
+            })
+        };
+        let of = |program: &str, pods, others| ShimUse {
+            program: program.to_owned(),
+            pods,
+            others,
+        };
+        let line = shims(vec![of("/usr/bin/a", 3, 1), of("/opt/b", 1, 0)]);
+        assert!(
+            line.contains("3 pods and 1 container that are not of pods on /usr/bin/a; 1 pod on /opt/b;"),
+            "{line}"
+        );
+        assert_eq!(shims(Vec::new()), "Old shims  not used any more");
+    }
 }

@@ -105,6 +105,7 @@ mod tests {
             kubelet_started: None,
             error: Some("/etc/x was changed".to_owned()),
             left: Vec::new(),
+            old_shims: None,
         }
     }
 

@@ -19,6 +19,7 @@ use crate::{
     plan::{
         host_path::HostPath,
         runtime,
+        shims::ShimUse,
         step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
     },
 };
@@ -372,6 +373,10 @@ impl Runtimes for HostRuntimes {
 
     async fn runs_on(&self, path: &HostPath) -> Result<bool, RuntimeError> {
         Ok(tasks::runs_on(&self.files, path))
+    }
+
+    async fn shims(&self) -> Result<Vec<ShimUse>, RuntimeError> {
+        Ok(tasks::shims::in_use(&self.files))
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {

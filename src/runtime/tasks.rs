@@ -5,10 +5,12 @@
 //! - [`quiet`]: whether a pod is being created.
 //! - [`check`]: what has become of them, and what a restart did not remove.
 //! - [`newer`]: those that an older containerd cannot adopt.
+//! - [`shims`]: which programs their shims run.
 
 pub(super) mod check;
 pub(super) mod newer;
 pub(super) mod quiet;
+pub(super) mod shims;
 
 use std::collections::BTreeSet;
 

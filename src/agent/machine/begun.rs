@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 
 use super::{Act, Decision, RETRY_EVICTION, Refusal, Seen, describe};
@@ -16,7 +16,7 @@ use crate::{
         report,
     },
     api::{
-        node_migration::{BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase},
+        node_migration::{BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase, OldShims},
         request::DrainMode,
     },
     executor::{
@@ -108,6 +108,10 @@ impl Attempt<'_> {
         status.image_bytes = Some(self.progress.image_bytes)
             .filter(|bytes| *bytes > 0)
             .map(|bytes| bytes.cast_signed());
+        status.old_shims = self.progress.old_shims.as_ref().map(|counted| OldShims {
+            counted_at: Time(counted.counted_at),
+            programs: counted.programs.clone(),
+        });
         let switched = matches!(
             self.progress.state,
             State::AwaitingCommit { .. } | State::Finishing | State::Committed

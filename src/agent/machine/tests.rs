@@ -34,6 +34,7 @@ fn progress(state: State) -> Progress {
         kubelet_started: Some(at(NOW - 9)),
         error: Some("it broke".to_owned()),
         left: Vec::new(),
+        old_shims: None,
     }
 }
 

@@ -143,3 +143,21 @@ fn pods_that_will_stop_in_place_are_a_warning_on_the_migration() {
     let (_, happened) = told(&seen, &RuntimeMigrationStatus::default());
     assert!(happened.iter().all(|one| one.reason != "NoOtherNode"));
 }
+
+#[test]
+fn pods_on_old_shims_are_summed_over_the_nodes_of_the_migration() {
+    let mut seen = three();
+    let on = |pods| Share {
+        pods_on_old_shims: pods,
+        ..share(2, Action::Migrate, NodePhase::Succeeded)
+    };
+    let other = Share {
+        migration_uid: "other".to_owned(),
+        ..on(100)
+    };
+    seen.shares = [("w1", on(3)), ("w2", on(4)), ("w3", other)]
+        .map(|(name, share)| (name.to_owned(), share))
+        .into();
+    let (status, _) = told(&seen, &RuntimeMigrationStatus::default());
+    assert_eq!(status.pods_on_old_shims, 7);
+}

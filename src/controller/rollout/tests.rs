@@ -38,6 +38,7 @@ pub(in crate::controller) fn share(generation: i64, action: Action, phase: NodeP
         same_request: true,
         retry: false,
         timed_out: false,
+        pods_on_old_shims: 0,
         blocked_by: Vec::new(),
         reported: None,
         patience: SignedDuration::from_mins(15),

@@ -9,6 +9,8 @@ use crate::{
 
 /// What the containers are noted under.
 const KEY: &str = "running";
+/// What the programs of their shims are noted under.
+const SHIMS: &str = "shims";
 /// How long the way back waits until no pod is being created, in seconds: it goes on in either case.
 const QUIET_BACKWARDS_SECS: u32 = 30;
 
@@ -26,6 +28,10 @@ pub(super) async fn apply(
     }
     let noted = notes.running().unwrap_or_default();
     notes.left(&runtimes.check_tasks(&step.cri, &noted).await?)?;
+    match runtimes.shims().await {
+        Ok(shims) => notes.part(SHIMS, PartState::Shims(shims))?,
+        Err(error) => tracing::warn!(%error, "the shims of the containers are not counted"),
+    }
     if step.arms {
         notes.armed()?;
     }

@@ -57,6 +57,7 @@ pub(crate) fn progress(state: State) -> Progress {
         kubelet_started: None,
         error: None,
         left: Vec::new(),
+        old_shims: None,
     }
 }
 

@@ -1,10 +1,14 @@
 //! A runtime that is upgraded below the pods, which run on.
 
 use super::*;
-use crate::plan::{
-    document::{PlannedStep, Section},
-    host_path::HostPath,
-    step::{Edge, Endpoint, Step, TasksStep},
+use crate::{
+    executor::progress::OldShims,
+    plan::{
+        document::{PlannedStep, Section},
+        host_path::HostPath,
+        shims::ShimUse,
+        step::{Edge, Endpoint, Step, TasksStep},
+    },
 };
 
 /// A plan under which the pods run on.
@@ -66,4 +70,24 @@ fn an_upgrade_is_confirmed_by_the_version_that_the_node_reports() {
     let info = world.node.status.as_mut().unwrap().node_info.as_mut().unwrap();
     info.container_runtime_version = "containerd://2.4.2".to_owned();
     assert_eq!(world.decided(), (NodePhase::Verifying, "commit"));
+}
+
+/// The last count on the node is reported, also with the end.
+#[test]
+fn pods_on_old_shims_are_reported() {
+    let shims = vec![ShimUse {
+        program: "/usr/bin/containerd-shim-runc-v2".to_owned(),
+        pods: 3,
+        others: 0,
+    }];
+    let mut run = upgrade(State::Committed);
+    run.progress.as_mut().unwrap().old_shims = Some(OldShims {
+        counted_at: at(NOW - 5),
+        programs: shims.clone(),
+    });
+    let mut world = World::new("Migrate", NodePhase::Uncordoning, Some(run));
+    world.node = serde_json::from_value(json!({ "metadata": { "name": "w1", "uid": "n1" } })).unwrap();
+    let decision = world.decide().unwrap();
+    assert_eq!(decision.status.phase, NodePhase::Succeeded);
+    assert_eq!(decision.status.old_shims.unwrap().programs, shims);
 }

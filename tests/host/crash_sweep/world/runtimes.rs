@@ -6,6 +6,7 @@ use transship::{
     api::request::Runtime,
     plan::{
         host_path::HostPath,
+        shims::ShimUse,
         step::{
             ClearPods, Direction, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, ShimsStep, Step, StopPods,
         },
@@ -294,6 +295,11 @@ impl Runtimes for World {
     async fn runs_on(&self, _: &HostPath) -> Result<bool, RuntimeError> {
         self.called().await.map_err(RuntimeError)?;
         Ok(false)
+    }
+
+    async fn shims(&self) -> Result<Vec<ShimUse>, RuntimeError> {
+        self.called().await.map_err(RuntimeError)?;
+        Ok(Vec::new())
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
