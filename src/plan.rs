@@ -7,6 +7,7 @@
 //! - [`request`]: what a user asks for.
 //! - [`facts`]: what was found on a node; [`installed`]: its runtimes, all in one form; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
 //!   [`snapshots`]: what containerd makes of it, [`effective`]: what systemd must have of a unit.
+//! - [`cluster`]: what the API server reports of a node.
 //! - [`finding`]: one result of preflight; [`codes`]: every kind.
 //! - [`step`]: the primitives that the executor knows.
 //! - [`document`]: the plan itself, serialisable, with a digest; [`words`]: the plan for people, and
@@ -14,6 +15,7 @@
 //! - [`baseline`]: what a node was like right before its switch; [`shims`]: what its pods run on after an upgrade in place.
 
 pub mod baseline;
+pub mod cluster;
 pub mod codes;
 pub mod digest;
 pub mod document;

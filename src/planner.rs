@@ -33,13 +33,14 @@ pub mod upgraded_configuration;
 use crate::{
     edit::daemon_json,
     plan::{
+        codes::drain::PODS_BLOCK_DRAIN,
         facts::Facts,
         finding::{Finding, Severity},
         kubelet_settings::Settings,
     },
     planner::{
         context::View,
-        findings::{attempts, kubelet},
+        findings::{approval, attempts, kubelet},
         images::CarriedImages,
         pair::{Both, Pair},
         recipes::Recipe,
@@ -55,17 +56,35 @@ pub fn plan(facts: &Facts, request: &Request) -> Outcome {
         found.push(finding);
         Verdict::Blocked
     });
-    let findings = findings::accept(found, &request.preflight.allow);
-    let blocked = findings.iter().any(|finding| finding.severity == Severity::Block);
+    judge(facts, request, found, verdict)
+}
+
+/// What follows from everything that was found: adds what the cluster means, accepts what the user accepts, and decides
+/// whether the node may be touched. Nobody else does.
+pub fn judge(facts: &Facts, request: &Request, mut found: Vec<Finding>, verdict: Verdict) -> Outcome {
+    let keeps_pods = matches!(&verdict, Verdict::Ready(plan) if plan.keeps_pods());
+    // A node that is on the target is not touched: nothing that would be found matters.
+    if verdict != Verdict::AlreadyThere {
+        found.extend(findings::of_cluster(facts, request, keeps_pods));
+    }
+    let mut findings = findings::accept(found, &request.preflight.allow);
+    let blocks = |finding: &Finding| finding.severity == Severity::Block;
+    let is_blocked = findings
+        .iter()
+        .any(|one| blocks(one) && one.code != PODS_BLOCK_DRAIN.name);
     let verdict = match verdict {
-        // A node that is on the target is not touched: nothing that was found matters.
-        Verdict::AlreadyThere => Verdict::AlreadyThere,
-        Verdict::Blocked => Verdict::Blocked,
-        Verdict::Ready(_) if blocked => Verdict::Blocked,
+        Verdict::Ready(_) if is_blocked => Verdict::Blocked,
         Verdict::Ready(mut plan) => {
+            findings.extend(approval::check(request, &plan));
+            findings.sort_by_key(|finding| finding.severity);
             plan.findings.clone_from(&findings);
-            Verdict::Ready(plan)
+            if findings.iter().any(blocks) {
+                Verdict::Held(plan)
+            } else {
+                Verdict::Ready(plan)
+            }
         }
+        other => other,
     };
     Outcome { findings, verdict }
 }

@@ -65,6 +65,19 @@ impl<'a> Survey<'a> {
     }
 }
 
+/// Seconds that a pod has to stop when the drain evicts it.
+pub fn grace_secs(pod: &Pod, drain: &Drain) -> i64 {
+    let own = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.termination_grace_period_seconds);
+    match drain.grace_period {
+        // Kubernetes' default where the pod has none of its own.
+        ..0 => own.unwrap_or(30),
+        asked => asked,
+    }
+}
+
 /// A pod that cannot be evicted now, and why.
 pub fn blocking(pod: &Pod, reason: String) -> BlockingPod {
     BlockingPod {

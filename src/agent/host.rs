@@ -4,13 +4,15 @@
 pub mod pod;
 
 use crate::{
-    api::node_migration::NodeMigrationSpec,
     executor::{
         control::Order,
         progress::{Progress, State},
     },
-    plan::{baseline::Baseline, digest::Digest, document::Plan},
-    planner::{findings::kubeadm, request::Outcome},
+    plan::{baseline::Baseline, digest::Digest, document::Plan, facts::Facts, words},
+    planner::{
+        self,
+        request::{Outcome, Request, Verdict},
+    },
 };
 
 /// A request to the host that failed, in a sentence that names the object and the cause.
@@ -27,8 +29,21 @@ pub struct Planned {
     pub words: Vec<String>,
     /// What would change in every file; no secrets.
     pub diff: String,
-    /// The node as kubeadm's memory has to fit it, where kubeadm made it.
-    pub kubeadm: Option<kubeadm::Node>,
+}
+
+impl Planned {
+    /// An outcome with its plan in words.
+    pub fn of(outcome: Outcome, facts: &Facts) -> Self {
+        let plan = match &outcome.verdict {
+            Verdict::Ready(plan) | Verdict::Held(plan) => Some(plan),
+            Verdict::Blocked | Verdict::AlreadyThere => None,
+        };
+        Self {
+            words: plan.map(|plan| plan.words()).unwrap_or_default(),
+            diff: plan.map(|plan| words::diff(plan, facts)).unwrap_or_default(),
+            outcome,
+        }
+    }
 }
 
 /// One attempt at a migration, as its control directory and systemd show it.
@@ -86,15 +101,6 @@ impl Attempt {
     }
 }
 
-/// What a plan must know of the pods that stay on the node, which the host alone cannot know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Staying {
-    /// Images that must be in the target's store after the switch.
-    pub images: Vec<String>,
-    /// Whether one of the pods that must be Ready again is in the pod network.
-    pub in_pod_network: bool,
-}
-
 /// What the agent asks of the host. Runs are named by [`super::machine::run_name`]. Every verb has a deadline
 /// and is idempotent.
 #[allow(async_fn_in_trait, reason = "used on one task, by static dispatch")]
@@ -103,10 +109,12 @@ pub trait Host {
     async fn look(&self, run: &str) -> Result<Option<Run>, HostError>;
     /// All attempts on the host.
     async fn attempts(&self) -> Result<Vec<Attempt>, HostError>;
-    /// Collects facts and computes what the spec means here; changes nothing but the facts in the directory of
-    /// the run.
-    async fn plan(&self, run: &str, spec: &NodeMigrationSpec, staying: Staying)
-    -> Result<Planned, HostError>;
+    /// Collects facts, and changes nothing but those in the directory of the run.
+    async fn facts(&self, run: &str) -> Result<Facts, HostError>;
+    /// What a request means on the host of these facts.
+    fn plan(&self, facts: &Facts, request: &Request) -> Outcome {
+        planner::plan(facts, request)
+    }
     /// Writes the plan and starts the executor on it.
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError>;
     /// Starts the executor's unit, which goes on where the journal ends.

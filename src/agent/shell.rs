@@ -13,9 +13,9 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Api, ResourceExt as _};
 
 use super::{
-    baseline, cluster,
+    cluster,
     drain::{Survey, evict::Answer},
-    host::{Attempt, Host, HostError, Planned, Run, Staying},
+    host::{Attempt, Host, HostError, Planned, Run},
     identity::{IdentityError, NodeIdentity},
     machine::{
         Act, Decision, Refusal, Seen, Trouble, asks_for_attempts, asks_for_parent, decide, in_trouble,
@@ -25,9 +25,10 @@ use super::{
     share::{Share, ShareError},
 };
 use crate::{
-    api::node_migration::{NodeMigration, NodeMigrationStatus},
+    api::node_migration::{NodeMigration, NodeMigrationSpec, NodeMigrationStatus},
     executor::{control::Order, progress::State},
-    planner::request::Verdict,
+    plan::cluster::ClusterFacts,
+    planner::{findings::kubeadm, request::Request},
 };
 
 /// Time until the next look while something goes on.
@@ -135,6 +136,7 @@ impl<H: Host> Agent<H> {
                 pause
             }
             Err(error) => {
+                self.planned = None;
                 self.failures = self.failures.saturating_add(1);
                 if error.is_absence() {
                     tracing::warn!(%error, "the API server is away; tries again");
@@ -276,19 +278,13 @@ impl<H: Host> Agent<H> {
                 self.refusals.clear();
                 return Ok(LATER);
             }
-            Act::Wait => return Ok(SOON),
+            Act::Wait => {
+                // Nothing that was planned waits: host and pods may be others when the wait is over.
+                self.planned = None;
+                return Ok(SOON);
+            }
             Act::Plan => {
-                let drain = &migration.spec.drain;
-                let own = (self.me.namespace.as_str(), self.me.pod.as_str());
-                let staying = Staying {
-                    images: Survey::new(&look.pods, drain, own.0).images_to_come_back(),
-                    in_pod_network: baseline::in_pod_network(&look.pods, drain, own),
-                };
-                let mut planned = self.host.plan(run, &migration.spec, staying).await?;
-                if planned.outcome.verdict != Verdict::AlreadyThere {
-                    let more = cluster::findings(&mut self.node, planned.kubeadm.as_ref()).await?;
-                    planned.outcome.findings.extend(more);
-                }
+                let planned = self.plan(&migration.spec, run, look).await?;
                 self.planned = Some((planned_for, planned));
             }
             Act::Install(plan) => {
@@ -316,6 +312,41 @@ impl<H: Host> Agent<H> {
             }
         }
         Ok(Duration::ZERO)
+    }
+
+    /// What the spec means on this node, for its host and its pods as they are now.
+    async fn plan(
+        &mut self,
+        spec: &NodeMigrationSpec,
+        run: &str,
+        look: &Look,
+    ) -> Result<Planned, RoundError> {
+        let facts = self.host.facts(run).await?;
+        let kubeadm = match kubeadm::Node::of(&facts, spec.target.runtime) {
+            Some(node) => Some(cluster::kubeadm_configs(&mut self.node, &node).await?),
+            None => None,
+        };
+        let own = (self.me.namespace.as_str(), self.me.pod.as_str());
+        let cluster = ClusterFacts {
+            node: self.me.node.clone(),
+            no_other_node: spec.no_other_node,
+            kubeadm,
+            is_unrestricted: !self.node.is_restricted().await?,
+            pods: cluster::pod_facts(&look.pods, &spec.drain, own),
+        };
+        let request = Request {
+            migration: run.to_owned(),
+            migration_name: Some(spec.migration.name.clone()),
+            target: spec.target.clone(),
+            source: spec.source.clone(),
+            drain: spec.drain.clone(),
+            images: spec.images.clone(),
+            preflight: spec.preflight.clone(),
+            rollback: spec.rollback.clone(),
+            approved_plans: spec.approved_plans.clone(),
+            cluster: Some(cluster),
+        };
+        Ok(Planned::of(self.host.plan(&facts, &request), &facts))
     }
 
     async fn order(&self, run: &str, look: &Look, order: Order) -> Result<(), HostError> {

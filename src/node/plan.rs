@@ -116,8 +116,8 @@ impl Wish {
             images: Images::default(),
             preflight: Preflight { allow: self.allow },
             rollback: Rollback::default(),
-            own_images: Vec::new(),
-            pods_in_pod_network: false,
+            approved_plans: Vec::new(),
+            cluster: None,
         }
     }
 }
@@ -157,7 +157,7 @@ impl Args {
         };
         let outcome = planner::plan(&facts, &self.wish.request("preview".to_owned()));
         let (verdict, code) = match outcome.verdict {
-            Verdict::Blocked => ("blocked", console::BLOCKED),
+            Verdict::Blocked | Verdict::Held(_) => ("blocked", console::BLOCKED),
             Verdict::AlreadyThere => ("alreadyThere", 0),
             Verdict::Ready(_) => ("ready", 0),
         };
@@ -206,7 +206,7 @@ pub fn page(facts: &Facts, outcome: &Outcome) -> String {
         }
     }
     match &outcome.verdict {
-        Verdict::Blocked => {
+        Verdict::Blocked | Verdict::Held(_) => {
             page.push_str("\nBlocked: nothing is touched. Solve what is marked BLOCK, or accept it with --allow CODE.\n");
         }
         Verdict::AlreadyThere => {

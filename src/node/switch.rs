@@ -62,7 +62,7 @@ impl Args {
         let outcome = planner::plan(&facts, &request);
         console::print(&page(&facts, &outcome))?;
         let plan = match &outcome.verdict {
-            Verdict::Blocked => return Ok(ExitCode::from(console::BLOCKED)),
+            Verdict::Blocked | Verdict::Held(_) => return Ok(ExitCode::from(console::BLOCKED)),
             Verdict::AlreadyThere => return Ok(ExitCode::SUCCESS),
             Verdict::Ready(plan) => plan,
         };

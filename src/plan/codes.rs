@@ -1,5 +1,5 @@
 //! Every kind of finding, by what it is about. Plain data: the schema of `preflight.allow` lists them, and the planner
-//! and the agent find them. The table of all codes for users is `docs/findings.md`; a test holds it to [`all_codes`].
+//! finds them. The table of all codes for users is `docs/findings.md`; a test holds it to [`all_codes`].
 
 pub mod attempts;
 pub mod configuration;

@@ -10,6 +10,16 @@ pub fn some(names: &[String]) -> String {
     listed(names, 5)
 }
 
+/// The first few clauses of a list, and how many more there are; a clause may have commas of its own.
+pub fn listing(clauses: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let mut text = clauses[..clauses.len().min(SHOWN)].join("; ");
+    if clauses.len() > SHOWN {
+        text.push_str(&format!("; and {} more", clauses.len() - SHOWN));
+    }
+    text
+}
+
 /// As much of a list as a status may hold, of what a person has to look for by name.
 pub fn many(names: &[String]) -> String {
     listed(names, 100)

@@ -284,6 +284,11 @@ impl GoDuration {
     pub const fn get(self) -> std::time::Duration {
         self.0
     }
+
+    /// Whether a pod that has `grace_secs` seconds to stop may need longer.
+    pub fn is_shorter_than(self, grace_secs: i64) -> bool {
+        u64::try_from(grace_secs).is_ok_and(|grace| grace > self.0.as_secs())
+    }
 }
 
 /// A text that is no duration.

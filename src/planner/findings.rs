@@ -1,6 +1,7 @@
 //! Preflight: every check is a pure function of what was found and what is asked for.
 //! Every kind is in [`codes`](crate::plan::codes).
 
+pub mod approval;
 pub mod attempts;
 pub mod configuration;
 pub mod containers;
@@ -10,6 +11,7 @@ pub mod kubeadm;
 pub mod kubelet;
 pub mod network;
 pub mod pod_environment;
+pub mod pods;
 pub mod prerequisites;
 pub mod registries;
 pub mod rivals;
@@ -21,9 +23,10 @@ pub mod upgrade;
 use crate::{
     plan::{
         codes::{ALLOWED_CODE_UNKNOWN, acceptable_codes, all_codes},
+        facts::Facts,
         finding::{Finding, Severity},
     },
-    planner::context::View,
+    planner::{context::View, request::Request},
 };
 
 /// The findings of a pair that the planner makes from the facts; what could not be read and earlier attempts come with them in
@@ -47,6 +50,15 @@ pub fn all(view: &View<'_>) -> Vec<Finding> {
         upgrade::check(view),
     ]
     .concat()
+}
+
+/// The findings about what the API server reports; none if it was not asked. `keeps_pods` if the pods keep running.
+pub fn of_cluster(facts: &Facts, request: &Request, keeps_pods: bool) -> Vec<Finding> {
+    let Some(cluster) = &request.cluster else {
+        return Vec::new();
+    };
+    let of_kubeadm = kubeadm::check(facts, request.target.runtime, cluster);
+    [of_kubeadm, pods::check(request, cluster, keeps_pods)].concat()
 }
 
 /// The findings after what the user accepts, and one for every code that there is not. The blocking ones come first,
@@ -75,7 +87,7 @@ pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
 }
 
 /// An accepted finding warns instead of blocking.
-pub fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
+fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
     for finding in findings
         .iter_mut()
         .filter(|finding| finding.severity == Severity::Block)

@@ -53,8 +53,9 @@ impl CarriedImages {
         };
         let mut names = BTreeSet::new();
         let always = request
-            .own_images
-            .iter()
+            .pods()
+            .into_iter()
+            .flat_map(|pods| &pods.images)
             .chain(&kubelet.static_pod_images)
             .map(|name| full(name));
         for name in std::iter::once(carried.sandbox.clone()).chain(always) {

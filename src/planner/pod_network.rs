@@ -137,6 +137,7 @@ pub fn proof(view: &View<'_>) -> Option<Provable> {
     if rehearse_in_pod_network(view) {
         Some(Provable::ByRehearsal)
     } else {
-        view.request.pods_in_pod_network.then_some(Provable::ByPods)
+        let pods = view.request.pods().filter(|pods| pods.in_pod_network);
+        pods.map(|_| Provable::ByPods)
     }
 }

@@ -1,12 +1,13 @@
 //! What the planner is asked, and what it answers.
 
 use crate::plan::{
+    cluster::{ClusterFacts, PodFacts},
     document::Plan,
     finding::Finding,
     request::{Drain, Images, Preflight, Rollback, Source, Target},
 };
 
-/// What is asked for on one node.
+/// What is asked for on one node, and what its API server reports of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request {
     /// UID of the `RuntimeMigration`, or `hand-<time>` for one that a person started on the node.
@@ -25,11 +26,17 @@ pub struct Request {
     pub preflight: Preflight,
     /// When the node goes back by itself.
     pub rollback: Rollback,
-    /// Images without which the node could not come back and which the host alone cannot know: those of the
-    /// agent's pod and of the other DaemonSets on the node. They are always carried.
-    pub own_images: Vec<String>,
-    /// Whether a pod in the pod network is Ready and stays on the node. Only the agent knows; by hand it is false.
-    pub pods_in_pod_network: bool,
+    /// Digests of the plans that may run; any plan if it is empty.
+    pub approved_plans: Vec<String>,
+    /// What the API server reports; `None` if it was not asked, as by a person on the node.
+    pub cluster: Option<ClusterFacts>,
+}
+
+impl Request {
+    /// What the API server reports of the node's pods; `None` if it was not asked.
+    pub fn pods(&self) -> Option<&PodFacts> {
+        self.cluster.as_ref().map(|cluster| &cluster.pods)
+    }
 }
 
 /// What is found, and what follows.
@@ -46,6 +53,9 @@ pub struct Outcome {
 pub enum Verdict {
     /// A finding blocks; nothing is touched.
     Blocked,
+    /// Nothing is touched, because of pods that would be lost or of an approval that is missing. This would be done, so
+    /// that a person can review it.
+    Held(Box<Plan>),
     /// The node is on the target already; nothing is to be done.
     AlreadyThere,
     /// This is to be done.
@@ -57,7 +67,7 @@ impl Outcome {
     pub fn plan(&self) -> Option<&Plan> {
         match &self.verdict {
             Verdict::Ready(plan) => Some(plan),
-            Verdict::Blocked | Verdict::AlreadyThere => None,
+            Verdict::Blocked | Verdict::Held(_) | Verdict::AlreadyThere => None,
         }
     }
 }

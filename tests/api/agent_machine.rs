@@ -1,12 +1,13 @@
 //! The agent's state machine against a real API server: the whole way there and back, with the agent dying in the
 //! middle. The host is a state machine; the test plays kubelet and executor.
 
+mod findings;
 mod gone;
 mod host;
 mod live;
 mod world;
 
-use crate::server::{ApiServer, Release};
+use crate::server::Release;
 use host::{FakeHost, plan};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams, PostParams};
@@ -19,7 +20,6 @@ use transship::executor::progress::State;
 use transship::plan::finding::{Finding, Severity};
 use transship::plan::host_path::HostPath;
 use transship::plan::step::{Endpoint, Step};
-use transship::planner::findings::kubeadm;
 use transship::planner::request::Verdict;
 use world::{CONTAINERD, DOCKER, World};
 
@@ -46,8 +46,8 @@ async fn whole_way(release: Release, node: &'static str, mortal: bool) {
     assert_eq!(status.message, "planned in 3 steps; nothing was changed");
     let summary = status.plan.unwrap();
     assert_eq!(
-        (summary.steps.len(), summary.digest),
-        (2, plan().digest().as_str().to_owned())
+        (summary.steps, summary.digest),
+        (plan().words(), plan().digest().as_str().to_owned())
     );
     assert!(
         status
@@ -421,76 +421,6 @@ async fn a_node_that_cannot_or_need_not_move_is_not_touched(
     let status = world.until_phase(NodePhase::RolledBack).await;
     assert_eq!(status.message, "aborted before anything was changed");
     assert_eq!(status.migration_uid, "m2");
-}
-
-/// What kubeadm gives to nodes: its own ConfigMaps, and nothing else in kube-system.
-fn kubeadm_installed(world: &World) {
-    let map = |name: &str, key: &str, text: &str| {
-        json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": name, "namespace": "kube-system" },
-            "data": { key: text } })
-    };
-    let metadata = json!({ "name": "kubeadm:nodes", "namespace": "kube-system" });
-    let objects = json!({ "apiVersion": "v1", "kind": "List", "items": [
-        map("kubelet-config-1.23", "kubelet", "cgroupDriver: cgroupfs\n"),
-        map("kubeadm-config", "ClusterConfiguration", "kind: ClusterConfiguration\n"),
-        { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [
-            { "apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"],
-              "resourceNames": ["kubelet-config-1.23", "kubeadm-config"] }] },
-        { "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": metadata,
-          "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "kubeadm:nodes" },
-          "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": "system:nodes" }] },
-    ] });
-    world.server.kubectl(&["create", "-f", "-"], &objects.to_string());
-}
-
-#[tokio::test]
-async fn what_kubeadm_and_the_server_say_is_found_with_the_nodes_own_identity() {
-    let server = ApiServer::start(Release::New, &[]).await;
-    let mut world = World::on(Box::leak(Box::new(server)), "w1", json!({})).await;
-    world.host.inner().kubeadm = Some(kubeadm::Node {
-        minor: 23,
-        endpoint: "unix:///run/containerd/containerd.sock".to_owned(),
-        cgroup_driver: Some("systemd".to_owned()),
-        instance_config: false,
-    });
-    let codes = |status: &NodeMigrationStatus| -> Vec<String> {
-        status
-            .findings
-            .iter()
-            .map(|finding| finding.code.clone())
-            .collect()
-    };
-    world.ask("Plan", 1, json!({})).await;
-    let status = world.until_phase(NodePhase::Planned).await;
-    assert_eq!(
-        codes(&status),
-        [
-            "NodeRestrictionAbsent",
-            "KubeadmConfigUnread",
-            "KubeadmConfigUnread"
-        ]
-    );
-    assert!(
-        !world
-            .the_node()
-            .await
-            .labels()
-            .keys()
-            .any(|label| label.contains("transship"))
-    );
-
-    kubeadm_installed(&world);
-    world.ask("Plan", 2, json!({})).await;
-    let status = world
-        .until(|status| status.migration_generation == 2 && status.phase == NodePhase::Planned)
-        .await;
-    assert_eq!(codes(&status), ["KubeadmWouldUndo", "NodeRestrictionAbsent"]);
-    let remedy = "kubectl -n kube-system edit configmap kubelet-config-1.23";
-    assert!(
-        status.findings[0].remedy.contains(remedy),
-        "{:?}",
-        status.findings[0]
-    );
 }
 
 /// Blocked before anything is prepared, until the digest that the message names is approved.

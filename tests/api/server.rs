@@ -55,7 +55,7 @@ pub(crate) const CONTROLLER: &str = "system:serviceaccount:transship:transship-c
 /// The service account of the chart's agent.
 pub(crate) const AGENT: &str = "system:serviceaccount:transship:transship-agent";
 
-/// The identity of the kubelet of a node (`w1` to `w20`).
+/// The identity of the kubelet of a node (`w1` to `w30`).
 pub(crate) fn kubelet(node: &str) -> String {
     format!("system:node:{node}")
 }
@@ -354,7 +354,7 @@ fn token(user: &str) -> String {
 
 fn tokens() -> String {
     let accounts = format!("system:serviceaccounts,system:serviceaccounts:{NAMESPACE}");
-    let nodes = (1..=20).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
+    let nodes = (1..=30).map(|n| (kubelet(&format!("w{n}")), "system:nodes".to_owned()));
     [
         (ADMIN.to_owned(), "system:masters".to_owned()),
         (CONTROLLER.to_owned(), accounts.clone()),

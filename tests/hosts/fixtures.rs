@@ -101,7 +101,7 @@ pub(crate) fn to(runtime: Runtime) -> Request {
         images: Images::default(),
         preflight: Preflight::default(),
         rollback: Rollback::default(),
-        own_images: Vec::new(),
-        pods_in_pod_network: false,
+        approved_plans: Vec::new(),
+        cluster: None,
     }
 }

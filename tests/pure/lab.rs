@@ -2,6 +2,7 @@
 
 use transship::{
     plan::{
+        cluster::PodFacts,
         facts::{Engine, Facts},
         finding::Severity,
     },
@@ -19,6 +20,11 @@ pub(crate) fn engine(facts: &mut Facts) -> &mut Engine {
     facts.docker.as_mut().unwrap().engine.as_mut().unwrap()
 }
 
+/// What the API server reports of the pods, for a request that changes it.
+pub(crate) fn with_pods(request: &mut Request) -> &mut PodFacts {
+    &mut request.cluster.get_or_insert_default().pods
+}
+
 /// The codes that block.
 pub(crate) fn blocking(facts: &Facts, request: &Request) -> Vec<String> {
     let outcome = plan(facts, request);
@@ -29,7 +35,7 @@ pub(crate) fn blocking(facts: &Facts, request: &Request) -> Vec<String> {
         .map(|finding| finding.code.clone())
         .collect();
     assert_eq!(
-        outcome.verdict == Verdict::Blocked,
+        matches!(outcome.verdict, Verdict::Blocked | Verdict::Held(_)),
         !codes.is_empty(),
         "{:?}",
         outcome.findings

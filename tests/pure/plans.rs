@@ -1,6 +1,7 @@
 //! What is planned on every host: snapshots in words, and hosts and requests that must be refused.
 
 mod arrival;
+mod cluster;
 mod containers;
 mod every_host;
 mod never_panics;
@@ -33,7 +34,7 @@ use transship::{
 
 use crate::{
     fixtures,
-    lab::{LAB, blocking, engine},
+    lab::{LAB, blocking, engine, with_pods},
 };
 
 fn in_words(facts: &Facts, outcome: &Outcome) -> String {
@@ -46,7 +47,7 @@ fn in_words(facts: &Facts, outcome: &Outcome) -> String {
         ));
     }
     match &outcome.verdict {
-        Verdict::Blocked => text.push_str("\nBlocked: nothing is touched.\n"),
+        Verdict::Blocked | Verdict::Held(_) => text.push_str("\nBlocked: nothing is touched.\n"),
         Verdict::AlreadyThere => text.push_str("\nAlready there: nothing is to be done.\n"),
         Verdict::Ready(plan) => {
             for (section, sentences) in plan.sections() {

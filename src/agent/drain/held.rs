@@ -37,7 +37,7 @@ fn reason(pod: &Pod, since: Timestamp, timeout: GoDuration, now: Timestamp) -> S
             "terminating since {since:.0}, held by finalizer {}",
             finalizers.join(", ")
         )
-    } else if outlasts(grace, timeout) {
+    } else if timeout.is_shorter_than(grace) {
         format!("terminating since {since:.0}, has {grace} s to stop, drain.timeout is {timeout}")
     } else if overdue {
         format!(
@@ -50,26 +50,6 @@ fn reason(pod: &Pod, since: Timestamp, timeout: GoDuration, now: Timestamp) -> S
 
 fn to_signed(duration: Duration) -> SignedDuration {
     SignedDuration::try_from(duration).unwrap_or(SignedDuration::MAX)
-}
-
-fn outlasts(grace_secs: i64, timeout: GoDuration) -> bool {
-    u64::try_from(grace_secs).is_ok_and(|grace| grace > timeout.get().as_secs())
-}
-
-/// Pods to be evicted whose grace period is longer than the whole drain may take, each with that period in seconds.
-/// `grace_period` is the one of the request; a negative one leaves the pod's own.
-pub fn too_slow<'a>(pods: &[&'a Pod], grace_period: i64, timeout: GoDuration) -> Vec<(&'a Pod, i64)> {
-    let own = |pod: &Pod| {
-        pod.spec
-            .as_ref()
-            .and_then(|spec| spec.termination_grace_period_seconds)
-            .unwrap_or(30)
-    };
-    let grace = |pod: &Pod| if grace_period < 0 { own(pod) } else { grace_period };
-    pods.iter()
-        .map(|pod| (*pod, grace(pod)))
-        .filter(|(_, grace)| outlasts(*grace, timeout))
-        .collect()
 }
 
 #[cfg(test)]
@@ -122,19 +102,5 @@ mod tests {
             late[0].ends_with("its 30 s to stop are over: the kubelet does not report its end"),
             "{late:?}"
         );
-    }
-
-    #[test]
-    fn a_grace_period_that_no_drain_can_wait_for_is_found() {
-        let pod = |seconds: i64| -> Pod {
-            serde_json::from_value(
-                json!({ "spec": { "containers": [], "terminationGracePeriodSeconds": seconds } }),
-            )
-            .unwrap()
-        };
-        let (quick, slow) = (pod(30), pod(600));
-        let timeout: GoDuration = serde_json::from_value(json!("5m")).unwrap();
-        let found = |grace| too_slow(&[&quick, &slow], grace, timeout).len();
-        assert_eq!((found(-1), found(10), found(301)), (1, 0, 2));
     }
 }

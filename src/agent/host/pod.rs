@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::{Attempt, Host, HostError, Planned, Run, Staying};
+use super::{Attempt, Host, HostError, Run};
 use crate::{
-    api::node_migration::NodeMigrationSpec,
     executor::{
         control::{ControlError, Dir, Order, STATE},
         unit,
@@ -23,10 +22,10 @@ use crate::{
         baseline::Baseline,
         digest::Digest,
         document::Plan,
+        facts::Facts,
         host_path::{HostPath, NotAHostPath},
-        redaction, words,
+        redaction,
     },
-    planner::{self, findings::kubeadm, request::Request},
     runtime::kubelet,
 };
 
@@ -193,40 +192,14 @@ impl Host for PodHost {
         Ok(attempts)
     }
 
-    async fn plan(
-        &self,
-        run: &str,
-        spec: &NodeMigrationSpec,
-        staying: Staying,
-    ) -> Result<Planned, HostError> {
+    async fn facts(&self, run: &str) -> Result<Facts, HostError> {
         let dir = Dir::new(&self.files, run)?;
         let output = dir.path().join("facts.json")?;
         let arguments = ["node", "inspect", "--format", "json", "--output", output.as_str()];
         self.on_host("transship-inspect.service", &arguments, INSPECT)
             .await?;
-        let facts = dir
-            .facts()?
-            .ok_or_else(|| HostError(format!("`transship node inspect` left no facts in {output}")))?;
-        let request = Request {
-            migration: run.to_owned(),
-            migration_name: Some(spec.migration.name.clone()),
-            target: spec.target.clone(),
-            source: spec.source.clone(),
-            drain: spec.drain.clone(),
-            images: spec.images.clone(),
-            preflight: spec.preflight.clone(),
-            rollback: spec.rollback.clone(),
-            own_images: staying.images,
-            pods_in_pod_network: staying.in_pod_network,
-        };
-        let outcome = planner::plan(&facts, &request);
-        let plan = outcome.plan();
-        Ok(Planned {
-            words: plan.map(Plan::words).unwrap_or_default(),
-            diff: plan.map(|plan| words::diff(plan, &facts)).unwrap_or_default(),
-            kubeadm: kubeadm::Node::of(&facts, spec.target.runtime),
-            outcome,
-        })
+        dir.facts()?
+            .ok_or_else(|| HostError(format!("`transship node inspect` left no facts in {output}")))
     }
 
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError> {

@@ -7,7 +7,10 @@ use super::*;
 use crate::{
     api::request::{DrainMode, Runtime},
     executor::progress::{Progress, State},
-    plan::baseline::{PodKind, ReadyPod},
+    plan::{
+        baseline::{PodKind, ReadyPod},
+        codes::{PLAN_NOT_APPROVED, drain::PODS_BLOCK_DRAIN},
+    },
     planner::request::{Outcome, Verdict},
 };
 
@@ -390,37 +393,6 @@ fn pods_that_come_after_the_drain_are_drained_too() {
     assert!(report::condition(&status, report::READY_TO_SWITCH).is_none());
 }
 
-#[rstest]
-#[case::stays(json!({}), &["NoOtherNode"])]
-#[case::never(json!({ "restartPolicy": "Never" }), &["NoOtherNode", "PodsEndInPlace"])]
-#[case::pre_stop(
-    json!({ "containers": [{ "name": "c", "lifecycle": { "preStop": { "sleep": { "seconds": 5 } } } }] }),
-    &["NoOtherNode", "PreStopSkipped"]
-)]
-#[case::of_a_sidecar(
-    json!({ "initContainers": [{ "name": "s", "lifecycle": { "preStop": { "exec": { "command": ["/stop"] } } } }] }),
-    &["NoOtherNode", "PreStopSkipped"]
-)]
-#[case::post_start(
-    json!({ "containers": [{ "name": "c", "lifecycle": { "postStart": { "exec": { "command": ["/go"] } } } }] }),
-    &["NoOtherNode"]
-)]
-fn pods_that_stay_are_told_apart(#[case] more: serde_json::Value, #[case] expected: &[&str]) {
-    let mut world = World::new("Plan", NodePhase::Preflight, None);
-    in_place(&mut world);
-    world.planned = Some(planned(Verdict::Ready(Box::new(plan()))));
-    let mut pod = serde_json::to_value(web()).unwrap();
-    pod["spec"] = json!({ "containers": [] });
-    pod["spec"]
-        .as_object_mut()
-        .unwrap()
-        .extend(more.as_object().unwrap().clone());
-    world.pods.push(serde_json::from_value(pod).unwrap());
-    let findings = world.decide().unwrap().status.findings;
-    let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
-    assert_eq!(codes, expected);
-}
-
 /// The Node and the container ids say `docker://` before and after.
 #[rstest]
 #[case::new("docker://2", Act::Order(Order::Commit))]
@@ -460,7 +432,6 @@ fn planned(verdict: Verdict) -> Planned {
         },
         words: Vec::new(),
         diff: String::new(),
-        kubeadm: None,
     }
 }
 
@@ -584,37 +555,22 @@ fn another_node_of_this_name_is_none_of_ours() {
     assert_eq!(world.decide(), None);
 }
 
+/// What a person has to review is shown, whatever the action.
 #[rstest]
-#[case::none_is_asked_for(&[], "Migrate", (NodePhase::Preparing, "install"))]
-#[case::approved(&["sha256:0", "this"], "Migrate", (NodePhase::Preparing, "install"))]
-#[case::planned(&["this"], "Plan", (NodePhase::Planned, "rest"))]
-#[case::not_approved(&["sha256:0"], "Migrate", (NodePhase::Blocked, "rest"))]
-#[case::not_approved_yet(&["sha256:0"], "Plan", (NodePhase::Blocked, "rest"))]
-fn only_approved_plans_run(
-    #[case] approved: &[&str],
-    #[case] action: &str,
-    #[case] expected: (NodePhase, &str),
-) {
-    let digest = plan().digest();
+fn a_plan_that_is_held_back_is_shown(#[values("Plan", "Migrate")] action: &str) {
     let mut world = World::new(action, NodePhase::Preflight, None);
-    world.planned = Some(planned(Verdict::Ready(Box::new(plan()))));
-    let spec = &mut world.migration.spec;
-    spec.approved_plans = approved
-        .iter()
-        .map(|text| text.replace("this", digest.as_str()))
-        .collect();
-    spec.preflight.allow = vec!["PlanNotApproved".to_owned()];
-    assert_eq!(world.decided(), expected);
+    let mut held = planned(Verdict::Held(Box::new(plan())));
+    held.outcome.findings = vec![
+        PLAN_NOT_APPROVED.found("nobody approved", "Approve it."),
+        PODS_BLOCK_DRAIN.found("a pod would be lost", "Delete it."),
+    ];
+    world.planned = Some(held);
+    assert_eq!(world.decided(), (NodePhase::Blocked, "rest"));
     let status = world.decide().unwrap().status;
+    assert_eq!(status.plan.unwrap().digest, plan().digest().as_str());
+    assert_eq!(status.findings.len(), 2);
     assert_eq!(
-        status.plan.unwrap().digest,
-        digest.as_str(),
-        "it is shown all the same"
-    );
-    assert_eq!(
-        status.message.starts_with("PlanNotApproved:") && status.message.contains(digest.as_str()),
-        expected.0 == NodePhase::Blocked,
-        "{}",
-        status.message
+        status.message,
+        "PlanNotApproved: nobody approved. Approve it. (and 1 more findings)"
     );
 }

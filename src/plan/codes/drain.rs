@@ -1,5 +1,5 @@
-//! What the migration would mean for the node's pods. Who knows the pods, the agent, finds these, apart from
-//! [`LIVE_NOT_SUPPORTED`], which the planner finds.
+//! What the migration would mean for the node's pods. All but [`LIVE_NOT_SUPPORTED`] need what the API server reports of
+//! the pods ([`cluster`](crate::plan::cluster)), so `transship node plan` cannot report them.
 
 use crate::plan::finding::Code;
 

@@ -1,4 +1,4 @@
-//! Found with the API server: what kubeadm keeps about the cluster, and whether a node's identity is confined to its node.
+//! What the API server reports ([`cluster`](crate::plan::cluster)): what kubeadm keeps about the cluster, and whether a node's identity is confined to its node.
 
 use crate::plan::finding::Code;
 

@@ -1,11 +1,12 @@
 //! What the API server tells that the node cannot know: what kubeadm remembers of the cluster, and whether a node's
-//! identity is confined to its own node. Who may ask, the agent, finds these.
+//! identity is confined to its own node.
 
 use serde_json::Value;
 
 use crate::{
     edit::{flags, yaml},
     plan::{
+        cluster::{ClusterFacts, ConfigMap, KubeadmConfigs, Read},
         codes::kubeadm::{KUBEADM_CONFIG_UNREAD, KUBEADM_WOULD_UNDO, NODE_RESTRICTION_ABSENT},
         facts::{Facts, Layout},
         finding::Finding,
@@ -30,18 +31,6 @@ pub struct Node {
     /// kubeadm has a file of its own for the node's endpoint (1.34 and later), which counts for more than its
     /// ConfigMap.
     pub instance_config: bool,
-}
-
-/// A ConfigMap of `kube-system`, or why it could not be read.
-pub type Read = Result<ConfigMap, String>;
-
-/// A ConfigMap.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigMap {
-    /// Its name.
-    pub name: String,
-    /// Its texts, by key.
-    pub data: Vec<(String, String)>,
 }
 
 impl Node {
@@ -80,10 +69,20 @@ impl Node {
     }
 }
 
+/// Checks of what the API server reports of the node of `facts` on its way to `target`.
+pub fn check(facts: &Facts, target: Runtime, cluster: &ClusterFacts) -> Vec<Finding> {
+    let configs = Node::of(facts, target).zip(cluster.kubeadm.as_ref());
+    let mut findings = configs.map_or_else(Vec::new, |(node, configs)| remembered(&node, configs));
+    if cluster.is_unrestricted {
+        findings.push(unrestricted());
+    }
+    findings
+}
+
 /// What kubeadm's ConfigMaps would do to a node that has moved.
-pub fn check(node: &Node, kubelet: &Read, kubeadm: &Read) -> Vec<Finding> {
-    let of_kubelet = look(kubelet, |map| kubelet_config(node, map));
-    let of_kubeadm = look(kubeadm, |map| kubeadm_config(node, map));
+fn remembered(node: &Node, configs: &KubeadmConfigs) -> Vec<Finding> {
+    let of_kubelet = look(&configs.kubelet, |map| kubelet_config(node, map));
+    let of_kubeadm = look(&configs.cluster, |map| kubeadm_config(node, map));
     [of_kubelet, of_kubeadm].concat()
 }
 
@@ -185,8 +184,8 @@ fn same(one: &str, other: &str) -> bool {
     host_path::socket(one) == host_path::socket(other)
 }
 
-/// The server takes a change that NodeRestriction forbids.
-pub fn unrestricted() -> Finding {
+/// The server accepts a change that NodeRestriction forbids.
+fn unrestricted() -> Finding {
     NODE_RESTRICTION_ABSENT.found(
         "the API server accepted (as a dry run) that this node sets a label below node-restriction.kubernetes.io on \
          itself, which its admission plugin NodeRestriction forbids",
@@ -249,11 +248,8 @@ mod tests {
         #[case] expected: &[&str],
     ) {
         let kubelet = map("kubelet-config-1.23", "kubelet", kubelet);
-        let findings = check(
-            &node(),
-            &kubelet,
-            &map(KUBEADM_CONFIG, "ClusterConfiguration", kubeadm),
-        );
+        let cluster = map(KUBEADM_CONFIG, "ClusterConfiguration", kubeadm);
+        let findings = remembered(&node(), &KubeadmConfigs { kubelet, cluster });
         assert_eq!(findings.len(), expected.len(), "{findings:?}");
         for (finding, expected) in findings.iter().zip(expected) {
             assert_eq!(finding.code, KUBEADM_WOULD_UNDO.name);
@@ -275,23 +271,15 @@ mod tests {
         };
         let text = "containerRuntimeEndpoint: unix:///var/run/cri-dockerd.sock\ncgroupDriver: cgroupfs\n";
         let kubelet = map("kubelet-config", "kubelet", text);
-        assert_eq!(
-            check(
-                &node,
-                &kubelet,
-                &map(KUBEADM_CONFIG, "ClusterConfiguration", CLUSTER)
-            ),
-            []
-        );
+        let cluster = map(KUBEADM_CONFIG, "ClusterConfiguration", CLUSTER);
+        assert_eq!(remembered(&node, &KubeadmConfigs { kubelet, cluster }), []);
     }
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        let findings = check(
-            &node(),
-            &Err("kubelet-config-1.23 is forbidden".to_owned()),
-            &map(KUBEADM_CONFIG, "ClusterConfiguration", "{ not: yaml"),
-        );
+        let kubelet = Err("kubelet-config-1.23 is forbidden".to_owned());
+        let cluster = map(KUBEADM_CONFIG, "ClusterConfiguration", "{ not: yaml");
+        let findings = remembered(&node(), &KubeadmConfigs { kubelet, cluster });
         let codes: Vec<_> = findings.iter().map(|finding| finding.code.as_str()).collect();
         assert_eq!(codes, [KUBEADM_CONFIG_UNREAD.name; 2]);
         assert!(findings[0].message.contains("is forbidden"));

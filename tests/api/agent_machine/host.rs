@@ -3,16 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use transship::agent::host::{Attempt, Host, HostError, Planned, Run, Staying};
-use transship::api::node_migration::NodeMigrationSpec;
+use transship::agent::host::{Attempt, Host, HostError, Run};
 use transship::executor::control::Order;
 use transship::executor::progress::{Progress, State};
 use transship::plan::baseline::Baseline;
 use transship::plan::digest::Digest;
 use transship::plan::document::Plan;
+use transship::plan::facts::{Facts, Layout};
 use transship::plan::finding::Finding;
-use transship::planner::findings::kubeadm;
-use transship::planner::request::{Outcome, Verdict};
+use transship::planner;
+use transship::planner::request::{Outcome, Request, Verdict};
 
 /// Three steps from dockershim to containerd.
 pub(crate) fn plan() -> Plan {
@@ -40,7 +40,8 @@ pub(crate) struct Inner {
     pub(crate) unit: Option<(String, bool)>,
     pub(crate) changes: Vec<String>,
     pub(crate) own_images: Vec<String>,
-    pub(crate) kubeadm: Option<kubeadm::Node>,
+    /// kubeadm set the host up.
+    pub(crate) by_kubeadm: bool,
 }
 
 /// Shared with all agents that a test starts one after another: what a host remembers.
@@ -156,27 +157,30 @@ impl Host for FakeHost {
         Ok(inner.runs.iter().map(attempt).collect())
     }
 
-    async fn plan(&self, _: &str, _: &NodeMigrationSpec, staying: Staying) -> Result<Planned, HostError> {
-        let mut inner = self.inner();
+    async fn facts(&self, _: &str) -> Result<Facts, HostError> {
+        let inner = self.inner();
         if inner.broken_inspect {
             return Err(HostError(
                 "`transship node inspect` ended with 1 on the host".to_owned(),
             ));
         }
-        inner.own_images = staying.images;
+        let text = include_str!("../../hosts/debian12-kubeadm-1.23-dockershim/facts.json");
+        let mut facts: Facts = serde_json::from_str(text).unwrap();
+        if !inner.by_kubeadm {
+            facts.layout = Layout::PlainUnit;
+        }
+        Ok(facts)
+    }
+
+    /// What the host means is given; what the cluster means is found and judged as on every host.
+    fn plan(&self, facts: &Facts, request: &Request) -> Outcome {
+        let mut inner = self.inner();
+        inner.own_images = request.pods().unwrap().images.clone();
         let verdict = inner
             .verdict
             .clone()
             .unwrap_or_else(|| Verdict::Ready(Box::new(plan())));
-        Ok(Planned {
-            outcome: Outcome {
-                findings: inner.findings.clone(),
-                verdict,
-            },
-            words: vec!["stop the kubelet".to_owned(), "start it".to_owned()],
-            diff: "--- /etc/containerd/config.toml\n".to_owned(),
-            kubeadm: inner.kubeadm.clone(),
-        })
+        planner::judge(facts, request, inner.findings.clone(), verdict)
     }
 
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError> {

@@ -265,16 +265,21 @@ impl World {
 
     /// The user approves plans; the parent must have this generation then.
     pub(crate) async fn approve(&self, generation: i64, plans: &[&str]) {
+        self.edit(generation, json!({ "approvedPlans": plans })).await;
+    }
+
+    /// The user edits the spec, and the controller follows; the parent must have this generation then.
+    pub(crate) async fn edit(&self, generation: i64, mut spec: Value) {
         let name = format!("m-{}", self.node);
-        let patch = Patch::Merge(json!({ "spec": { "approvedPlans": plans } }));
+        let patch = Patch::Merge(json!({ "spec": spec }));
         let parent = self
             .parents()
             .patch(&name, &PatchParams::default(), &patch)
             .await
             .unwrap();
         assert_eq!(parent.metadata.generation, Some(generation));
-        let patch = Patch::Merge(json!({ "spec": {
-            "approvedPlans": plans, "migration": { "generation": generation } } }));
+        spec["migration"] = json!({ "generation": generation });
+        let patch = Patch::Merge(json!({ "spec": spec }));
         self.migrations()
             .patch(self.node, &PatchParams::default(), &patch)
             .await

@@ -212,10 +212,8 @@ fn the_pod_network_is_proven_or_a_finding_says_so(
         format!(r#"{{"cniVersion": "0.3.1", "plugins": [{{"type": "{plugin}"}}, {{"type": "portmap"}}]}}"#);
     text(&mut facts.cni.configs[0], &chain);
     facts.cni.bin_dirs[0].plugins.push(plugin.to_owned());
-    let request = Request {
-        pods_in_pod_network,
-        ..fixtures::request()
-    };
+    let mut request = fixtures::request();
+    with_pods(&mut request).in_pod_network = pods_in_pod_network;
     let outcome = plan(&facts, &request);
     let steps = &outcome
         .plan()

@@ -159,7 +159,7 @@ fn a_bad_host_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Facts)) {
 #[case::no_version("TargetVersionMismatch", |r: &mut Request| r.target.version = Some("newest".into()))]
 #[case::cri_o("UnsupportedPair", |r: &mut Request| r.target.runtime = Runtime::CriO)]
 #[case::sandbox("SandboxImageMissing", |r: &mut Request| r.target.sandbox_image = Some("registry.k8s.io/pause:3.9".into()))]
-#[case::agent("RequiredImageMissing", |r: &mut Request| r.own_images.push("transship:0.1.0".into()))]
+#[case::agent("RequiredImageMissing", |r: &mut Request| with_pods(r).images.push("transship:0.1.0".into()))]
 fn a_bad_request_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Request)) {
     let mut request = fixtures::request();
     spoil(&mut request);
