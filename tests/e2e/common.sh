@@ -180,19 +180,19 @@ begin_counting() {
     for service in web graceful; do
         asked+=("$service=http://$(k -n lab get service "$service" -o jsonpath='{.spec.clusterIP}')")
     done
-    ask client "$counter" 50 "${asked[@]}"
+    ask client "$counter" 8081 50 "${asked[@]}"
     wait_until 60 "the clients to count" counted
 }
-# ask POD NODE MILLISECONDS NAME=URL…: clients on the node ask so often; each counts on a port of its own, from 8081 on.
+# ask POD NODE PORT MILLISECONDS NAME=URL…: clients on the node ask so often; each counts on a port of its own, from PORT on.
 ask() {
     k -n lab delete pod "$1" --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
-    local one clients='' port=8081
-    for one in "${@:4}"; do
+    local one clients='' port=$3
+    for one in "${@:5}"; do
         clients+="
     - name: ${one%%=*}
       image: transship.dev/lab/server:1
       env: [{name: ADDRESS, value: ':$((port++))'}]
-      args: [client, '${one#*=}', '$3']"
+      args: [client, '${one#*=}', '$4']"
     done
     k apply -f - >/dev/null <<YAML
 apiVersion: v1

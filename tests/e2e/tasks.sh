@@ -37,40 +37,37 @@ same_restarts() {
     done
 }
 
-# Clients on a node that is not touched ask fifty times a second each: a Service, the host port of NODE, and a pod on it.
+# Clients on a node that is not touched ask fifty times a second each: a Service, a pod on NODE, and the host port of a worker.
 begin_asking() { # NODE
-    local pod service address
+    local from=cp1 pods=host-port pod urls
     asked=$1
-    pod=$(k -n lab get pods -l app=host-port --field-selector "spec.nodeName=$1" -o jsonpath='{.items[0].status.podIP}')
-    service=$(k -n lab get service graceful -o jsonpath='{.spec.clusterIP}')
-    address=$(k get node "$1" -o jsonpath='{.status.addresses[0].address}')
-    ask asking cp1 20 "service=http://$service" "port=http://$address:8888" "pod=http://$pod:8080"
+    [[ $asked != cp1 ]] || from=w1 pods=per-node
+    pod=$(k -n lab get pods -l app=$pods --field-selector "spec.nodeName=$asked" -o jsonpath='{.items[0].status.podIP}')
+    urls=("service=http://$(k -n lab get service graceful -o jsonpath='{.spec.clusterIP}')" "pod=http://$pod:8080")
+    [[ $asked == cp1 ]] ||
+        urls+=("port=http://$(k get node "$asked" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'):8888")
+    asked_from=$from asked_urls=${#urls[@]}
+    ask asking "$from" 8091 20 "${urls[@]}"
     wait_until 60 "the clients to ask" answers_counted
 }
 answers_counted() {
-    local port
-    for port in 8081 8082 8083; do lab exec cp1 curl -fsS -m 2 "http://127.0.0.1:$port" || return 1; done
+    local number
+    for ((number = 0; number < asked_urls; number++)); do
+        lab exec "$asked_from" curl -fsS -m 2 "http://127.0.0.1:$((8091 + number))" || return 1
+    done
 }
 # all_answered [MOST]: of the requests since begin_asking each client lost none, or at most so many.
 all_answered() {
     local counts most=${1:-0} lost
     counts=$(answers_counted | tr '\n' ' ')
-    say "$asked: requests through Service, host port and pod address: $counts"
+    say "$asked: requests to a Service, a pod and a host port: $counts"
     while read -r lost; do
         ((lost <= most)) || fail "requests to $asked were lost: $counts"
     done < <(grep -oP 'failed=\K\d+' <<<"$counts")
 }
 
-# Whether the Node was anything but Ready, from begin_watching to stayed_ready.
-begin_watching() { # NODE FILE
-    k get node "$1" --watch -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}{"\n"}' >"$2" 2>/dev/null &
-    watching=$!
-}
-stayed_ready() { # FILE
-    kill "$watching" 2>/dev/null || true
-    wait "$watching" 2>/dev/null || true
-    ! grep -qvx True "$1"
-}
+# ready_since NODE: when the Ready condition of the Node last changed.
+ready_since() { k get node "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].lastTransitionTime}'; }
 
 # network_state NODE: what its pods have of the network, in numbers.
 network_state() {
@@ -78,14 +75,95 @@ network_state() {
     lab exec "$1" sh -c 'echo "$(ls /var/lib/cni/networks/*/ | grep -c "^[0-9]") leases, $(iptables-save -t nat | grep -c "^:CNI-") chains, $(ls /run/netns | wc -l) namespaces, $(pgrep -c containerd-shim) shims"'
 }
 
-# cri_away NODE: milliseconds from the restart of containerd, in the switch, to its answer, by the journal of the last plan.
+# traces NODE: what a trial could leave behind, in numbers.
+traces() {
+    network_state "$1"
+    # shellcheck disable=SC2016
+    lab exec "$1" sh -c 'echo "$(wc -l </proc/1/mounts) mounts, $(find /sys/fs/cgroup -type d \( -path "*kubepods*" -o -path "*rehearsal*" \) | sort -u | wc -l) cgroups, $(find /run -type s | wc -l) sockets"'
+}
+
+# count_in_the_log NODE: a new pod on it prints numbers, twenty a second.
+count_in_the_log() {
+    k -n lab delete pod counting --ignore-not-found --wait >/dev/null
+    k apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: counting, namespace: lab}
+spec:
+  nodeName: $1
+  containers: [{name: server, image: transship.dev/lab/server:1, args: [count, '50']}]
+YAML
+    wait_until 60 "the pod that counts to run" log_goes_on 0
+}
+log_goes_on() { (($(k -n lab logs counting --tail=1) > $1)); } # NUMBER
+# log_is_whole: no number is missing in the log, and it goes on.
+log_is_whole() {
+    local last
+    k -n lab logs counting | awk '$1 != NR { print "line " NR " is " $1; exit 1 }' || fail "the log of a container has a gap"
+    last=$(k -n lab logs counting --tail=1)
+    wait_until 5 "the log of a container to go on after $last" log_goes_on "$last"
+}
+
+# pods_meanwhile NODE MOMENT: when the switch that begins next reaches it (journal-reaches.pl), ten pods are made there within
+# two seconds. pods_arrived: each of them came up at its first start.
+pods_meanwhile() {
+    local number
+    perl "$ROOT/tests/e2e/journal-reaches.pl" "$(lab root "$1")" "$2" 0 120 || fail "the switch of $1 did not come to $2"
+    for number in 1 2 3 4 5 6 7 8 9 10; do
+        k apply -f - >/dev/null <<YAML &
+apiVersion: v1
+kind: Pod
+metadata: {name: meanwhile-$number, namespace: lab, labels: {app: meanwhile}}
+spec:
+  nodeName: $1
+  containers: [{name: server, image: transship.dev/lab/server:1}]
+YAML
+        sleep 0.2
+    done
+    wait
+}
+pods_arrived() { # NODE
+    local restarted
+    wait_until 90 "the pods that were made meanwhile to be Ready" pods_ready "$1"
+    restarted=$(k -n lab get pods -l app=meanwhile -o json | jq -r '.items[] | select(.status.containerStatuses[0].restartCount > 0) | .metadata.name')
+    [[ -z $restarted ]] || fail "made meanwhile, and restarted: $restarted"
+    k -n lab delete pods -l app=meanwhile --wait >/dev/null
+}
+
+# What a client of the CRI sees of a restart: a program on the node asks for its sandboxes, a hundred times a second at most,
+# and writes down in milliseconds when an answer came.
+begin_asking_cri() { # NODE
+    # shellcheck disable=SC2016 # expanded in the node
+    lab exec "$1" systemd-run --quiet --collect --unit=asks-cri sh -c '
+        printf "\0\0\0\0\0" >/run/asks-cri.request # a gRPC message of no bytes
+        while sleep 0.01; do
+            size=$(curl -s --http2-prior-knowledge --unix-socket /run/containerd/containerd.sock -m 1 -o /dev/null -w "%{size_download}" \
+                -H "content-type: application/grpc" -H "te: trailers" --data-binary @/run/asks-cri.request \
+                http://localhost/runtime.v1.RuntimeService/ListPodSandbox)
+            [ "$size" -lt 6 ] || date +%s%3N
+        done >/run/asks-cri.answers'
+    sleep 1
+}
+# cri_away NODE: the longest time in milliseconds without an answer since begin_asking_cri.
 cri_away() {
-    local directory
-    # shellcheck disable=SC2012 # the names are UIDs
-    directory=$(ls -td "$(lab root "$1")"/var/lib/transship/*/journal | sed -n 1p | xargs dirname)
-    jq -rs --slurpfile plan "$directory/plan.json" '
-        def millis: (.at | sub("\\.[0-9]*Z"; "Z") | fromdate * 1000) + (.at | capture("\\.(?<part>[0-9]{3})").part | tonumber);
-        ($plan[0].steps | map(.section == "switch" and .does.step == "unit" and .does.restart == "forwards") | index(true)) as $restart
-        | ([.[] | select(.event == "done" and .step == $restart + 1)][0] | millis)
-            - ([.[] | select(.event == "started" and .step == $restart)][0] | millis)' "$directory/journal"
+    sleep 1
+    lab exec "$1" systemctl stop asks-cri
+    # shellcheck disable=SC2016 # awk's own
+    lab exec "$1" awk 'NR > 1 && $1 - last > most { most = $1 - last } { last = $1 } END { if (NR < 50) exit 1; print most }' /run/asks-cri.answers
+}
+
+# A program on NODE asks the API server of cp1 whether it is well, fifty times a second; api_answered: each time it was.
+begin_asking_api() { # NODE
+    lab exec "$1" systemd-run --quiet --collect --unit=asks-api sh -c "
+        while sleep 0.02; do
+            curl -kfsS -m 1 -o /dev/null https://$(k get node cp1 -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'):6443/readyz 2>&1 && echo ok
+        done >/run/asks-api.answers"
+}
+api_answered() { # NODE
+    local ok others
+    lab exec "$1" systemctl stop asks-api
+    ok=$(lab exec "$1" grep -cx ok /run/asks-api.answers)
+    others=$(lab exec "$1" sh -c '! grep -vx ok /run/asks-api.answers')
+    [[ -z $others ]] || fail "the API server did not answer: $others"
+    say "the API server answered $ok times"
 }

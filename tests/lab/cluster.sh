@@ -159,7 +159,7 @@ kubeconfig() { echo "$(root_of "$CONTROL_PLANE")/etc/kubernetes/admin.conf"; }
 
 # Runs a command of this host inside the lab's network.
 run_inside() {
-    PATH=$(part "kubernetes-$KUBERNETES"):$(part "helm-$HELM"):$(part prometheus-bookworm):$PATH \
+    PATH=$(part "kubernetes-$KUBERNETES"):$(part "helm-$HELM"):$(part prometheus-bookworm):$(part registry-bookworm):$PATH \
         KUBECONFIG=$(kubeconfig) in_netns lab "$@"
 }
 kubectl() { run_inside kubectl "$@"; }

@@ -61,6 +61,7 @@ make_parts() {
     done
     make_part "$(images_part)" build_images
     make_part "prometheus-bookworm" build_prometheus
+    make_part "registry-bookworm" build_registry
     make_part "helm-$HELM" build_helm
 }
 
@@ -168,6 +169,7 @@ debian_file() {
 }
 build_etcd_debian() { debian_file etcd-server usr/bin/etcd; }
 build_prometheus() { debian_file prometheus usr/bin/promtool; }
+build_registry() { debian_file docker-registry usr/bin/docker-registry; }
 
 build_etcd_module() {
     use_go modern_go

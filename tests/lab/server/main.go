@@ -5,6 +5,7 @@
 //	server client URL [INTERVAL_MS]  requests URL over and over, serves its counts on :8081
 //	server get URL                   requests URL once and prints the answer
 //	server report                    serves on :8080 what a process sees of its container
+//	server count [INTERVAL_MS]       prints 1, 2, 3 and so on
 //	server sleep                     does nothing until it is told to end
 //
 // ADDRESS in the environment changes where it listens. On SIGTERM it exits at once,
@@ -54,10 +55,16 @@ func main() {
 		fmt.Print(answer)
 	case mode == "report":
 		serve(":8080", func(w http.ResponseWriter, _ *http.Request) { report(w) })
+	case mode == "count":
+		every := time.Tick(interval(os.Args[2:]))
+		for number := 1; ; number++ {
+			fmt.Println(number)
+			<-every
+		}
 	case mode == "sleep":
 		select {}
 	default:
-		fail("usage: server [client URL [INTERVAL_MS] | get URL | report | sleep]")
+		fail("usage: server [client URL [INTERVAL_MS] | get URL | report | count [INTERVAL_MS] | sleep]")
 	}
 }
 

@@ -1,0 +1,50 @@
+# shellcheck shell=bash
+# A registry with a certificate of its own authority and a password, which holds one image.
+
+# start_registry NODE: on a node that runs Docker; sets $registry to its address and $ca to the certificate of its authority.
+start_registry() {
+    local address hash
+    address=$(k get node "$1" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
+    registry=$address:5000
+    # shellcheck disable=SC2016 # a bcrypt salt
+    hash=$(perl -e 'print crypt("lab-password", q($2b$05$abcdefghijklmnopqrstuu))')
+    lab exec "$1" sh -c 'cat >/usr/local/bin/docker-registry && chmod 755 /usr/local/bin/docker-registry' \
+        <"$(lab run sh -c 'command -v docker-registry')"
+    # shellcheck disable=SC2016 # expanded in the node
+    lab exec "$1" bash -euc '
+        registry=$1 address=$2
+        mkdir -p /root/registry /etc/docker/certs.d/$registry
+        cd /root/registry
+        echo "lab:$3" >passwords
+        openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 30 -subj "/CN=lab authority" \
+            -addext "subjectAltName=IP:$address" -keyout key.pem -out ca.pem 2>/dev/null
+        cp ca.pem "/etc/docker/certs.d/$registry/ca.crt"
+        cat >config.yml <<YAML
+version: 0.1
+storage: {filesystem: {rootdirectory: /root/registry/images}}
+http: {addr: "$registry", tls: {certificate: /root/registry/ca.pem, key: /root/registry/key.pem}}
+auth: {htpasswd: {realm: lab, path: /root/registry/passwords}}
+YAML
+        systemd-run --quiet --collect --unit=private-registry /usr/local/bin/docker-registry serve /root/registry/config.yml
+        for try in 1 2 3 4 5; do
+            ! echo lab-password | docker login -u lab --password-stdin "$registry" >/dev/null 2>&1 || break
+            sleep 1
+        done
+        docker tag transship.dev/lab/server:1 "$registry/lab/server:1"
+        docker push --quiet "$registry/lab/server:1"' - "$registry" "$address" "$hash" || fail "the registry on $1 takes no image"
+    # shellcheck disable=SC2034 # the scenario gives it to containerd
+    ca=$(lab exec "$1" cat /root/registry/ca.pem)
+}
+# pulled NODE NAME IMAGE: a pod that has to ask the registry for its image starts.
+pulled() {
+    k apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: pulled-$2, namespace: lab}
+spec:
+  nodeName: $1
+  containers: [{name: server, image: "$3", imagePullPolicy: Always}]
+YAML
+    wait_until 60 "the image $3 to be pulled on $1" pod_is_ready "pulled-$2"
+}
+pod_is_ready() { [[ $(k -n lab get pod "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
