@@ -125,6 +125,11 @@ impl Dir {
         }
     }
 
+    /// The migration's name: the last part of its path.
+    pub fn name(&self) -> &str {
+        self.path.as_str().rsplit('/').next().unwrap_or_default()
+    }
+
     /// The directories of all migrations that this host has a plan of, sorted by name.
     ///
     /// # Errors
@@ -154,13 +159,7 @@ impl Dir {
             };
             if begun && !progress.state.is_final() {
                 open.push(OpenAttempt {
-                    name: dir
-                        .path
-                        .as_str()
-                        .rsplit('/')
-                        .next()
-                        .unwrap_or_default()
-                        .to_owned(),
+                    name: dir.name().to_owned(),
                     dir: dir.path.clone(),
                     state: progress.state.to_string(),
                 });

@@ -99,9 +99,10 @@ impl Which {
         let (dir, plan, progress) = self.find(&files)?;
         match progress.state {
             State::RolledBack => {
-                println!("It was rolled back already.");
+                println!("Migration {} was rolled back already.", dir.name());
                 follow::not_as_before(&dir, &plan)?
                     .iter()
+                    .chain(&committed(&files)?)
                     .for_each(|line| println!("{line}"));
                 return Ok(ExitCode::SUCCESS);
             }
@@ -117,6 +118,25 @@ impl Which {
             code
         })
     }
+}
+
+/// How each migration of this node that is committed can be rolled back.
+fn committed(files: &Files) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for dir in Dir::all(files)? {
+        if let (Some(plan), Some(progress)) = (dir.plan()?, dir.progress()?)
+            && progress.state == State::Committed
+        {
+            lines.push(format!(
+                "Migration {name} ({source} to {target}) is committed. Roll it back with `transship node rollback \
+                 --migration {name}`.",
+                name = dir.name(),
+                source = plan.source,
+                target = plan.target,
+            ));
+        }
+    }
+    Ok(lines)
 }
 
 impl Status {
@@ -135,13 +155,7 @@ impl Status {
                 programs: plan.old_shims(&now),
             });
         }
-        let migration = dir
-            .path()
-            .as_str()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
+        let migration = dir.name().to_owned();
         let journal = dir.journal()?;
         let report = Report {
             migration,

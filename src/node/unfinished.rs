@@ -20,14 +20,7 @@ pub(super) fn notice(files: &Files) -> Result<Option<String>, ControlError> {
         if dir.journal()?.is_empty() {
             continue;
         }
-        let name = dir
-            .path()
-            .as_str()
-            .rsplit('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned();
-        if let Some(notice) = dir.progress()?.and_then(|progress| of(&name, &progress)) {
+        if let Some(notice) = dir.progress()?.and_then(|progress| of(dir.name(), &progress)) {
             return Ok(Some(notice));
         }
     }
