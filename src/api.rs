@@ -3,7 +3,7 @@
 //! [`request`](crate::plan::request) holds the parts of a request that mean the same for a whole migration and for one node; it knows
 //! nothing of Kubernetes, and lies in `plan`. [`migration`] and [`node_migration`] are the custom resources,
 //! [`validation`] is what the first must satisfy, [`bounds`] is how long their texts and lists may be, and [`crd`] prints
-//! their definitions.
+//! their definitions. [`outage`] tells errors of the API server that may pass from those that a person has to solve.
 
 use http::HeaderValue;
 use http::header::{HeaderName, USER_AGENT};
@@ -12,6 +12,7 @@ pub mod bounds;
 pub mod crd;
 pub mod migration;
 pub mod node_migration;
+pub mod outage;
 pub mod validation;
 
 /// What a user asks for.

@@ -13,7 +13,10 @@ use crate::{
     controller, executor,
     host::files::Files,
     node,
-    plan::host_path::{HostPath, NotAHostPath},
+    plan::{
+        causes,
+        host_path::{HostPath, NotAHostPath},
+    },
     telemetry::{self, LogFormat, Role},
 };
 
@@ -96,10 +99,11 @@ pub fn main() -> ExitCode {
     };
     telemetry::start(cli.command.role(), cli.log_format);
     cli.command.run().unwrap_or_else(|error| {
-        telemetry::complain(&format_args!("{error:#}"));
+        let sentence = causes::in_one_line(error.as_ref());
+        telemetry::complain(&sentence);
         if let Some(file) = cli.error_file {
             // Whoever reads it publishes it: the reader hides secrets.
-            let written = Files::new("/").write(&file, format!("{error:#}").as_bytes(), 0o600);
+            let written = Files::new("/").write(&file, sentence.as_bytes(), 0o600);
             if let Err(error) = written {
                 telemetry::complain(&format_args!("cannot {error}"));
             }

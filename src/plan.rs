@@ -2,7 +2,7 @@
 //! rooms. Plain data with its readers; no I/O, no clock, and nothing that decides what a plan does: that is
 //! [`planner`](crate::planner). The executor knows this room and never that one.
 //!
-//! - [`host_path`], [`digest`], [`version`], [`mod@reference`], [`quantity`], [`lists`]: the small types and readers that everything else is written in.
+//! - [`host_path`], [`digest`], [`version`], [`mod@reference`], [`quantity`], [`lists`], [`causes`]: the small types and readers that everything else is written in.
 //! - [`runtime`]: the runtimes; [`paths`]: the files of theirs that more than one room names.
 //! - [`request`]: what a user asks for.
 //! - [`facts`]: what was found on a node; [`installed`]: its runtimes, all in one form; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
@@ -15,6 +15,7 @@
 //! - [`baseline`]: what a node was like right before its switch; [`shims`]: what its pods run on after an upgrade in place.
 
 pub mod baseline;
+pub mod causes;
 pub mod cluster;
 pub mod codes;
 pub mod digest;

@@ -38,10 +38,58 @@ use crate::plan::{
     step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
 };
 
+/// What made a request fail.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
 /// A request to a runtime that failed, in a sentence that names the runtime, the object and the cause.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct RuntimeError(pub String);
+#[error("{sentence}")]
+pub struct RuntimeError {
+    sentence: String,
+    #[source]
+    cause: Option<Cause>,
+}
+
+impl RuntimeError {
+    /// A failure that no other error has caused.
+    pub fn new(sentence: impl Into<String>) -> Self {
+        Self {
+            sentence: sentence.into(),
+            cause: None,
+        }
+    }
+
+    /// A failure whose cause has the whole sentence.
+    pub fn of(cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        Self {
+            sentence: cause.to_string(),
+            cause: Some(cause),
+        }
+    }
+
+    /// A failure with its cause, which ends the sentence.
+    pub fn because(failed: impl std::fmt::Display, cause: impl Into<Cause>) -> Self {
+        let cause = cause.into();
+        Self {
+            sentence: format!("{failed}: {cause}"),
+            cause: Some(cause),
+        }
+    }
+
+    /// A failure in a sentence of its own, which its cause does not end.
+    pub fn caused(sentence: impl Into<String>, cause: impl Into<Cause>) -> Self {
+        Self {
+            sentence: sentence.into(),
+            cause: Some(cause.into()),
+        }
+    }
+
+    /// The sentence.
+    pub fn sentence(&self) -> &str {
+        &self.sentence
+    }
+}
 
 /// What a runtime says of itself now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,4 +253,31 @@ pub trait Runtimes {
     async fn configuration(&self, command: &[String]) -> Result<String, RuntimeError>;
     /// Asks the kubelet with this process id how it is.
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::error::Error as _;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_runtime_error_keeps_its_cause() {
+        let cause = || io::Error::new(io::ErrorKind::ConnectionRefused, "nobody listens");
+        let because = RuntimeError::because("no CRI answers at /run/x.sock", cause());
+        assert_eq!(
+            because.to_string(),
+            "no CRI answers at /run/x.sock: nobody listens"
+        );
+        let of = RuntimeError::of(cause());
+        assert_eq!(of.to_string(), "nobody listens");
+        let caused = RuntimeError::caused("it is away", cause());
+        assert_eq!(caused.sentence(), "it is away");
+        for error in [because, of, caused] {
+            let cause = error.source().and_then(|cause| cause.downcast_ref::<io::Error>());
+            assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::ConnectionRefused));
+        }
+        assert!(RuntimeError::new("nothing more is known").source().is_none());
+    }
 }

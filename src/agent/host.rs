@@ -5,10 +5,13 @@ pub mod pod;
 
 use crate::{
     executor::{
-        control::Order,
+        control::{ControlError, Order},
         progress::{Progress, State},
     },
-    plan::{baseline::Baseline, digest::Digest, document::Plan, facts::Facts, words},
+    host::systemd::SystemdError,
+    plan::{
+        baseline::Baseline, digest::Digest, document::Plan, facts::Facts, host_path::NotAHostPath, words,
+    },
     planner::{
         self,
         request::{Outcome, Request, Verdict},
@@ -17,8 +20,23 @@ use crate::{
 
 /// A request to the host that failed, in a sentence that names the object and the cause.
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct HostError(pub String);
+pub enum HostError {
+    /// A control directory cannot be used.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// systemd refuses a request.
+    #[error(transparent)]
+    Systemd(#[from] SystemdError),
+    /// A file cannot be read or written.
+    #[error("cannot {0}")]
+    Io(#[from] std::io::Error),
+    /// A path is not one of a host.
+    #[error(transparent)]
+    Path(#[from] NotAHostPath),
+    /// What the host answered, in a sentence.
+    #[error("{0}")]
+    Answer(String),
+}
 
 /// What a request means on this host.
 #[derive(Clone, Debug, PartialEq, Eq)]

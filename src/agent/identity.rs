@@ -18,8 +18,7 @@ use super::{
     drain::evict::{Answer, EvictionVersion, evict},
     kubeconfig::{self, KubeconfigError},
 };
-use crate::api::request::Drain;
-use crate::api::user_agent;
+use crate::api::{outage::may_pass, request::Drain, user_agent};
 
 /// How long the API server may take to answer.
 const ANSWER: Duration = Duration::from_secs(20);
@@ -54,21 +53,12 @@ impl IdentityError {
             if matches!(&**error, kube::Error::Api(status) if matches!(status.code, 403 | 404)))
     }
 
-    /// Whether the API server is away or busy, which is waited for and never a failure.
-    pub fn is_absence(&self) -> bool {
+    /// Whether it may pass by itself ([`may_pass`]): it is waited for, and never a failure.
+    pub fn may_pass(&self) -> bool {
         match self {
             Self::Kubeconfig { .. } => false,
-            Self::Api { error, .. } => is_absence(error),
+            Self::Api { error, .. } => may_pass(error),
         }
-    }
-}
-
-/// Whether an error means that the API server is away, busy or starting. A conflict is the wish to look again.
-pub fn is_absence(error: &kube::Error) -> bool {
-    match error {
-        kube::Error::Api(status) => status.code >= 500 || matches!(status.code, 409 | 429),
-        kube::Error::Service(_) | kube::Error::HyperError(_) | kube::Error::ReadEvents(_) => true,
-        _ => false,
     }
 }
 

@@ -7,11 +7,12 @@ use kube::{
 };
 use serde_json::json;
 
-use super::identity::{self, FIELD_MANAGER};
+use super::identity::FIELD_MANAGER;
 use crate::{
     api::{
         migration::RuntimeMigration,
         node_migration::{NodeMigration, NodeMigrationStatus, NodePhase},
+        outage,
     },
     plan::redaction::Published,
 };
@@ -27,9 +28,9 @@ pub(super) struct ShareError {
 }
 
 impl ShareError {
-    /// See [`identity::is_absence`].
-    pub(super) fn is_absence(&self) -> bool {
-        identity::is_absence(&self.error)
+    /// See [`outage::may_pass`].
+    pub(super) fn may_pass(&self) -> bool {
+        outage::may_pass(&self.error)
     }
 
     /// Whether the service account may not read it: the role is gone, as when Transship is being uninstalled.

@@ -52,10 +52,10 @@ enum RoundError {
 }
 
 impl RoundError {
-    fn is_absence(&self) -> bool {
+    fn may_pass(&self) -> bool {
         match self {
-            Self::Identity(error) | Self::Evict { error, .. } => error.is_absence(),
-            Self::Share(error) => error.is_absence(),
+            Self::Identity(error) | Self::Evict { error, .. } => error.may_pass(),
+            Self::Share(error) => error.may_pass(),
             Self::Host(_) => false,
         }
     }
@@ -138,7 +138,7 @@ impl<H: Host> Agent<H> {
             Err(error) => {
                 self.planned = None;
                 self.failures = self.failures.saturating_add(1);
-                if error.is_absence() {
+                if error.may_pass() {
                     tracing::warn!(%error, "the API server is away; tries again");
                 } else {
                     tracing::error!(%error, "tries again");

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::api::outage;
+
 /// What the controller cannot go on with, or tries again.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -42,13 +44,10 @@ impl Error {
             if matches!(&**cause, kube::Error::Api(status) if status.code == 409))
     }
 
-    /// The API server did not answer, or not now: asking again may help.
+    /// See [`outage::may_pass`].
     pub(super) fn may_pass(&self) -> bool {
         match self {
-            Self::Api { cause, .. } => match &**cause {
-                kube::Error::Api(status) => status.code == 429 || status.code >= 500,
-                _ => true,
-            },
+            Self::Api { cause, .. } => outage::may_pass(cause),
             Self::Listen { .. } | Self::Metrics(_) | Self::Busy(_) | Self::WatchEnded => false,
         }
     }
@@ -60,7 +59,8 @@ impl Error {
             Self::Api { cause, .. } => match &**cause {
                 kube::Error::Api(status) if status.code == 403 => "forbidden",
                 kube::Error::Api(_) => "refused",
-                _ => "unreachable",
+                cause if outage::may_pass(cause) => "unreachable",
+                _ => "internal",
             },
             Self::Listen { .. } | Self::Metrics(_) | Self::Busy(_) | Self::WatchEnded => "internal",
         }

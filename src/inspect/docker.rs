@@ -89,7 +89,7 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
             .unwrap_or_default(),
         storage_driver: info.driver.unwrap_or_default(),
         data_root: HostPath::new(host_path::plain(&data_root))
-            .map_err(|error| RuntimeError(format!("Docker's data root: {error}")))?,
+            .map_err(|error| RuntimeError::because("Docker's data root", error))?,
         user_namespaces: info
             .security_options
             .unwrap_or_default()

@@ -92,7 +92,7 @@ async fn in_time<T>(
     asked: impl Future<Output = Result<T, RuntimeError>>,
 ) -> Result<T, RuntimeError> {
     timeout(WITHIN, asked).await.unwrap_or_else(|_| {
-        Err(RuntimeError(format!(
+        Err(RuntimeError::new(format!(
             "containerd did not list its {what} within {} s",
             WITHIN.as_secs()
         )))

@@ -62,10 +62,10 @@ impl Containerd {
     /// When nobody listens there.
     pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
         let channel = grpc::connect(socket).await.map_err(|cause| {
-            RuntimeError(format!(
-                "containerd at {} does not answer: {cause}",
-                socket.display()
-            ))
+            RuntimeError::because(
+                format_args!("containerd at {} does not answer", socket.display()),
+                cause,
+            )
         })?;
         Ok(Self {
             socket: socket.to_path_buf(),
@@ -407,7 +407,10 @@ impl Containerd {
     ) -> Result<T, RuntimeError> {
         match timeout(WITHIN, call).await {
             Ok(Ok(answer)) => Ok(answer.into_inner()),
-            Ok(Err(status)) => Err(self.said(verb, status.message())),
+            Ok(Err(status)) => {
+                let sentence = format!("{}: {}", self.could_not(verb), status.message());
+                Err(RuntimeError::caused(sentence, status))
+            }
             Err(_) => Err(self.said(verb, &format!("no answer within {} s", WITHIN.as_secs()))),
         }
     }
@@ -431,10 +434,11 @@ impl Containerd {
     }
 
     fn said(&self, verb: &str, cause: &str) -> RuntimeError {
-        RuntimeError(format!(
-            "containerd at {} could not {verb}: {cause}",
-            self.socket.display()
-        ))
+        RuntimeError::new(format!("{}: {cause}", self.could_not(verb)))
+    }
+
+    fn could_not(&self, verb: &str) -> String {
+        format!("containerd at {} could not {verb}", self.socket.display())
     }
 }
 

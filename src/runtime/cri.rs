@@ -70,9 +70,9 @@ impl Cri {
     /// # Errors
     /// When nobody listens there.
     pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
-        let channel = grpc::connect(socket)
-            .await
-            .map_err(|cause| RuntimeError(format!("no CRI answers at {}: {cause}", socket.display())))?;
+        let channel = grpc::connect(socket).await.map_err(|cause| {
+            RuntimeError::because(format_args!("no CRI answers at {}", socket.display()), cause)
+        })?;
         Ok(Self {
             socket: socket.to_path_buf(),
             deadlines: PATIENT,
@@ -349,7 +349,7 @@ impl Cri {
         within: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, RuntimeError> {
-        let missing = || RuntimeError(format!("{} at {}: not found", verb, self.socket.display()));
+        let missing = || RuntimeError::new(format!("{} at {}: not found", verb, self.socket.display()));
         self.ask_found(verb, within, call).await?.ok_or_else(missing)
     }
 
@@ -360,16 +360,23 @@ impl Cri {
         within: Duration,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<Option<T>, RuntimeError> {
-        let say = |cause: String| RuntimeError(format!("{verb} at {}: {cause}", self.socket.display()));
+        let failed = format!("{verb} at {}", self.socket.display());
         match timeout(within, call).await {
             Ok(Ok(answer)) => Ok(Some(answer.into_inner())),
             Ok(Err(status)) if status.code() == Code::NotFound => Ok(None),
-            Ok(Err(status)) if status.code() == Code::Unimplemented => Err(say(
-                "the runtime does not serve CRI runtime.v1; its CRI plugin is disabled or did not load"
-                    .to_owned(),
-            )),
-            Ok(Err(status)) => Err(say(status.message().to_owned())),
-            Err(_) => Err(say(format!("no answer within {} s", within.as_secs()))),
+            Ok(Err(status)) => {
+                let why = match status.code() {
+                    Code::Unimplemented => {
+                        "the runtime does not serve CRI runtime.v1; its CRI plugin is disabled or did not load"
+                    }
+                    _ => status.message(),
+                };
+                Err(RuntimeError::caused(format!("{failed}: {why}"), status))
+            }
+            Err(_) => Err(RuntimeError::new(format!(
+                "{failed}: no answer within {} s",
+                within.as_secs()
+            ))),
         }
     }
 }

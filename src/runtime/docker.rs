@@ -17,7 +17,7 @@ use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use tokio::time::{sleep, timeout};
 
-use super::{RuntimeError, reference};
+use super::{Cause, RuntimeError, reference};
 
 /// How long a request may take; ending a container has its grace period on top.
 const WITHIN: Duration = Duration::from_secs(30);
@@ -46,19 +46,20 @@ impl Engine {
     /// When nobody answers there, or not in time.
     pub async fn connect(socket: &Path) -> Result<Self, RuntimeError> {
         let name = socket.display().to_string();
-        let say = |cause: String| RuntimeError(format!("Docker Engine at {name} does not answer: {cause}"));
+        let say =
+            |cause: Cause| RuntimeError::because(format!("Docker Engine at {name} does not answer"), cause);
         // The version is a formality: this client asks at paths without one, which every engine answers with the
         // newest API that it has.
         let client = Docker::connect_with_unix(&name, WITHIN.as_secs(), API_DEFAULT_VERSION)
-            .map_err(|error| say(error.to_string()))?;
+            .map_err(|error| say(error.into()))?;
         match timeout(WITHIN, client.version()).await {
             Ok(Ok(version)) => Ok(Self {
                 client,
                 socket: name,
                 version,
             }),
-            Ok(Err(error)) => Err(say(error.to_string())),
-            Err(_) => Err(say(format!("no answer within {} s", WITHIN.as_secs()))),
+            Ok(Err(error)) => Err(say(error.into())),
+            Err(_) => Err(say(format!("no answer within {} s", WITHIN.as_secs()).into())),
         }
     }
 
@@ -152,7 +153,7 @@ impl Engine {
         let image = self.image(name).await?;
         image
             .and_then(|image| image.id)
-            .ok_or_else(|| RuntimeError(format!("Docker Engine at {} has no image {name}", self.socket)))
+            .ok_or_else(|| RuntimeError::new(format!("Docker Engine at {} has no image {name}", self.socket)))
     }
 
     /// Takes images from an archive as the engine makes it (`docker load`), with the names in it.
@@ -221,9 +222,10 @@ impl Engine {
         let (socket, name) = (self.socket.clone(), name.to_owned());
         self.client.export_image(&name).map(move |chunk| {
             chunk.map_err(|error| {
-                RuntimeError(format!(
-                    "Docker Engine at {socket} could not export {name}: {error}"
-                ))
+                RuntimeError::because(
+                    format_args!("Docker Engine at {socket} could not export {name}"),
+                    error,
+                )
             })
         })
     }
@@ -290,15 +292,15 @@ impl Engine {
         within: Duration,
         request: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, RuntimeError> {
-        let say = |cause: String| {
-            RuntimeError(format!(
-                "Docker Engine at {} could not {verb}: {cause}",
-                self.socket
-            ))
+        let say = |cause: Cause| {
+            RuntimeError::because(
+                format_args!("Docker Engine at {} could not {verb}", self.socket),
+                cause,
+            )
         };
         match timeout(within, request).await {
-            Ok(answer) => answer.map_err(|error| say(error.to_string())),
-            Err(_) => Err(say(format!("no answer within {} s", within.as_secs()))),
+            Ok(answer) => answer.map_err(|error| say(error.into())),
+            Err(_) => Err(say(format!("no answer within {} s", within.as_secs()).into())),
         }
     }
 }

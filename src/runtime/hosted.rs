@@ -59,9 +59,7 @@ impl HostRuntimes {
     }
 
     fn socket(&self, socket: &HostPath) -> Result<PathBuf, RuntimeError> {
-        self.files
-            .real(socket)
-            .map_err(|error| RuntimeError(error.to_string()))
+        self.files.real(socket).map_err(RuntimeError::of)
     }
 
     async fn connect(&self, to: &Endpoint) -> Result<Connected, RuntimeError> {
@@ -123,7 +121,7 @@ impl HostRuntimes {
         };
         // It may have answered nothing because it hangs.
         match timeout(ANSWERS, reason).await {
-            Ok(Some(reason)) => RuntimeError(format!("{error}: {reason}")),
+            Ok(Some(reason)) => RuntimeError::caused(format!("{error}: {reason}"), error),
             Ok(None) | Err(_) => error,
         }
     }
@@ -131,7 +129,7 @@ impl HostRuntimes {
     async fn cri(&self, to: &Endpoint) -> Result<Cri, RuntimeError> {
         match self.connect(to).await? {
             Connected::Cri(cri) => Ok(cri),
-            Connected::Docker(_) => Err(RuntimeError(format!(
+            Connected::Docker(_) => Err(RuntimeError::new(format!(
                 "{} at {} has no CRI",
                 to.runtime, to.socket
             ))),
@@ -206,7 +204,7 @@ impl HostRuntimes {
 
 /// Where Docker Engine listens by default.
 fn docker_socket() -> Result<HostPath, RuntimeError> {
-    HostPath::new(DOCKER).map_err(|error| RuntimeError(error.to_string()))
+    HostPath::new(DOCKER).map_err(RuntimeError::of)
 }
 
 /// How the pods of the target end on the way back.
@@ -258,7 +256,7 @@ impl Runtimes for HostRuntimes {
             (Store::Containerd(containerd), Store::Docker(engine)) => {
                 transfer::into_docker(&containerd, &engine, &name).await
             }
-            _ => Err(RuntimeError(format!(
+            _ => Err(RuntimeError::new(format!(
                 "images cannot be carried from {} to {}",
                 step.from.runtime, step.to.runtime
             ))),
@@ -273,7 +271,7 @@ impl Runtimes for HostRuntimes {
         match self.store(store, None).await? {
             Store::Containerd(containerd) => restore::in_containerd(&containerd, before).await,
             Store::Docker(engine) => restore::in_docker(&engine, before).await,
-            Store::Other(_) => Err(RuntimeError(format!(
+            Store::Other(_) => Err(RuntimeError::new(format!(
                 "images are never removed from the store of {}",
                 store.runtime
             ))),
@@ -401,7 +399,7 @@ impl Runtimes for HostRuntimes {
             }
         };
         timeout(ANSWERS, asked).await.unwrap_or_else(|_| {
-            Err(RuntimeError(format!(
+            Err(RuntimeError::new(format!(
                 "{} at {} does not answer within {} s",
                 of.runtime,
                 of.socket,
@@ -422,13 +420,13 @@ impl Runtimes for HostRuntimes {
 
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
         let real = self.files.real(program);
-        program::version(&real.map_err(|error| RuntimeError(error.to_string()))?).await
+        program::version(&real.map_err(RuntimeError::of)?).await
     }
 
     async fn configuration(&self, command: &[String]) -> Result<String, RuntimeError> {
         let (program, arguments) = command
             .split_first()
-            .ok_or_else(|| RuntimeError("there is no command for the configuration".to_owned()))?;
+            .ok_or_else(|| RuntimeError::new("there is no command for the configuration".to_owned()))?;
         program::output(program.as_ref(), arguments).await
     }
 

@@ -9,7 +9,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{KubeletHealth, RuntimeError};
+use super::{Cause, KubeletHealth, RuntimeError};
 use crate::{
     edit::parse,
     host::files::Files,
@@ -33,10 +33,10 @@ struct Config {
 /// When `/proc` or the kubelet's configuration cannot be read.
 pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
     let flags = command_line(files, main_pid)?;
-    let said = |error: &dyn std::fmt::Display| RuntimeError(format!("the kubelet's configuration: {error}"));
-    let configs = configs(files, &flags).map_err(|error| said(&error))?;
+    let said = |cause: Cause| RuntimeError::because("the kubelet's configuration", cause);
+    let configs = configs(files, &flags).map_err(|error| said(error.into()))?;
     let texts = configs.iter().map(|(path, text)| (path.as_str(), text.as_str()));
-    let merged = kubelet_settings::merged_config(texts).map_err(|error| said(&error))?;
+    let merged = kubelet_settings::merged_config(texts).map_err(|error| said(error.into()))?;
     let main = flag(&flags, "config").and_then(|path| configs.iter().find(|(at, _)| at.as_str() == path));
     let healthy = !flags.is_empty() && answers(&flags, main.map(|(_, text)| text.as_str())).await;
     Ok(KubeletHealth {
@@ -79,12 +79,8 @@ pub async fn answers(flags: &[String], config: Option<&str>) -> bool {
 /// # Errors
 /// When `/proc` cannot be read.
 pub fn command_line(files: &Files, pid: u32) -> Result<Vec<String>, RuntimeError> {
-    let path =
-        HostPath::new(format!("/proc/{pid}/cmdline")).map_err(|error| RuntimeError(error.to_string()))?;
-    let bytes = files
-        .read(&path)
-        .map_err(|error| RuntimeError(error.to_string()))?
-        .unwrap_or_default();
+    let path = HostPath::new(format!("/proc/{pid}/cmdline")).map_err(RuntimeError::of)?;
+    let bytes = files.read(&path).map_err(RuntimeError::of)?.unwrap_or_default();
     let text = String::from_utf8_lossy(&bytes);
     Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }

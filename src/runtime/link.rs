@@ -99,7 +99,7 @@ async fn snapshot(
         // complete. containerd does no more for what it unpacks itself.
         files.sync_file_system(&directory)
     });
-    let filled = filling.await.map_err(|error| RuntimeError(error.to_string()))?;
-    filled.map_err(|error| RuntimeError(format!("cannot {error}")))?;
+    let filled = filling.await.map_err(RuntimeError::of)?;
+    filled.map_err(|error| RuntimeError::caused(format!("cannot {error}"), error))?;
     to.complete_snapshot(&layer.chain_id).await
 }

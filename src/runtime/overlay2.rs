@@ -50,28 +50,25 @@ struct RootFs {
 /// # Errors
 /// When the store does not hold it in the form that is known, naming the file.
 pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Image, RuntimeError> {
-    let at = |name: String| {
-        data_root
-            .join(&name)
-            .map_err(|error| RuntimeError(error.to_string()))
-    };
+    let at = |name: String| data_root.join(&name).map_err(RuntimeError::of);
     let read = |path: &HostPath| match files.read(path) {
         Ok(Some(bytes)) => Ok(bytes),
-        Ok(None) => Err(RuntimeError(format!("there is no {path}"))),
-        Err(error) => Err(RuntimeError(format!("cannot {error}"))),
+        Ok(None) => Err(RuntimeError::new(format!("there is no {path}"))),
+        Err(error) => Err(RuntimeError::caused(format!("cannot {error}"), error)),
     };
-    let text = |path: &HostPath| {
-        String::from_utf8(read(path)?).map_err(|error| RuntimeError(format!("{path}: {error}")))
-    };
+    let text =
+        |path: &HostPath| String::from_utf8(read(path)?).map_err(|error| RuntimeError::because(path, error));
     let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
 
     let path = at(format!("image/overlay2/imagedb/content/sha256/{}", hex(id)))?;
     let config = read(&path)?;
     if Digest::of(&config).as_str() != id {
-        return Err(RuntimeError(format!("{path} is damaged: its digest is another")));
+        return Err(RuntimeError::new(format!(
+            "{path} is damaged: its digest is another"
+        )));
     }
     let diff_ids = parse::json::<Config>(&config)
-        .map_err(|error| RuntimeError(format!("{path}: {error}")))?
+        .map_err(|error| RuntimeError::because(&path, error))?
         .rootfs
         .diff_ids;
     let mut layers: Vec<Layer> = Vec::new();
@@ -85,25 +82,25 @@ pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Ima
             hex(chain_id.as_str())
         ))?;
         let file = |name: &str| {
-            let path = layer
-                .join(name)
-                .map_err(|error| RuntimeError(error.to_string()))?;
+            let path = layer.join(name).map_err(RuntimeError::of)?;
             text(&path).map(|text| text.trim().to_owned())
         };
         if file("diff")? != diff_id.as_str() {
-            return Err(RuntimeError(format!("{layer} is another layer than {diff_id}")));
+            return Err(RuntimeError::new(format!(
+                "{layer} is another layer than {diff_id}"
+            )));
         }
         layers.push(Layer {
             diff_id,
             chain_id,
             size: file("size")?
                 .parse()
-                .map_err(|error| RuntimeError(format!("{layer}/size: {error}")))?,
+                .map_err(|error| RuntimeError::because(format!("{layer}/size"), error))?,
             directory: at(format!("overlay2/{}/diff", file("cache-id")?))?,
         });
     }
     if layers.is_empty() {
-        return Err(RuntimeError(format!("{path} names no layers")));
+        return Err(RuntimeError::new(format!("{path} names no layers")));
     }
     Ok(Image { config, layers })
 }
@@ -151,12 +148,18 @@ mod tests {
             format!("layerdb/sha256/{}/diff", &chain.as_str()[7..]),
             first.as_str(),
         );
-        let wrong = image(&files, &path("/data"), id.as_str()).unwrap_err().0;
+        let wrong = image(&files, &path("/data"), id.as_str())
+            .unwrap_err()
+            .to_string();
         assert!(wrong.contains("another layer"), "{wrong}");
         write(format!("imagedb/content/sha256/{}", &id.as_str()[7..]), "{}");
-        let wrong = image(&files, &path("/data"), id.as_str()).unwrap_err().0;
+        let wrong = image(&files, &path("/data"), id.as_str())
+            .unwrap_err()
+            .to_string();
         assert!(wrong.contains("damaged"), "{wrong}");
-        let gone = image(&files, &path("/elsewhere"), id.as_str()).unwrap_err().0;
+        let gone = image(&files, &path("/elsewhere"), id.as_str())
+            .unwrap_err()
+            .to_string();
         assert!(gone.contains("there is no"), "{gone}");
     }
 }

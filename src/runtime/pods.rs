@@ -238,8 +238,8 @@ impl Done {
     fn without(&self, left: &[Pod]) -> RuntimeError {
         let names: Vec<&str> = left.iter().map(|pod| pod.name.as_str()).collect();
         let cause = self.failed.first();
-        let cause = cause.map_or("the runtime gave no reason", |error| &error.0);
-        RuntimeError(format!(
+        let cause = cause.map_or("the runtime gave no reason", RuntimeError::sentence);
+        RuntimeError::new(format!(
             "these pods could not be ended: {}: {cause}",
             names.join(", ")
         ))
@@ -319,7 +319,7 @@ async fn end_container(
     };
     if let (Some(first), Some(signal)) = (first, signal) {
         let ended = processes.end(first, signal, grace).await;
-        return ended.map_err(|error| RuntimeError(error.to_string()));
+        return ended.map_err(RuntimeError::of);
     }
     if first.is_some_and(|first| processes.waits_for_nothing(first, None)) {
         return server.stop_container(&container.id, 0).await.map(|()| true);

@@ -31,13 +31,13 @@ pub(super) async fn output(program: &Path, arguments: &[String]) -> Result<Strin
                 tries += 1;
                 tokio::time::sleep(PAUSE).await;
             }
-            other => break other.map_err(|error| RuntimeError(error.to_string()))?,
+            other => break other.map_err(RuntimeError::of)?,
         }
     };
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    Err(RuntimeError(format!(
+    Err(RuntimeError::new(format!(
         "{} {}: {}: {}",
         program.display(),
         arguments.join(" "),

@@ -65,10 +65,10 @@ pub async fn rehearse(files: &Files, cri: &Cri, rehearsal: &Rehearsal) -> Result
                 let seen = match in_pod_network(cri).await {
                     Ok(true) => return Ok(()),
                     Ok(false) => "none is Ready".to_owned(),
-                    Err(error) => error.0,
+                    Err(error) => error.to_string(),
                 };
                 if Instant::now() + POLL >= deadline {
-                    return Err(RuntimeError(format!(
+                    return Err(RuntimeError::new(format!(
                         "no pod in the pod network has started at {} within {within_secs} s: {seen}; `kubectl describe \
                          pod` on this node's pods and `journalctl -u kubelet` say why",
                         cri.socket().display()
@@ -124,12 +124,12 @@ async fn prove(files: &Files, cri: &Cri, id: &str, parent: &str) -> Result<(), R
     let socket = cri.socket().display();
     let status = cri.sandbox(id).await?;
     if status.is_none_or(|status| status.state() != PodSandboxState::SandboxReady) {
-        return Err(RuntimeError(format!(
+        return Err(RuntimeError::new(format!(
             "{NAME} at {socket}: the sandbox did not stay ready; `journalctl -u containerd` says why"
         )));
     }
     match cgroup(files, cri, id).await {
-        Some(found) if is_misplaced(&found, id, parent) => Err(RuntimeError(format!(
+        Some(found) if is_misplaced(&found, id, parent) => Err(RuntimeError::new(format!(
             "{NAME} at {socket}: the sandbox is in the cgroup {found}, and a scope in {parent} was planned; \
              `containerd config dump | grep SystemdCgroup` shows the setting that is in effect"
         ))),
@@ -178,9 +178,9 @@ async fn clear(cri: &Cri) -> Result<u32, RuntimeError> {
     for sandbox in left(cri).await? {
         let cause = causes
             .first()
-            .map_or("the runtime gave no reason", |error| &error.0);
+            .map_or("the runtime gave no reason", RuntimeError::sentence);
         if sandbox.state() == PodSandboxState::SandboxReady {
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "{NAME} {} could not be removed: {cause}",
                 sandbox.id
             )));

@@ -36,7 +36,7 @@ pub(super) async fn in_containerd(
         }
         let now = noticed(&store.cri, name, |now| now == id.as_deref()).await?;
         if now != *id {
-            return Err(RuntimeError(match id {
+            return Err(RuntimeError::new(match id {
                 None => format!("image {name} is still in containerd's store"),
                 Some(id) => format!("image {name} is {now:?} in containerd's store, and was {id}"),
             }));

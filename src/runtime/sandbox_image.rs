@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use tar::{Builder, Header};
 use tokio::time::{Instant, sleep};
 
-use super::{RuntimeError, cri::Cri};
+use super::{Cause, RuntimeError, cri::Cri};
 use crate::{
     host::{
         command::{command, run},
@@ -41,12 +41,12 @@ pub async fn bring(
     scratch: &HostPath,
     name: &str,
 ) -> Result<(), RuntimeError> {
-    let failed = |cause: String| RuntimeError(format!("the image {name} was not made: {cause}"));
+    let failed = |cause: Cause| RuntimeError::because(format!("the image {name} was not made"), cause);
     let archive = HostPath::new(OWN)
         .map_err(io::Error::other)
         .and_then(|program| archive(files, scratch, &program, name))
         .and_then(|archive| files.real(&archive))
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(error.into()))?;
     let mut import = command(ctr);
     import
         .arg("--address")
@@ -55,18 +55,15 @@ pub async fn bring(
         .arg(&archive);
     let output = run(import, b"", WITHIN)
         .await
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| failed(error.into()))?;
     if !output.status.success() {
-        return Err(failed(format!(
-            "ctr ended with {}: {}",
-            output.status,
-            output.stderr.trim()
-        )));
+        let words = format!("ctr ended with {}: {}", output.status, output.stderr.trim());
+        return Err(failed(words.into()));
     }
     let deadline = Instant::now() + NOTICED;
     while cri.image(name).await?.is_none() {
         if Instant::now() >= deadline {
-            return Err(failed("the CRI does not list it after its import".to_owned()));
+            return Err(failed("the CRI does not list it after its import".into()));
         }
         sleep(POLL).await;
     }

@@ -115,21 +115,20 @@ pub(super) fn runs_on(files: &Files, path: &HostPath) -> bool {
 /// # Errors
 /// The kernel's, if it refuses one.
 pub(super) fn repair(files: &Files) -> Result<Vec<String>, RuntimeError> {
-    let wrong = |error: &dyn std::fmt::Display| RuntimeError(error.to_string());
-    let root = HostPath::new(CGROUPS).map_err(|error| wrong(&error))?;
+    let root = HostPath::new(CGROUPS).map_err(RuntimeError::of)?;
     let hierarchies = files.list(&root).unwrap_or_default();
     let mut repaired = Vec::new();
     for task in running(files).running {
         let text = read(files, &format!("/proc/{}/cgroup", task.pid)).unwrap_or_default();
         for (hierarchy, scope) in astray(&text, &task.id, &hierarchies) {
             let procs = HostPath::new(format!("{CGROUPS}/{hierarchy}{scope}/cgroup.procs"));
-            let procs = procs.map_err(|error| wrong(&error))?;
-            if !files.exists(&procs).map_err(|error| wrong(&error))? {
+            let procs = procs.map_err(RuntimeError::of)?;
+            if !files.exists(&procs).map_err(RuntimeError::of)? {
                 continue;
             }
             files
                 .order(&procs, &task.pid.to_string())
-                .map_err(|error| wrong(&error))?;
+                .map_err(RuntimeError::of)?;
             repaired.push(format!(
                 "process {} of container {} was not in the cgroup of its container in the hierarchy {hierarchy}, and was put there",
                 task.pid, task.id

@@ -14,7 +14,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Carried, Means, RuntimeError, containerd::Containerd, cri::Cri, docker::Engine, link::link};
+use super::{
+    Carried, Cause, Means, RuntimeError, containerd::Containerd, cri::Cri, docker::Engine, link::link,
+};
 use crate::{
     host::{
         command::{bounded, command, run},
@@ -95,7 +97,7 @@ pub async fn into_containerd(
             }
             Err(error) => {
                 tracing::warn!(image = name, %error, "streaming an image that cannot be linked");
-                instead = Some(error.0);
+                instead = Some(error.to_string());
             }
         }
     }
@@ -126,26 +128,29 @@ async fn import(from: &Engine, to: &Store, name: &str, wanted: &str) -> Result<u
         import.args(["--index-name", name]);
     }
     import.arg("-").stdin(Stdio::piped());
-    let say = |cause: String| RuntimeError(format!("image {name} was not carried into containerd: {cause}"));
+    let say =
+        |cause: Cause| RuntimeError::because(format!("image {name} was not carried into containerd"), cause);
     let mut child = import
         .spawn()
-        .map_err(|error| say(format!("ctr could not be started: {error}")))?;
+        .map_err(|error| say(RuntimeError::because("ctr could not be started", error).into()))?;
     let (bytes, status, words) = feed(&mut child, from.export(name))
         .await
-        .map_err(|error| say(error.0))?;
+        .map_err(|error| say(error.into()))?;
     if !status.success() {
-        return Err(say(format!("ctr ended with {status}: {}", words.trim())));
+        return Err(say(format!("ctr ended with {status}: {}", words.trim()).into()));
     }
     proven(to, name, wanted, words.trim()).await.map(|()| bytes)
 }
 
 /// Makes sure that containerd's CRI knows the image by this name.
 async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(), RuntimeError> {
-    let say = |cause: String| RuntimeError(format!("image {name} was not carried into containerd: {cause}"));
+    let say =
+        |cause: Cause| RuntimeError::because(format!("image {name} was not carried into containerd"), cause);
     let Some(id) = noticed(&to.cri, name, |id| id == Some(wanted)).await? else {
         return Err(say(format!(
             "containerd's CRI does not list it afterwards {words}"
-        )));
+        )
+        .into()));
     };
     // Docker Engine on containerd's image store calls an image by the digest of its manifest.
     let target = to.api.target(name).await?;
@@ -154,7 +159,8 @@ async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(),
     }
     Err(say(format!(
         "containerd has {id} under this name, Docker has {wanted}"
-    )))
+    )
+    .into()))
 }
 
 /// Carries the image of this name (a full reference) from containerd into Docker Engine.
@@ -163,10 +169,11 @@ async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(),
 /// When the engine does not know it afterwards under this name and with the id that containerd's CRI gives; the
 /// cause that was given. An image whose layers containerd has unpacked and discarded has no archive.
 pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carried, RuntimeError> {
-    let say = |cause: String| RuntimeError(format!("image {name} was not carried into Docker: {cause}"));
+    let say =
+        |cause: Cause| RuntimeError::because(format!("image {name} was not carried into Docker"), cause);
     let image = from.cri.image(name).await?;
     let wanted = image
-        .ok_or_else(|| say("containerd's CRI does not list it".to_owned()))?
+        .ok_or_else(|| say("containerd's CRI does not list it".into()))?
         .id;
     let target = from.api.target(name).await?;
     let is_it = |id: &str| id == wanted || target.as_ref().is_some_and(|target| target.digest == id);
@@ -186,7 +193,7 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     export.args(["-", name]);
     let mut child = export
         .spawn()
-        .map_err(|error| say(format!("ctr could not be started: {error}")))?;
+        .map_err(|error| say(RuntimeError::because("ctr could not be started", error).into()))?;
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let words = tokio::spawn(bounded(stderr));
     let loaded = match stdout {
@@ -195,8 +202,8 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
     };
     let status = timeout(STALLED, child.wait())
         .await
-        .map_err(|_| say("ctr does not end".to_owned()))?
-        .map_err(|error| say(error.to_string()))?;
+        .map_err(|_| say("ctr does not end".into()))?
+        .map_err(|error| say(error.into()))?;
     if !status.success() {
         // A process that it has left behind may keep the pipe open.
         let words = match timeout(LAST_WORDS, words).await {
@@ -204,23 +211,27 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
             Err(_) => Vec::new(),
         };
         let words = String::from_utf8_lossy(&words);
+        // ctr has no code for it; these are containerd's words since 1.0.
         let remedy = if words.contains("not found") {
             "; containerd has no archives of layers that were linked or discarded: pull the image into Docker"
         } else {
             ""
         };
-        return Err(say(format!("ctr ended with {status}: {}{remedy}", words.trim())));
+        return Err(say(
+            format!("ctr ended with {status}: {}{remedy}", words.trim()).into()
+        ));
     }
-    loaded.map_err(|error| say(error.0))?;
+    loaded.map_err(|error| say(error.into()))?;
     let found = to
         .image(name)
         .await?
-        .ok_or_else(|| say("the engine has no image of this name afterwards".to_owned()))?;
+        .ok_or_else(|| say("the engine has no image of this name afterwards".into()))?;
     let id = found.id.unwrap_or_default();
     if !is_it(&id) {
         return Err(say(format!(
             "Docker has {id} under this name, containerd has {wanted}"
-        )));
+        )
+        .into()));
     }
     Ok(Carried {
         bytes: found
@@ -236,9 +247,7 @@ pub async fn into_docker(from: &Store, to: &Engine, name: &str) -> Result<Carrie
 async fn exports_by_transfer(store: &Store) -> Result<bool, RuntimeError> {
     let mut help = ctr_images(store);
     help.args(["export", "--help"]);
-    let said = run(help, b"", ASK)
-        .await
-        .map_err(|error| RuntimeError(error.to_string()))?;
+    let said = run(help, b"", ASK).await.map_err(RuntimeError::of)?;
     Ok(String::from_utf8_lossy(&said.stdout).contains("--local"))
 }
 
@@ -290,14 +299,14 @@ async fn feed(
         Some(stdin) => pour(stdin, archive).await?,
         None => 0,
     };
-    let pipe = |error: io::Error| RuntimeError(format!("talking to ctr: {error}"));
+    let pipe = |error: io::Error| RuntimeError::because("talking to ctr", error);
     let end = async {
         let status = child.wait().await.map_err(pipe)?;
         let (_progress, complaint) = words.await.map_err(io::Error::other).flatten().map_err(pipe)?;
         Ok((bytes, status, String::from_utf8_lossy(&complaint).into_owned()))
     };
     timeout(UNPACK, end).await.unwrap_or_else(|_| {
-        Err(RuntimeError(format!(
+        Err(RuntimeError::new(format!(
             "ctr did not end within {} s",
             UNPACK.as_secs()
         )))
@@ -310,7 +319,7 @@ async fn pour(
     mut stdin: ChildStdin,
     archive: impl Stream<Item = Result<impl AsRef<[u8]>, RuntimeError>>,
 ) -> Result<u64, RuntimeError> {
-    let stalled = |who: &str| RuntimeError(format!("{who} stood still for {} s", STALLED.as_secs()));
+    let stalled = |who: &str| RuntimeError::new(format!("{who} stood still for {} s", STALLED.as_secs()));
     let mut archive = std::pin::pin!(archive);
     let mut bytes = 0;
     while let Some(chunk) = timeout(STALLED, archive.next())
@@ -325,7 +334,7 @@ async fn pour(
             Ok(()) => bytes += chunk.as_ref().len() as u64,
             // It ended early; its exit status and its words say why.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => break,
-            Err(error) => return Err(RuntimeError(format!("talking to ctr: {error}"))),
+            Err(error) => return Err(RuntimeError::because("talking to ctr", error)),
         }
     }
     Ok(bytes)

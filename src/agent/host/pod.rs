@@ -9,22 +9,12 @@ use tokio::sync::OnceCell;
 use super::{Attempt, Host, HostError, Run};
 use crate::{
     executor::{
-        control::{ControlError, Dir, Order, STATE},
+        control::{Dir, Order, STATE},
         unit,
     },
-    host::{
-        bus::SystemBus,
-        files::Files,
-        selinux,
-        systemd::{Systemd as _, SystemdError},
-    },
+    host::{bus::SystemBus, files::Files, selinux, systemd::Systemd as _},
     plan::{
-        baseline::Baseline,
-        digest::Digest,
-        document::Plan,
-        facts::Facts,
-        host_path::{HostPath, NotAHostPath},
-        redaction,
+        baseline::Baseline, digest::Digest, document::Plan, facts::Facts, host_path::HostPath, redaction,
     },
     runtime::kubelet,
 };
@@ -42,30 +32,6 @@ pub struct PodHost {
     files: Files,
     bus: OnceCell<SystemBus>,
     binary: OnceCell<HostPath>,
-}
-
-impl From<ControlError> for HostError {
-    fn from(error: ControlError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<SystemdError> for HostError {
-    fn from(error: SystemdError) -> Self {
-        Self(error.to_string())
-    }
-}
-
-impl From<std::io::Error> for HostError {
-    fn from(error: std::io::Error) -> Self {
-        Self(format!("cannot {error}"))
-    }
-}
-
-impl From<NotAHostPath> for HostError {
-    fn from(error: NotAHostPath) -> Self {
-        Self(error.to_string())
-    }
 }
 
 impl PodHost {
@@ -99,7 +65,12 @@ impl PodHost {
             return Ok(());
         }
         let cause = self.files.read_text(&error_file).ok().flatten();
-        Err(HostError(failure(unit, arguments, exit.status, cause.as_deref())))
+        Err(HostError::Answer(failure(
+            unit,
+            arguments,
+            exit.status,
+            cause.as_deref(),
+        )))
     }
 }
 
@@ -119,9 +90,9 @@ fn failure(unit: &str, arguments: &[&str], status: i32, cause: Option<&str>) -> 
 
 /// Copies the running binary to `/var/lib/transship/bin/<digest>/transship` and says where that is.
 fn bring(files: &Files) -> Result<HostPath, HostError> {
-    let bytes = files
-        .read(&HostPath::new(SELF)?)?
-        .ok_or_else(|| HostError(format!("{SELF} is gone; the agent's image was removed under it")))?;
+    let bytes = files.read(&HostPath::new(SELF)?)?.ok_or_else(|| {
+        HostError::Answer(format!("{SELF} is gone; the agent's image was removed under it"))
+    })?;
     let digest = Digest::of(&bytes);
     let hex = digest.as_str().trim_start_matches("sha256:");
     let path = HostPath::new(format!("{STATE}/bin/{hex}/transship"))?;
@@ -199,7 +170,7 @@ impl Host for PodHost {
         self.on_host("transship-inspect.service", &arguments, INSPECT)
             .await?;
         dir.facts()?
-            .ok_or_else(|| HostError(format!("`transship node inspect` left no facts in {output}")))
+            .ok_or_else(|| HostError::Answer(format!("`transship node inspect` left no facts in {output}")))
     }
 
     async fn install(&self, run: &str, plan: &Plan) -> Result<(), HostError> {
@@ -237,7 +208,9 @@ impl Host for PodHost {
         if kubelet::answers(flags, config).await {
             Ok(())
         } else {
-            Err(HostError("its health endpoint does not answer `ok`".to_owned()))
+            Err(HostError::Answer(
+                "its health endpoint does not answer `ok`".to_owned(),
+            ))
         }
     }
 }

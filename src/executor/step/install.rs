@@ -70,6 +70,12 @@ pub enum InstallError {
     /// Packages that cannot be installed or removed.
     #[error("{0}")]
     Packages(String),
+    /// Another run of the package manager has its lock.
+    #[error("{0}")]
+    Locked(String),
+    /// A package whose signature cannot be verified.
+    #[error("{0}")]
+    Unverified(String),
     /// A path that cannot be.
     #[error(transparent)]
     Path(#[from] NotAHostPath),

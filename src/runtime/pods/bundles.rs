@@ -252,7 +252,7 @@ impl Bundles<'_> {
             return Ok(());
         }
         let left = self.processes.of(&BTreeSet::from([id])).remove(id);
-        Err(RuntimeError(format!(
+        Err(RuntimeError::new(format!(
             "processes {:?} of container {id} do not end, {} s after SIGKILL",
             left.unwrap_or_default(),
             KILLED_WITHIN.as_secs()

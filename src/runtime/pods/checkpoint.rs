@@ -21,10 +21,8 @@ pub fn sandboxes(files: &Files, of: Runtime) -> Result<BTreeSet<String>, Runtime
     let Some(directory) = of.profile().checkpoints else {
         return Ok(BTreeSet::new());
     };
-    let directory = HostPath::new(directory).map_err(|error| RuntimeError(error.to_string()))?;
-    let names = files
-        .list(&directory)
-        .map_err(|error| RuntimeError(error.to_string()))?;
+    let directory = HostPath::new(directory).map_err(RuntimeError::of)?;
+    let names = files.list(&directory).map_err(RuntimeError::of)?;
     Ok(names.into_iter().collect())
 }
 

@@ -84,7 +84,7 @@ async fn end_unserved(
         processes.signal_container(&id, Signal::SIGKILL);
         match processes.end_shim(OWN, &id).await {
             Ok(()) => tracing::info!(id, "ended a shim whose container Docker Engine does not run"),
-            Err(error) => left.push(error.0),
+            Err(error) => left.push(error.to_string()),
         }
     }
     Ok(left)

@@ -237,7 +237,7 @@ impl Processes<'_> {
         let until = Instant::now() + KILLED_WITHIN;
         while let Some(pids) = self.shims(of).get(id) {
             if Instant::now() >= until {
-                return Err(RuntimeError(format!(
+                return Err(RuntimeError::new(format!(
                     "the shim {pids:?} of container {id} in containerd's namespace {} does not end, {} s after SIGKILL",
                     of.namespace,
                     KILLED_WITHIN.as_secs()

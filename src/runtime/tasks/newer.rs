@@ -55,7 +55,7 @@ pub(in crate::runtime) async fn end(
         }
         if Instant::now() >= until {
             let names: Vec<String> = sandboxes.into_iter().collect();
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "pods that containerd 1.x cannot adopt still run: {}",
                 lists::some(&names)
             )));
@@ -80,7 +80,7 @@ fn prepare(files: &Files) -> Result<(BTreeSet<String>, Option<String>), RuntimeE
                 if let Some(path) = bundle.file("address") {
                     files
                         .write(&path, address.as_bytes(), 0o600)
-                        .map_err(|error| RuntimeError(error.to_string()))?;
+                        .map_err(RuntimeError::of)?;
                 }
             }
             Fate::Ends(sandbox) if bundle.namespace == OWN.namespace => {

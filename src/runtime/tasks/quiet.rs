@@ -58,7 +58,7 @@ pub(in crate::runtime) async fn wait(files: &Files, cri: &Cri, within: Duration)
             return Ok(());
         }
         if Instant::now() >= deadline {
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "pods are still being created after {} s: {}; wait until the pods of this node run",
                 within.as_secs(),
                 busy.unwrap_or_else(|| "something appeared a moment ago".to_owned())

@@ -160,7 +160,7 @@ impl Host for FakeHost {
     async fn facts(&self, _: &str) -> Result<Facts, HostError> {
         let inner = self.inner();
         if inner.broken_inspect {
-            return Err(HostError(
+            return Err(HostError::Answer(
                 "`transship node inspect` ended with 1 on the host".to_owned(),
             ));
         }
@@ -203,7 +203,7 @@ impl Host for FakeHost {
         let (run, _) = inner
             .unit
             .clone()
-            .ok_or_else(|| HostError("no such unit".to_owned()))?;
+            .ok_or_else(|| HostError::Answer("no such unit".to_owned()))?;
         inner.unit = Some((run, true));
         Ok(())
     }
@@ -229,7 +229,7 @@ impl Host for FakeHost {
 
     async fn kubelet_health(&self, _: &str) -> Result<(), HostError> {
         if self.inner().unhealthy {
-            Err(HostError("it does not answer".to_owned()))
+            Err(HostError::Answer("it does not answer".to_owned()))
         } else {
             Ok(())
         }

@@ -164,14 +164,12 @@ async fn run(
     answer(prepared(files, program, arguments)?, within).await
 }
 
-/// Runs a program as [`run`] does, as soon as no other run of it has its lock, which it calls `locked`.
-async fn when_free(files: &Files, program: &str, arguments: &[&str], locked: &str) -> Result<(), StepError> {
+/// Runs a program as [`run`] does, as soon as no other run of it has its lock.
+async fn when_free(files: &Files, program: &str, arguments: &[&str]) -> Result<(), StepError> {
     let began = Instant::now();
     loop {
         match run(files, program, arguments, WORK).await {
-            Err(StepError::Install(InstallError::Packages(why)))
-                if why.contains(locked) && began.elapsed() < PATIENCE =>
-            {
+            Err(StepError::Install(InstallError::Locked(_))) if began.elapsed() < PATIENCE => {
                 tokio::time::sleep(PAUSE).await;
             }
             done => return done.map(|_| ()),
@@ -206,7 +204,25 @@ async fn answer(command: Command, within: Duration) -> Result<String, StepError>
         .map(str::trim)
         .filter(|line| !line.is_empty())
         .collect();
-    Err(fail(format!("{what}: {}", errors.join("; "))))
+    Err(StepError::Install(refusal(format!(
+        "{what}: {}",
+        errors.join("; ")
+    ))))
+}
+
+/// What kind of refusal a package manager's words are. It has no exit status for either.
+fn refusal(why: String) -> InstallError {
+    // dpkg's words, and rpm's, which waits by itself only if it has a terminal.
+    const LOCKED: [&str; 2] = ["locked by another process", "can't create transaction lock"];
+    // rpm's words of a package without a signature, or with one by a key that it does not have.
+    const UNVERIFIED: &str = "does not verify";
+    if LOCKED.iter().any(|words| why.contains(words)) {
+        InstallError::Locked(why)
+    } else if why.contains(UNVERIFIED) {
+        InstallError::Unverified(why)
+    } else {
+        InstallError::Packages(why)
+    }
 }
 
 async fn ask(command: Command, within: Duration) -> Result<Output, StepError> {
@@ -218,6 +234,34 @@ async fn ask(command: Command, within: Duration) -> Result<Output, StepError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[rstest::rstest]
+    #[case::dpkg(
+        "dpkg --configure: dpkg: error: dpkg frontend lock was locked by another process with pid 7",
+        true,
+        false
+    )]
+    #[case::rpm(
+        "rpm -i: can't create transaction lock on /var/lib/rpm/.rpm.lock",
+        true,
+        false
+    )]
+    #[case::unsigned(
+        "rpm -i: package runc-1.2.5-1.noarch does not verify: no signature",
+        false,
+        true
+    )]
+    #[case::other("rpm -i: failed dependencies: libc is needed by runc", false, false)]
+    fn what_is_waited_for_and_what_needs_a_key_is_recognised(
+        #[case] words: &str,
+        #[case] locked: bool,
+        #[case] unverified: bool,
+    ) {
+        let refused = refusal(words.to_owned());
+        assert_eq!(refused.to_string(), words);
+        assert_eq!(matches!(refused, InstallError::Locked(_)), locked);
+        assert_eq!(matches!(refused, InstallError::Unverified(_)), unverified);
+    }
 
     /// The clock goes on only where there is a deadline.
     #[tokio::test(start_paused = true)]

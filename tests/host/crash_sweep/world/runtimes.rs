@@ -25,9 +25,9 @@ const FIRST: Duration = Duration::from_secs(5);
 impl World {
     /// What a runtime says of a request that has had its effect.
     async fn asked(&self) -> Result<(), RuntimeError> {
-        self.answered().await.map_err(RuntimeError)?;
+        self.answered().await.map_err(RuntimeError::new)?;
         if self.step_fails() {
-            return Err(RuntimeError("it ended in another way".to_owned()));
+            return Err(RuntimeError::new("it ended in another way".to_owned()));
         }
         Ok(())
     }
@@ -65,7 +65,7 @@ impl World {
         if hangs {
             self.note_call(format!("wait for {}", of.runtime));
             tokio::time::sleep(deadline).await;
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "{} gives no answer on {}",
                 of.runtime, of.socket
             )));
@@ -77,11 +77,11 @@ impl World {
             of.runtime
         };
         if self.boots(serves) {
-            return Err(RuntimeError(format!("nobody listens on {} yet", of.socket)));
+            return Err(RuntimeError::new(format!("nobody listens on {} yet", of.socket)));
         }
         let state = self.state();
         if state.units.get(unit_of(serves)).is_some_and(|unit| !unit.active) {
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "{} does not answer on {}",
                 of.runtime, of.socket
             )));
@@ -118,7 +118,7 @@ impl World {
         }
         moment().await;
         if self.fault == Fault::StopPodsFails && forwards {
-            return Err(RuntimeError("a container does not end".to_owned()));
+            return Err(RuntimeError::new("a container does not end".to_owned()));
         }
         self.asked().await?;
         Ok(Stopped::default())
@@ -127,7 +127,7 @@ impl World {
 
 impl Runtimes for World {
     async fn images(&self, store: &Endpoint) -> Result<Images, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, store).await?;
         Ok(self
             .state()
@@ -138,12 +138,12 @@ impl Runtimes for World {
     }
 
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, &step.from).await?;
         self.answers_within(DEADLINE, &step.to).await?;
         self.effect();
         if self.fault == Fault::CarryFails && Some(name) == self.case.images.get(2).map(String::as_str) {
-            return Err(RuntimeError(format!(
+            return Err(RuntimeError::new(format!(
                 "{name} is not in the store of {}",
                 step.from.runtime
             )));
@@ -167,7 +167,7 @@ impl Runtimes for World {
         store: &Endpoint,
         before: &BTreeMap<String, Option<String>>,
     ) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, store).await?;
         for (name, id) in before {
             self.effect();
@@ -183,7 +183,7 @@ impl Runtimes for World {
                 None => there.remove(name),
             };
         }
-        self.answered().await.map_err(RuntimeError)
+        self.answered().await.map_err(RuntimeError::new)
     }
 
     async fn bring_sandbox_image(
@@ -193,20 +193,20 @@ impl Runtimes for World {
         _: &HostPath,
         _: &str,
     ) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.effect();
         moment().await;
         self.asked().await
     }
 
     async fn rehearse(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = true;
         moment().await;
         if self.fault == Fault::RehearsalFails {
-            return Err(RuntimeError("the sandbox got no address".to_owned()));
+            return Err(RuntimeError::new("the sandbox got no address".to_owned()));
         }
         self.effect();
         self.state().rehearsing = false;
@@ -214,26 +214,26 @@ impl Runtimes for World {
     }
 
     async fn end_rehearsal(&self, rehearsal: &Rehearsal) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, &rehearsal.cri).await?;
         self.effect();
         self.state().rehearsing = false;
-        self.answered().await.map_err(RuntimeError)
+        self.answered().await.map_err(RuntimeError::new)
     }
 
     async fn stop_pods(&self, what: &StopPods, direction: Direction) -> Result<Stopped, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, what.ending(direction)).await?;
         self.end_pods(what, direction, true).await
     }
 
     async fn stop_pods_without(&self, what: &StopPods, _: RuntimeError) -> Result<Stopped, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.end_pods(what, Direction::Backwards, false).await
     }
 
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, &what.source).await?;
         self.effect();
         {
@@ -248,33 +248,35 @@ impl Runtimes for World {
         }
         moment().await;
         if self.fault == Fault::ClearPodsFails {
-            return Err(RuntimeError("a sandbox does not leave its network".to_owned()));
+            return Err(RuntimeError::new(
+                "a sandbox does not leave its network".to_owned(),
+            ));
         }
         self.asked().await?;
         Ok(Stopped::default())
     }
 
     async fn quiet(&self, of: &Endpoint, _: u32) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         moment().await;
         self.asked().await
     }
 
     async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.effect();
-        self.answered().await.map_err(RuntimeError)?;
+        self.answered().await.map_err(RuntimeError::new)?;
         Ok(Vec::new())
     }
 
     async fn tasks(&self) -> Result<Tasks, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         Ok(Tasks::default())
     }
 
     async fn check_tasks(&self, of: &Endpoint, _: &Tasks) -> Result<Vec<String>, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         self.effect();
         moment().await;
@@ -283,41 +285,41 @@ impl Runtimes for World {
     }
 
     async fn end_newer_pods(&self, what: &ShimsStep) -> Result<Vec<String>, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, &what.cri).await?;
         self.effect();
         self.state().newer = false;
         moment().await;
-        self.answered().await.map_err(RuntimeError)?;
+        self.answered().await.map_err(RuntimeError::new)?;
         Ok(Vec::new())
     }
 
     async fn runs_on(&self, _: &HostPath) -> Result<bool, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         Ok(false)
     }
 
     async fn shims(&self) -> Result<Vec<ShimUse>, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         Ok(Vec::new())
     }
 
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         self.effect();
         self.state().lost = false;
-        self.answered().await.map_err(RuntimeError)?;
+        self.answered().await.map_err(RuntimeError::new)?;
         Ok(Vec::new())
     }
 
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(FIRST, of).await
     }
 
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         self.asked().await?;
         Ok(Health {
@@ -328,17 +330,17 @@ impl Runtimes for World {
     }
 
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         // What the program would print is in it; running it some thousand times proves nothing more.
         let bytes = self.read(program).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
         let says = text.find("containerd ").map(|at| text[at..].to_owned());
         moment().await;
-        says.ok_or_else(|| RuntimeError(format!("{program} cannot be run")))
+        says.ok_or_else(|| RuntimeError::new(format!("{program} cannot be run")))
     }
 
     async fn configuration(&self, _: &[String]) -> Result<String, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         let waits = self
             .case
             .plan
@@ -358,11 +360,11 @@ impl Runtimes for World {
     }
 
     async fn kubelet(&self, main_pid: u32) -> Result<KubeletHealth, RuntimeError> {
-        self.called().await.map_err(RuntimeError)?;
+        self.called().await.map_err(RuntimeError::new)?;
         let state = self.state();
         let kubelet = &state.units[KUBELET_UNIT];
         if !kubelet.active || kubelet.pid != main_pid {
-            return Err(RuntimeError(format!("no process {main_pid}")));
+            return Err(RuntimeError::new(format!("no process {main_pid}")));
         }
         let target = self.kubelet_under_target(&state);
         Ok(KubeletHealth {

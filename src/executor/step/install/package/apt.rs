@@ -9,9 +9,6 @@ use crate::{
     plan::{step::Package, version},
 };
 
-/// What dpkg says when another run of apt or dpkg has its lock.
-const LOCKED: &str = "locked by another process";
-
 /// What apt would do.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Transaction {
@@ -88,12 +85,12 @@ pub(super) async fn remove(files: &Files, added: &[String]) -> Result<(), StepEr
     }
     if half.len() > 1 {
         let half: Vec<&str> = half.iter().map(String::as_str).collect();
-        when_free(files, "dpkg", &half, LOCKED).await?;
+        when_free(files, "dpkg", &half).await?;
     }
     // A disk that is full has room for the rest then.
     clear(files)?;
     if arguments.len() > 1 {
-        when_free(files, "dpkg", &arguments, LOCKED).await?;
+        when_free(files, "dpkg", &arguments).await?;
     }
     Ok(())
 }
@@ -110,7 +107,7 @@ async fn settle(files: &Files) -> Result<(), StepError> {
     } else {
         return Ok(());
     }
-    when_free(files, "dpkg", &arguments, LOCKED).await
+    when_free(files, "dpkg", &arguments).await
 }
 
 /// Fetches the archives of these packages; answers where they are, once that is durable.

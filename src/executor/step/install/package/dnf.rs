@@ -13,7 +13,7 @@ use packed::{Packed, configuration, names};
 
 use super::{ASK, WORK, archives, ask, clear, fail, kept, listed, prepared, run, when_free};
 use crate::{
-    executor::step::{Saved, StepError},
+    executor::step::{Saved, StepError, install::InstallError},
     host::files::Files,
     plan::{host_path::HostPath, step::Package},
 };
@@ -28,8 +28,6 @@ const CAREFULLY: [&str; 4] = [
     "--define",
     "_flush_io 1",
 ];
-/// What rpm says when another run of it has its lock; it waits by itself only where somebody looks on.
-const LOCKED: &str = "can't create transaction lock";
 /// What rpm puts beside a configuration file: the package's own where another one was there, and the changed one
 /// where the package was removed.
 const NEW: &str = ".rpmnew";
@@ -255,9 +253,9 @@ async fn put_in(files: &Files, packed: &[Packed], options: &[&str]) -> Result<()
     arguments.extend(CAREFULLY);
     arguments.extend(options);
     arguments.extend(packed.iter().map(|packed| &*packed.archive));
-    match when_free(files, "rpm", &arguments, LOCKED).await {
-        Err(error) if error.to_string().contains("does not verify") => Err(fail(format!(
-            "{error}; `rpm --import` makes the key of a repository known"
+    match when_free(files, "rpm", &arguments).await {
+        Err(StepError::Install(InstallError::Unverified(why))) => Err(fail(format!(
+            "{why}; `rpm --import` makes the key of a repository known"
         ))),
         done => done,
     }
@@ -288,7 +286,7 @@ async fn take_back(
     if !remove.is_empty() {
         let mut arguments = vec!["-e"];
         arguments.extend(remove.iter().map(String::as_str));
-        when_free(files, "rpm", &arguments, LOCKED).await?;
+        when_free(files, "rpm", &arguments).await?;
     }
     for path in configuration {
         let aside = HostPath::new(format!("{path}{ASIDE}"))?;
