@@ -146,8 +146,11 @@ pub enum PartState {
     Carried(Carried),
     /// These containers run; those that run after a restart of their runtime are compared with them.
     Running(Tasks),
-    /// The shims of the containers that run now run these programs.
-    Shims(Vec<ShimUse>),
+    /// The shims of the containers that run now.
+    Shims {
+        /// Their programs.
+        programs: Vec<ShimUse>,
+    },
 }
 
 /// All that the undo of a step needs.
@@ -335,6 +338,32 @@ mod tests {
             .map(|record| record.event)
             .collect();
         assert_eq!(events, [Event::Done { step: 0 }, Event::RolledBack]);
+    }
+
+    /// A form that cannot be written fails its step on every node.
+    #[test]
+    fn every_state_of_a_part_can_be_written_and_read() {
+        use crate::runtime::Means;
+
+        let shim = ShimUse {
+            program: "/usr/bin/containerd-shim-runc-v2".to_owned(),
+            pods: 3,
+            others: 0,
+        };
+        let carried = Carried {
+            bytes: 1,
+            means: Means::Linked,
+        };
+        let states = [
+            PartState::Begun,
+            PartState::Carried(carried),
+            PartState::Running(Tasks::default()),
+            PartState::Shims { programs: vec![shim] },
+        ];
+        for state in states {
+            let text = serde_json::to_string(&state).unwrap();
+            assert_eq!(serde_json::from_str::<PartState>(&text).unwrap(), state, "{text}");
+        }
     }
 
     #[test]

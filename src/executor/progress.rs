@@ -157,12 +157,12 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                 ..
             } => progress.image_bytes += carried.bytes,
             Event::Part {
-                state: PartState::Shims(all),
+                state: PartState::Shims { programs },
                 ..
             } => {
                 progress.old_shims = Some(OldShims {
                     counted_at: *at,
-                    programs: plan.old_shims(all),
+                    programs: plan.old_shims(programs),
                 });
             }
             Event::Part { .. } => {}
@@ -327,7 +327,7 @@ mod tests {
             event: Event::Part {
                 step: 1,
                 key: "shims".to_owned(),
-                state: PartState::Shims(shims),
+                state: PartState::Shims { programs: shims },
             },
         };
         let (old, kata) = (

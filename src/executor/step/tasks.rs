@@ -29,7 +29,7 @@ pub(super) async fn apply(
     let noted = notes.running().unwrap_or_default();
     notes.left(&runtimes.check_tasks(&step.cri, &noted).await?)?;
     match runtimes.shims().await {
-        Ok(shims) => notes.part(SHIMS, PartState::Shims(shims))?,
+        Ok(programs) => notes.part(SHIMS, PartState::Shims { programs })?,
         Err(error) => tracing::warn!(%error, "the shims of the containers are not counted"),
     }
     if step.arms {
