@@ -86,7 +86,8 @@ pub async fn run<S: Systemd, R: Runtimes>(
     }
     let digest = plan.digest();
     let mut journal = Journal::open(files, &dir.file("journal"))?;
-    let patient_until = (!journal.records().is_empty()).then(|| Instant::now() + BOOTED_WITHIN);
+    let patient = !journal.records().is_empty() || is_of_a_boot(systemd).await;
+    let patient_until = patient.then(|| Instant::now() + BOOTED_WITHIN);
     match journal.records().first().map(|record| &record.event) {
         None => {
             if !files.exists(&dir.file("reserve"))? {
@@ -140,6 +141,15 @@ pub async fn run<S: Systemd, R: Runtimes>(
     run.to_the_end().await
 }
 
+/// Whether the executor was started by a boot: in the first of all lives too, if the power was cut right before it.
+async fn is_of_a_boot(systemd: &impl Systemd) -> bool {
+    let after = systemd.started_after_boot(unit::UNIT).await;
+    // At a boot the bus may be late, too.
+    let after = after
+        .inspect_err(|error| tracing::warn!(%error, "it is not known whether the machine has just booted"));
+    after.unwrap_or_default() < BOOTED_WITHIN
+}
+
 /// Sets the reserve aside.
 fn reserve(files: &Files, dir: &Dir) -> io::Result<()> {
     files.write(&dir.file("reserve"), &vec![0x55; RESERVE], 0o600)
@@ -155,7 +165,7 @@ struct Run<'a, S, R> {
     /// When the way back begins; set while the kubelet's start under the target waits for its commit.
     deadline: RefCell<Option<Instant>>,
     born: Instant,
-    /// Until when a runtime may still come up; absent in the first life, for which nothing was interrupted.
+    /// Until when a runtime may still come up; absent if nothing was interrupted: in the first life, unless a boot began it.
     patient_until: Option<Instant>,
     /// Steps that were tried again because a runtime may not have answered yet.
     forgiven: RefCell<BTreeSet<usize>>,
@@ -302,12 +312,16 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         Ok(())
     }
 
+    /// Whether the machine may still boot.
+    fn is_patient(&self) -> bool {
+        self.patient_until.is_some_and(|until| Instant::now() < until)
+    }
+
     /// Whether a step failed only because the machine boots: a runtime that it needs does not answer yet. The next
     /// move is then the same one again.
     async fn may_come_up(&self, step: usize, error: &StepError) -> bool {
-        let patient = self.patient_until.is_some_and(|until| Instant::now() < until);
         let does = &self.plan.steps[step].does;
-        if !patient || !error.is_about_answers() {
+        if !self.is_patient() || !error.is_about_answers() {
             return false;
         }
         // It may have come up since the step asked.
@@ -421,9 +435,17 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             _ => None,
         });
         let Some(source) = cleared else { return };
-        match self.watched(self.host.runtimes.end_lost(source)).await {
-            Ok(left) => left.iter().for_each(|left| tracing::warn!("{left}")),
-            Err(error) => tracing::warn!(%error, "it was not looked for shims without a container"),
+        loop {
+            match self.watched(self.host.runtimes.end_lost(source)).await {
+                Ok(left) => return left.iter().for_each(|left| tracing::warn!("{left}")),
+                Err(error) if self.is_patient() => {
+                    tracing::warn!(%error, "a runtime does not answer yet; it is asked again");
+                    self.watched(sleep(BOOT_PAUSE)).await;
+                }
+                Err(error) => {
+                    return tracing::warn!(%error, "it was not looked for shims without a container");
+                }
+            }
         }
     }
 

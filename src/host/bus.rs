@@ -76,6 +76,8 @@ trait Manager {
     ) -> zbus::Result<OwnedObjectPath>;
     #[zbus(property(emits_changed_signal = "const"))]
     fn version(&self) -> zbus::Result<String>;
+    #[zbus(property(emits_changed_signal = "const"))]
+    fn userspace_timestamp_monotonic(&self) -> zbus::Result<u64>;
     #[zbus(signal)]
     fn job_removed(&self, id: u32, job: OwnedObjectPath, unit: String, result: String) -> zbus::Result<()>;
 }
@@ -427,6 +429,18 @@ impl Systemd for SystemBus {
             limits: limits(&service),
             unit: as_unit(&unit, &service),
         })
+    }
+
+    async fn started_after_boot(&self, name: &str) -> Result<Duration, SystemdError> {
+        let began = self
+            .call(CALL, async |manager| {
+                manager.userspace_timestamp_monotonic().await
+            })
+            .await
+            .map_err(|failure| failure.of("ask for the start of", "systemd"))?;
+        let (unit, _) = self.properties(name).await?;
+        let started = number(&unit, "InactiveExitTimestampMonotonic");
+        Ok(Duration::from_micros(started.saturating_sub(began)))
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {

@@ -1,7 +1,7 @@
 //! What Transship asks of systemd: a dozen verbs. [`Systemd`] is implemented by the system bus (`host::bus`) and,
 //! in tests, by a state machine.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use crate::plan::{facts::Limits, host_path::HostPath};
 
@@ -81,6 +81,8 @@ pub trait Systemd {
     async fn unit(&self, name: &str) -> Result<Unit, SystemdError>;
     /// The unit with all that `inspect` reads and the plan sets; a unit that does not exist has `load` = `not-found`.
     async fn describe(&self, name: &str) -> Result<UnitProperties, SystemdError>;
+    /// How long after the boot the unit was last started.
+    async fn started_after_boot(&self, name: &str) -> Result<Duration, SystemdError>;
     /// Starts a unit and waits for its job.
     async fn start(&self, name: &str) -> Result<(), SystemdError>;
     /// Stops a unit and waits for its job; a unit that does not exist is stopped.

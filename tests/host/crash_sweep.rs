@@ -130,6 +130,42 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
     sweep.sampled(3).parts().ends(end);
 }
 
+/// The power is cut before the first line of the journal: the executor that the boot starts has nothing to continue, and
+/// waits for the runtimes all the same, on the way back, too.
+#[rstest]
+#[case::with_a_commit(Others::Commit, End::Committed)]
+#[case::with_an_abort(Others::Abort(1), End::RolledBack)]
+fn an_executor_that_a_boot_starts_first_waits_for_the_runtimes(#[case] others: Others, #[case] end: End) {
+    for mut case in cases::captured() {
+        case.confirm_within(60);
+        let late = Late {
+            containerd: 2,
+            docker: 14,
+            cri_dockerd: 8,
+        };
+        let world = begin(&Arc::new(case), Fault::SlowBoot(late));
+        let before = world.tree();
+        world.reboot();
+        let ended = live_on(&world, others, false).unwrap();
+        assert_eq!(ended, Outcome::Ended(end), "{}", world.case.name);
+        check(&world, &before, end, &world.case.name);
+    }
+}
+
+/// The same on captured hosts, whose runtimes come up one after the other in an order that is drawn.
+#[rstest]
+#[case::with_a_commit(Others::Commit, End::Committed)]
+#[case::without_one(Others::Nobody, End::RolledBack)]
+fn runtimes_that_come_up_in_any_order_change_no_end(#[case] others: Others, #[case] end: End) {
+    let mut random = Random(seed());
+    for mut case in drawn_captured() {
+        case.confirm_within(60);
+        let (case, late) = (Arc::new(case), Late::drawn(&mut random));
+        let sweep = Sweep::new(&case, Fault::SlowBoot(late), others);
+        sweep.sampled(12).parts().ends(end);
+    }
+}
+
 /// Sandboxes that stay, and a target that hangs, keep no node from its source, on the way back after a commit too.
 #[rstest]
 #[case::nothing(Fault::Nothing)]

@@ -1,6 +1,9 @@
 //! A systemd that knows no unit, and remembers what is masked.
 
-use std::{cell::RefCell, collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    cell::RefCell, collections::BTreeSet, fs, io::ErrorKind, os::unix::fs::symlink, path::PathBuf,
+    time::Duration,
+};
 
 use transship::host::systemd::{Systemd, SystemdError, Unit, UnitProperties};
 
@@ -31,6 +34,9 @@ impl Systemd for NoUnits {
             unit: self.unit(name).await?,
             ..UnitProperties::default()
         })
+    }
+    async fn started_after_boot(&self, _: &str) -> Result<Duration, SystemdError> {
+        Ok(Duration::MAX)
     }
     async fn start(&self, _: &str) -> Result<(), SystemdError> {
         Ok(())

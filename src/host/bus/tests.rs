@@ -127,6 +127,7 @@ async fn every_call_of_a_systemd_that_hangs_has_a_deadline() {
         [
             bus.unit("a.service").await.map(drop),
             bus.describe("a.service").await.map(drop),
+            bus.started_after_boot("a.service").await.map(drop),
             bus.version().await.map(drop),
             bus.start("a.service").await,
             bus.stop("a.service").await,

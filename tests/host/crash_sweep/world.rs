@@ -33,6 +33,7 @@ use crate::crash_sweep::{
     cases::{Bytes, Case},
     disk::{Disk, Image, Left},
     programs::Programs,
+    random::Random,
 };
 
 /// How long a call that hangs is waited for.
@@ -103,6 +104,17 @@ pub struct Late {
 }
 
 impl Late {
+    /// Seconds that differ, one of their orders drawn.
+    pub fn drawn(random: &mut Random) -> Self {
+        let mut left = vec![2, 8, 14];
+        let mut next = || left.swap_remove(random.below(left.len() as u64) as usize);
+        Self {
+            containerd: next(),
+            docker: next(),
+            cri_dockerd: next(),
+        }
+    }
+
     const fn of(self, runtime: Runtime) -> u64 {
         match runtime {
             Runtime::Dockershim => self.docker,
@@ -152,6 +164,8 @@ pub struct State {
     pub violations: Vec<String>,
     /// containerd hangs.
     pub hangs: bool,
+    /// The machine has booted since the beginning.
+    pub booted: bool,
     /// The machine has booted, and these runtimes do not answer yet.
     pub slow: BTreeSet<Runtime>,
     target_dead: bool,

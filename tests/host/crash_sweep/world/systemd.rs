@@ -54,6 +54,7 @@ impl World {
             unit.failed = false;
             unit.restarts = 0;
         }
+        state.booted = true;
         state.rehearsing = false;
         state.lost = false;
         state.newer = false;
@@ -389,6 +390,12 @@ impl Systemd for World {
             }
         }
         Ok(found)
+    }
+
+    async fn started_after_boot(&self, _: &str) -> Result<Duration, SystemdError> {
+        self.called().await.map_err(SystemdError::Unreachable)?;
+        let booted = self.state().booted;
+        Ok(if booted { Duration::ZERO } else { Duration::MAX })
     }
 
     async fn start(&self, name: &str) -> Result<(), SystemdError> {
