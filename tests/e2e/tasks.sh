@@ -61,6 +61,8 @@ all_answered() {
     local counts most=${1:-0} lost
     counts=$(answers_counted | tr '\n' ' ')
     say "$asked: requests to a Service, a pod and a host port: $counts"
+    # A line for each request that was lost, with its time.
+    ! grep -q 'failed=[1-9]' <<<"$counts" || k -n lab logs asking --all-containers --prefix | grep -v ' ok='
     while read -r lost; do
         ((lost <= most)) || fail "requests to $asked were lost: $counts"
     done < <(grep -oP 'failed=\K\d+' <<<"$counts")
