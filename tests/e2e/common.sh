@@ -180,18 +180,19 @@ begin_counting() {
     for service in web graceful; do
         asked+=("$service=http://$(k -n lab get service "$service" -o jsonpath='{.spec.clusterIP}')")
     done
-    ask client "$counter" 8081 50 "${asked[@]}"
+    ask client "$counter" 8081 50 1s "${asked[@]}"
     wait_until 60 "the clients to count" counted
 }
-# ask POD NODE PORT MILLISECONDS NAME=URL…: clients on the node ask so often; each counts on a port of its own, from PORT on.
+# ask POD NODE PORT MILLISECONDS TIMEOUT NAME=URL…: clients on the node ask so often; each counts on a port of its own, from
+# PORT on.
 ask() {
     k -n lab delete pod "$1" --ignore-not-found --grace-period=0 --force >/dev/null 2>&1 || true
     local one clients='' port=$3
-    for one in "${@:5}"; do
+    for one in "${@:6}"; do
         clients+="
     - name: ${one%%=*}
       image: transship.dev/lab/server:1
-      env: [{name: ADDRESS, value: ':$((port++))'}]
+      env: [{name: ADDRESS, value: ':$((port++))'}, {name: TIMEOUT, value: $5}]
       args: [client, '${one#*=}', '$4']"
     done
     k apply -f - >/dev/null <<YAML

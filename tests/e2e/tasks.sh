@@ -47,7 +47,8 @@ begin_asking() { # NODE
     [[ $asked == cp1 ]] ||
         urls+=("port=http://$(k get node "$asked" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'):8888")
     asked_from=$from asked_urls=${#urls[@]}
-    ask asking "$from" 8091 20 "${urls[@]}"
+    # On a busy machine a packet gets lost now and then, and is sent again after a second.
+    ask asking "$from" 8091 20 3s "${urls[@]}"
     wait_until 60 "the clients to ask" answers_counted
 }
 answers_counted() {
@@ -56,16 +57,16 @@ answers_counted() {
         lab exec "$asked_from" curl -fsS -m 2 "http://127.0.0.1:$((8091 + number))" || return 1
     done
 }
-# all_answered [MOST]: of the requests since begin_asking each client lost none, or at most so many.
+# all_answered: no client lost a request since begin_asking.
 all_answered() {
-    local counts most=${1:-0} lost
+    local counts
     counts=$(answers_counted | tr '\n' ' ')
     say "$asked: requests to a Service, a pod and a host port: $counts"
-    # A line for each request that was lost, with its time.
-    ! grep -q 'failed=[1-9]' <<<"$counts" || k -n lab logs asking --all-containers --prefix | grep -v ' ok='
-    while read -r lost; do
-        ((lost <= most)) || fail "requests to $asked were lost: $counts"
-    done < <(grep -oP 'failed=\K\d+' <<<"$counts")
+    ! grep -q 'failed=[1-9]' <<<"$counts" || {
+        # A line for each request that was lost, with its time.
+        k -n lab logs asking --all-containers --prefix | grep -v ' ok='
+        fail "requests to $asked were lost: $counts"
+    }
 }
 
 # ready_since NODE: when the Ready condition of the Node last changed.

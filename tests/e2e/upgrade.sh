@@ -26,11 +26,11 @@ begin() { # NODE: what must be the same afterwards
     begin_asking_cri "$1"
     ready_since "$1" >"$work/ready"
 }
-nothing_ended() { # NODE [MOST]
+nothing_ended() { # NODE
     same_tasks "$1" "$work/tasks"
     same_restarts "$1" "$work/restarts"
     say "$1: the CRI did not answer for at most $(cri_away "$1") ms"
-    all_answered "${2:-0}"
+    all_answered
     log_is_whole
     ready_since "$1" | cmp -s - "$work/ready" || fail "the Node $1 was not Ready all the time"
 }

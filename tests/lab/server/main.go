@@ -8,7 +8,8 @@
 //	server count [INTERVAL_MS]       prints 1, 2, 3 and so on
 //	server sleep                     does nothing until it is told to end
 //
-// ADDRESS in the environment changes where it listens. On SIGTERM it exits at once,
+// ADDRESS in the environment changes where it listens, TIMEOUT for how long a client waits
+// for an answer (1s). On SIGTERM it exits at once,
 // unless GRACE in the environment names a time (10s): a server then goes on serving for
 // that long, because not every proxy has heard yet that its pod is ending; it finishes
 // the requests that it has, and exits.
@@ -28,6 +29,9 @@ import (
 )
 
 func main() {
+	if timeout, err := time.ParseDuration(os.Getenv("TIMEOUT")); err == nil {
+		requests.Timeout = timeout
+	}
 	go func() {
 		<-ending()
 		if os.Getenv("GRACE") == "" {
