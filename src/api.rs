@@ -3,7 +3,8 @@
 //! [`request`](crate::plan::request) holds the parts of a request that mean the same for a whole migration and for one node; it knows
 //! nothing of Kubernetes, and lies in `plan`. [`migration`] and [`node_migration`] are the custom resources,
 //! [`validation`] is what the first must satisfy, [`bounds`] is how long their texts and lists may be, and [`crd`] prints
-//! their definitions. [`outage`] tells errors of the API server that may pass from those that a person has to solve.
+//! their definitions. [`outage`] tells errors of the API server that may pass from those that a person has to solve,
+//! and [`reported`] reads what both roles read of a Node.
 
 use http::HeaderValue;
 use http::header::{HeaderName, USER_AGENT};
@@ -13,6 +14,7 @@ pub mod crd;
 pub mod migration;
 pub mod node_migration;
 pub mod outage;
+pub mod reported;
 pub mod validation;
 
 /// What a user asks for.

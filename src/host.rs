@@ -6,6 +6,7 @@ pub mod bus;
 pub mod command;
 pub mod fetch;
 pub mod files;
+pub mod own_binary;
 pub mod pidfd;
 pub mod process;
 pub mod selinux;

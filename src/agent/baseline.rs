@@ -10,7 +10,10 @@ use super::drain::{
     classify::{is_daemon_set, is_mirror},
 };
 use crate::{
-    api::request::{Drain, DrainMode},
+    api::{
+        reported,
+        request::{Drain, DrainMode},
+    },
     plan::baseline::{Baseline, PodKind, ReadyPod},
 };
 
@@ -89,7 +92,7 @@ pub fn runs_under(pod: &Pod, baseline: &Baseline, scheme: &str) -> bool {
 
 /// Whether the Node is Ready by a heartbeat that the baseline does not have.
 pub fn node_is_ready(node: &Node, baseline: &Baseline) -> bool {
-    let ready = ready_condition(node).is_some_and(|condition| condition.status == "True");
+    let ready = reported::is_ready(node);
     let beat = heartbeat(node);
     ready && beat.is_some() && beat != baseline.heartbeat
 }
@@ -219,19 +222,8 @@ fn is_ready(pod: &Pod) -> bool {
         .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-fn ready_condition(node: &Node) -> Option<&k8s_openapi::api::core::v1::NodeCondition> {
-    let conditions = node
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .find(|condition| condition.type_ == "Ready")
-}
-
 fn heartbeat(node: &Node) -> Option<String> {
-    let beat = ready_condition(node)?.last_heartbeat_time.as_ref()?;
+    let beat = reported::ready_condition(node)?.last_heartbeat_time.as_ref()?;
     Some(beat.0.to_string())
 }
 

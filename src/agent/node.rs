@@ -25,14 +25,6 @@ pub enum End<'a> {
     Untouched,
 }
 
-/// The runtime version that the Node reports (`docker://20.10.24`); empty before its first heartbeat.
-pub fn runtime_version(node: &Node) -> &str {
-    node.status
-        .as_ref()
-        .and_then(|status| status.node_info.as_ref())
-        .map_or("", |info| info.container_runtime_version.as_str())
-}
-
 /// What makes the node unschedulable in the name of the migration with this UID; nothing when it is already. A
 /// node that somebody else cordoned stays theirs.
 pub fn cordon(node: &Node, migration: &str) -> Option<Value> {

@@ -13,6 +13,7 @@ use kube::{Api, Client, ResourceExt as _};
 use super::observe;
 use crate::api::migration::Slot;
 use crate::api::node_migration::{Action, NodeMigration, NodePhase};
+use crate::api::reported;
 
 /// Selects the static pods, in `kube-system`, without which the cluster forgets or does not answer; so kubeadm labels
 /// them. Where the control plane runs in another way there are none.
@@ -59,7 +60,7 @@ fn judge(nodes: &[&Node], pods: &[Pod], shares: &[NodeMigration], own: &[Slot]) 
         let begun = share.phase() != NodePhase::Pending || share.spec.action == Action::Migrate;
         share.spec.action != Action::Plan && begun && !share.phase().ended()
     });
-    let unready = nodes.iter().filter(|node| !observe::is_ready(node));
+    let unready = nodes.iter().filter(|node| !reported::is_ready(node));
     let shares = under_way.map(|share| {
         let migration = &share.spec.migration.name;
         format!("until {} has ended (migration {migration})", share.name_any())
@@ -83,7 +84,7 @@ fn of_pod(nodes: &[&Node], pod: &Pod) -> Option<String> {
     }
     let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let node = nodes.iter().find(|node| Some(&*node.name_any()) == name)?;
-    let (scheme, _) = observe::runtime_version(node).split_once("://")?;
+    let (scheme, _) = reported::runtime_version(node).split_once("://")?;
     let elsewhere = status
         .container_statuses
         .iter()

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use k8s_openapi::api::core::v1::{Node, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::core::{DeserializeGuard, Selector, SelectorExt as _};
 use kube::{Resource as _, ResourceExt as _};
@@ -13,6 +13,7 @@ use super::overlap;
 use super::seen::{LeftOut, NodeView, OnTarget, Seen, Share};
 use crate::api::migration::{ControlPlane, RuntimeMigration, RuntimeMigrationSpec};
 use crate::api::node_migration::{DRAIN_TIMED_OUT, NodeMigration, NodeMigrationSpec, READY_TO_SWITCH};
+use crate::api::reported::{is_ready, ready_condition, runtime_version};
 use crate::api::request::{DrainMode, GoDuration, Origin, Runtime, Target};
 use crate::api::{AGENT_LABEL, CORDONED_ANNOTATION, RETRY_ANNOTATION, SKIP_ANNOTATION, validation};
 use crate::plan::finding::Severity;
@@ -203,22 +204,6 @@ fn is_passing(taint: &Taint) -> bool {
 pub fn is_control_plane(node: &Node) -> bool {
     let labels = node.labels();
     CONTROL_PLANE.iter().any(|label| labels.contains_key(*label))
-}
-
-/// Whether a Node's condition `Ready` is true.
-pub fn is_ready(node: &Node) -> bool {
-    ready_condition(node).is_some_and(|condition| condition.status == "True")
-}
-
-fn ready_condition(node: &Node) -> Option<&NodeCondition> {
-    let conditions = node.status.as_ref().and_then(|s| s.conditions.as_deref());
-    conditions.unwrap_or_default().iter().find(|c| c.type_ == "Ready")
-}
-
-/// What a Node shows as its `containerRuntimeVersion`; empty before its first heartbeat.
-pub fn runtime_version(node: &Node) -> &str {
-    let info = node.status.as_ref().and_then(|s| s.node_info.as_ref());
-    info.map_or("", |info| info.container_runtime_version.as_str())
 }
 
 /// Compares what a Node shows in `status.nodeInfo.containerRuntimeVersion` with the target, its version included.

@@ -14,6 +14,7 @@ use crate::api::migration::{
     MigrationPhase, Mode, NodeCounts, RuntimeMigrationSpec, RuntimeMigrationStatus, Started,
 };
 use crate::api::node_migration::{DRAIN_TIMED_OUT, NodePhase};
+use crate::plan::lists;
 
 pub use events::{Happened, happened};
 
@@ -398,10 +399,7 @@ fn left_out(decision: &Decision) -> String {
 
 /// The first few of a list, and how many more there are.
 pub(super) fn list(items: &[String]) -> String {
-    match items.len().checked_sub(NAMED) {
-        Some(more) if more > 0 => format!("{} and {more} more", items[..NAMED].join(", ")),
-        _ => items.join(", "),
-    }
+    lists::listed(items, NAMED)
 }
 
 /// Seconds since the epoch of a moment, for a gauge.

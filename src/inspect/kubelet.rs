@@ -7,7 +7,7 @@ use super::{
     rivals,
 };
 use crate::{
-    edit::{parse, unit_file, yaml},
+    edit::{flags, parse, unit_file, yaml},
     host::files::Files,
     plan::{
         facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
@@ -15,7 +15,7 @@ use crate::{
         kubelet_arguments,
         runtime::starts_containers,
     },
-    runtime::kubelet::{command_line, flag},
+    runtime::kubelet::command_line,
 };
 
 /// The arguments of the running kubelet; of its unit, when it does not run.
@@ -40,7 +40,7 @@ impl Flags {
 
     /// The value of a flag.
     pub(super) fn get(&self, name: &str) -> Option<&str> {
-        flag(
+        flags::value(
             if self.running.is_empty() {
                 &self.declared
             } else {

@@ -8,18 +8,17 @@ use jiff::{Timestamp, tz::TimeZone};
 use crate::{
     console,
     executor::{
+        command,
         control::{Dir, Order},
         journal::{Event, PartState, Record},
         progress::{self, State},
         step::Host,
         unit::{self, UNIT},
     },
-    host::{bus::SystemBus, files::Files},
+    host::{bus::SystemBus, files::Files, own_binary},
     plan::{
-        digest::Digest,
         document::{Plan, PlannedStep},
         facts::{Facts, INSTANCE_CONFIG},
-        host_path::HostPath,
         step::{AwaitStep, Side, Step},
     },
     runtime::hosted::HostRuntimes,
@@ -40,22 +39,6 @@ pub enum Confirm {
     Manual,
 }
 
-/// Copies this program to where it stays while a journal is open; the executor runs from there.
-///
-/// # Errors
-/// When the copy is not durable.
-pub fn settle_binary(files: &Files) -> anyhow::Result<HostPath> {
-    let own = crate::executor::command::own_binary()?;
-    let bytes = files.read(&own)?.with_context(|| format!("{own} is gone"))?;
-    let digest = Digest::of(&bytes);
-    let hex = digest.as_str().trim_start_matches("sha256:");
-    let path = HostPath::new(format!("/var/lib/transship/bin/{hex}/transship"))?;
-    if !files.exists(&path)? {
-        files.write(&path, &bytes, 0o755)?;
-    }
-    Ok(path)
-}
-
 /// Starts the executor for `dir`, and watches it.
 ///
 /// # Errors
@@ -63,7 +46,8 @@ pub fn settle_binary(files: &Files) -> anyhow::Result<HostPath> {
 pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result<ExitCode> {
     let systemd = SystemBus::connect().await?;
     let before = dir.journal()?.len();
-    unit::install(files, &systemd, &settle_binary(files)?, dir).await?;
+    let binary = own_binary::settle(files, &command::own_binary()?)?;
+    unit::install(files, &systemd, &binary, dir).await?;
     println!("{UNIT} is at work; Ctrl-C only ends the watching.\n");
     let plan = dir
         .plan()?

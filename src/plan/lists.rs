@@ -12,10 +12,14 @@ pub fn some(names: &[String]) -> String {
 
 /// The first few clauses of a list, and how many more there are; a clause may have commas of its own.
 pub fn listing(clauses: &[String]) -> String {
-    const SHOWN: usize = 8;
-    let mut text = clauses[..clauses.len().min(SHOWN)].join("; ");
-    if clauses.len() > SHOWN {
-        text.push_str(&format!("; and {} more", clauses.len() - SHOWN));
+    clauses_of(clauses, 8)
+}
+
+/// The first `shown` clauses of a list, and how many more there are.
+pub fn clauses_of(clauses: &[String], shown: usize) -> String {
+    let mut text = clauses[..clauses.len().min(shown)].join("; ");
+    if clauses.len() > shown {
+        text.push_str(&format!("; and {} more", clauses.len() - shown));
     }
     text
 }
@@ -25,7 +29,8 @@ pub fn many(names: &[String]) -> String {
     listed(names, 100)
 }
 
-fn listed(names: &[String], shown: usize) -> String {
+/// The first `shown` names of a list, and how many more there are.
+pub fn listed(names: &[String], shown: usize) -> String {
     let mut text = names[..names.len().min(shown)].join(", ");
     if names.len() > shown {
         text.push_str(&format!(" and {} more", names.len() - shown));

@@ -11,7 +11,7 @@ use tokio::{
 
 use super::{Cause, KubeletHealth, RuntimeError};
 use crate::{
-    edit::parse,
+    edit::{flags, parse},
     host::files::Files,
     plan::{host_path::HostPath, kubelet_settings},
 };
@@ -37,7 +37,8 @@ pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, Runti
     let configs = configs(files, &flags).map_err(|error| said(error.into()))?;
     let texts = configs.iter().map(|(path, text)| (path.as_str(), text.as_str()));
     let merged = kubelet_settings::merged_config(texts).map_err(|error| said(error.into()))?;
-    let main = flag(&flags, "config").and_then(|path| configs.iter().find(|(at, _)| at.as_str() == path));
+    let main =
+        flags::value(&flags, "config").and_then(|path| configs.iter().find(|(at, _)| at.as_str() == path));
     let healthy = !flags.is_empty() && answers(&flags, main.map(|(_, text)| text.as_str())).await;
     Ok(KubeletHealth {
         healthy,
@@ -47,11 +48,11 @@ pub async fn health(files: &Files, main_pid: u32) -> Result<KubeletHealth, Runti
 
 /// The file of `--config` and those of `--config-dir`, in the order in which they are merged.
 fn configs(files: &Files, flags: &[String]) -> std::io::Result<Vec<(HostPath, String)>> {
-    let mut paths: Vec<HostPath> = flag(flags, "config")
+    let mut paths: Vec<HostPath> = flags::value(flags, "config")
         .into_iter()
         .filter_map(|path| HostPath::new(path).ok())
         .collect();
-    if let Some(directory) = flag(flags, "config-dir").and_then(|path| HostPath::new(path).ok()) {
+    if let Some(directory) = flags::value(flags, "config-dir").and_then(|path| HostPath::new(path).ok()) {
         let names = files.list(&directory)?;
         let drop_ins = names.iter().filter(|name| name.ends_with(".conf"));
         paths.extend(drop_ins.filter_map(|name| HostPath::new(format!("{directory}/{name}")).ok()));
@@ -85,34 +86,15 @@ pub fn command_line(files: &Files, pid: u32) -> Result<Vec<String>, RuntimeError
     Ok(text.split_terminator('\0').map(str::to_owned).collect())
 }
 
-/// The value of the last `--name=value` or `--name value`: the kubelet obeys the last one.
-pub fn flag<'a>(arguments: &'a [String], name: &str) -> Option<&'a str> {
-    let mut found = None;
-    for (at, argument) in arguments.iter().enumerate() {
-        let Some(rest) = argument
-            .strip_prefix("--")
-            .and_then(|argument| argument.strip_prefix(name))
-        else {
-            continue;
-        };
-        match rest.strip_prefix('=') {
-            Some(value) => found = Some(value),
-            None if rest.is_empty() => found = arguments.get(at + 1).map(String::as_str),
-            None => {}
-        }
-    }
-    found
-}
-
 /// Where `/healthz` is served: the flags beat the configuration file. Nowhere when its port is 0.
 fn address(flags: &[String], config: Option<&str>) -> Option<String> {
     let config: Config = config
         .and_then(|text| parse::lenient_yaml(text).ok().flatten())
         .unwrap_or_default();
-    let port = flag(flags, "healthz-port")
+    let port = flags::value(flags, "healthz-port")
         .and_then(|port| port.parse().ok())
         .or(config.healthz_port);
-    let host = flag(flags, "healthz-bind-address")
+    let host = flags::value(flags, "healthz-bind-address")
         .map(str::to_owned)
         .or(config.healthz_bind_address);
     let host = match host.as_deref() {
@@ -201,6 +183,15 @@ mod tests {
             Some("unix:///run/containerd/containerd.sock")
         );
         assert!(health.healthy);
+    }
+
+    /// The kubelet reads `_` in the name of a flag as `-`.
+    #[tokio::test]
+    async fn the_port_of_a_flag_is_asked_however_it_is_spelled() {
+        let port = serve("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        let flag = format!("--healthz_port={port}");
+        let (_root, files) = kubelet(&["kubelet", &flag], "kind: KubeletConfiguration\n");
+        assert!(health(&files, 7).await.unwrap().healthy);
     }
 
     #[tokio::test]

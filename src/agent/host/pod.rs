@@ -12,7 +12,7 @@ use crate::{
         control::{Dir, Order, STATE},
         unit,
     },
-    host::{bus::SystemBus, files::Files, selinux, systemd::Systemd as _},
+    host::{bus::SystemBus, files::Files, own_binary, systemd::Systemd as _},
     plan::{
         baseline::Baseline, digest::Digest, document::Plan, facts::Facts, host_path::HostPath, redaction,
     },
@@ -50,7 +50,9 @@ impl PodHost {
 
     /// Where this binary is on the host; it is brought there if it is not.
     async fn binary(&self) -> Result<&HostPath, HostError> {
-        self.binary.get_or_try_init(async || bring(&self.files)).await
+        self.binary
+            .get_or_try_init(async || Ok(own_binary::settle(&self.files, &HostPath::new(SELF)?)?))
+            .await
     }
 
     /// Runs this binary on the host and waits for its end.
@@ -86,21 +88,6 @@ fn failure(unit: &str, arguments: &[&str], status: i32, cause: Option<&str>) -> 
             "`transship {command}` ended with {status} on the host; `journalctl -u {unit}` there says why"
         ),
     }
-}
-
-/// Copies the running binary to `/var/lib/transship/bin/<digest>/transship` and says where that is.
-fn bring(files: &Files) -> Result<HostPath, HostError> {
-    let bytes = files.read(&HostPath::new(SELF)?)?.ok_or_else(|| {
-        HostError::Answer(format!("{SELF} is gone; the agent's image was removed under it"))
-    })?;
-    let digest = Digest::of(&bytes);
-    let hex = digest.as_str().trim_start_matches("sha256:");
-    let path = HostPath::new(format!("{STATE}/bin/{hex}/transship"))?;
-    if files.read(&path)?.as_deref() != Some(&bytes) {
-        files.write(&path, &bytes, 0o755)?;
-    }
-    selinux::try_to_label(files, &path);
-    Ok(path)
 }
 
 /// UID, generation and number of the attempt with this name. A UID of Kubernetes has 36 characters, dashes among them.
@@ -244,25 +231,5 @@ mod tests {
                 "{said}"
             );
         }
-    }
-
-    #[test]
-    fn the_binary_is_brought_once_and_repaired() {
-        let root = tempfile::tempdir().unwrap();
-        let files = Files::new(root.path());
-        files
-            .write(&HostPath::new(SELF).unwrap(), b"\x7fELF", 0o755)
-            .unwrap();
-        let path = bring(&files).unwrap();
-        let digest = Digest::of(b"\x7fELF");
-        assert_eq!(
-            path.as_str(),
-            format!("{STATE}/bin/{}/transship", &digest.as_str()[7..])
-        );
-        assert_eq!(files.read(&path).unwrap().as_deref(), Some(&b"\x7fELF"[..]));
-        assert_eq!(files.attributes(&path).unwrap().unwrap().mode, 0o755);
-        files.write(&path, b"torn", 0o755).unwrap();
-        assert_eq!(bring(&files).unwrap(), path);
-        assert_eq!(files.read(&path).unwrap().as_deref(), Some(&b"\x7fELF"[..]));
     }
 }

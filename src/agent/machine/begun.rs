@@ -17,13 +17,14 @@ use crate::{
     },
     api::{
         node_migration::{BlockingPod, DrainProgress, NodeMigrationStatus, NodePhase, OldShims},
+        reported,
         request::DrainMode,
     },
     executor::{
         control::Order,
         progress::{Progress, State},
     },
-    plan::version,
+    plan::{lists, version},
 };
 
 /// A node that the executor has begun to work on.
@@ -365,7 +366,7 @@ impl Attempt<'_> {
                 "the agent's own pod is reported as running under {target}"
             ));
         }
-        let reported = node::runtime_version(self.seen.node);
+        let reported = reported::runtime_version(self.seen.node);
         if !reported.starts_with(scheme) {
             missing.push(format!("the Node reports {target} instead of {reported}"));
         } else if self.is_of_another_version(reported) {
@@ -384,14 +385,9 @@ impl Attempt<'_> {
         }
         let absent = baseline::missing(baseline, self.seen.pods, scheme);
         if !absent.is_empty() {
-            let more = match absent.len().saturating_sub(SHOWN) {
-                0 => String::new(),
-                more => format!("; and {more} more"),
-            };
-            let shown: Vec<&str> = absent.iter().take(SHOWN).map(String::as_str).collect();
             missing.push(format!(
-                "the pods are Ready again that were Ready before ({}{more})",
-                shown.join("; ")
+                "the pods are Ready again that were Ready before ({})",
+                lists::clauses_of(&absent, SHOWN)
             ));
         }
         missing
@@ -470,15 +466,13 @@ const IN_PLACE: &str = "in place, no pod restarts";
 /// What a drain waits for: the first few pods, the longest waiting first.
 fn in_words(status: &NodeMigrationStatus) -> String {
     const SHOWN: usize = 3;
-    let blocking: Vec<&BlockingPod> = status.drain.iter().flat_map(|drain| &drain.blocking).collect();
+    let blocking = status.drain.iter().flat_map(|drain| &drain.blocking);
     let words: Vec<String> = blocking
-        .iter()
-        .take(SHOWN)
         .map(|pod| format!("{}/{}: {}", pod.namespace, pod.name, pod.reason))
         .collect();
-    match blocking.len() {
-        0 => "evictions are on their way".to_owned(),
-        n if n > SHOWN => format!("{}; and {} more", words.join("; "), n - SHOWN),
-        _ => words.join("; "),
+    if words.is_empty() {
+        "evictions are on their way".to_owned()
+    } else {
+        lists::clauses_of(&words, SHOWN)
     }
 }

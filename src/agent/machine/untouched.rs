@@ -6,7 +6,10 @@ use crate::{
         node::{self, End},
         report,
     },
-    api::node_migration::{Action, NodeMigrationStatus, NodePhase},
+    api::{
+        node_migration::{Action, NodeMigrationStatus, NodePhase},
+        reported,
+    },
     executor::control::Order,
     plan::finding::{Finding, Severity},
     planner::request::{Outcome, Verdict},
@@ -83,7 +86,7 @@ fn preflight(seen: &Seen<'_>, mut status: NodeMigrationStatus) -> Decision {
     let plan = match verdict {
         Verdict::Ready(plan) => plan,
         Verdict::AlreadyThere => {
-            let version = node::runtime_version(seen.node);
+            let version = reported::runtime_version(seen.node);
             let message = format!(
                 "runs on {} already ({version}); nothing was touched",
                 spec.target.runtime

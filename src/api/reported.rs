@@ -1,0 +1,26 @@
+//! What a Node reports of itself.
+
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
+
+/// `containerRuntimeVersion` (`docker://20.10.24`); empty before its first heartbeat.
+pub fn runtime_version(node: &Node) -> &str {
+    let info = node.status.as_ref().and_then(|status| status.node_info.as_ref());
+    info.map_or("", |info| info.container_runtime_version.as_str())
+}
+
+/// Its condition `Ready`; `None` before its first heartbeat.
+pub fn ready_condition(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref());
+    conditions
+        .unwrap_or_default()
+        .iter()
+        .find(|condition| condition.type_ == "Ready")
+}
+
+/// Whether its condition `Ready` is true.
+pub fn is_ready(node: &Node) -> bool {
+    ready_condition(node).is_some_and(|condition| condition.status == "True")
+}
