@@ -138,7 +138,7 @@ pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
     if let Some(shims) = &mut status.old_shims {
         shims.programs.truncate(bounds::LIST);
         for shim in &mut shims.programs {
-            shorten(&mut shim.program, bounds::SENTENCE);
+            shorten(&mut shim.program, bounds::PROGRAM);
         }
     }
     status.conditions.truncate(bounds::CONDITIONS);

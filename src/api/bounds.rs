@@ -15,6 +15,8 @@ pub const FINDING: usize = 512;
 pub const STEP: usize = 256;
 /// Longest reason why a pod is not evicted.
 pub const REASON: usize = 256;
+/// Longest path of a program.
+pub const PROGRAM: usize = 256;
 /// Longest version of a runtime.
 pub const VERSION: usize = 128;
 /// Most findings and most blocking pods of a status.
@@ -54,6 +56,7 @@ const TEXTS: &[(&str, usize)] = &[
     ("sha256", 64),
     ("steps", STEP),
     ("reason", REASON),
+    ("program", PROGRAM),
     ("remedy", FINDING),
     ("diff", DIFF),
 ];
