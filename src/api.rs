@@ -26,8 +26,6 @@ pub mod request {
     };
 }
 
-/// The API group of both resources, and the prefix of every annotation that Transship writes.
-pub const GROUP: &str = "transship.dev";
 /// Finalizer on a `NodeMigration` that may change its node: it is removed when the node has ended and is settled. The
 /// `RuntimeMigration` has none, so the controller needs no right to patch what the user asks for.
 pub const FINALIZER: &str = "transship.dev/under-way";

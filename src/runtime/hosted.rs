@@ -49,7 +49,6 @@ enum Connected {
 enum Store {
     Docker(Engine),
     Containerd(transfer::Store),
-    Other(Cri),
 }
 
 impl HostRuntimes {
@@ -77,7 +76,12 @@ impl HostRuntimes {
         let socket = self.socket(&of.socket)?;
         Ok(match of.runtime.profile().store {
             runtime::Store::Docker => Store::Docker(Engine::connect(&socket).await?),
-            runtime::Store::CriO => Store::Other(Cri::connect(&socket).await?),
+            runtime::Store::CriO => {
+                return Err(RuntimeError::new(format!(
+                    "this version does not carry images of {}",
+                    of.runtime
+                )));
+            }
             runtime::Store::Containerd => Store::Containerd(transfer::Store {
                 cri: Cri::connect(&socket).await?,
                 api: Containerd::connect(&socket).await?,
@@ -227,7 +231,7 @@ impl Runtimes for HostRuntimes {
                     .map(|image| ([image.repo_tags, image.repo_digests].concat(), image.id))
                     .collect()
             }
-            Store::Containerd(transfer::Store { cri, .. }) | Store::Other(cri) => {
+            Store::Containerd(transfer::Store { cri, .. }) => {
                 let images = cri.images().await?.into_iter();
                 images
                     .map(|image| ([image.repo_tags, image.repo_digests].concat(), image.id))
@@ -271,10 +275,6 @@ impl Runtimes for HostRuntimes {
         match self.store(store, None).await? {
             Store::Containerd(containerd) => restore::in_containerd(&containerd, before).await,
             Store::Docker(engine) => restore::in_docker(&engine, before).await,
-            Store::Other(_) => Err(RuntimeError::new(format!(
-                "images are never removed from the store of {}",
-                store.runtime
-            ))),
         }
     }
 
