@@ -52,7 +52,7 @@ fn captured() -> Vec<Arc<Case>> {
 #[case::without_one(Others::Nobody, End::RolledBack, 600)]
 fn every_crash_ends_as_the_others_say(#[case] others: Others, #[case] end: End, #[case] at_least: usize) {
     let case = by_hand();
-    let sweep = Sweep::new(&case, Fault::Nothing, others).again(150);
+    let sweep = Sweep::new(&case, Fault::Nothing, others).again(450);
     assert!(sweep.ends(end) > at_least);
 }
 
@@ -74,7 +74,7 @@ fn every_fault_ends_rolled_back() {
         Fault::Overridden,
     ] {
         let case = by_hand();
-        let sweep = Sweep::new(&case, fault, Others::Commit).sampled(2);
+        let sweep = Sweep::new(&case, fault, Others::Commit).sampled(7);
         assert!(sweep.ends(End::RolledBack) > 10);
     }
 }
@@ -127,7 +127,7 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
         cri_dockerd: secs,
     };
     let sweep = Sweep::new(&case, Fault::SlowBoot(late), others);
-    sweep.sampled(3).parts().ends(end);
+    sweep.sampled(8).parts().ends(end);
 }
 
 /// The power is cut before the first line of the journal: the executor that the boot starts has nothing to continue, and
@@ -158,7 +158,7 @@ fn an_executor_that_a_boot_starts_first_waits_for_the_runtimes(#[case] others: O
 #[case::without_one(Others::Nobody, End::RolledBack)]
 fn runtimes_that_come_up_in_any_order_change_no_end(#[case] others: Others, #[case] end: End) {
     let mut random = Random(seed());
-    for mut case in drawn_captured() {
+    for mut case in drawn_captured(2) {
         case.confirm_within(60);
         let (case, late) = (Arc::new(case), Late::drawn(&mut random));
         let sweep = Sweep::new(&case, Fault::SlowBoot(late), others);
@@ -173,7 +173,7 @@ fn runtimes_that_come_up_in_any_order_change_no_end(#[case] others: Others, #[ca
 fn an_undo_after_the_commit_ends_rolled_back(#[case] fault: Fault) {
     let case = by_hand();
     let sweep = Sweep::new(&case, fault, Others::Undo);
-    sweep.sampled(2).parts().ends(End::RolledBack);
+    sweep.sampled(3).parts().ends(End::RolledBack);
 }
 
 /// Without `rollback.automatic` nothing but an order or the deadline turns the node back.
@@ -185,7 +185,7 @@ fn a_rollback_by_hand_ends_rolled_back(#[case] fault: Fault) {
     case.roll_back_by_hand();
     let case = Arc::new(case);
     let sweep = Sweep::new(&case, fault, Others::AbortWhenFailed);
-    sweep.sampled(2).parts().ends(End::RolledBack);
+    sweep.sampled(7).parts().ends(End::RolledBack);
 }
 
 /// Each step once has its effect and fails all the same. An executor that died meanwhile may not learn of it: what
@@ -200,7 +200,7 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
         rolled_back += usize::from(end == End::RolledBack);
         // With crashes, a sample: they take their time.
         if step % 4 == 1 {
-            Sweep::new(case, fault, Others::Commit).sampled(2).run();
+            Sweep::new(case, fault, Others::Commit).sampled(7).run();
         }
     }
     assert!(rolled_back > case.plan.steps.len() / 2);
@@ -211,8 +211,10 @@ fn every_step_that_fails_ends_in_one_of_the_two() {
 fn an_abort_at_any_step_ends_rolled_back() {
     let case = &by_hand();
     for steps in [0, 4, 12, 18, case.plan.steps.len()] {
-        let sweep = Sweep::new(case, Fault::Nothing, Others::Abort(steps)).parts();
-        assert!(sweep.ends(End::RolledBack) > 20);
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Abort(steps))
+            .sampled(4)
+            .parts();
+        assert!(sweep.ends(End::RolledBack) > 10);
     }
 }
 
@@ -256,7 +258,7 @@ fn end_with(case: &Arc<Case>, fault: Fault, others: Others, what: &str) -> End {
 #[test]
 fn captured_hosts_end_migrated() {
     for case in &captured() {
-        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit).sampled(2);
+        let sweep = Sweep::new(case, Fault::Nothing, Others::Commit).sampled(6);
         sweep.drawn().ends(End::Committed);
     }
 }
@@ -272,7 +274,7 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
     #[case] end: End,
 ) {
     let case = Arc::new(cases::replaced());
-    Sweep::new(&case, fault, others).parts().ends(end);
+    Sweep::new(&case, fault, others).sampled(4).parts().ends(end);
 }
 
 /// The pods run on in either direction. A newer version that does not start with the last file stays committed with the file
@@ -317,9 +319,10 @@ fn an_upgrade_with_a_failure_ends_in_one_of_the_two() {
 
 #[test]
 fn captured_hosts_end_rolled_back() {
-    for case in &captured() {
-        for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
-            let sweep = Sweep::new(case, fault, Others::Nobody).sampled(3);
+    for fault in [Fault::StopFails, Fault::TargetRefusesConfig] {
+        for case in drawn_captured(5) {
+            let case = Arc::new(case);
+            let sweep = Sweep::new(&case, fault, Others::Nobody).sampled(6);
             sweep.drawn().ends(End::RolledBack);
         }
     }
@@ -372,7 +375,7 @@ fn an_answer_that_is_lost_ends_in_one_of_the_two(#[case] others: Others) {
 /// Captured hosts, some of which are drawn: back after the commit.
 #[test]
 fn captured_hosts_undo_after_the_commit() {
-    for case in drawn_captured() {
+    for case in drawn_captured(2) {
         let case = Arc::new(case);
         let sweep = Sweep::new(&case, Fault::Nothing, Others::Undo).sampled(6);
         sweep.ends(End::RolledBack);
@@ -382,7 +385,7 @@ fn captured_hosts_undo_after_the_commit() {
 /// The same: without `rollback.automatic` an order alone turns them back.
 #[test]
 fn captured_hosts_end_rolled_back_by_hand() {
-    for mut case in drawn_captured() {
+    for mut case in drawn_captured(2) {
         case.roll_back_by_hand();
         let case = Arc::new(case);
         let sweep = Sweep::new(&case, Fault::StopPodsFails, Others::AbortWhenFailed).sampled(6);
@@ -390,7 +393,7 @@ fn captured_hosts_end_rolled_back_by_hand() {
     }
 }
 
-/// Captured hosts with targets, two of them, or all where nothing is left out.
-fn drawn_captured() -> Vec<cases::Case> {
-    Random(seed()).some_of(cases::captured(), 2)
+/// So many captured hosts with targets, or all where nothing is left out.
+fn drawn_captured(many: usize) -> Vec<cases::Case> {
+    Random(seed()).some_of(cases::captured(), many)
 }

@@ -108,7 +108,7 @@ fn bad() -> [Arc<Case>; 3] {
 fn every_crash_with_an_archive_ends_migrated() {
     let case = sound();
     let schedules = Sweep::new(&case, Fault::Nothing, Others::Commit)
-        .again(50)
+        .again(250)
         .ends(End::Committed);
     assert!(schedules > 150, "{schedules}");
 }
@@ -117,7 +117,7 @@ fn every_crash_with_an_archive_ends_migrated() {
 fn every_crash_with_an_archive_and_without_a_commit_ends_rolled_back() {
     let case = sound();
     let schedules = Sweep::new(&case, Fault::Nothing, Others::Nobody)
-        .again(50)
+        .again(250)
         .ends(End::RolledBack);
     assert!(schedules > 150, "{schedules}");
 }
@@ -154,7 +154,7 @@ fn a_disk_that_fills_while_unpacking_ends_in_one_of_the_two() {
 #[case::without_one(Others::Nobody, End::RolledBack)]
 fn captured_hosts_with_an_archive_end_as_the_others_say(#[case] others: Others, #[case] end: End) {
     let packed = Tar::containerd("2.4.2").packed();
-    for captured in drawn_captured() {
+    for captured in drawn_captured(2) {
         let digest = Digest::of(&packed);
         let mut case = with_an_archive(captured, packed.clone(), digest);
         case.name = format!("{}, with an archive", case.name);

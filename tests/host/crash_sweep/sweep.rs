@@ -87,8 +87,9 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// A second death at every n-th effect of the recovery.
+    /// A second death at every n-th effect of all recoveries, or at more of them where nothing is left out.
     pub fn again(self, every: usize) -> Self {
+        let every = if whole() { every.min(50) } else { every };
         Self {
             again: Some(Again::Every(every)),
             ..self
