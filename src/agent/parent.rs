@@ -110,6 +110,12 @@ mod tests {
     #[rstest]
     #[case::same(json!({}), json!({}), None)]
     #[case::in_place(json!({}), json!({ "drain": { "mode": "InPlace" }, "noOtherNode": true }), None)]
+    #[case::alone_and_upgraded(
+        json!({ "drain": { "mode": "Evict" } }),
+        json!({ "drain": { "mode": "Live" }, "noOtherNode": true }),
+        None
+    )]
+    #[case::in_place_and_upgraded(json!({ "drain": { "mode": "InPlace" } }), json!({ "drain": { "mode": "Live" } }), None)]
     #[case::in_place_without_a_reason(json!({}), json!({ "drain": { "mode": "InPlace" } }), Some("drain"))]
     #[case::forced(json!({}), json!({ "drain": { "mode": "InPlace", "force": true }, "noOtherNode": true }), Some("drain"))]
     #[case::drained(json!({}), json!({ "drain": { "mode": "Evict" } }), None)]

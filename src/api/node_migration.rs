@@ -86,8 +86,8 @@ pub struct NodeMigrationSpec {
     /// How pods are moved away before the switch.
     #[serde(default)]
     pub drain: Drain,
-    /// The cluster has no other node that could ever take the pods, so `drain.mode` is `InPlace` although the
-    /// migration asks for another.
+    /// The cluster has no other node that could ever take the pods, so `drain.mode` is `InPlace`, or `Live` for an upgrade in
+    /// place, although the migration asks for another.
     #[serde(default)]
     pub no_other_node: bool,
     /// How often this node was tried again at the same generation, by the annotation `transship.dev/retry`.
@@ -208,12 +208,13 @@ impl NodeMigrationSpec {
     /// where the cluster has no other node, or the migration leaves it to the pair of runtimes.
     pub fn asks_for_drain(&self, asked: &Drain) -> bool {
         let mode = self.drain.mode;
+        let upgrades = mode == DrainMode::Live && self.target.runtime.reports_own_version();
         let decided = match asked.mode {
-            DrainMode::Auto | DrainMode::Evict if self.no_other_node => mode == DrainMode::InPlace,
-            DrainMode::Auto => {
-                let upgrades = mode == DrainMode::Live && self.target.runtime.reports_own_version();
-                upgrades || matches!(mode, DrainMode::Auto | DrainMode::Evict)
+            DrainMode::Auto | DrainMode::Evict if self.no_other_node => {
+                upgrades || mode == DrainMode::InPlace
             }
+            DrainMode::Auto => upgrades || matches!(mode, DrainMode::Auto | DrainMode::Evict),
+            DrainMode::InPlace => upgrades || mode == DrainMode::InPlace,
             asked => mode == asked,
         };
         let rest = Drain {

@@ -191,7 +191,7 @@ fn spec(
     let spec = &migration.spec;
     let mut drain = spec.drain.clone();
     drain.mode = if ask.no_other_node {
-        DrainMode::InPlace
+        DrainMode::InPlace.of(seen.is_upgrade(name))
     } else {
         seen.drain_of(name)
     };

@@ -298,6 +298,7 @@ fn share(
         phase: share.phase(),
         message: status.map(|status| cut(&status.message)).unwrap_or_default(),
         no_other_node: share.spec.no_other_node,
+        keeps_pods: share.spec.drain.mode == DrainMode::Live,
         proceed: share.spec.proceed,
         ready_to_switch: holds(READY_TO_SWITCH),
         timed_out: holds(DRAIN_TIMED_OUT),

@@ -67,7 +67,7 @@ pub enum Write {
 pub struct Ask {
     /// What the agent does.
     pub action: Action,
-    /// The pods stop in place, because the cluster has no other node for them.
+    /// The pods stay, because the cluster has no other node for them.
     pub no_other_node: bool,
 }
 

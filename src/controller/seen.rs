@@ -156,8 +156,10 @@ pub struct Share {
     pub phase: NodePhase,
     /// The agent's sentence.
     pub message: String,
-    /// Its spec has the pods stop in place, because the cluster had no other node for them.
+    /// Its spec has the pods stay, because the cluster had no other node for them.
     pub no_other_node: bool,
+    /// Its spec has the pods keep running while the runtime is upgraded.
+    pub keeps_pods: bool,
     /// Its spec lets the switch begin.
     pub proceed: bool,
     /// Its agent has only the switch left to do, and waits until its spec lets it begin.
@@ -234,9 +236,13 @@ impl Seen {
     /// How pods leave a node: a runtime that is asked for in another version is upgraded below them. Docker Engine, which a
     /// Node shows for either of its shims, does not tell whether it is the same runtime.
     pub fn drain_of(&self, name: &str) -> DrainMode {
+        self.drain.of(self.is_upgrade(name))
+    }
+
+    /// Whether a node that is not switched yet shows the target's runtime: it is upgraded in place, and no pod has to stop.
+    pub fn is_upgrade(&self, name: &str) -> bool {
         let shows = |node: &NodeView| node.shows.starts_with(&self.target.scheme());
-        let same = self.target.reports_own_version() && self.nodes.get(name).is_some_and(shows);
-        self.drain.of(same)
+        self.target.reports_own_version() && self.nodes.get(name).is_some_and(shows)
     }
 
     /// Whether a control plane node has been migrated, or may have been.

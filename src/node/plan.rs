@@ -221,7 +221,7 @@ pub fn page(facts: &Facts, outcome: &Outcome) -> String {
             let _ = writeln!(page, "\nNode {}: {source} -> {target}", plan.node);
             let mut number = 0;
             for (section, words) in plan.sections() {
-                let _ = writeln!(page, "\n{}", section.heading());
+                let _ = writeln!(page, "\n{}", section.heading(plan.keeps_pods()));
                 for sentence in words {
                     number += 1;
                     let _ = writeln!(page, "{number:>4}. {sentence}");
@@ -247,7 +247,12 @@ pub(super) mod tests {
 
     /// The request of a person who accepts a finding.
     pub(in super::super) fn accepting(code: &str) -> Request {
-        let line = Line::try_parse_from(["transship", "--allow", code]).unwrap();
+        asking(&["--allow", code])
+    }
+
+    /// The request of a person with these arguments.
+    pub(in super::super) fn asking(arguments: &[&str]) -> Request {
+        let line = Line::try_parse_from(["transship"].iter().chain(arguments)).unwrap();
         line.wish.request("hand-1".to_owned())
     }
 }

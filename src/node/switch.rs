@@ -18,7 +18,7 @@ use crate::{
     },
     host::files::Files,
     inspect::Host,
-    plan::request::GoDuration,
+    plan::{document::Plan, request::GoDuration},
     planner::{self, request::Verdict},
 };
 
@@ -67,7 +67,7 @@ impl Args {
             Verdict::Ready(plan) => plan,
         };
         unit::refuse_beside_another(&files, &dir)?;
-        if !self.yes && !agreed()? {
+        if !self.yes && !agreed(plan)? {
             println!("Nothing was changed.");
             return Ok(ExitCode::from(console::FAILED));
         }
@@ -78,9 +78,47 @@ impl Args {
     }
 }
 
-fn agreed() -> anyhow::Result<bool> {
-    console::print("\nThe pods on this node restart. Switch it now? [y/N] ")?;
+fn agreed(plan: &Plan) -> anyhow::Result<bool> {
+    console::print(&format!("\n{} Switch it now? [y/N] ", meaning(plan)))?;
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}
+
+/// What a switch means for the pods.
+fn meaning(plan: &Plan) -> &'static str {
+    if plan.keeps_pods() {
+        "The pods on this node keep running."
+    } else {
+        "The pods on this node restart."
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::facts::Facts;
+
+    fn plan_of(facts: &str, line: &[&str]) -> Plan {
+        let facts: Facts = crate::edit::parse::json(facts).unwrap();
+        let request = crate::node::plan::tests::asking(line);
+        let outcome = planner::plan(&facts, &request);
+        outcome.plan().unwrap().clone()
+    }
+
+    /// A person agrees to what happens, and reads headings for it.
+    #[test]
+    fn what_a_switch_means_for_the_pods_is_said() {
+        let docker = include_str!("../../tests/hosts/debian12-kubeadm-1.23-captured/facts.json");
+        let replaced = plan_of(docker, &["--allow", "ForeignContainers"]);
+        assert!(meaning(&replaced).contains("restart."));
+        let containerd = include_str!("../../tests/hosts/debian12-kubeadm-1.30-containerd/facts.json");
+        let sha256 = "0".repeat(64);
+        let archive = "https://example.org/containerd-2.4.2-linux-amd64.tar.gz";
+        let upgraded = plan_of(containerd, &["--archive", archive, "--sha256", &sha256]);
+        assert!(meaning(&upgraded).contains("keep running."));
+        let heading = |plan: &Plan| crate::plan::document::Section::Switch.heading(plan.keeps_pods());
+        assert!(heading(&replaced).contains("after the drain"));
+        assert!(!heading(&upgraded).contains("drain"));
+    }
 }

@@ -180,7 +180,7 @@ pub enum DrainMode {
     Evict,
     /// They do not: they end with the source and start again on the same node under the target, their volumes as
     /// they were. Nothing is evicted, so no PodDisruptionBudget is asked, and no preStop hook is run. Chosen without being
-    /// asked for where there is no other node to go to.
+    /// asked for where there is no other node to go to. Where a runtime is upgraded in place, it is `Live`: no pod has to stop.
     InPlace,
     /// They do not, and they are not stopped: the node is cordoned for a moment, and its runtime is replaced by another
     /// version below its containers. Only where source and target are the same runtime.
@@ -192,7 +192,7 @@ impl DrainMode {
     #[must_use]
     pub const fn of(self, upgrades: bool) -> Self {
         match self {
-            Self::Auto if upgrades => Self::Live,
+            Self::Auto | Self::InPlace if upgrades => Self::Live,
             Self::Auto => Self::Evict,
             asked => asked,
         }

@@ -19,10 +19,11 @@ use super::{
 pub const DIFF_LIMIT: usize = 64 * 1024;
 
 impl Section {
-    /// A heading for the steps of the section.
-    pub const fn heading(self) -> &'static str {
+    /// A heading for the steps of the section, of a plan under which the pods keep running or not.
+    pub const fn heading(self, keeps_pods: bool) -> &'static str {
         match self {
             Self::Prepare => "While the node serves",
+            Self::Switch if keeps_pods => "The upgrade (the pods keep running)",
             Self::Switch => "Critical section (after the drain)",
             Self::Settle => "Afterwards, before the commit",
             Self::Finish => "After the commit",

@@ -51,7 +51,7 @@ fn in_words(facts: &Facts, outcome: &Outcome) -> String {
         Verdict::AlreadyThere => text.push_str("\nAlready there: nothing is to be done.\n"),
         Verdict::Ready(plan) => {
             for (section, sentences) in plan.sections() {
-                text.push_str(&format!("\n{}:\n", section.heading()));
+                text.push_str(&format!("\n{}:\n", section.heading(plan.keeps_pods())));
                 sentences
                     .iter()
                     .for_each(|sentence| text.push_str(&format!("  {sentence}\n")));

@@ -55,10 +55,17 @@ pub fn happened(
             all.push(Happened {
                 kind: EventType::Warning,
                 reason: "NoOtherNode",
-                note: format!(
-                    "{name}: its pods will be stopped and started again in place, without evictions: the cluster has no \
-                     other node that could take them"
-                ),
+                note: if seen.is_upgrade(name) {
+                    format!(
+                        "{name}: its pods keep running while the runtime is upgraded, and are not evicted: the cluster has no \
+                         other node that could take them"
+                    )
+                } else {
+                    format!(
+                        "{name}: its pods will be stopped and started again in place, without evictions: the cluster has \
+                         no other node that could take them"
+                    )
+                },
                 node: Some(name.clone()),
             });
         }

@@ -5,7 +5,7 @@ use kube_runtime::events::EventType;
 
 use super::*;
 use crate::api::node_migration::Action;
-use crate::api::request::Runtime;
+use crate::api::request::{DrainMode, Runtime};
 use crate::controller::rollout::tests::{node, share, slot, three};
 use crate::controller::rollout::{Ask, Write, decide};
 use crate::controller::seen::{Overlap, Share};
@@ -133,6 +133,11 @@ fn pods_that_will_stop_in_place_are_a_warning_on_the_migration() {
     let (_, happened) = told(&seen, &RuntimeMigrationStatus::default());
     let warning = happened.iter().find(|one| one.reason == "NoOtherNode").unwrap();
     assert_eq!(warning.kind, EventType::Warning);
+    assert!(
+        warning.note.contains("stopped and started again"),
+        "{}",
+        warning.note
+    );
     // What is only looked at is not said to be switched.
     assert!(
         !happened[0].note.contains("is being switched"),
@@ -160,4 +165,29 @@ fn pods_on_old_shims_are_summed_over_the_nodes_of_the_migration() {
         .into();
     let (status, _) = told(&seen, &RuntimeMigrationStatus::default());
     assert_eq!(status.pods_on_old_shims, 7);
+}
+
+/// An upgrade in place for which a drain was asked that has nowhere to go to.
+#[test]
+fn pods_of_a_lone_node_keep_running_in_an_upgrade() {
+    let mut seen = three();
+    seen.nodes.retain(|name, _| name == "w1");
+    seen.drain = DrainMode::Evict;
+    seen.nodes.get_mut("w1").unwrap().shows = "containerd://1.7.28".to_owned();
+    let (_, happened) = told(&seen, &RuntimeMigrationStatus::default());
+    let event = happened.iter().find(|one| one.reason == "NoOtherNode").unwrap();
+    assert!(event.note.contains("keep running"), "{}", event.note);
+
+    seen.slots = vec![slot("w1", 2)];
+    let upgraded = Share {
+        no_other_node: true,
+        keeps_pods: true,
+        ..share(2, Action::Migrate, NodePhase::Preparing)
+    };
+    seen.shares.insert("w1".to_owned(), upgraded);
+    let waits = decide(&seen).waits;
+    assert!(
+        waits[0].contains("its pods keep running, the cluster has no other node"),
+        "{waits:?}"
+    );
 }

@@ -201,7 +201,11 @@ fn waits_for(seen: &Seen, slot: &Slot, share: &Share) -> String {
         wait.push_str(&format!(": {}", share.message));
     }
     if share.no_other_node {
-        wait.push_str("; its pods stop in place, the cluster has no other node for them");
+        wait.push_str(if share.keeps_pods {
+            "; its pods keep running, the cluster has no other node for them"
+        } else {
+            "; its pods stop in place, the cluster has no other node for them"
+        });
     }
     if let Some(trouble) = trouble {
         wait.push_str(&format!("; its agent: {trouble}"));

@@ -50,6 +50,7 @@ pub(in crate::controller) fn share(generation: i64, action: Action, phase: NodeP
         phase,
         message: String::new(),
         no_other_node: false,
+        keeps_pods: false,
         proceed: false,
         ready_to_switch: false,
     }
@@ -122,6 +123,18 @@ fn set(seen: &mut Seen, name: &str, change: impl FnOnce(&mut NodeView)) {
     "containerd://1.7.28",
     DrainMode::Evict,
     DrainMode::Evict
+)]
+#[case::in_place(
+    Runtime::Containerd,
+    "containerd://1.7.28",
+    DrainMode::InPlace,
+    DrainMode::Live
+)]
+#[case::stop_in_place(
+    Runtime::Containerd,
+    "docker://20.10.24",
+    DrainMode::InPlace,
+    DrainMode::InPlace
 )]
 #[case::either_shim(Runtime::CriDockerd, "docker://20.10.24", DrainMode::Auto, DrainMode::Evict)]
 fn pods_leave_as_the_pair_of_runtimes_needs(

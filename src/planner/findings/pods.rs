@@ -21,8 +21,8 @@ use crate::{
 pub fn check(request: &Request, cluster: &ClusterFacts, keeps_pods: bool) -> Vec<Finding> {
     let mut findings = match request.drain.mode.of(keeps_pods) {
         DrainMode::Auto | DrainMode::Evict => drained(request, &cluster.pods),
-        DrainMode::InPlace if !keeps_pods => staying(cluster),
-        DrainMode::InPlace | DrainMode::Live => Vec::new(),
+        DrainMode::InPlace => staying(cluster),
+        DrainMode::Live => Vec::new(),
     };
     if !keeps_pods {
         findings.extend(returning(request, &cluster.pods));

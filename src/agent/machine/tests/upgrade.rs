@@ -41,6 +41,7 @@ fn an_upgrade_drains_first_if_that_is_asked_for() {
 #[rstest]
 #[case::left_open(DrainMode::Auto)]
 #[case::live(DrainMode::Live)]
+#[case::in_place(DrainMode::InPlace)]
 fn an_upgrade_cordons_the_node_and_evicts_no_pod(#[case] mode: DrainMode) {
     let mut world = World::new("Migrate", NodePhase::Preparing, Some(upgrade(State::Prepared)));
     world.migration.spec.drain.mode = mode;
