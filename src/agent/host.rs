@@ -107,9 +107,11 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Whether its journal has begun and is not over; a journal that needs a person is not.
+    /// Whether its journal has begun, is not over and needs an agent; a journal that needs a person is not over. A switch
+    /// that is confirmed and commits by itself later does not need one.
     pub fn is_open(&self) -> bool {
-        self.state.is_some_and(|state| !state.is_final())
+        self.state
+            .is_some_and(|state| !state.is_final() && !state.is_confirmed())
     }
 
     /// Whether it belongs to a `RuntimeMigration`, and nothing was changed that a pod could notice.

@@ -47,7 +47,7 @@ fn stale_cordon(node: &Node, attempts: &[Attempt]) -> Option<Value> {
     }
     let last = own().max_by_key(|attempt| (attempt.generation, attempt.number));
     let end = match last {
-        Some(last) if last.state == Some(State::Committed) => End::Target(last.endpoint.as_deref()),
+        Some(last) if last.state.is_some_and(State::is_confirmed) => End::Target(last.endpoint.as_deref()),
         Some(last) if last.state == Some(State::RolledBack) => End::Source {
             target: last.endpoint.as_deref(),
         },
@@ -62,6 +62,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    const SOAKING: State = State::Soaking {
+        left: std::time::Duration::from_secs(60),
+    };
 
     fn attempt(migration: &str, generation: i64, state: State) -> Attempt {
         Attempt {
@@ -113,6 +117,7 @@ mod tests {
     #[rstest]
     #[case::nothing_is_left(&[], true)]
     #[case::rolled_back(&[attempt("m0", 1, State::RolledBack)], true)]
+    #[case::soaking(&[attempt("m0", 1, SOAKING)], true)]
     #[case::of_another_one(&[attempt("m1", 1, State::Prepared)], true)]
     #[case::under_way(&[attempt("m0", 1, State::RolledBack), attempt("m0", 2, State::Switching)], false)]
     #[case::needs_a_person(&[attempt("m0", 1, State::Broken)], false)]

@@ -36,6 +36,8 @@ pub enum Order {
     Abort,
     /// Go back although the switch was committed.
     Undo,
+    /// Commit before the time between the confirmation and the commit is over.
+    EndSoak,
     /// The time for [`Order::Go`] is over. The executor gives this order to itself.
     Lapse,
 }
@@ -47,6 +49,7 @@ impl Order {
             Self::Commit => "commit",
             Self::Abort => "abort",
             Self::Undo => "undo",
+            Self::EndSoak => "end-soak",
             Self::Lapse => "lapsed",
         }
     }
@@ -349,7 +352,14 @@ impl Dir {
             _ if self.journal()?.is_empty() => return Ok(()),
             _ => return Err(ControlError::NotRolledBack(self.path.clone())),
         }
-        for order in [Order::Go, Order::Commit, Order::Abort, Order::Undo, Order::Lapse] {
+        for order in [
+            Order::Go,
+            Order::Commit,
+            Order::Abort,
+            Order::Undo,
+            Order::EndSoak,
+            Order::Lapse,
+        ] {
             self.files.remove(&self.file(order.file()))?;
         }
         let names = self.files.list(&self.path)?;

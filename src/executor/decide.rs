@@ -35,6 +35,8 @@ pub struct Standing<'a> {
     pub stays: bool,
     /// The deadline runs; so much was left when it was last journalled.
     pub armed: Option<Duration>,
+    /// The switch is confirmed and not committed yet; so much of the time was left when it was last journalled.
+    pub soaking: Option<Duration>,
     /// It is over.
     pub end: Option<End>,
 }
@@ -69,7 +71,9 @@ pub struct Orders {
     pub abort: bool,
     /// Go back, even after a commit.
     pub undo: bool,
-    /// The deadline is over.
+    /// Commit now what was confirmed.
+    pub end_soak: bool,
+    /// The deadline of the confirmation is over, or the time between it and the commit.
     pub expired: bool,
     /// The time for `go` is over.
     pub lapsed: bool,
@@ -86,6 +90,8 @@ pub enum Next {
     Prepared,
     /// Wait for an order or the deadline.
     Wait,
+    /// Write down that the switch is confirmed, and that the commit follows later.
+    Soak,
     /// Turn back, for this reason.
     Revert(String),
     /// Take the step back.
@@ -129,6 +135,7 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
             Event::Reverting { .. } => {
                 standing.backwards = true;
                 standing.committed = false;
+                standing.soaking = None;
             }
             Event::Undone { step, .. } => {
                 standing.begun.remove(step);
@@ -137,9 +144,13 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
             Event::Armed { left_millis } | Event::Waiting { left_millis } => {
                 standing.armed = Some(Duration::from_millis(*left_millis));
             }
+            Event::Soaking { left_millis } => {
+                standing.soaking = Some(Duration::from_millis(*left_millis));
+                standing.armed = None;
+            }
             Event::Committed => {
                 standing.committed = true;
-                standing.armed = None;
+                (standing.armed, standing.soaking) = (None, None);
             }
             Event::RolledBack => standing.end = Some(End::RolledBack),
         }
@@ -170,6 +181,13 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
     if orders.abort || orders.undo {
         return Next::Revert("asked for before the commit".to_owned());
     }
+    if standing.soaking.is_some() {
+        return if orders.expired || orders.end_soak {
+            Next::Conclude(End::Committed)
+        } else {
+            Next::Wait
+        };
+    }
     // A commit cannot mend a step that failed, but one that comes in time outlives the deadline.
     if orders.expired && (!orders.commit || standing.failed) {
         return Next::Revert(format!(
@@ -182,6 +200,7 @@ pub fn next(standing: &Standing<'_>, plan: &Plan, orders: Orders) -> Next {
     }
     match last {
         Some((step, _)) if *step == standing.done => Next::Resume(*step),
+        _ if standing.done == plan.switched() && orders.commit && plan.soak_secs > 0 => Next::Soak,
         _ if standing.done == plan.switched() && orders.commit => Next::Conclude(End::Committed),
         _ if standing.done == plan.switched() => Next::Wait,
         _ if standing.done == plan.prepared() && !orders.go && orders.lapsed => Next::Revert(format!(
@@ -370,6 +389,59 @@ mod tests {
 
     fn reverting() -> Event {
         Event::Reverting { why: String::new() }
+    }
+
+    /// Between the confirmation and the commit neither the first deadline nor anybody's absence turns the node back. The commit
+    /// follows at the end of that time, or when a person orders it.
+    #[test]
+    fn a_confirmed_switch_soaks_and_commits_by_itself() {
+        let mut plan = plan_with_finish();
+        plan.soak_secs = 60;
+        let commit = Orders {
+            commit: true,
+            ..Orders::default()
+        };
+        let with = |change: fn(&mut Orders)| {
+            let mut orders = commit;
+            change(&mut orders);
+            orders
+        };
+        let armed = Event::Armed { left_millis: 1000 };
+        let mut events = vec![started(0), armed, Event::Done { step: 0 }];
+        let decided = |events: &[Event], orders: Orders| {
+            let journal = records(events);
+            let standing = fold(&journal, &plan);
+            (next(&standing, &plan, orders), standing.armed, standing.soaking)
+        };
+        let confirm = Some(Duration::from_secs(1));
+        assert_eq!(decided(&events, commit), (Next::Soak, confirm, None));
+        events.push(Event::Soaking { left_millis: 60_000 });
+        events.push(Event::Soaking { left_millis: 5000 });
+        let left = Some(Duration::from_secs(5));
+        assert_eq!(decided(&events, commit), (Next::Wait, None, left));
+        let revert = Next::Revert("asked for before the commit".to_owned());
+        for (orders, wanted) in [
+            (
+                with(|orders| orders.expired = true),
+                Next::Conclude(End::Committed),
+            ),
+            (
+                with(|orders| orders.end_soak = true),
+                Next::Conclude(End::Committed),
+            ),
+            (with(|orders| orders.undo = true), revert.clone()),
+            (with(|orders| orders.abort = true), revert),
+        ] {
+            assert_eq!(decided(&events, orders).0, wanted, "{orders:?}");
+        }
+        events.push(reverting());
+        assert_eq!(
+            decided(&events, commit),
+            (Next::Undo(0, Saved::Nothing), None, None)
+        );
+        events.pop();
+        events.push(Event::Committed);
+        assert_eq!(decided(&events, commit), (Next::Begin(1), None, None));
     }
 
     /// The commit is awaited before the last section, which no failure and no deadline turns into a rollback. An order to go

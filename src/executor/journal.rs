@@ -123,7 +123,12 @@ pub enum Event {
         /// Milliseconds until the way back begins.
         left_millis: u64,
     },
-    /// The switch is confirmed; nothing is undone by itself any more.
+    /// The switch is confirmed, and nothing is undone by itself any more. The commit follows when the time is over.
+    Soaking {
+        /// Milliseconds until then.
+        left_millis: u64,
+    },
+    /// Nothing is undone without a loss any more.
     Committed,
     /// Everything is as it was before.
     RolledBack,

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::journal::{Event, PartState, Record};
 use crate::plan::{
     document::Plan,
+    request::GoDuration,
     shims::ShimUse,
     step::{KubeletStep, Step},
 };
@@ -64,6 +65,13 @@ pub enum State {
         #[serde(serialize_with = "seconds")]
         left: Duration,
     },
+    /// The switch is confirmed, and the commit follows when the time is over. A rollback is as before the confirmation.
+    #[serde(rename_all = "camelCase")]
+    Soaking {
+        /// Time left, as it was last journalled.
+        #[serde(serialize_with = "seconds")]
+        left: Duration,
+    },
     /// Steps are undone.
     RollingBack,
     /// The switch is confirmed, and the last steps are applied.
@@ -85,6 +93,7 @@ impl std::fmt::Display for State {
             Self::AwaitingCommit { left } => {
                 write!(f, "waiting for its confirmation, {} s left", left.as_secs())
             }
+            Self::Soaking { left } => write!(f, "confirmed, and commits by itself in {}", in_words(*left)),
             Self::RollingBack => f.write_str("rolling back"),
             Self::Finishing => f.write_str("committed, the last steps are applied"),
             Self::Committed => f.write_str("committed"),
@@ -99,6 +108,11 @@ impl State {
     pub const fn is_final(self) -> bool {
         matches!(self, Self::Committed | Self::RolledBack)
     }
+
+    /// Whether the switch is confirmed, so that all that is left is the executor's alone.
+    pub const fn is_confirmed(self) -> bool {
+        matches!(self, Self::Committed | Self::Soaking { .. })
+    }
 }
 
 impl Progress {
@@ -106,13 +120,19 @@ impl Progress {
     pub fn kubelet_downtime(&self) -> Option<Duration> {
         let forwards = matches!(
             self.state,
-            State::AwaitingCommit { .. } | State::Finishing | State::Committed
+            State::AwaitingCommit { .. } | State::Soaking { .. } | State::Finishing | State::Committed
         );
         let (stopped, started) = (self.kubelet_stopped?, self.kubelet_started?);
         forwards
             .then(|| started.duration_since(stopped).try_into().ok())
             .flatten()
     }
+}
+
+/// A time in steps of a minute, as long as it is not shorter than that (`23h59m`).
+pub fn in_words(left: Duration) -> GoDuration {
+    let seconds = left.as_secs();
+    GoDuration::from_secs(if seconds < 60 { seconds } else { seconds / 60 * 60 })
 }
 
 fn seconds<S: serde::Serializer>(left: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
@@ -242,6 +262,11 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
                     progress.kubelet_stopped.get_or_insert(*at);
                 }
                 left = Duration::from_millis(*left_millis);
+            }
+            Event::Soaking { left_millis } => {
+                progress.state = State::Soaking {
+                    left: Duration::from_millis(*left_millis),
+                };
             }
             Event::Committed => progress.state = State::Finishing,
             Event::RolledBack => progress.state = State::RolledBack,
@@ -381,10 +406,15 @@ mod tests {
         let waits = State::AwaitingCommit {
             left: Duration::from_secs(1),
         };
+        let soaks = |secs| State::Soaking {
+            left: Duration::from_secs(secs),
+        };
         let steps = [
             (started(0), State::Switching),
             (armed, State::Switching),
             (Event::Done { step: 0 }, waits),
+            (Event::Soaking { left_millis: 2000 }, soaks(2)),
+            (Event::Soaking { left_millis: 1000 }, soaks(1)),
             (Event::Committed, State::Finishing),
             (started(1), State::Finishing),
             (failed, State::Finishing),

@@ -40,7 +40,10 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// How often the time that is left is journalled: a crash gives back at most this much.
 const TICK: Duration = Duration::from_secs(5);
-/// How often in the first seconds of a life, of which there may be many.
+/// The same while the switch is confirmed and not committed, which may take days.
+const SOAK_TICK: Duration = Duration::from_secs(300);
+/// How often at the beginning of a life, of which there may be many. Each interval is as long as the life before it, so that
+/// no life loses more than half of its time.
 const FIRST_TICK: Duration = Duration::from_secs(1);
 /// What a life costs at its beginning: systemd started it so long after the one before (`RestartSec=`).
 const BETWEEN_LIVES: Duration = unit::RESTARTS_AFTER;
@@ -114,7 +117,9 @@ pub async fn run<S: Systemd, R: Runtimes>(
         Some(_) => return Err(RunError::Format(0)),
     }
     let standing = decide::fold(journal.records(), &plan);
-    let left = standing.armed.map(|left| left.saturating_sub(BETWEEN_LIVES));
+    let soaking = standing.soaking.is_some();
+    let left = standing.soaking.or(standing.armed);
+    let left = left.map(|left| left.saturating_sub(BETWEEN_LIVES));
     let runs = standing.end.is_none() && !standing.backwards && !standing.committed;
     let run = Run {
         host: Host {
@@ -134,9 +139,7 @@ pub async fn run<S: Systemd, R: Runtimes>(
         _lock: lock,
     };
     if let Some(left) = left.filter(|_| runs) {
-        run.note(Event::Waiting {
-            left_millis: millis(left),
-        })?;
+        run.note(waiting(left, soaking))?;
     }
     run.to_the_end().await
 }
@@ -162,7 +165,8 @@ struct Run<'a, S, R> {
     plan: Plan,
     digest: Digest,
     journal: RefCell<Journal>,
-    /// When the way back begins; set while the kubelet's start under the target waits for its commit.
+    /// When the way back begins, while the kubelet's start under the target waits for its confirmation; when the commit
+    /// follows, after it.
     deadline: RefCell<Option<Instant>>,
     born: Instant,
     /// Until when a runtime may still come up; absent if nothing was interrupted: in the first life, unless a boot began it.
@@ -191,6 +195,11 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Next::Resume(step) => self.apply(step).await?,
                 Next::Prepared => return Ok(Outcome::Prepared),
                 Next::Wait => self.attend(std::future::pending::<()>()).await?.unwrap_or(()),
+                Next::Soak => {
+                    let soak = Duration::from_secs(self.plan.soak_secs.into());
+                    self.note(waiting(soak, true))?;
+                    *self.deadline.borrow_mut() = Some(Instant::now() + soak);
+                }
                 Next::Revert(_) if self.refuses_rollback().await? => {}
                 Next::Revert(why) => {
                     tracing::warn!(%why, "rolling back");
@@ -249,13 +258,13 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         Ok(())
     }
 
-    /// Whether a rollback after the commit would meet something that is not as the switch left it. Then nothing of it is
-    /// begun, the target goes on serving, and the order is withdrawn.
+    /// Whether a rollback after the confirmation would meet something that is not as the switch left it: much may have changed
+    /// since. Then nothing of it is begun, the target continues to serve, and the order is withdrawn.
     async fn refuses_rollback(&self) -> Result<bool, RunError> {
         let found = {
             let records = self.journal.borrow().records().to_vec();
             let standing = decide::fold(&records, &self.plan);
-            if !standing.committed {
+            if !standing.committed && standing.soaking.is_none() {
                 return Ok(false);
             }
             self.host.obstacles(&self.plan, &standing.begun).await
@@ -269,6 +278,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         }
         tracing::warn!(?obstacles, "the rollback is refused");
         self.dir.withdraw(Order::Undo)?;
+        self.dir.withdraw(Order::Abort)?;
         self.note(Event::Refused { obstacles })?;
         Ok(true)
     }
@@ -291,8 +301,15 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             commit: given(Order::Commit)?,
             abort: given(Order::Abort)?,
             undo: given(Order::Undo)?,
+            end_soak: given(Order::EndSoak)?,
             lapsed: given(Order::Lapse)?,
         })
+    }
+
+    /// Whether the switch is confirmed and not committed yet.
+    fn is_soaking(&self) -> bool {
+        let journal = self.journal.borrow();
+        decide::fold(journal.records(), &self.plan).soaking.is_some()
     }
 
     /// Applies a step, unless an order or the deadline turns the executor back meanwhile; the step is then half
@@ -535,13 +552,13 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 () = sleep_until(wake) => {}
             }
             let deadline = *self.deadline.borrow();
+            let soaking = self.is_soaking();
+            let tick = if soaking { SOAK_TICK } else { TICK };
             if let Some(deadline) = deadline
-                && ticked.elapsed() >= self.born.elapsed().clamp(FIRST_TICK, TICK)
+                && ticked.elapsed() >= (ticked - self.born).clamp(FIRST_TICK, tick)
             {
                 ticked = Instant::now();
-                self.note(Event::Waiting {
-                    left_millis: millis(deadline - ticked),
-                })?;
+                self.note(waiting(deadline - ticked, soaking))?;
             }
             if !matches!(
                 self.next(self.orders()?),
@@ -622,6 +639,16 @@ impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
         self.run.note(Event::Armed {
             left_millis: millis(left),
         })
+    }
+}
+
+/// The record of the time that is left: until the rollback, or after the confirmation until the commit.
+fn waiting(left: Duration, soaking: bool) -> Event {
+    let left_millis = millis(left);
+    if soaking {
+        Event::Soaking { left_millis }
+    } else {
+        Event::Waiting { left_millis }
     }
 }
 

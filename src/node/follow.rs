@@ -65,11 +65,21 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
         match progress.state {
             // An order after the end has not been read yet.
             _ if shown == before && waited < BEGIN => {}
-            State::Committed if let Some(obstacles) = refused(&records[before..]) => {
-                unit::ended(&systemd).await?;
+            State::Committed | State::Soaking { .. } if let Some(obstacles) = refused(&records[before..]) => {
+                if progress.state.is_final() {
+                    unit::ended(&systemd).await?;
+                }
                 println!("\nThe rollback was refused, and the node continues to serve. In its way:");
                 obstacles.iter().for_each(|obstacle| println!("- {obstacle}"));
                 return Ok(ExitCode::from(console::REFUSED));
+            }
+            State::Soaking { left } if !ends_soak(dir, &plan)? => {
+                println!(
+                    "\nThe switch is confirmed. New pods start on the old shim for {}, then {UNIT} commits by itself. \
+                     Until then `transship node rollback` loses no pod; `transship node commit` commits now.",
+                    progress::in_words(left)
+                );
+                return Ok(ExitCode::SUCCESS);
             }
             State::Committed => {
                 unit::ended(&systemd).await?;
@@ -112,6 +122,12 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
         tokio::time::sleep(LOOK).await;
         waited += LOOK;
     }
+}
+
+/// Whether a person ordered the end of a soak, one way or the other.
+fn ends_soak(dir: &Dir, plan: &Plan) -> anyhow::Result<bool> {
+    let digest = plan.digest();
+    Ok(dir.ordered(Order::Undo, &digest)? || dir.ordered(Order::EndSoak, &digest)?)
 }
 
 /// What a switch that was rolled back has changed for good, a line each: what it stopped and nobody starts again.
@@ -244,9 +260,11 @@ fn line(record: &Record, plan: &Plan) -> Option<String> {
         Event::Committed => "committed".to_owned(),
         Event::RolledBack => "rolled back".to_owned(),
         Event::Broken { error, .. } => format!("BROKEN  {error}"),
-        Event::Opened { .. } | Event::Part { .. } | Event::Done { .. } | Event::Waiting { .. } => {
-            return None;
-        }
+        Event::Opened { .. }
+        | Event::Part { .. }
+        | Event::Done { .. }
+        | Event::Waiting { .. }
+        | Event::Soaking { .. } => return None,
     })
 }
 

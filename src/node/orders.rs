@@ -3,7 +3,7 @@
 use std::{process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::{
@@ -81,6 +81,10 @@ impl Which {
         let (dir, plan, progress) = self.find(&files)?;
         match progress.state {
             State::Committed | State::Finishing => println!("It is committed already."),
+            State::Soaking { .. } => {
+                dir.order(Order::EndSoak, &plan.digest())?;
+                return follow::start(&files, &dir, Confirm::Manual).await;
+            }
             State::AwaitingCommit { .. } => {
                 dir.order(Order::Commit, &plan.digest())?;
                 return follow::start(&files, &dir, Confirm::Manual).await;
@@ -106,7 +110,9 @@ impl Which {
                     .for_each(|line| println!("{line}"));
                 return Ok(ExitCode::SUCCESS);
             }
-            State::Committed | State::Finishing => dir.order(Order::Undo, &plan.digest())?,
+            State::Committed | State::Finishing | State::Soaking { .. } => {
+                dir.order(Order::Undo, &plan.digest())?;
+            }
             _ => dir.order(Order::Abort, &plan.digest())?,
         }
         let code = follow::start(&files, &dir, Confirm::Manual).await?;
@@ -176,6 +182,16 @@ impl Status {
     }
 }
 
+/// When a time is over of which so much was left when the journal was last written to.
+fn until(last: Option<Timestamp>, left: Duration) -> String {
+    let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
+    let until = last.and_then(|last| last.saturating_add(left).ok());
+    until
+        .unwrap_or(Timestamp::MAX)
+        .strftime("%Y-%m-%d %H:%M")
+        .to_string()
+}
+
 /// What still runs on old shims, and how that ends.
 fn on_old_shims(shims: &OldShims) -> String {
     let used = shims.programs.iter().map(|shim| {
@@ -212,6 +228,11 @@ fn page(report: &Report, plan: &Plan) -> String {
         State::AwaitingCommit { left } => {
             format!("waits for `transship node commit`, {} s left", left.as_secs())
         }
+        State::Soaking { left } => format!(
+            "soaking until {} UTC, if the node keeps running, then it commits by itself; until then \
+             `transship node rollback` loses no pod, and `transship node commit` commits now",
+            until(report.last, left)
+        ),
         State::RolledBack => "rolled back: files, units and runtime are as before".to_owned(),
         State::Broken => "BROKEN, a person has to help".to_owned(),
         state => state.to_string(),
@@ -251,6 +272,32 @@ fn page(report: &Report, plan: &Plan) -> String {
 mod tests {
     use super::*;
     use crate::plan::shims::ShimUse;
+
+    #[test]
+    fn a_soak_is_said_with_its_end() {
+        let report = Report {
+            migration: "hand-1".to_owned(),
+            plan: Digest::of("a"),
+            steps: 0,
+            began: Some(Timestamp::UNIX_EPOCH),
+            last: Some(Timestamp::UNIX_EPOCH),
+            kubelet_downtime_millis: None,
+            progress: crate::executor::progress::fold(
+                &[crate::executor::journal::Record {
+                    at: Timestamp::UNIX_EPOCH,
+                    event: crate::executor::journal::Event::Soaking {
+                        left_millis: 86_400_000,
+                    },
+                }],
+                &Plan::example("a", Vec::new()),
+            ),
+        };
+        let page = page(&report, &Plan::example("a", Vec::new()));
+        assert!(
+            page.contains("soaking until 1970-01-02 00:00 UTC") && page.contains("transship node rollback"),
+            "{page}"
+        );
+    }
 
     #[test]
     fn what_runs_on_old_shims_is_said_until_nothing_does() {

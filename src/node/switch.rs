@@ -33,6 +33,9 @@ pub struct Args {
     /// How long after the kubelet's start the switch must be confirmed
     #[arg(long, default_value = "5m", value_name = "DURATION")]
     confirm_within: GoDuration,
+    /// How long an upgrade in place stays uncommitted after its confirmation, on the old shim: until then a rollback loses no pod
+    #[arg(long, default_value = "0s", value_name = "DURATION")]
+    soak: GoDuration,
     /// Do not ask
     #[arg(long)]
     yes: bool,
@@ -59,6 +62,7 @@ impl Args {
         let dir = Dir::new(&files, &migration)?;
         let mut request = self.wish.request(migration);
         request.rollback.confirm_within = self.confirm_within;
+        request.rollback.soak = self.soak;
         let outcome = planner::plan(&facts, &request);
         console::print(&page(&facts, &outcome))?;
         let plan = match &outcome.verdict {

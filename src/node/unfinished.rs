@@ -4,7 +4,7 @@ use crate::{
     console,
     executor::{
         control::{ControlError, Dir},
-        progress::{Progress, State},
+        progress::{Progress, State, in_words},
         unit::UNIT,
     },
     host::files::Files,
@@ -35,6 +35,11 @@ pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
             format!("waits for its confirmation ({} s left)", left.as_secs()),
             "Keep it with `transship node commit`, or undo it with `transship node rollback`. Without either the node \
              is rolled back by itself."
+                .to_owned(),
+        ),
+        State::Soaking { left } => (
+            format!("is confirmed, and commits by itself in {}", in_words(left)),
+            "Until then `transship node rollback` loses no pod. `transship node commit` commits now."
                 .to_owned(),
         ),
         State::Prepared => (
@@ -74,6 +79,7 @@ pub(super) const fn code(state: State) -> u8 {
         | State::Prepared
         | State::Switching
         | State::AwaitingCommit { .. }
+        | State::Soaking { .. }
         | State::Finishing
         | State::RollingBack
         | State::Broken => console::UNFINISHED,
@@ -107,6 +113,11 @@ mod tests {
         State::AwaitingCommit { left: Duration::from_secs(42) },
         "waits for its confirmation (42 s left)",
         "transship node commit"
+    )]
+    #[case::soaks(
+        State::Soaking { left: Duration::from_secs(86_399) },
+        "is confirmed, and commits by itself in 23h59m",
+        "transship node rollback"
     )]
     #[case::broken(
         State::Broken,

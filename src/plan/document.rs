@@ -41,6 +41,9 @@ pub struct Plan {
     pub target: RuntimeVersion,
     /// Seconds between the kubelet's start under the target and the rollback that a commit prevents.
     pub confirm_within_secs: u32,
+    /// Seconds between the confirmation and the commit, in which a rollback is as before the confirmation; 0 for none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub soak_secs: u32,
     /// Seconds that the prepared node waits for the order to switch; then its preparation is undone.
     pub prepared_for_secs: u32,
     /// Go back when a step fails; otherwise stay for a person to look at.
@@ -54,6 +57,11 @@ pub struct Plan {
     /// Empty in plans from facts that were captured on another host.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub digest_key: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[cfg(test)]
@@ -77,6 +85,7 @@ impl Plan {
                 version: "1.6".to_owned(),
             },
             confirm_within_secs: 60,
+            soak_secs: 0,
             prepared_for_secs: 900,
             rollback_automatic: true,
             digest_key: String::new(),

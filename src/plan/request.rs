@@ -256,6 +256,11 @@ pub struct Rollback {
     /// How long after the kubelet's start under the target a switch must be confirmed (`5m`); at least `30s`.
     #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
     pub confirm_within: GoDuration,
+    /// How long a confirmed upgrade in place stays uncommitted (`24h`). Meanwhile new pods start on the old shim, and
+    /// `transship node rollback` on the node loses no pod. The node counts as done, its agent leaves, and the node commits by
+    /// itself. Only time in which the node runs counts. `0s` commits at once. Refused where the pods move to another runtime.
+    #[schemars(with = "String", regex(pattern = DURATION), length(max = 32))]
+    pub soak: GoDuration,
 }
 
 impl Default for Rollback {
@@ -263,6 +268,7 @@ impl Default for Rollback {
         Self {
             automatic: true,
             confirm_within: GoDuration::from_secs(5 * 60),
+            soak: GoDuration::from_secs(0),
         }
     }
 }

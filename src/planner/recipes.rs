@@ -14,7 +14,10 @@ use crate::{
         runtime::RuntimeVersion,
         step::Step,
     },
-    planner::{context::View, steps::confirm_within_secs},
+    planner::{
+        context::View,
+        steps::{confirm_within_secs, soak_secs},
+    },
 };
 
 /// How long the agent may be away from a prepared node, beyond the time that it waits itself.
@@ -56,6 +59,7 @@ pub fn plan(recipe: Recipe, view: &View<'_>) -> Result<Plan, Finding> {
             version: view.target.version.clone(),
         },
         confirm_within_secs: confirm_within_secs(view),
+        soak_secs: soak_secs(view),
         prepared_for_secs: prepared_for_secs(&view.request.drain),
         rollback_automatic: view.request.rollback.automatic,
         findings: Vec::new(),

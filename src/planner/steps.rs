@@ -102,6 +102,12 @@ pub fn confirm_within_secs(view: &View<'_>) -> u32 {
     u32::try_from(within).unwrap_or(u32::MAX)
 }
 
+/// Seconds between the confirmation and the commit.
+pub fn soak_secs(view: &View<'_>) -> u32 {
+    let soak = view.request.rollback.soak.get().as_secs();
+    u32::try_from(soak).unwrap_or(u32::MAX)
+}
+
 /// A step that proves the target with a sandbox.
 pub fn rehearsal(view: &View<'_>, pod_network: bool, proof: Proof) -> Step {
     Step::Rehearse(sandbox(view, pod_network, proof))

@@ -82,6 +82,7 @@ impl Host {
                 version: VERSION.to_owned(),
             },
             confirm_within_secs: 60,
+            soak_secs: 0,
             prepared_for_secs: 900,
             rollback_automatic: true,
             digest_key: String::new(),

@@ -34,7 +34,7 @@ use transship::executor::{decide::End, run::Outcome};
 
 use cases::Case;
 use checks::check;
-use lives::{Others, begin, live, live_on};
+use lives::{Others, begin, live, live_for, live_on};
 use random::{Random, seed};
 use sweep::Sweep;
 use world::{Fault, Late};
@@ -288,6 +288,49 @@ fn an_upgrade_in_place_ends_as_it_should(#[case] fault: Fault, #[case] others: O
     let case = Arc::new(cases::upgraded());
     let sweep = Sweep::new(&case, fault, others).parts();
     assert!(sweep.ends(end) > 50);
+}
+
+/// The executor dies at every moment of the time between the confirmation and the commit, too.
+#[rstest]
+#[case::until_it_commits_by_itself(Others::Commit, End::Committed)]
+#[case::and_back_meanwhile(Others::BackFromSoak, End::RolledBack)]
+fn an_upgrade_that_soaks_ends_as_it_should(#[case] others: Others, #[case] end: End) {
+    let mut case = cases::upgraded();
+    case.soak(60);
+    let case = Arc::new(case);
+    let sweep = Sweep::new(&case, Fault::Nothing, others).sampled(2).parts();
+    assert!(sweep.ends(end) > 25);
+}
+
+/// Neither begins that time again with each boot, nor does a boot end it early.
+#[test]
+fn boots_lose_at_most_half_of_a_life_of_a_soak() {
+    const SOAK: u32 = 600;
+    const LIFE: u32 = 7;
+    let mut case = cases::upgraded();
+    case.soak(SOAK);
+    let world = begin(&Arc::new(case), Fault::Nothing);
+    let soaks = || world.journal().contains("\"event\":\"soaking\"");
+    let life = |secs: u32| live_for(&world, Others::Commit, true, Duration::from_secs(secs.into()));
+    let mut before = 0;
+    while !soaks() {
+        before += 1;
+        assert!(
+            before < 10 && life(30).is_none(),
+            "it does not come to the confirmation"
+        );
+    }
+    let mut lives: u32 = 0;
+    let ended = loop {
+        lives += 1;
+        assert!(lives <= 2 * SOAK / LIFE, "boots begin it again");
+        if let Some(ended) = life(LIFE) {
+            break ended;
+        }
+    };
+    assert_eq!(ended.unwrap(), Outcome::Ended(End::Committed));
+    // Each life is charged with the pause that systemd makes before it.
+    assert!(lives >= (SOAK - 30) / (LIFE + 1), "{lives} lives");
 }
 
 /// Each step of an upgrade once has its effect and fails all the same, and each call once hangs: after the commit nothing

@@ -246,6 +246,7 @@ fn plan(manager: PackageManager) -> Plan {
             version: "1.7.28".to_owned(),
         },
         confirm_within_secs: 60,
+        soak_secs: 0,
         prepared_for_secs: 900,
         rollback_automatic: true,
         findings: Vec::new(),

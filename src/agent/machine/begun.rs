@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Time};
 use kube::ResourceExt as _;
 
@@ -41,7 +42,7 @@ impl Attempt<'_> {
         let endpoint = self.run.plan.target_endpoint();
         let target = endpoint.as_deref();
         match self.progress.state {
-            State::Committed => self.settle(status, End::Target(target)),
+            State::Committed | State::Soaking { .. } => self.settle(status, End::Target(target)),
             State::RolledBack => self.settle(status, End::Source { target }),
             State::Broken => {
                 let error = self
@@ -115,7 +116,7 @@ impl Attempt<'_> {
         });
         let switched = matches!(
             self.progress.state,
-            State::AwaitingCommit { .. } | State::Finishing | State::Committed
+            State::AwaitingCommit { .. } | State::Soaking { .. } | State::Finishing | State::Committed
         );
         if plan.keeps_pods() {
             // No step stops the kubelet.
@@ -419,6 +420,20 @@ impl Attempt<'_> {
         left.map(|left| format!("; {what}{left}")).collect()
     }
 
+    /// Until when the node can still be rolled back without a loss; empty once it has committed. The time is what the node's
+    /// own count comes to if it keeps running.
+    fn soaks(&self) -> String {
+        let State::Soaking { left } = self.progress.state else {
+            return String::new();
+        };
+        let left = SignedDuration::try_from(left).unwrap_or(SignedDuration::MAX);
+        let until = self.seen.now.saturating_add(left).unwrap_or(Timestamp::MAX);
+        format!(
+            "; soaking on the old shim until {until:.0}, then it commits by itself; until then `transship node rollback` on \
+             the node loses no pod"
+        )
+    }
+
     /// The executor is done: the Node is put in order, and the migration of the node ends.
     fn settle(&self, mut status: NodeMigrationStatus, end: End<'_>) -> Decision {
         let patch = node::settle(self.seen.node, &self.seen.migration.spec.migration.uid, end);
@@ -440,6 +455,7 @@ impl Attempt<'_> {
                     let seconds = Duration::from_millis(millis.unsigned_abs()).as_secs_f64();
                     message.push_str(&format!("; the kubelet was away for {seconds:.1} s"));
                 }
+                message.push_str(&self.soaks());
                 message.push_str(&self.left());
                 self.then(status, NodePhase::Succeeded, message, Act::Rest)
             }

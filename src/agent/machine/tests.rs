@@ -145,7 +145,7 @@ impl World {
             Act::Go(_) | Act::Order(Order::Go) => "go",
             Act::Order(Order::Commit) => "commit",
             Act::Order(Order::Abort) => "abort",
-            Act::Order(Order::Undo | Order::Lapse) => "undo",
+            Act::Order(Order::Undo | Order::EndSoak | Order::Lapse) => "undo",
             Act::Patch(_) => "patch",
             Act::Evict(_) => "evict",
         };

@@ -16,6 +16,11 @@ pub const LIVE_NOT_SUPPORTED: Code = Code::block(
     "LiveNotSupported",
     "`drain.mode` is `Live`, and the migration is not an upgrade of the containerd in use: the pods have to stop",
 );
+/// Pods stop, so there is no time in which a rollback costs none.
+pub const NOTHING_TO_SOAK: Code = Code::block(
+    "NothingToSoak",
+    "`rollback.soak` is set, and the migration is not an upgrade of the containerd in use: a rollback restarts the pods at any time",
+);
 /// There is nowhere to go.
 pub const NO_OTHER_NODE: Code = Code::warn(
     "NoOtherNode",
@@ -48,6 +53,7 @@ pub const CODES: &[Code] = &[
     PODS_BLOCK_DRAIN,
     PODS_TO_EVICT,
     LIVE_NOT_SUPPORTED,
+    NOTHING_TO_SOAK,
     NO_OTHER_NODE,
     PODS_END_IN_PLACE,
     PODS_MUST_RETURN,

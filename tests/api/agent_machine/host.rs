@@ -85,6 +85,7 @@ impl FakeHost {
             .map_or(State::Preparing, |progress| progress.state);
         let (next, runs) = match state {
             State::Committed | State::RolledBack | State::Broken => (state, false),
+            State::Soaking { .. } => (state, true),
             _ if run.abort => (State::RolledBack, false),
             State::RollingBack => (State::RolledBack, false),
             State::Preparing => (State::Prepared, false),
@@ -222,7 +223,7 @@ impl Host for FakeHost {
             Order::Go => run.go = true,
             Order::Commit => run.commit = true,
             Order::Abort => run.abort = true,
-            Order::Undo | Order::Lapse => panic!("the agent never gives this order"),
+            Order::Undo | Order::EndSoak | Order::Lapse => panic!("the agent never gives this order"),
         }
         Ok(())
     }

@@ -98,6 +98,12 @@ impl Case {
         self.digest = self.plan.digest();
     }
 
+    /// A time between the confirmation and the commit.
+    pub fn soak(&mut self, secs: u32) {
+        self.plan.soak_secs = secs;
+        self.digest = self.plan.digest();
+    }
+
     /// No way back but by an order or the deadline.
     pub fn roll_back_by_hand(&mut self) {
         self.plan.rollback_automatic = false;
@@ -519,6 +525,7 @@ pub fn by_hand() -> Case {
             version: "1.6".to_owned(),
         },
         confirm_within_secs: CONFIRM_WITHIN_SECS,
+        soak_secs: 0,
         prepared_for_secs: 900,
         rollback_automatic: true,
         findings: Vec::new(),

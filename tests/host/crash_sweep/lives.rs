@@ -28,15 +28,32 @@ pub enum Others {
     Abort(usize),
     /// Abort as soon as a step failed.
     AbortWhenFailed,
+    /// Confirm as soon as the switch waits for it, and go back while it is not committed yet.
+    BackFromSoak,
     /// They committed, and want to go back all the same.
     Undo,
 }
 
 /// One life of the executor, with the others acting beside it.
 pub fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, RunError> {
+    live_for(world, others, keep, Duration::MAX).unwrap()
+}
+
+/// The same, killed after so long; `None` if it was.
+pub fn live_for(
+    world: &Arc<World>,
+    others: Others,
+    keep: bool,
+    most: Duration,
+) -> Option<Result<Outcome, RunError>> {
     world.begin_life(keep);
     let files = world.files();
     let dir = Dir::at(&files, world.case.dir_path());
+    let give = |order| {
+        Dir::at(&world.free_files(), world.case.dir_path())
+            .order(order, &world.case.digest)
+            .unwrap();
+    };
     let others = async {
         let order = loop {
             // The journal's text is enough to see by, and cheaper than its meaning.
@@ -44,6 +61,13 @@ pub fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, R
             let done = journal.matches("\"event\":\"done\"").count();
             match others {
                 Others::Commit if done == world.case.plan.switched() => break Order::Commit,
+                Others::BackFromSoak if journal.contains("\"event\":\"soaking\"") => break Order::Undo,
+                Others::BackFromSoak => {
+                    if done == world.case.plan.switched() {
+                        give(Order::Commit);
+                    }
+                    tokio::time::sleep(Duration::from_millis(400)).await;
+                }
                 Others::Abort(steps) if done >= steps => break Order::Abort,
                 Others::AbortWhenFailed if journal.contains("\"event\":\"failed\"") => break Order::Abort,
                 Others::Nobody | Others::Undo => std::future::pending().await,
@@ -53,16 +77,15 @@ pub fn live(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome, R
                 }
             }
         };
-        Dir::at(&world.free_files(), world.case.dir_path())
-            .order(order, &world.case.digest)
-            .unwrap();
+        give(order);
         std::future::pending().await
     };
     clock(world).block_on(async {
         world.clock_starts();
         tokio::select! {
             biased;
-            outcome = run::run(&files, &dir, &**world, &**world) => outcome,
+            outcome = run::run(&files, &dir, &**world, &**world) => Some(outcome),
+            () = tokio::time::sleep(most) => None,
             () = others => unreachable!("the others wait for ever"),
         }
     })

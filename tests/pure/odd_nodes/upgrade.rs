@@ -4,6 +4,7 @@ use rstest::rstest;
 use transship::{
     api::request::Runtime,
     plan::{
+        document::Plan,
         facts::{Containerd, Facts, ForeignRecord, Task, TextFile, UnitFacts},
         finding::{Finding, Severity},
         request::Origin,
@@ -465,6 +466,21 @@ fn a_kubelet_that_speaks_v1alpha2_alone_cannot_go_to_2_x() {
         "{}",
         unfit.message
     );
+}
+
+/// Whether and how long it soaks is not part of what the plan does.
+#[test]
+fn an_upgrade_soaks_as_long_as_it_is_asked_to() {
+    let facts = node();
+    let mut request = fixtures::from_archive(Runtime::Containerd);
+    let soon = plan(&facts, &request).plan().unwrap().clone();
+    assert_eq!(soon.soak_secs, 0, "not by itself");
+    request.rollback.soak = "24h".parse().unwrap();
+    let later = plan(&facts, &request).plan().unwrap().clone();
+    assert_eq!(later.soak_secs, 86_400);
+    assert_eq!(later.digest(), soon.digest());
+    let read: Plan = serde_json::from_str(&serde_json::to_string(&later).unwrap()).unwrap();
+    assert_eq!(read, later);
 }
 
 #[test]

@@ -36,6 +36,15 @@ fn pods_cannot_keep_running_under_another_runtime() {
 }
 
 #[test]
+fn pods_that_stop_have_nothing_to_soak() {
+    let facts = fixtures::named(LAB);
+    let mut request = fixtures::request();
+    request.rollback.soak = "24h".parse().unwrap();
+    assert_eq!(blocking(&facts, &request), ["NothingToSoak"]);
+    assert!(in_words(&facts, &plan(&facts, &request)).contains("rollback.soak is 24h"));
+}
+
+#[test]
 fn an_archive_is_checked_by_the_version_that_it_brings() {
     let mut facts = fixtures::named(LAB);
     let mut request = fixtures::from_archive(Runtime::Containerd);

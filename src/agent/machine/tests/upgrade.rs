@@ -92,3 +92,41 @@ fn pods_on_old_shims_are_reported() {
     assert_eq!(decision.status.phase, NodePhase::Succeeded);
     assert_eq!(decision.status.old_shims.unwrap().programs, shims);
 }
+
+/// A day in which a rollback loses nothing, without an agent: the node is uncordoned, and the migration of it is over.
+#[test]
+fn a_node_that_soaks_is_done_and_says_until_when_it_can_go_back() {
+    let soaking = State::Soaking {
+        left: Duration::from_secs(86_400),
+    };
+    let mut world = World::new("Migrate", NodePhase::Verifying, Some(upgrade(soaking)));
+    assert_eq!(world.decided(), (NodePhase::Uncordoning, "patch"));
+    world.node = serde_json::from_value(json!({ "metadata": { "name": "w1", "uid": "n1" } })).unwrap();
+    assert_eq!(world.decided(), (NodePhase::Succeeded, "rest"));
+    let message = world.decide().unwrap().status.message;
+    let until = at(NOW + 86_400).to_string();
+    assert!(
+        message.contains(&format!(
+            "soaking on the old shim until {until}, then it commits by itself"
+        )) && message.contains("transship node rollback"),
+        "{message}"
+    );
+
+    // The journal is open, and an agent that comes back does not take the node up again.
+    world.attempts = vec![Attempt {
+        run: "m1-1".to_owned(),
+        migration: "m1".to_owned(),
+        migration_name: Some("m".to_owned()),
+        generation: 1,
+        number: 0,
+        state: Some(soaking),
+        ordered: true,
+        endpoint: None,
+    }];
+    world.migration.status = Some(world.decide().unwrap().status);
+    assert_eq!(world.decided(), (NodePhase::Succeeded, "rest"));
+    // Made again meanwhile, the NodeMigration is planned, and the node is found on the target.
+    world.migration.status = None;
+    world.run = None;
+    assert_eq!(world.decided(), (NodePhase::Preflight, "plan"));
+}
