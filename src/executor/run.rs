@@ -1,6 +1,6 @@
-//! The loop: asks [`decide`] for the next move, and carries it out. How long it waits between two tries, and after a boot for
-//! the runtimes, is its own.
+//! The loop: asks [`decide`] for the next move, and carries it out. How long it waits is in [`clock`].
 
+mod clock;
 mod outcome;
 
 pub use outcome::{Outcome, RunError};
@@ -36,26 +36,6 @@ use crate::{
     runtime::{Runtimes, Tasks},
 };
 
-/// How often order files are looked at.
-const LOOK: Duration = Duration::from_millis(500);
-/// How often the time that is left is journalled: a crash gives back at most this much.
-const TICK: Duration = Duration::from_secs(5);
-/// The same while the switch is confirmed and not committed, which may take days.
-const SOAK_TICK: Duration = Duration::from_secs(300);
-/// How often at the beginning of a life, of which there may be many. Each interval is as long as the life before it, so that
-/// no life loses more than half of its time.
-const FIRST_TICK: Duration = Duration::from_secs(1);
-/// What a life costs at its beginning: systemd started it so long after the one before (`RestartSec=`).
-const BETWEEN_LIVES: Duration = unit::RESTARTS_AFTER;
-/// The first and the longest pause between two tries to undo a step; each one is twice as long as the one before.
-const UNDO_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-/// How long a runtime may take to answer after a boot, seen from the executor's start: it may wait for the network.
-const BOOTED_WITHIN: Duration = Duration::from_secs(180);
-/// How long the way back waits after a boot for a target that does not answer, before its pods end without it: then
-/// it keeps records of them.
-const TARGET_BOOTED_WITHIN: Duration = Duration::from_secs(20);
-/// Pause between two tries to apply a step while a runtime does not answer yet.
-const BOOT_PAUSE: Duration = Duration::from_secs(1);
 /// Bytes that are set aside before the first step, so that a full disk can still be written to on the way back:
 /// some hundred journal lines, and the largest configuration files twice.
 const RESERVE: usize = 1 << 20;
@@ -90,7 +70,7 @@ pub async fn run<S: Systemd, R: Runtimes>(
     let digest = plan.digest();
     let mut journal = Journal::open(files, &dir.file("journal"))?;
     let patient = !journal.records().is_empty() || is_of_a_boot(systemd).await;
-    let patient_until = patient.then(|| Instant::now() + BOOTED_WITHIN);
+    let patient_until = patient.then(|| Instant::now() + clock::BOOTED_WITHIN);
     match journal.records().first().map(|record| &record.event) {
         None => {
             if !files.exists(&dir.file("reserve"))? {
@@ -119,7 +99,7 @@ pub async fn run<S: Systemd, R: Runtimes>(
     let standing = decide::fold(journal.records(), &plan);
     let soaking = standing.soaking.is_some();
     let left = standing.soaking.or(standing.armed);
-    let left = left.map(|left| left.saturating_sub(BETWEEN_LIVES));
+    let left = left.map(|left| left.saturating_sub(clock::BETWEEN_LIVES));
     let runs = standing.end.is_none() && !standing.backwards && !standing.committed;
     let run = Run {
         host: Host {
@@ -139,7 +119,7 @@ pub async fn run<S: Systemd, R: Runtimes>(
         _lock: lock,
     };
     if let Some(left) = left.filter(|_| runs) {
-        run.note(waiting(left, soaking))?;
+        run.note(clock::waiting(left, soaking))?;
     }
     run.to_the_end().await
 }
@@ -150,7 +130,7 @@ async fn is_of_a_boot(systemd: &impl Systemd) -> bool {
     // At a boot the bus may be late, too.
     let after = after
         .inspect_err(|error| tracing::warn!(%error, "it is not known whether the machine has just booted"));
-    after.unwrap_or_default() < BOOTED_WITHIN
+    after.unwrap_or_default() < clock::BOOTED_WITHIN
 }
 
 /// Sets the reserve aside.
@@ -197,7 +177,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Next::Wait => self.attend(std::future::pending::<()>()).await?.unwrap_or(()),
                 Next::Soak => {
                     let soak = Duration::from_secs(self.plan.soak_secs.into());
-                    self.note(waiting(soak, true))?;
+                    self.note(clock::waiting(soak, true))?;
                     *self.deadline.borrow_mut() = Some(Instant::now() + soak);
                 }
                 Next::Revert(_) if self.refuses_rollback().await? => {}
@@ -351,7 +331,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     }
 
     async fn pause_for_boot(&self) -> Result<(), RunError> {
-        self.attend(sleep(BOOT_PAUSE)).await.map(|_| ())
+        self.attend(sleep(clock::BOOT_PAUSE)).await.map(|_| ())
     }
 
     /// A commit gave the reserve back; the way back after it needs it again, where there is room.
@@ -377,7 +357,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     async fn undo(&self, step: usize, saved: &Saved) -> Result<Option<String>, RunError> {
         let does = &self.plan.steps[step].does;
         tracing::info!(step, "taking back");
-        let (mut failures, mut pause, mut told) = (0, UNDO_PAUSES.0, String::new());
+        let (mut failures, mut pause, mut told) = (0, clock::UNDO_PAUSES.0, String::new());
         let (aside, notes) = (self.dir.aside(step), StepNotes { run: self, step });
         self.await_booted(does).await;
         loop {
@@ -414,7 +394,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                     }
                     self.help(does).await;
                     self.watched(sleep(pause)).await;
-                    pause = (pause * 2).min(UNDO_PAUSES.1);
+                    pause = (pause * 2).min(clock::UNDO_PAUSES.1);
                 }
                 AfterFailure::Leave => {
                     self.note(Event::Undone {
@@ -457,7 +437,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 Ok(left) => return left.iter().for_each(|left| tracing::warn!("{left}")),
                 Err(error) if self.is_patient() => {
                     tracing::warn!(%error, "a runtime does not answer yet; it is asked again");
-                    self.watched(sleep(BOOT_PAUSE)).await;
+                    self.watched(sleep(clock::BOOT_PAUSE)).await;
                 }
                 Err(error) => {
                     return tracing::warn!(%error, "it was not looked for shims without a container");
@@ -469,14 +449,14 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     /// Waits for a target that boots, before its pods end.
     async fn await_booted(&self, does: &Step) {
         let Step::StopPods(pods) = does else { return };
-        let booting = || self.patient_until.is_some() && self.born.elapsed() < TARGET_BOOTED_WITHIN;
+        let booting = || self.patient_until.is_some() && self.born.elapsed() < clock::TARGET_BOOTED_WITHIN;
         while booting()
             && self
                 .watched(self.host.runtimes.health(&pods.target))
                 .await
                 .is_err()
         {
-            self.watched(sleep(BOOT_PAUSE)).await;
+            self.watched(sleep(clock::BOOT_PAUSE)).await;
         }
     }
 
@@ -526,7 +506,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = sleep(LOOK) => {}
+                () = sleep(clock::LOOK) => {}
             }
         }
     }
@@ -544,8 +524,8 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 .deadline
                 .borrow()
                 .filter(|deadline| *deadline > now)
-                .unwrap_or(now + LOOK)
-                .min(now + LOOK);
+                .unwrap_or(now + clock::LOOK)
+                .min(now + clock::LOOK);
             tokio::select! {
                 biased;
                 done = &mut work => return Ok(Some(done)),
@@ -553,12 +533,11 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             }
             let deadline = *self.deadline.borrow();
             let soaking = self.is_soaking();
-            let tick = if soaking { SOAK_TICK } else { TICK };
             if let Some(deadline) = deadline
-                && ticked.elapsed() >= (ticked - self.born).clamp(FIRST_TICK, tick)
+                && ticked.elapsed() >= clock::tick(ticked - self.born, soaking)
             {
                 ticked = Instant::now();
-                self.note(waiting(deadline - ticked, soaking))?;
+                self.note(clock::waiting(deadline - ticked, soaking))?;
             }
             if !matches!(
                 self.next(self.orders()?),
@@ -637,21 +616,7 @@ impl<S: Systemd, R: Runtimes> Notes for StepNotes<'_, '_, S, R> {
         let left = Duration::from_secs(self.run.plan.confirm_within_secs.into());
         *self.run.deadline.borrow_mut() = Some(Instant::now() + left);
         self.run.note(Event::Armed {
-            left_millis: millis(left),
+            left_millis: clock::millis(left),
         })
     }
-}
-
-/// The record of the time that is left: until the rollback, or after the confirmation until the commit.
-fn waiting(left: Duration, soaking: bool) -> Event {
-    let left_millis = millis(left);
-    if soaking {
-        Event::Soaking { left_millis }
-    } else {
-        Event::Waiting { left_millis }
-    }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
