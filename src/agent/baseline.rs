@@ -41,7 +41,7 @@ pub fn staying(pods: &[Pod], drain: &Drain, (namespace, name): (&str, &str)) -> 
     let own = |pod: &Pod| pod.name_any() == name && pod.namespace().as_deref() == Some(namespace);
     let mut ready: Vec<ReadyPod> = candidates
         .into_iter()
-        .filter(|pod| !own(pod) && is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
+        .filter(|pod| !own(pod) && reported::is_pod_ready(pod) && pod.metadata.deletion_timestamp.is_none())
         // A pod that never restarts fails with the switch; a finding of the preflight names it.
         .filter(|pod| is_mirror(pod) || restart_policy(pod) != Some("Never"))
         .map(|pod| ReadyPod {
@@ -139,8 +139,10 @@ fn why_absent(kept: &ReadyPod, baseline: &Baseline, pods: &[Pod], scheme: &str) 
         }
         PodKind::Controlled { uid } | PodKind::Bare { uid } => {
             let pod = pods.iter().find(|pod| pod.uid().as_ref() == Some(uid))?;
-            let replaced = matches!(kept.kind, PodKind::Controlled { .. }) && phase(pod) == Some("Failed");
-            let over = pod.metadata.deletion_timestamp.is_some() || phase(pod) == Some("Succeeded");
+            let replaced =
+                matches!(kept.kind, PodKind::Controlled { .. }) && reported::pod_phase(pod) == Some("Failed");
+            let over =
+                pod.metadata.deletion_timestamp.is_some() || reported::pod_phase(pod) == Some("Succeeded");
             if replaced || over { None } else { back(pod) }
         }
     }
@@ -151,7 +153,7 @@ fn why_not_back(pod: &Pod, before: &BTreeSet<String>, scheme: &str) -> Option<St
     if pod.metadata.deletion_timestamp.is_some() {
         return Some("it is terminating".to_owned());
     }
-    if let Some("Failed") = phase(pod) {
+    if let Some("Failed") = reported::pod_phase(pod) {
         let reason = pod.status.as_ref().and_then(|status| status.reason.as_deref());
         return Some(format!(
             "it has failed ({})",
@@ -180,7 +182,7 @@ fn why_not_back(pod: &Pod, before: &BTreeSet<String>, scheme: &str) -> Option<St
     if containers.is_empty() || !containers.iter().all(|status| is_new(status, before, scheme)) {
         return Some("the kubelet has not reported its new containers".to_owned());
     }
-    (!is_ready(pod)).then(|| "it is not Ready".to_owned())
+    (!reported::is_pod_ready(pod)).then(|| "it is not Ready".to_owned())
 }
 
 fn is_new(container: &ContainerStatus, before: &BTreeSet<String>, scheme: &str) -> bool {
@@ -203,23 +205,9 @@ fn ids(pod: &Pod) -> impl Iterator<Item = String> {
         .filter_map(|status| status.container_id.clone())
 }
 
-fn phase(pod: &Pod) -> Option<&str> {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref())
-}
-
-fn restart_policy(pod: &Pod) -> Option<&str> {
+/// What becomes of its containers when they end; `None` for the default of Kubernetes.
+pub fn restart_policy(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref())
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.conditions.as_deref());
-    conditions
-        .unwrap_or_default()
-        .iter()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 fn heartbeat(node: &Node) -> Option<String> {

@@ -9,7 +9,7 @@ use super::{
     identity::{IdentityError, NodeIdentity},
 };
 use crate::{
-    api::request::Drain,
+    api::{reported, request::Drain},
     plan::cluster::{BlockedPod, ConfigMap, EvictedPod, KubeadmConfigs, PodFacts, Read},
     planner::findings::kubeadm,
 };
@@ -58,7 +58,9 @@ pub(super) fn pod_facts(pods: &[Pod], drain: &Drain, own: (&str, &str)) -> PodFa
     });
     let must_return = baseline::staying(pods, drain, own);
     let named = |which: fn(&Pod) -> bool| -> Vec<String> {
-        let those = pods.iter().filter(|pod| !is_finished(pod) && which(pod));
+        let those = pods
+            .iter()
+            .filter(|pod| !reported::has_pod_ended(pod) && which(pod));
         those.map(name).collect()
     };
     PodFacts {
@@ -75,18 +77,13 @@ pub(super) fn pod_facts(pods: &[Pod], drain: &Drain, own: (&str, &str)) -> PodFa
     }
 }
 
-fn name(pod: &Pod) -> String {
+/// `namespace/name`.
+pub(super) fn name(pod: &Pod) -> String {
     format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())
 }
 
-fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-    matches!(phase, Some("Succeeded" | "Failed"))
-}
-
 fn never_restarts(pod: &Pod) -> bool {
-    let policy = pod.spec.as_ref().and_then(|spec| spec.restart_policy.as_deref());
-    policy == Some("Never")
+    baseline::restart_policy(pod) == Some("Never")
 }
 
 /// Whether one of its containers has a preStop hook; an init container has one where it runs beside the others.

@@ -361,7 +361,7 @@ impl<H: Host> Agent<H> {
     }
 
     async fn evict(&mut self, pod: &Pod, uid: String, migration: &NodeMigration) -> Result<(), RoundError> {
-        let name = format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any());
+        let name = cluster::name(pod);
         let answer = self
             .node
             .evict(pod, &migration.spec.drain)

@@ -73,18 +73,13 @@ fn judge(nodes: &[&Node], pods: &[Pod], shares: &[NodeMigration], own: &[Slot]) 
 
 /// What a vital pod waits for. What its kubelet said of it before the switch is old.
 fn of_pod(nodes: &[&Node], pod: &Pod) -> Option<String> {
-    let status = pod.status.clone().unwrap_or_default();
-    let ready = status
-        .conditions
-        .iter()
-        .flatten()
-        .any(|condition| condition.type_ == "Ready" && condition.status == "True");
-    if !ready {
+    if !reported::is_pod_ready(pod) {
         return Some(format!("for {} to be Ready", pod.name_any()));
     }
     let name = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
     let node = nodes.iter().find(|node| Some(&*node.name_any()) == name)?;
     let (scheme, _) = reported::runtime_version(node).split_once("://")?;
+    let status = pod.status.clone().unwrap_or_default();
     let elsewhere = status
         .container_statuses
         .iter()

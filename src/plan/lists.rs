@@ -17,11 +17,7 @@ pub fn listing(clauses: &[String]) -> String {
 
 /// The first `shown` clauses of a list, and how many more there are.
 pub fn clauses_of(clauses: &[String], shown: usize) -> String {
-    let mut text = clauses[..clauses.len().min(shown)].join("; ");
-    if clauses.len() > shown {
-        text.push_str(&format!("; and {} more", clauses.len() - shown));
-    }
-    text
+    first(clauses, shown, "; ", "; and")
 }
 
 /// As much of a list as a status may hold, of what a person has to look for by name.
@@ -31,9 +27,13 @@ pub fn many(names: &[String]) -> String {
 
 /// The first `shown` names of a list, and how many more there are.
 pub fn listed(names: &[String], shown: usize) -> String {
-    let mut text = names[..names.len().min(shown)].join(", ");
-    if names.len() > shown {
-        text.push_str(&format!(" and {} more", names.len() - shown));
+    first(names, shown, ", ", " and")
+}
+
+fn first(all: &[String], shown: usize, between: &str, and: &str) -> String {
+    let mut text = all[..all.len().min(shown)].join(between);
+    if all.len() > shown {
+        text.push_str(&format!("{and} {} more", all.len() - shown));
     }
     text
 }

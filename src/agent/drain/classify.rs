@@ -5,7 +5,7 @@
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::OwnerReference};
 use kube::ResourceExt as _;
 
-use crate::api::{POD_LABEL, request::Drain};
+use crate::api::{POD_LABEL, reported, request::Drain};
 
 /// The kubelet puts it on the API's picture of a static pod.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
@@ -60,11 +60,7 @@ pub fn is_daemon_set(owner: &OwnerReference) -> bool {
 /// What a drain does with `pod`. `own_namespace` is the one that Transship is installed in: its label means
 /// nothing on the pods of others.
 pub fn classify(pod: &Pod, drain: &Drain, own_namespace: &str) -> Verdict {
-    let finished = pod
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref())
-        .is_some_and(|phase| matches!(phase, "Succeeded" | "Failed"));
+    let finished = reported::has_pod_ended(pod);
     let controller = pod
         .owner_references()
         .iter()
