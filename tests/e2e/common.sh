@@ -54,6 +54,20 @@ ready() { [[ $(k get node "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready
 schedulable() { [[ -z $(k get node "$1" -o jsonpath='{.spec.unschedulable}') ]]; }
 phase_of() { k get nodemigration "$1" -o jsonpath='{.status.phase}'; }
 
+address_of() { k get node "$1" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'; }
+
+# make_pod NODE NAME IMAGE [FIELDS]: a pod of one container, with these fields and the label `app` that its name begins with.
+make_pod() {
+    k apply -f - >/dev/null <<YAML
+apiVersion: v1
+kind: Pod
+metadata: {name: $2, namespace: lab, labels: {app: ${2%%-*}}}
+spec:
+  nodeName: $1
+  containers: [{name: server, image: "$3"${4:+, $4}}]
+YAML
+}
+
 # The image is a directory with one static binary; there is no registry, so it is loaded into Docker of every node.
 load_transship() {
     local work

@@ -4,7 +4,7 @@
 # start_registry NODE: on a node that runs Docker; sets $registry to its address and $ca to the certificate of its authority.
 start_registry() {
     local address hash
-    address=$(k get node "$1" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}')
+    address=$(address_of "$1")
     registry=$address:5000
     # shellcheck disable=SC2016 # a bcrypt salt
     hash=$(perl -e 'print crypt("lab-password", q($2b$05$abcdefghijklmnopqrstuu))')
@@ -39,14 +39,7 @@ YAML
 }
 # pulled NODE NAME IMAGE: a pod that has to ask the registry for its image starts.
 pulled() {
-    k apply -f - >/dev/null <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: pulled-$2, namespace: lab}
-spec:
-  nodeName: $1
-  containers: [{name: server, image: "$3", imagePullPolicy: Always}]
-YAML
+    make_pod "$1" "pulled-$2" "$3" "imagePullPolicy: Always"
     wait_until 60 "the image $3 to be pulled on $1" pod_is_ready "pulled-$2"
 }
 pod_is_ready() { [[ $(k -n lab get pod "$1" -o jsonpath='{.status.conditions[?(@.type=="Ready")].status}') == True ]]; }

@@ -39,13 +39,13 @@ same_restarts() {
 
 # Clients on a node that is not touched ask fifty times a second each: a Service, a pod on NODE, and the host port of a worker.
 begin_asking() { # NODE
-    local from=cp1 pods=host-port pod urls node
+    local from=cp1 pods=host-port pod urls node counts
     asked=$1
     [[ $asked != cp1 ]] || from=w1 pods=per-node
     pod=$(k -n lab get pods -l app=$pods --field-selector "spec.nodeName=$asked" -o jsonpath='{.items[0].status.podIP}')
     urls=("service=http://$(k -n lab get service graceful -o jsonpath='{.spec.clusterIP}')" "pod=http://$pod:8080")
     [[ $asked == cp1 ]] ||
-        urls+=("port=http://$(k get node "$asked" -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'):8888")
+        urls+=("port=http://$(address_of "$asked"):8888")
     asked_from=$from asked_urls=${#urls[@]}
     # On a busy machine a packet gets lost now and then, and is sent again after a second.
     ask asking "$from" 8091 20 3s "${urls[@]}"
@@ -54,16 +54,17 @@ begin_asking() { # NODE
     # an entry without an answer for two minutes, which a later request from the same port follows.
     for node in "$from" "$asked"; do lab exec "$node" conntrack -D -p tcp --state SYN_SENT >/dev/null 2>&1 || true; done
     wait_until 60 "all requests to be answered for a while" all_are_answered
-    lost_before=$(requests_lost) lost_by_the_pod=$(requests_lost 2)
+    counts=$(answers_counted)
+    lost_before=$(lost_of "$counts") lost_by_the_pod=$(lost_of "$counts" 2)
 }
 all_are_answered() {
     local before
-    before=$(requests_lost)
+    before=$(lost_of "$(answers_counted)")
     sleep 4
-    [[ $(requests_lost) == "$before" ]]
+    [[ $(lost_of "$(answers_counted)") == "$before" ]]
 }
-# requests_lost [CLIENT]: by all clients, or by the one of this number.
-requests_lost() { answers_counted | awk -F= -v client="${1:-0}" 'client == 0 || NR == client { sum += $3 } END { print sum + 0 }'; }
+# lost_of COUNTS [CLIENT]: requests that all clients lost, or the one of this number.
+lost_of() { awk -F= -v client="${2:-0}" 'client == 0 || NR == client { sum += $3 } END { print sum + 0 }' <<<"$1"; }
 answers_counted() {
     local number
     for ((number = 0; number < asked_urls; number++)); do
@@ -74,12 +75,12 @@ answers_counted() {
 # host port) may lose three: seen before anything was switched, at a rate of one in some thousands.
 all_answered() {
     local counts lost
-    counts=$(answers_counted | tr '\n' ' ')
-    lost=$(($(requests_lost) - lost_before))
-    say "$asked: requests to a Service, a pod and a host port: $counts"
+    counts=$(answers_counted)
+    lost=$(($(lost_of "$counts") - lost_before))
+    say "$asked: requests to a Service, a pod and a host port: ${counts//$'\n'/, }"
     # A line for each request that was lost, with its time.
     ((lost == 0)) || k -n lab logs asking --all-containers --prefix | grep -v ' ok=' || true
-    ((lost <= 3)) && [[ $(requests_lost 2) == "$lost_by_the_pod" ]] || fail "requests to $asked were lost: $counts"
+    ((lost <= 3)) && [[ $(lost_of "$counts" 2) == "$lost_by_the_pod" ]] || fail "requests to $asked were lost: ${counts//$'\n'/, }"
 }
 
 # ready_since NODE: when the Ready condition of the Node last changed.
@@ -101,14 +102,7 @@ traces() {
 # count_in_the_log NODE: a new pod on it prints numbers, twenty a second.
 count_in_the_log() {
     k -n lab delete pod counting --ignore-not-found --wait >/dev/null
-    k apply -f - >/dev/null <<YAML
-apiVersion: v1
-kind: Pod
-metadata: {name: counting, namespace: lab}
-spec:
-  nodeName: $1
-  containers: [{name: server, image: transship.dev/lab/server:1, args: [count, '50']}]
-YAML
+    make_pod "$1" counting transship.dev/lab/server:1 "args: [count, '50']"
     wait_until 60 "the pod that counts to run" log_goes_on 0
 }
 log_goes_on() { (($(k -n lab logs counting --tail=1) > $1)); } # NUMBER
@@ -126,14 +120,7 @@ pods_meanwhile() {
     local number
     perl "$ROOT/tests/e2e/journal-reaches.pl" "$(lab root "$1")" "$2" 0 120 || fail "the switch of $1 did not come to $2"
     for number in 1 2 3 4 5 6 7 8 9 10; do
-        k apply -f - >/dev/null <<YAML &
-apiVersion: v1
-kind: Pod
-metadata: {name: meanwhile-$number, namespace: lab, labels: {app: meanwhile}}
-spec:
-  nodeName: $1
-  containers: [{name: server, image: transship.dev/lab/server:1}]
-YAML
+        make_pod "$1" "meanwhile-$number" transship.dev/lab/server:1 &
         sleep 0.2
     done
     wait
@@ -172,7 +159,7 @@ cri_away() {
 begin_asking_api() { # NODE
     lab exec "$1" systemd-run --quiet --collect --unit=asks-api sh -c "
         while sleep 0.02; do
-            curl -kfsS -m 1 -o /dev/null https://$(k get node cp1 -o jsonpath='{.status.addresses[?(@.type=="InternalIP")].address}'):6443/readyz 2>&1 && echo ok
+            curl -kfsS -m 1 -o /dev/null https://$(address_of cp1):6443/readyz 2>&1 && echo ok
         done >/run/asks-api.answers"
 }
 api_answered() { # NODE
