@@ -80,7 +80,9 @@ all_answered() {
     say "$asked: requests to a Service, a pod and a host port: ${counts//$'\n'/, }"
     # A line for each request that was lost, with its time.
     ((lost == 0)) || k -n lab logs asking --all-containers --prefix | grep -v ' ok=' || true
-    ((lost <= 3)) && [[ $(lost_of "$counts" 2) == "$lost_by_the_pod" ]] || fail "requests to $asked were lost: ${counts//$'\n'/, }"
+    if ((lost > 3)) || [[ $(lost_of "$counts" 2) != "$lost_by_the_pod" ]]; then
+        fail "requests to $asked were lost: ${counts//$'\n'/, }"
+    fi
 }
 
 # ready_since NODE: when the Ready condition of the Node last changed.
