@@ -5,6 +5,7 @@
 //! - [`parse`]: YAML, JSON and TOML as data; no error quotes the text.
 //! - [`env_file`]: systemd environment files; [`flags`]: the command line words inside their values.
 //! - [`containerd_toml`]: containerd's `config.toml`; [`containerd_toml::upgrade`]: what 2.x needs of the file of 1.x.
+//! - [`hosts_toml`]: containerd's files for registries, written whole.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files; [`json`]: the same where they are JSON.
 //! - [`daemon_json`]: Docker's `daemon.json`, to which the cgroup driver is added.
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
@@ -13,6 +14,7 @@ pub mod containerd_toml;
 pub mod daemon_json;
 pub mod env_file;
 pub mod flags;
+pub mod hosts_toml;
 pub mod json;
 pub mod parse;
 pub mod unit_file;

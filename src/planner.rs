@@ -14,6 +14,7 @@
 pub mod context;
 pub mod delivery;
 pub mod docker_limits;
+pub mod docker_registries;
 pub mod docker_settings;
 pub mod findings;
 pub mod images;

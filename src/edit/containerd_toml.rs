@@ -12,8 +12,8 @@ pub mod upgrade;
 use std::collections::BTreeMap;
 
 pub use read::{
-    Cni, Snapshots, cni, default_runtime, disables_cri, imports, misuses_systemd_cgroup, nri_is_off,
-    pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket, state,
+    Cni, Snapshots, cni, default_runtime, disables_cri, has_old_registries, imports, misuses_systemd_cgroup,
+    nri_is_off, pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket, state,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
@@ -41,6 +41,8 @@ pub struct Wanted {
     pub unprivileged_by_default: bool,
     /// How long a pull may make no progress (`5m0s`); `None` leaves what the file has.
     pub pull_progress_timeout: Option<String>,
+    /// Directories with the settings of registries (`config_path`, 1.5 and later); `None` leaves what the file has.
+    pub registries: Option<String>,
 }
 
 /// A file that cannot be edited safely.
@@ -162,6 +164,13 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
         set(
             &["plugins", plugin, PULL_PROGRESS_TIMEOUT],
             timeout.as_str().into(),
+        )?;
+    }
+    if let Some(directories) = &wanted.registries {
+        let plugin = if version == 2 { CRI } else { CRI_IMAGES };
+        set(
+            &["plugins", plugin, "registry", "config_path"],
+            directories.as_str().into(),
         )?;
     }
     // With it the CRI plugin loads for no runtime but that of containerd 1.1; SystemdCgroup replaces it.
@@ -405,6 +414,7 @@ mod tests {
             unprivileged: false,
             unprivileged_by_default: false,
             pull_progress_timeout: None,
+            registries: None,
         }
     }
 

@@ -27,6 +27,7 @@ fn wanted(newest_version: i64) -> Wanted {
         unprivileged: true,
         unprivileged_by_default: newest_version > 2,
         pull_progress_timeout: (newest_version > 2).then(|| "30m0s".to_owned()),
+        registries: (newest_version > 2).then(|| "/etc/containerd/certs.d:/etc/docker/certs.d".to_owned()),
     }
 }
 

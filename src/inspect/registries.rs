@@ -1,25 +1,40 @@
-//! The directories in which runtimes look for the certificates of registries.
+//! The directories in which runtimes look for the settings of registries.
 
 use crate::{
     host::files::Files,
     plan::{
+        digest::Digest,
+        facts::RegistryDirectory,
         host_path::HostPath,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
     },
 };
 
-/// One path per registry. A directory that cannot be listed is passed over: it concerns pulls alone.
-pub(super) fn inspect(files: &Files) -> Vec<HostPath> {
-    let names = |directory: &str| -> Vec<HostPath> {
+/// One per registry. What cannot be listed or read is passed over: it concerns pulls alone.
+pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
+    let names = |directory: &str| {
         let path = HostPath::new(directory).ok();
-        let names = path.and_then(|path| files.list(&path).ok()).unwrap_or_default();
-        names
+        path.and_then(|path| files.list(&path).ok()).unwrap_or_default()
+    };
+    let below = |directory: &'static str| {
+        let paths = names(directory)
             .into_iter()
-            .filter_map(|name| HostPath::new(format!("{directory}/{name}")).ok())
-            .collect()
+            .map(move |name| format!("{directory}/{name}"));
+        paths.filter_map(|path| HostPath::new(path).ok())
     };
     [DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES]
         .into_iter()
-        .flat_map(names)
+        .flat_map(below)
+        .map(|path| {
+            let hosts = HostPath::new(format!("{path}/hosts.toml")).ok();
+            let hosts = hosts.and_then(|hosts| files.read(&hosts).ok()?);
+            let mut names = names(path.as_str());
+            names.sort_unstable();
+            RegistryDirectory {
+                files: names,
+                hosts: hosts.map(Digest::of),
+                path,
+            }
+        })
         .collect()
 }

@@ -1,12 +1,14 @@
 //! What was found on a node: pure data, including the text of every file that may be edited. `inspect` collects
 //! it; planners and findings are computed from it alone.
 
+mod registries;
 mod tasks;
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use registries::RegistryDirectory;
 pub use tasks::{ForeignRecord, Task};
 
 use super::{digest::Digest, host_path::HostPath};
@@ -60,7 +62,7 @@ pub struct Facts {
     pub disks: Vec<Disk>,
     /// Directories of registries under `/etc/docker/certs.d` and `/etc/containerd/certs.d`.
     #[serde(default)]
-    pub registry_directories: Vec<HostPath>,
+    pub registry_directories: Vec<RegistryDirectory>,
     /// Files of logrotate(8) that name the logs under Docker's data root.
     #[serde(default)]
     pub log_rules: Vec<HostPath>,

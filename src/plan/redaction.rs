@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 67] = [
+const KEYS: [&str; 72] = [
     "After",
     "Delegate",
     "Description",
@@ -78,6 +78,8 @@ const KEYS: [&str; 67] = [
     "apiVersion",
     "bin_dir",
     "bin_dirs",
+    "ca",
+    "capabilities",
     "cgroupDriver",
     "clusterDNS",
     "clusterDomain",
@@ -95,6 +97,7 @@ const KEYS: [&str; 67] = [
     "image_pull_progress_timeout",
     "imports",
     "kind",
+    "override_path",
     "path",
     "root",
     "runtime-endpoint",
@@ -102,6 +105,8 @@ const KEYS: [&str; 67] = [
     "runtime_type",
     "sandbox",
     "sandbox_image",
+    "server",
+    "skip_verify",
     "snapshotter",
     "state",
     "staticPodPath",
@@ -109,9 +114,9 @@ const KEYS: [&str; 67] = [
     "version",
 ];
 
-/// First names of the tables of containerd's configuration, and sections of units.
-const TABLES: [&str; 10] = [
-    "Install", "Service", "Socket", "Unit", "cgroup", "debug", "grpc", "metrics", "plugins", "ttrpc",
+/// First names of the tables of containerd's files, and sections of units.
+const TABLES: [&str; 11] = [
+    "Install", "Service", "Socket", "Unit", "cgroup", "debug", "grpc", "host", "metrics", "plugins", "ttrpc",
 ];
 
 /// Flags of the kubelet and of cri-dockerd whose values are shown.

@@ -1,6 +1,8 @@
 //! Docker's settings, from `daemon.json`, the daemon's command line and its unit, and what becomes of each under
 //! containerd.
 
+use std::borrow::Cow;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -21,14 +23,14 @@ pub struct Setting {
 }
 
 /// What becomes of a setting.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It means the same afterwards; how.
-    Carried(&'static str),
+    Carried(Cow<'static, str>),
     /// It has a counterpart that is not quite the same; how.
-    Approximated(&'static str),
+    Approximated(Cow<'static, str>),
     /// It stays behind; what to do.
-    NotCarried(&'static str),
+    NotCarried(Cow<'static, str>),
     /// It concerns Docker itself, or its own network, which pods do not use.
     DockersOwn,
 }
@@ -98,41 +100,38 @@ fn key_of_flag(flag: &str) -> &str {
 
 fn fate(name: &str) -> Fate {
     match name {
-        "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses"),
-        "proxies" => Fate::Carried("they are written into a drop-in of containerd.service"),
-        "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway"),
+        "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses".into()),
+        "proxies" => Fate::Carried("they are written into a drop-in of containerd.service".into()),
+        "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway".into()),
         "max-concurrent-downloads" => {
-            Fate::Approximated("containerd downloads three layers of an image at a time")
+            Fate::Approximated("containerd downloads three layers of an image at a time".into())
         }
-        "selinux-enabled" => {
-            Fate::NotCarried("Set `enable_selinux = true` in containerd's CRI plugin if pods depend on it.")
-        }
-        "registry-mirrors" => Fate::NotCarried(
-            "Write /etc/containerd/certs.d/docker.io/hosts.toml and set the CRI's registry config_path before the switch.",
+        "selinux-enabled" => Fate::NotCarried(
+            "Set `enable_selinux = true` in containerd's CRI plugin if pods depend on it.".into(),
         ),
-        "insecure-registries" => Fate::NotCarried(
-            "Write /etc/containerd/certs.d/<host:port>/hosts.toml for each and set the CRI's registry config_path before the switch.",
-        ),
+        // A planner of its own carries them.
+        "registry-mirrors" | "insecure-registries" => Fate::DockersOwn,
         "data-root" | "graph" => Fate::NotCarried(
-            "containerd stores images in its own `root`; set it in config.toml if /var/lib is small.",
+            "containerd stores images in its own `root`; set it in config.toml if /var/lib is small.".into(),
         ),
         "userns-remap" => Fate::NotCarried(
-            "Pods run without a remapped root under containerd; use user namespaces of pods.",
+            "Pods run without a remapped root under containerd; use user namespaces of pods.".into(),
         ),
         "seccomp-profile" => {
-            Fate::NotCarried("Name the profile in the pods (securityContext.seccompProfile).")
+            Fate::NotCarried("Name the profile in the pods (securityContext.seccompProfile).".into())
         }
         "runtimes" => Fate::NotCarried(
-            "Configure each runtime in containerd's CRI plugin with a RuntimeClass; runc needs nothing.",
+            "Configure each runtime in containerd's CRI plugin with a RuntimeClass; runc needs nothing."
+                .into(),
         ),
-        "storage-opts" => Fate::NotCarried("Limit the pods' ephemeral storage instead."),
+        "storage-opts" => Fate::NotCarried("Limit the pods' ephemeral storage instead.".into()),
         "init"
         | "no-new-privileges"
         | "default-ipc-mode"
         | "default-cgroupns-mode"
         | "cgroup-parent"
         | "authorization-plugins" => {
-            Fate::NotCarried("It has no counterpart; pods say such things in their own specification.")
+            Fate::NotCarried("It has no counterpart; pods say such things in their own specification.".into())
         }
         // Findings of their own look at what is in effect.
         "log-driver" | "log-opts" | "storage-driver" | "default-runtime" | "default-ulimits" => {
@@ -193,7 +192,7 @@ fn fate(name: &str) -> Fate {
         | "allow-nondistributable-artifacts"
         | "network-control-plane-mtu" => Fate::DockersOwn,
         _ => Fate::NotCarried(
-            "Transship has no translation for this setting; find out whether pods depend on it.",
+            "Transship has no translation for this setting; find out whether pods depend on it.".into(),
         ),
     }
 }

@@ -80,7 +80,7 @@ fn registries(facts: &Facts, containerd: &Containerd) -> &'static str {
     let text = containerd.effective.as_deref().unwrap_or_default();
     let read = !containerd_toml::registry_directories(text).is_empty();
     let mut present = facts.registry_directories.iter();
-    let inert = present.any(|path| path.as_str().starts_with(CONTAINERD_CERTIFICATES));
+    let inert = present.any(|registry| registry.below(CONTAINERD_CERTIFICATES).is_some());
     if inert && !read {
         OWN_REGISTRIES
     } else {

@@ -4,6 +4,7 @@ mod docker;
 mod environment;
 mod files;
 mod fuzz;
+mod registries;
 mod spellings;
 mod upgrade;
 
@@ -11,7 +12,7 @@ use transship::{
     api::request::Runtime,
     plan::{
         digest::Digest,
-        facts::{Container, Docker, Facts, Kubelet, TextFile},
+        facts::{Container, Docker, Facts, Kubelet, RegistryDirectory, TextFile},
         finding::{Finding, Severity},
         host_path::HostPath,
         step::Step,
@@ -41,6 +42,15 @@ fn docker(facts: &mut Facts) -> &mut Docker {
 
 fn path(text: &str) -> HostPath {
     HostPath::new(text).unwrap()
+}
+
+/// The directory of a registry with these files.
+fn registry(at: &str, files: &[&str]) -> RegistryDirectory {
+    RegistryDirectory {
+        path: path(at),
+        files: files.iter().map(|&name| name.to_owned()).collect(),
+        hosts: None,
+    }
 }
 
 fn file(at: &str, text: &str) -> TextFile {

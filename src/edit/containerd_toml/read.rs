@@ -64,6 +64,24 @@ pub fn registry_directories(text: &str) -> Vec<String> {
         .collect()
 }
 
+/// Whether the file has settings of registries in the form of 1.x, next to which the CRI does not load with a
+/// `config_path`: `mirrors`, and `tls` below `configs`.
+pub fn has_old_registries(text: &str) -> bool {
+    let Ok(document) = parse(text) else {
+        return false;
+    };
+    let registry = |plugin| document.get("plugins")?.get(plugin)?.get("registry");
+    [CRI_IMAGES, CRI]
+        .into_iter()
+        .filter_map(registry)
+        .any(|registry| {
+            let table = |name| registry.get(name).and_then(Item::as_table_like);
+            let tls = |(_, host): (&str, &Item)| host.get("tls").is_some();
+            table("mirrors").is_some_and(|mirrors| !mirrors.is_empty())
+                || table("configs").is_some_and(|configs| configs.iter().any(tls))
+        })
+}
+
 /// Whether the file has the key with which the CRI plugin of containerd 1.x does not load for runc: it is for the
 /// runtime of containerd 1.1 alone, and `SystemdCgroup` of the runtime's options replaces it.
 pub fn misuses_systemd_cgroup(text: &str) -> bool {

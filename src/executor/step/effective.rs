@@ -53,11 +53,24 @@ pub(super) async fn check_configuration(
         let setting = format!("SystemdCgroup of the default runtime {name}");
         return differs(setting, systemd.to_string(), wanted.systemd_cgroup.to_string());
     }
-    match containerd_toml::sandbox_image(&text) {
-        Some(image) if image != wanted.sandbox_image => differs(
+    if let Some(image) = containerd_toml::sandbox_image(&text).filter(|image| *image != wanted.sandbox_image)
+    {
+        return differs(
             "the sandbox image".to_owned(),
             image,
             wanted.sandbox_image.clone(),
+        );
+    }
+    let read = containerd_toml::registry_directories(&text).join(":");
+    match &wanted.registries {
+        Some(planned) if *planned != read => differs(
+            "config_path of the CRI's registries".to_owned(),
+            if read.is_empty() {
+                "nothing".to_owned()
+            } else {
+                read
+            },
+            planned.clone(),
         ),
         _ => Ok(()),
     }

@@ -3,9 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    edit::containerd_toml,
     plan::{codes::registries::REGISTRY_CERTIFICATES, facts::Facts, finding::Finding, lists},
-    planner::context::View,
+    planner::{context::View, docker_registries},
 };
 
 /// Directories of registries that the target has no directory for.
@@ -41,26 +40,22 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     )]
 }
 
-/// Whether the target reads its directory at all.
+/// Whether the target reads this directory, as it will be configured.
 fn reads(view: &View<'_>, directory: &str) -> bool {
     if !view.target.runtime.profile().certificates_are_named {
         return true;
     }
-    let containerd = view.containerd;
-    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
-    let written = containerd.and_then(|containerd| containerd.config.file.as_ref());
-    let text = effective
-        .or(written.map(|file| file.text.as_str()))
-        .unwrap_or_default();
-    containerd_toml::registry_directories(text)
+    let planned = docker_registries::registries(view).config_path;
+    let planned = planned
         .iter()
-        .any(|path| path.trim_end_matches('/') == directory)
+        .flat_map(|paths| paths.split(':'))
+        .map(str::to_owned);
+    let mut read = planned.chain(docker_registries::directories_read(view));
+    read.any(|path| path.trim_end_matches('/') == directory)
 }
 
 /// Names of the registries that have a directory.
 fn hosts<'a>(facts: &'a Facts, directory: &str) -> BTreeSet<&'a str> {
-    let paths = facts.registry_directories.iter().map(|path| path.as_str());
-    paths
-        .filter_map(|path| path.strip_prefix(directory)?.strip_prefix('/'))
-        .collect()
+    let all = facts.registry_directories.iter();
+    all.filter_map(|found| found.below(directory)).collect()
 }

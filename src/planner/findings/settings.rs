@@ -7,18 +7,21 @@ use crate::{
     },
     planner::{
         context::View,
+        docker_registries,
         docker_settings::{self, Fate},
     },
 };
 
 /// What becomes of every setting of Docker that is set, proxies and limits included, where Docker is left.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let settings = view
-        .docker_left()
-        .map(|(docker, _)| docker_settings::settings(docker, view.daemon));
+    let Some((docker, _)) = view.docker_left() else {
+        return Vec::new();
+    };
+    let mut settings = docker_settings::settings(docker, view.daemon);
+    settings.extend(docker_registries::registries(view).settings);
+    settings.sort_by(|a, b| a.name.cmp(&b.name));
     settings
         .into_iter()
-        .flatten()
         .filter_map(|setting| {
             let name = format!("Docker's {}", setting.name);
             match setting.fate {

@@ -30,7 +30,7 @@ use crate::{
     },
     planner::{
         context::{Planner, Source, SourcePart, Target, TargetPart, View},
-        delivery, docker_limits, docker_settings, pod_environment, pod_network, refusals,
+        delivery, docker_limits, docker_registries, docker_settings, pod_environment, pod_network, refusals,
         request::Request,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
     },
@@ -264,7 +264,8 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         config(view, containerd)?,
         0o644,
     );
-    let (mut steps, mut files) = (Vec::new(), Vec::new());
+    let mut steps = Vec::new();
+    let mut files = docker_registries::registries(view).steps()?;
     // A package may have a configuration of its own; where there is a file already, package managers keep it.
     let packaged = view
         .target
@@ -418,6 +419,7 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
             .to_vec(),
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
+        registries: docker_registries::registries(view).config_path,
     })
 }
 
@@ -447,6 +449,7 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         unprivileged: since(1, 6) && pod_environment::unprivileged(view),
         unprivileged_by_default: since(2, 0),
         pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
+        registries: docker_registries::registries(view).config_path,
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
     containerd_toml::edit(old, &wanted).map_err(|error| {

@@ -425,6 +425,7 @@ pub fn by_hand() -> Case {
                 command: vec!["containerd".to_owned()],
                 systemd_cgroup: true,
                 sandbox_image: "a/pause:1".to_owned(),
+                registries: None,
             }),
             kubelet: endpoint.map(|endpoint| KubeletWant { endpoint }),
             within_secs: 10,

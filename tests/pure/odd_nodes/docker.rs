@@ -42,43 +42,6 @@ fn keeping_docker_does_not_help_log_agents() {
     assert!(data.message.contains("fluent-bit-abc12"), "{data:?}");
 }
 
-#[test]
-fn certificates_of_registries_are_told() {
-    let mut facts = lab();
-    assert_eq!(of(&facts, &to_containerd(), "RegistryCertificates"), []);
-    facts.registry_directories = [
-        "/etc/docker/certs.d/harbor.example.org",
-        "/etc/docker/certs.d/r.example.org:5000",
-        "/etc/containerd/certs.d/harbor.example.org",
-    ]
-    .map(path)
-    .into();
-    let finding = one(&facts, &to_containerd(), "RegistryCertificates");
-    assert!(
-        finding.message.contains("harbor.example.org") && finding.message.contains("r.example.org:5000"),
-        "containerd reads no directory yet: {finding:?}"
-    );
-    let effective = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n";
-    facts.containerd.as_mut().unwrap().effective = Some(effective.into());
-    let finding = one(&facts, &to_containerd(), "RegistryCertificates");
-    assert!(
-        finding.message.contains("r.example.org:5000") && !finding.message.contains("harbor"),
-        "{finding:?}"
-    );
-    // From 2.2 on it reads Docker's, too.
-    let both = effective.replace("certs.d'", "certs.d:/etc/docker/certs.d'");
-    facts.containerd.as_mut().unwrap().effective = Some(both);
-    assert_eq!(of(&facts, &to_containerd(), "RegistryCertificates"), []);
-    // And the other way round.
-    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
-    facts.registry_directories = vec![path("/etc/containerd/certs.d/harbor.example.org")];
-    let finding = one(&facts, &to_cri_dockerd(), "RegistryCertificates");
-    assert!(
-        finding.remedy.contains("/etc/docker/certs.d/<host:port>"),
-        "{finding:?}"
-    );
-}
-
 /// A DaemonSet that renews the certificate of a private registry.
 #[test]
 fn a_pod_that_feeds_dockers_directory_is_named() {

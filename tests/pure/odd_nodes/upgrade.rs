@@ -12,7 +12,7 @@ use transship::{
     planner::{plan, request::Request},
 };
 
-use super::{file, path};
+use super::{file, path, registry};
 use crate::fixtures;
 
 const NODE: &str = "debian12-kubeadm-1.30-containerd";
@@ -334,7 +334,7 @@ fn registries_that_lie_unread_stay_unread() {
             .message
     };
     assert!(translated(&facts).contains("/etc/containerd/certs.d/docker.io/hosts.toml"));
-    facts.registry_directories = vec![path("/etc/containerd/certs.d/other.example")];
+    facts.registry_directories = vec![registry("/etc/containerd/certs.d/other.example", &[])];
     assert!(translated(&facts).contains("/etc/containerd/transship-certs.d/docker.io/hosts.toml"));
 }
 

@@ -146,6 +146,15 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
                     place.file.clone_from(&file);
                 }
             }
+            if let Some(directory) = path.as_str().strip_suffix("/hosts.toml") {
+                facts
+                    .registry_directories
+                    .push(transship::plan::facts::RegistryDirectory {
+                        path: transship::plan::host_path::HostPath::new(directory).unwrap(),
+                        files: vec!["hosts.toml".to_owned()],
+                        hosts: Some(Digest::of(&want.text)),
+                    });
+            }
             if path.as_str().ends_with("/transship.env") {
                 let path = path.clone();
                 facts.files.push(MaybeFile { path, file });

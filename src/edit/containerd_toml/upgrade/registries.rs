@@ -4,12 +4,13 @@
 //! containerd 1.x tries the endpoints of `mirrors."HOST"`, else those of `mirrors."*"`, then the registry itself unless
 //! it is listed. It looks `tls` up by the host of the endpoint. A path in an endpoint is used as it is.
 
-use std::fmt::Write as _;
-
-use toml_edit::{Item, Value};
+use toml_edit::Item;
 
 use super::{
-    super as read,
+    super::{
+        self as read,
+        super::hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
+    },
     draft::{Draft, Path, shown},
     outcome::{Became, Problem, RegistryFile},
     sources::Sources,
@@ -19,23 +20,6 @@ use super::{
 const MODE: u32 = 0o644;
 /// Stands for every registry, in `mirrors`.
 const ANY: &str = "*";
-
-/// What is needed for a connection, without credentials.
-#[derive(Clone, Debug, Default)]
-struct Tls {
-    skip_verify: bool,
-    ca: String,
-    cert: String,
-    key: String,
-}
-
-/// An address that is tried for a registry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Endpoint {
-    scheme: String,
-    host: String,
-    path: String,
-}
 
 fn registry(draft: &Draft, rest: &[&str]) -> Path {
     draft.cri(&[&["registry"], rest].concat())
@@ -164,27 +148,16 @@ fn files(draft: &mut Draft, mirrors: &[String], tls: &[String], directory: &str)
     files
 }
 
-/// The registry behind docker.io.
-const DOCKER_REGISTRY: &str = "registry-1.docker.io";
-const DOCKER: &str = "docker.io";
-
 fn text(draft: &mut Draft, host: &str, mut endpoints: Vec<Endpoint>) -> String {
     let mut text = String::new();
     if host != ANY {
         let listed = endpoints.iter().find(|endpoint| endpoint.host == host);
         let own = if host == DOCKER { DOCKER_REGISTRY } else { host };
         let server = match listed {
-            Some(listed) => Endpoint {
-                path: String::new(),
-                ..listed.clone()
-            },
-            None => Endpoint {
-                scheme: default_scheme(own).to_owned(),
-                host: own.to_owned(),
-                path: String::new(),
-            },
+            Some(listed) => Endpoint::new(&listed.scheme, &listed.host),
+            None => Endpoint::new(default_scheme(own), own),
         };
-        let _ = writeln!(text, "server = {}", quoted(&server.url()));
+        text.push_str(&hosts_toml::server(&server));
         if listed.is_none() && tls(draft, own).is_some() && !endpoints.contains(&server) {
             endpoints.push(server);
         }
@@ -194,18 +167,10 @@ fn text(draft: &mut Draft, host: &str, mut endpoints: Vec<Endpoint>) -> String {
         if written.contains(&endpoint) {
             continue;
         }
-        let separator = if text.is_empty() { "" } else { "\n" };
-        let _ = writeln!(text, "{separator}[host.{}]", quoted(&endpoint.url()));
-        text.push_str("  capabilities = [\"pull\", \"resolve\"]\n");
-        if !endpoint.path.is_empty() {
-            text.push_str("  override_path = true\n");
+        if !text.is_empty() {
+            text.push('\n');
         }
-        // With these keys a plain registry would be tried over TLS first.
-        if endpoint.scheme == "https"
-            && let Some(tls) = tls(draft, &endpoint.host)
-        {
-            text.push_str(&tls.lines());
-        }
+        text.push_str(&hosts_toml::host(&endpoint, tls(draft, &endpoint.host).as_ref()));
         written.push(endpoint);
     }
     text
@@ -282,12 +247,6 @@ fn endpoint(url: &str) -> Option<Endpoint> {
     })
 }
 
-/// A host with or without a port, which is safe as the name of a directory.
-fn is_host(text: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
-    !text.is_empty() && !text.starts_with('.') && text.len() < 256 && text.chars().all(allowed)
-}
-
 /// A registry on this node is plain.
 fn default_scheme(host: &str) -> &'static str {
     let name = host.strip_prefix('[').map_or_else(
@@ -313,49 +272,18 @@ fn tls(draft: &mut Draft, host: &str) -> Option<Tls> {
             format!("/{found}")
         }
     };
-    let tls = Tls {
-        skip_verify: table
-            .get("insecure_skip_verify")
-            .and_then(Item::as_bool)
-            .unwrap_or(false),
-        ca: text("ca_file"),
-        cert: text("cert_file"),
-        key: text("key_file"),
-    };
-    if tls.cert.is_empty() != tls.key.is_empty() {
+    let skip_verify = table.get("insecure_skip_verify").and_then(Item::as_bool);
+    let (ca, cert, key) = (text("ca_file"), text("cert_file"), text("key_file"));
+    if cert.is_empty() != key.is_empty() {
         draft.impossible(&path, "needs both cert_file and key_file");
     }
-    let empty = !tls.skip_verify && tls.ca.is_empty() && tls.cert.is_empty();
-    (!empty).then_some(tls)
-}
-
-impl Tls {
-    fn lines(&self) -> String {
-        let mut text = String::new();
-        if self.skip_verify {
-            text.push_str("  skip_verify = true\n");
-        }
-        if !self.ca.is_empty() {
-            let _ = writeln!(text, "  ca = {}", quoted(&self.ca));
-        }
-        if !self.cert.is_empty() {
-            let _ = writeln!(
-                text,
-                "  client = [[{}, {}]]",
-                quoted(&self.cert),
-                quoted(&self.key)
-            );
-        }
-        text
-    }
-}
-
-impl Endpoint {
-    fn url(&self) -> String {
-        format!("{}://{}{}", self.scheme, self.host, self.path)
-    }
-}
-
-fn quoted(text: &str) -> String {
-    Value::from(text).to_string()
+    let tls = Tls {
+        skip_verify: skip_verify.unwrap_or(false),
+        ca: Some(ca).into_iter().filter(|ca| !ca.is_empty()).collect(),
+        client: Some((cert, key))
+            .into_iter()
+            .filter(|(cert, _)| !cert.is_empty())
+            .collect(),
+    };
+    (!tls.is_empty()).then_some(tls)
 }

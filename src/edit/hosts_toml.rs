@@ -1,0 +1,124 @@
+//! containerd's files for registries: `hosts.toml` in a directory with the registry's name (`docs/hosts.md` of containerd).
+
+use std::fmt::Write as _;
+
+use toml_edit::{Array, Value};
+
+/// The registry behind docker.io.
+pub const DOCKER_REGISTRY: &str = "registry-1.docker.io";
+/// The name of Docker Hub in the names of images.
+pub const DOCKER: &str = "docker.io";
+
+/// An address that is tried for a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Host, with its port if there is one.
+    pub host: String,
+    /// With its leading slash; empty for the API's own.
+    pub path: String,
+}
+
+impl Endpoint {
+    /// An address without a path.
+    pub fn new(scheme: &str, host: &str) -> Self {
+        Self {
+            scheme: scheme.to_owned(),
+            host: host.to_owned(),
+            path: String::new(),
+        }
+    }
+
+    /// The address as one text.
+    pub fn url(&self) -> String {
+        format!("{}://{}{}", self.scheme, self.host, self.path)
+    }
+}
+
+/// What is needed for a connection, without credentials.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tls {
+    /// The certificate of the registry is not checked.
+    pub skip_verify: bool,
+    /// Files with certificates of authorities.
+    pub ca: Vec<String>,
+    /// Files with a client's certificate and its key.
+    pub client: Vec<(String, String)>,
+}
+
+impl Tls {
+    /// Whether nothing is said.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// The line that names the registry itself, which is tried last.
+pub fn server(endpoint: &Endpoint) -> String {
+    format!("server = {}\n", quoted(&endpoint.url()))
+}
+
+/// The table of one address. `tls` is written for `https` alone: with it a plain registry would be tried over TLS first.
+pub fn host(endpoint: &Endpoint, tls: Option<&Tls>) -> String {
+    let mut text = format!("[host.{}]\n", quoted(&endpoint.url()));
+    text.push_str("  capabilities = [\"pull\", \"resolve\"]\n");
+    if !endpoint.path.is_empty() {
+        text.push_str("  override_path = true\n");
+    }
+    let Some(tls) = tls.filter(|_| endpoint.scheme == "https") else {
+        return text;
+    };
+    if tls.skip_verify {
+        text.push_str("  skip_verify = true\n");
+    }
+    match &tls.ca[..] {
+        [] => {}
+        [one] => {
+            let _ = writeln!(text, "  ca = {}", quoted(one));
+        }
+        more => {
+            let _ = writeln!(text, "  ca = {}", Value::from(Array::from_iter(more)));
+        }
+    }
+    if !tls.client.is_empty() {
+        let pairs = tls.client.iter().map(|(cert, key)| Array::from_iter([cert, key]));
+        let _ = writeln!(text, "  client = {}", Value::from(Array::from_iter(pairs)));
+    }
+    text
+}
+
+/// A host with or without a port, which is safe as the name of a directory.
+pub fn is_host(text: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
+    !text.is_empty() && !text.starts_with('.') && text.len() < 256 && text.chars().all(allowed)
+}
+
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_names_what_the_connection_needs() {
+        let tls = Tls {
+            skip_verify: true,
+            ca: vec!["/a/1.crt".into(), "/a/2.crt".into()],
+            client: vec![("/a/c.cert".into(), "/a/c.key".into())],
+        };
+        let endpoint = Endpoint::new("https", "r.example:5000");
+        assert_eq!(
+            host(&endpoint, Some(&tls)),
+            "[host.\"https://r.example:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n  skip_verify = true\n  \
+             ca = [\"/a/1.crt\", \"/a/2.crt\"]\n  client = [[\"/a/c.cert\", \"/a/c.key\"]]\n"
+        );
+        let plain = Endpoint::new("http", "r.example:5000");
+        assert_eq!(
+            host(&plain, Some(&tls)),
+            "[host.\"http://r.example:5000\"]\n  capabilities = [\"pull\", \"resolve\"]\n"
+        );
+    }
+}

@@ -1,0 +1,26 @@
+//! The directories that runtimes read the settings of registries from.
+
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{digest::Digest, host_path::HostPath};
+
+/// The directory of one registry, below `/etc/docker/certs.d` or `/etc/containerd/certs.d`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RegistryDirectory {
+    /// Its path, which ends in the name of the registry.
+    pub path: HostPath,
+    /// Names of the files in it.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// Digest of its `hosts.toml`, which may hold credentials; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hosts: Option<Digest>,
+}
+
+impl RegistryDirectory {
+    /// The registry's name, if the directory lies in `parent`.
+    pub fn below(&self, parent: &str) -> Option<&str> {
+        self.path.as_str().strip_prefix(parent)?.strip_prefix('/')
+    }
+}
