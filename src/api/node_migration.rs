@@ -191,9 +191,10 @@ pub struct NodeMigrationStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = MOST))]
     pub image_bytes: Option<i64>,
-    /// What still runs on shims of the version before an upgrade in place, as last counted on the node: when the upgrade was
-    /// done. A pod has the new shim once it is created again. Until `pods` and `others` are 0, the program must stay on the
-    /// node. `transship node status` on the node counts at each call.
+    /// What still runs on shims of the version before an upgrade in place, without the agent's own pod. It is counted after
+    /// containerd was restarted for the upgrade, and again after its restart at the commit; not at the commit after a soak,
+    /// when no agent is on the node. A pod has the new shim once it is created again. Until `pods` and `others` are 0, the
+    /// program must stay on the node. `transship node status` on the node counts at each call.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub old_shims: Option<OldShims>,
     /// The last error, and what to do about it.

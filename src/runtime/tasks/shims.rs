@@ -1,27 +1,40 @@
 //! Which programs the shims run. All containers of a pod have one shim, whose socket their bundles name; the pod's sandbox,
 //! the first of them, was started with it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Bundle, bootstrap_address, bundles};
-use crate::{host::files::Files, plan::shims::ShimUse, runtime::pods::bundles::OWN};
+use crate::{
+    host::files::Files,
+    plan::shims::ShimUse,
+    runtime::{kubelet::command_line, pods::bundles::OWN},
+};
 
-/// The programs of the shims whose containers run, by path, with the number of pods on each.
+/// How the command line of the first process of the agent's pod begins: the entry point of its image, and its argument.
+const AGENT: [&str; 2] = ["transship", "agent"];
+
+/// The programs of the shims whose containers run, by path, with the number of pods on each. The agent's own pod does not
+/// count: it leaves the node when the count is of use.
 pub(in crate::runtime) fn in_use(files: &Files) -> Vec<ShimUse> {
     // Of each shim the container that was started first.
     let mut first: BTreeMap<(String, String), (u64, String)> = BTreeMap::new();
+    let mut agents: BTreeSet<(String, String)> = BTreeSet::new();
     for bundle in bundles(files) {
         let Some(task) = bundle.task(files) else { continue };
+        let shim = (bundle.namespace.clone(), address(files, &bundle));
+        if bundle.namespace == OWN.namespace && is_agent(files, task.pid) {
+            agents.insert(shim.clone());
+        }
         let Some(program) = bundle.text(files, "shim-binary-path") else {
             continue;
         };
-        let shim = (bundle.namespace.clone(), address(files, &bundle));
         let found = (task.started, program);
         let kept = first.entry(shim).or_insert_with(|| found.clone());
         if found < *kept {
             *kept = found;
         }
     }
+    first.retain(|shim, _| !agents.contains(shim));
     let mut programs: BTreeMap<String, ShimUse> = BTreeMap::new();
     for ((namespace, _), (_, program)) in first {
         let of = programs.entry(program.clone()).or_insert(ShimUse {
@@ -36,6 +49,13 @@ pub(in crate::runtime) fn in_use(files: &Files) -> Vec<ShimUse> {
         }
     }
     programs.into_values().collect()
+}
+
+/// Whether a process is the agent's.
+fn is_agent(files: &Files, pid: u32) -> bool {
+    let words = command_line(files, pid).unwrap_or_default();
+    let program = words.first().and_then(|path| path.rsplit('/').next());
+    [program, words.get(1).map(String::as_str)] == AGENT.map(Some)
 }
 
 /// The socket of its shim; its own id if the bundle names none.
@@ -114,6 +134,28 @@ mod tests {
             (30, 50),
             &[("address", "unix:///s/3"), ("shim-binary-path", OLD)],
         );
+        // The agent's, which started again under 2.x, and the controller's.
+        let mine = bootstrap("4");
+        let sandbox = [("bootstrap.json", &*mine), ("shim-binary-path", OLD)];
+        runs(&files, "k8s.io/of-the-agent", (40, 60), &sandbox);
+        runs(
+            &files,
+            "k8s.io/agent",
+            (41, 903),
+            &[("bootstrap.json", &mine), ("sandbox", "of-the-agent")],
+        );
+        let line = |pid: u32, text: &[u8]| {
+            files
+                .write(
+                    &HostPath::new(format!("/proc/{pid}/cmdline")).unwrap(),
+                    text,
+                    0o444,
+                )
+                .unwrap();
+        };
+        line(41, b"/transship\0agent\0");
+        line(11, b"/transship\0controller\0");
+        line(20, b"/usr/bin/agent\0agent\0");
         // Not running any more.
         let gone =
             HostPath::new("/run/containerd/io.containerd.runtime.v2.task/k8s.io/gone/shim-binary-path")
