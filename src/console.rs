@@ -7,7 +7,7 @@ pub const FAILED: u8 = 1;
 /// `transship node plan`: a finding blocks.
 pub const BLOCKED: u8 = 2;
 /// `transship node plan`, `switch` and `status`: a switch of this node waits for its confirmation, is under way, or is
-/// broken.
+/// broken. `plan` and `switch`: or soaks, and no other may begin meanwhile.
 pub const UNFINISHED: u8 = 3;
 /// `transship node rollback`: the rollback was refused, and the target serves.
 pub const REFUSED: u8 = 4;

@@ -30,8 +30,15 @@ pub struct Which {
     migration: Option<String>,
 }
 
+/// What the exit codes of `status` mean.
+const STATUS_EXIT_CODES: &str = "Exit codes:
+  0  there is nothing to wait for: the switch is committed, or confirmed and soaks, or was rolled back
+  3  the switch is under way, waits for its confirmation, is being rolled back, or is broken
+`state` of `-o json` has which of them it is.";
+
 /// Show how far a switch is.
 #[derive(Debug, clap::Args)]
+#[command(after_help = STATUS_EXIT_CODES)]
 pub struct Status {
     #[command(flatten)]
     which: Which,
@@ -146,7 +153,7 @@ fn committed(files: &Files) -> anyhow::Result<Vec<String>> {
 }
 
 impl Status {
-    /// Shows it. The exit code is [`console::UNFINISHED`] if it is not over.
+    /// Shows it. The exit code is [`console::UNFINISHED`] while there is something to wait for.
     ///
     /// # Errors
     /// When there is none, or it cannot be read.
@@ -175,7 +182,11 @@ impl Status {
             progress,
         };
         let code = unfinished::code(report.progress.state);
-        let notice = unfinished::of(&report.migration, &report.progress).unwrap_or_default();
+        // The page has the end of a soak.
+        let notice = (code == console::UNFINISHED)
+            .then(|| unfinished::of(&report.migration, &report.progress))
+            .flatten()
+            .unwrap_or_default();
         let page = |report: &Report| format!("{notice}{}", page(report, &plan));
         console::print(&self.format.render(&report, page)?)?;
         Ok(ExitCode::from(code))
@@ -229,7 +240,7 @@ fn page(report: &Report, plan: &Plan) -> String {
             format!("waits for `transship node commit`, {} s left", left.as_secs())
         }
         State::Soaking { left } => format!(
-            "soaking until {} UTC, if the node keeps running, then it commits by itself; until then \
+            "confirmed, soaking until {} UTC, if the node keeps running, then it commits by itself; until then \
              `transship node rollback` loses no pod, and `transship node commit` commits now",
             until(report.last, left)
         ),
@@ -294,7 +305,8 @@ mod tests {
         };
         let page = page(&report, &Plan::example("a", Vec::new()));
         assert!(
-            page.contains("soaking until 1970-01-02 00:00 UTC") && page.contains("transship node rollback"),
+            page.contains("confirmed, soaking until 1970-01-02 00:00 UTC")
+                && page.contains("transship node rollback"),
             "{page}"
         );
     }

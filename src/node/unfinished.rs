@@ -71,15 +71,14 @@ pub(super) fn of(migration: &str, progress: &Progress) -> Option<String> {
     ))
 }
 
-/// The exit code of a command that found a switch in this state.
+/// The exit code of `status` for a switch in this state. A soak is no reason to wait: the switch is confirmed.
 pub(super) const fn code(state: State) -> u8 {
     match state {
-        State::Committed | State::RolledBack => 0,
+        State::Committed | State::RolledBack | State::Soaking { .. } => 0,
         State::Preparing
         | State::Prepared
         | State::Switching
         | State::AwaitingCommit { .. }
-        | State::Soaking { .. }
         | State::Finishing
         | State::RollingBack
         | State::Broken => console::UNFINISHED,
@@ -136,7 +135,6 @@ mod tests {
         let notice = of("hand-1", &progress(state)).unwrap();
         assert!(notice.starts_with("UNFINISHED  switch hand-1 "), "{notice}");
         assert!(notice.contains(words) && notice.contains(next), "{notice}");
-        assert_eq!(code(state), 3);
     }
 
     #[rstest]
@@ -144,7 +142,22 @@ mod tests {
     #[case(State::RolledBack)]
     fn what_is_over_is_no_notice(#[case] state: State) {
         assert_eq!(of("hand-1", &progress(state)), None);
-        assert_eq!(code(state), 0);
+    }
+
+    /// A script that waits for a switch must not wait for a soak of a day.
+    #[rstest]
+    #[case(State::Preparing, 3)]
+    #[case(State::Prepared, 3)]
+    #[case(State::Switching, 3)]
+    #[case(State::AwaitingCommit { left: Duration::from_secs(42) }, 3)]
+    #[case(State::Soaking { left: Duration::from_secs(86_399) }, 0)]
+    #[case(State::Finishing, 3)]
+    #[case(State::Committed, 0)]
+    #[case(State::RollingBack, 3)]
+    #[case(State::RolledBack, 0)]
+    #[case(State::Broken, 3)]
+    fn status_exits_with_0_once_nothing_is_to_be_waited_for(#[case] state: State, #[case] exit: u8) {
+        assert_eq!(code(state), exit);
     }
 
     #[test]

@@ -279,3 +279,15 @@ fn without_a_switch_there_is_nothing_to_order() {
         );
     }
 }
+
+#[test]
+fn the_exit_codes_of_status_are_in_its_help() {
+    let help = transship(&["node", "status", "--help"]);
+    let text = String::from_utf8(help.stdout).unwrap();
+    for meaning in [
+        "  0  there is nothing to wait for",
+        "  3  the switch is under way",
+    ] {
+        assert!(text.contains(meaning), "{text}");
+    }
+}
