@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::fleet::Fleet;
 use crate::server::{ADMIN, ApiServer, CONTROLLER, NAMESPACE, Release, Servers};
+use futures::FutureExt as _;
+use futures::future::select_all;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -18,10 +20,33 @@ use transship::api::node_migration::NodeMigration;
 use transship::controller::Leader;
 use transship::metrics::Metrics;
 
-/// One scenario at a time: controllers see the whole cluster.
-static TURNS: [Mutex<()>; 2] = [Mutex::const_new(()), Mutex::const_new(())];
-static SERVERS: Servers = Servers::new();
-static INSTALLED: [OnceCell<()>; 2] = [OnceCell::const_new(), OnceCell::const_new()];
+/// An API server of each release, for one scenario at a time: controllers see the whole cluster.
+struct Place {
+    turns: [Mutex<()>; 2],
+    servers: Servers,
+    installed: [OnceCell<()>; 2],
+}
+
+/// Scenarios mostly wait, so two of a release go on at the same time.
+static PLACES: [Place; 2] = [const { Place::new() }; 2];
+
+impl Place {
+    const fn new() -> Self {
+        Self {
+            turns: [const { Mutex::const_new(()) }; 2],
+            servers: Servers::new(),
+            installed: [const { OnceCell::const_new() }; 2],
+        }
+    }
+
+    /// The first place that is free.
+    async fn free(release: Release) -> (&'static Self, MutexGuard<'static, ()>) {
+        let all = PLACES
+            .iter()
+            .map(|place| async move { (place, place.turns[release as usize].lock().await) }.boxed());
+        select_all(all).await.0
+    }
+}
 
 /// Controllers, the nodes that they see, and the agents there.
 pub(crate) struct Scenario {
@@ -36,9 +61,9 @@ pub(crate) struct Scenario {
 impl Scenario {
     /// Installs what the chart installs, and starts agents and `controllers` controllers.
     pub(crate) async fn start(release: Release, controllers: usize) -> Self {
-        let turn = TURNS[release as usize].lock().await;
-        let server = SERVERS.of(release).await;
-        INSTALLED[release as usize]
+        let (place, turn) = Place::free(release).await;
+        let server = place.servers.of(release).await;
+        place.installed[release as usize]
             .get_or_init(|| async {
                 server.kubectl(&["apply", "-f", release.manifest()], "");
                 server.kubectl(
