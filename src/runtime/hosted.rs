@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
 
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{
     Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped, Tasks,
@@ -26,6 +26,9 @@ use crate::{
 
 /// How long `ClearPods` tries again to take a sandbox off its network: agents start again under the target.
 const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Pause between two tries of [`PATIENCE`].
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a runtime may take to answer its first call where there is another way, or to name a reason.
 const ANSWERS: Duration = Duration::from_secs(5);
@@ -199,6 +202,27 @@ impl HostRuntimes {
         }
     }
 
+    /// Ends the shims that Docker Engine lost, as soon as it answers. Returns a sentence for each one that is still there.
+    async fn end_lost_in_time(&self, of: &Endpoint) -> Vec<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            match self.end_lost(of).await {
+                Ok(left) => return left,
+                Err(error) if Instant::now() < until => {
+                    tracing::warn!(%error, "shims without a container could not be looked for; it is tried again");
+                    sleep(PAUSE).await;
+                }
+                Err(error) => {
+                    return vec![format!(
+                        "shims that Docker Engine lost, if there are any, run until the next boot: they could not be \
+                         looked for within {} s: {error}",
+                        PATIENCE.as_secs()
+                    )];
+                }
+            }
+        }
+    }
+
     /// The Docker Engine that the target stands on.
     async fn docker(&self, what: &StopPods) -> Result<Engine, RuntimeError> {
         let socket = what.engine.clone().map_or_else(docker_socket, Ok)?;
@@ -341,10 +365,7 @@ impl Runtimes for HostRuntimes {
         let mut cleared = self
             .end_pods(&what.source, None, cache, bin_dirs, how, false)
             .await?;
-        match self.end_lost(&what.source).await {
-            Ok(left) => cleared.left.extend(left),
-            Err(error) => tracing::warn!(%error, "it was not looked for shims without a container"),
-        }
+        cleared.left.extend(self.end_lost_in_time(&what.source).await);
         Ok(cleared)
     }
 

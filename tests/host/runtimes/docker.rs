@@ -1,6 +1,7 @@
 //! A Docker Engine behind a real unix socket, with state. Its containers are those of a real node.
 
 use std::{
+    collections::VecDeque,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
@@ -43,6 +44,9 @@ pub(crate) struct Engine {
     pub(crate) loaded: Arc<Mutex<Vec<(String, String)>>>,
     /// How many removals are refused at first, as those of zombies are.
     pub(crate) zombies: Arc<AtomicUsize>,
+    /// Whether requests for all containers are refused, as while what Docker stands on starts: each one in its turn, and
+    /// none after them.
+    pub(crate) refusals: Arc<Mutex<VecDeque<bool>>>,
     /// Where every request that changes something is written down.
     log: PathBuf,
 }
@@ -57,6 +61,7 @@ impl Engine {
             archive: Archive::default(),
             loaded: Arc::default(),
             zombies: Arc::default(),
+            refusals: Arc::default(),
             log: root.join("log"),
         }
     }
@@ -199,7 +204,7 @@ fn parameter(query: Option<String>, name: &str) -> Option<String> {
     Some(text)
 }
 
-async fn list(State(engine): State<Engine>, RawQuery(query): RawQuery) -> String {
+async fn list(State(engine): State<Engine>, RawQuery(query): RawQuery) -> Response {
     let filters = parameter(query, "filters").map(|text| serde_json::from_str(&text).unwrap());
     let filters: Value = filters.unwrap_or_default();
     let wanted: Vec<&str> = filters["label"]
@@ -209,10 +214,14 @@ async fn list(State(engine): State<Engine>, RawQuery(query): RawQuery) -> String
         .filter_map(Value::as_str)
         .collect();
     let containers = engine.containers.lock().unwrap();
+    if wanted.is_empty() && engine.refusals.lock().unwrap().pop_front() == Some(true) {
+        let message = json!({"message": "containerd is not available"});
+        return (StatusCode::INTERNAL_SERVER_ERROR, message.to_string()).into_response();
+    }
     let matching = containers
         .iter()
         .filter(|one| wanted.iter().all(|label| one["Labels"].get(label).is_some()));
-    matching.cloned().collect::<Value>().to_string()
+    matching.cloned().collect::<Value>().to_string().into_response()
 }
 
 fn known(engine: &Engine, id: &str) -> bool {

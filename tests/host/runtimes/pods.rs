@@ -46,6 +46,50 @@ async fn a_container_whose_process_is_a_zombie_for_a_moment_is_removed() {
     assert_eq!(host.engine.containers.lock().unwrap().len(), 1);
 }
 
+/// A shim of a container that runs, so that Docker is asked which ones it knows.
+fn shim_of(host: &Host, container: &str) {
+    host.write("proc/4711/comm", "containerd-shim\n");
+    host.write(
+        "proc/4711/status",
+        "State:\tS (sleeping)\nUid:\t0\t0\t0\t0\nNSpid:\t4711\n",
+    );
+    host.write("proc/4711/cgroup", "0::/system.slice/containerd.service\n");
+    host.write(
+        "proc/4711/cmdline",
+        &format!("shim\0-namespace\0moby\0-id\0{container}\0-address\0/run/containerd/containerd.sock\0"),
+    );
+}
+
+/// The containerd below Docker starts again while pods are cleared.
+#[tokio::test]
+async fn docker_is_asked_for_lost_shims_until_it_answers() {
+    let host = Host::with_pods();
+    shim_of(&host, "plain");
+    // The first request is for the networks of pods that are gone.
+    *host.engine.refusals.lock().unwrap() = [false, true, true].into();
+    let cleared = host.clear_pods(docker_endpoint()).await;
+    assert!(host.engine.refusals.lock().unwrap().is_empty(), "asked again");
+    assert!(
+        !cleared.left.iter().any(|left| left.contains("shims")),
+        "{:?}",
+        cleared.left
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn shims_that_docker_cannot_be_asked_for_are_named() {
+    let host = Host::with_pods();
+    shim_of(&host, "plain");
+    *host.engine.refusals.lock().unwrap() = std::iter::once(false).chain([true; 1000]).collect();
+    let cleared = host.clear_pods(docker_endpoint()).await;
+    assert_eq!(cleared.sandboxes, 2);
+    let named = cleared
+        .left
+        .iter()
+        .any(|left| left.contains("could not be looked for within 60 s"));
+    assert!(named, "{:?}", cleared.left);
+}
+
 /// The dockershim would have removed them; the kubelet looks through them at every look at the statistics.
 #[tokio::test]
 async fn links_to_the_logs_of_docker_go_with_their_containers_and_logs_stay() {
