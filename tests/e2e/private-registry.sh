@@ -37,6 +37,26 @@ YAML
     # shellcheck disable=SC2034 # the scenario gives it to containerd
     ca=$(lab exec "$1" cat /root/registry/ca.pem)
 }
+# start_plain_registry NODE: where start_registry ran: the same images without TLS and without a password; sets $plain to its
+# address.
+start_plain_registry() {
+    # shellcheck disable=SC2034 # the scenario names it
+    plain=${registry%:*}:5001
+    lab exec "$1" systemctl stop plain-registry 2>/dev/null || true
+    # shellcheck disable=SC2016 # expanded in the node
+    lab exec "$1" bash -euc '
+        cat >/root/registry/plain.yml <<YAML
+version: 0.1
+storage: {filesystem: {rootdirectory: /root/registry/images}}
+http: {addr: "$1"}
+YAML
+        systemd-run --quiet --collect --unit=plain-registry /usr/local/bin/docker-registry serve /root/registry/plain.yml
+        for try in 1 2 3 4 5; do
+            ! curl -fsS "http://$1/v2/" >/dev/null 2>&1 || exit 0
+            sleep 1
+        done
+        exit 1' - "$plain" || fail "the registry without TLS on $1 does not answer"
+}
 # pulled NODE NAME IMAGE: a pod that has to ask the registry for its image starts.
 pulled() {
     make_pod "$1" "pulled-$2" "$3" "imagePullPolicy: Always"
