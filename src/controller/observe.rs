@@ -222,10 +222,9 @@ fn on_target(node: &Node, target: &Target) -> OnTarget {
     }
     let as_asked = match (&target.version, &target.from) {
         (None, Origin::Preinstalled(_)) => Some(true),
-        (Some(wanted), _) if target.runtime.reports_own_version() => version::requirement(wanted)
-            .ok()
-            .zip(version::upstream(shown))
-            .map(|(wanted, shown)| wanted.matches(&shown)),
+        (Some(wanted), _) if target.runtime.reports_own_version() => {
+            version::upstream(shown).and_then(|_| version::is_as_asked(shown, wanted).ok())
+        }
         // Only the node itself can find out.
         (None | Some(_), _) => None,
     };

@@ -96,8 +96,12 @@ fn package(target: &Target, origin: &PackageOrigin, facts: &Facts) -> Result<Del
     if let Some(installed) = installed.filter(|found| version::upstream(found) != version::upstream(version))
     {
         return Err(PACKAGE_WOULD_REPLACE.found(
-            format!("{runtime} {installed} is installed, and {version} is asked for"),
-            "Use target.from.archive, which is unpacked next to it, or leave target.from out.",
+            format!(
+                "{runtime} {installed} is installed, and the package {} in version {version} would replace its programs \
+                 while containers depend on them",
+                origin.name
+            ),
+            "Use target.from.archive, which is unpacked next to the installed files, or leave target.from out.",
         ));
     }
     let wrong = |error: NotAHostPath| ORIGIN_NOT_UNDERSTOOD.found(error.to_string(), "Use an archive.");

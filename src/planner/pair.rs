@@ -8,6 +8,7 @@ use crate::{
         facts::Facts,
         finding::Finding,
         kubelet_settings::Settings,
+        request::Origin,
         runtime::Runtime,
         version,
     },
@@ -74,9 +75,18 @@ fn same<'a>(
     (leave, arrive): (SourcePart, TargetPart),
 ) -> Result<Pair<'a>, Finding> {
     // Whatever serves the kubelet is there; where its unit is not the usual one, its version is not known.
-    let source = (leave.look)(facts, settings).ok();
-    let runs = source.as_ref().map(|source| source.version.clone());
-    let asked = (arrive.look)(facts, request).ok();
+    let source = (leave.look)(facts, settings);
+    let runs = source.as_ref().ok().map(|source| source.version.clone());
+    let asked = (arrive.look)(facts, request);
+    // A version that is brought is not that of the node only because one of the two is not known.
+    let is_brought = !matches!(request.target.from, Origin::Preinstalled(_)) && arrive.upgrade.is_some();
+    let is_there = runs.as_deref().zip(request.target.version.as_deref());
+    let is_there = is_there.is_some_and(|(runs, wanted)| version::is_as_asked(runs, wanted).unwrap_or(false));
+    let (source, asked) = if is_brought && !is_there {
+        (Some(source?), Some(asked?))
+    } else {
+        (source.ok(), asked.ok())
+    };
     let delivered = asked.as_ref().and_then(|target| target.delivery.as_ref());
     let installed = asked
         .as_ref()
@@ -105,7 +115,7 @@ fn same<'a>(
 
 /// Whether a version is newer than the one in use.
 fn newer(source: &Source<'_>, target: &Target) -> Result<(), Finding> {
-    let versions = version::upstream(&source.version).zip(version::upstream(&target.version));
+    let versions = version::release(&source.version).zip(version::release(&target.version));
     match versions {
         Some((runs, wanted)) if wanted > runs => Ok(()),
         Some(_) => Err(TARGET_VERSION_OLDER.found(
@@ -136,16 +146,12 @@ pub fn already_there(settings: &Settings) -> Finding {
 /// The finding for a version of `runtime` that is not the one that is asked for.
 pub fn version_as_asked(runtime: Runtime, found: &str, wanted: Option<&str>) -> Option<Finding> {
     let wanted = wanted?;
-    let requirement = match version::requirement(wanted) {
-        Ok(requirement) => requirement,
-        Err(_) => {
-            return Some(TARGET_VERSION_MISMATCH.found(
-                format!("target.version {wanted:?} is neither a version nor a range"),
-                "Write a version (1.7.28) or a semver range (>=1.6, <2).",
-            ));
-        }
+    let Ok(fits) = version::is_as_asked(found, wanted) else {
+        return Some(TARGET_VERSION_MISMATCH.found(
+            format!("target.version {wanted:?} is neither a version nor a range"),
+            "Write a version (1.7.28) or a semver range (>=1.6, <2).",
+        ));
     };
-    let fits = version::upstream(found).is_some_and(|version| requirement.matches(&version));
     (!fits).then(|| {
         TARGET_VERSION_MISMATCH.found(
             format!("{runtime} {found} is installed, and {wanted} is asked for"),
