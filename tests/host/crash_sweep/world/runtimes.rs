@@ -354,8 +354,9 @@ impl Runtimes for World {
         let systemd = wanted.systemd_cgroup != (self.fault == Fault::ImportWins);
         let table = "plugins.'io.containerd.grpc.v1.cri'";
         Ok(format!(
-            "version = 2\n[{table}]\nsandbox_image = '{}'\n[{table}.containerd]\ndefault_runtime_name = 'runc'\n[{table}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.containerd.runtimes.runc.options]\nSystemdCgroup = {systemd}\n",
-            wanted.sandbox_image
+            "version = 2\n[{table}]\nsandbox_image = '{}'\n[{table}.containerd]\ndefault_runtime_name = 'runc'\n[{table}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.containerd.runtimes.runc.options]\nSystemdCgroup = {systemd}\n[{table}.registry]\nconfig_path = '{}'\n",
+            wanted.sandbox_image,
+            wanted.registries.unwrap_or_default()
         ))
     }
 
