@@ -25,6 +25,7 @@ mod programs;
 mod random;
 mod rules;
 mod sweep;
+mod walk;
 mod world;
 
 use std::{sync::Arc, time::Duration};

@@ -12,5 +12,4 @@ mod variants;
 mod architecture;
 mod odd_nodes;
 mod plain_english;
-mod plan_walk;
 mod plans;

@@ -41,8 +41,10 @@ pub struct Case {
     pub target_unit: String,
     /// All that the plan unpacks or installs.
     pub unpacked: Vec<(HostPath, u32, Vec<u8>)>,
-    /// Units that come with a package, each with its file.
+    /// Units that come with a package or with a file of the plan, each with that file.
     pub packaged: Vec<(String, HostPath)>,
+    /// For each unit, the units whose stop would stop it.
+    pub bound: BTreeMap<String, Vec<String>>,
 }
 
 /// Files with their bytes; nothing for one that is not there.
@@ -89,6 +91,7 @@ impl Case {
             target_unit,
             unpacked: Vec::new(),
             packaged: Vec::new(),
+            bound: BTreeMap::new(),
         }
     }
 
@@ -177,35 +180,21 @@ impl Case {
         self.file_steps().map(|(_, step)| &step.path)
     }
 
-    /// The files that a unit reads when it starts: those that the plan changes between its steps for the unit.
+    /// The files of the plan that a unit reads when it starts. The hold does not change what the kubelet is.
     pub fn files_of(&self, unit: &str) -> Vec<HostPath> {
-        let of_unit: Vec<usize> = steps(&self.plan)
-            .enumerate()
-            .filter(|(_, step)| match step {
-                // What stops or starts it on the way back is about no file of its own.
-                Step::Unit(step) => {
-                    let alone = matches!(
-                        step.restart,
-                        Restart::StartedBackwards | Restart::StoppedBackwards
-                    );
-                    step.unit == unit && !alone
-                }
-                Step::Kubelet(_) => unit == KUBELET_UNIT,
+        let reads = |at: &str| {
+            let of_unit = at.contains(&format!("/{unit}.d/")) || at.ends_with(&format!("/{unit}"));
+            let configures = match unit {
+                "containerd.service" => at.starts_with("/etc/containerd/"),
+                "docker.service" => at.starts_with("/etc/docker/"),
+                KUBELET_UNIT => at.contains("kube"),
                 _ => false,
-            })
-            .map(|(index, _)| index)
-            .collect();
-        let (Some(first), Some(last)) = (of_unit.first(), of_unit.last()) else {
-            return Vec::new();
+            };
+            (of_unit || configures) && at != HOLD
         };
-        self.file_steps()
-            .filter(|(index, step)| {
-                // A drop-in is its unit's, wherever its step stands.
-                let at = step.path.as_str();
-                let of_another = at.contains(".service.d/") && !at.contains(&format!("/{unit}.d/"));
-                (*first..*last).contains(index) && at != "/etc/crictl.yaml" && !of_another
-            })
-            .map(|(_, step)| step.path.clone())
+        self.all_files()
+            .filter(|path| reads(path.as_str()))
+            .cloned()
             .collect()
     }
 
@@ -258,10 +247,15 @@ impl Case {
 
 /// The unit that answers for a runtime.
 pub fn unit_of(runtime: Runtime) -> &'static str {
+    units_of(runtime)[0]
+}
+
+/// The units that must run for a runtime to answer, first the one that answers.
+pub fn units_of(runtime: Runtime) -> &'static [&'static str] {
     match runtime {
-        Runtime::Dockershim => "docker.service",
-        Runtime::CriDockerd => "cri-docker.service",
-        Runtime::Containerd => "containerd.service",
+        Runtime::Dockershim => &["docker.service"],
+        Runtime::CriDockerd => &["cri-docker.service", "docker.service"],
+        Runtime::Containerd => &["containerd.service"],
         Runtime::CriO => panic!("no plan has it"),
     }
 }
@@ -296,9 +290,17 @@ pub fn upgraded() -> Case {
     case_of("upgraded", &facts, fixtures::from_archive(Runtime::Containerd)).unwrap()
 }
 
+/// The case of a host and a request, without what is brought: that is swept for itself.
 fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
+    let mut plan = accepted(facts, request)?;
+    plan.steps
+        .retain(|planned| !matches!(planned.does, Step::Install(_)));
+    Some(of_plan(name, facts, plan))
+}
+
+/// The plan of a request. Findings that a person may accept are accepted: what is swept is the plan.
+pub fn accepted(facts: &Facts, request: Request) -> Option<Plan> {
     let first = planner::plan(facts, &request);
-    // Findings that a person may accept are accepted: what is swept is the plan.
     let allow = first
         .findings
         .iter()
@@ -309,45 +311,63 @@ fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
         preflight: transship::api::request::Preflight { allow },
         ..request
     };
-    let mut plan = planner::plan(facts, &accepted).plan()?.clone();
-    // What is brought is swept for itself.
-    plan.steps
-        .retain(|planned| !matches!(planned.does, Step::Install(_)));
-    let (mut files, mut units) = (BTreeMap::new(), BTreeMap::new());
-    collect(&serde_json::to_value(facts).unwrap(), &mut files, &mut units);
-    Some(Case::new(
-        name,
-        plan,
-        files.into_values().collect(),
-        units.into_values().collect(),
-    ))
+    planner::plan(facts, &accepted).plan().cloned()
 }
 
-/// Finds every file with its text, and every unit, wherever in the facts it is.
-fn collect(
-    json: &serde_json::Value,
-    files: &mut BTreeMap<String, (HostPath, u32, Vec<u8>)>,
-    units: &mut BTreeMap<String, (String, bool, String)>,
-) {
-    let text = |name: &str| json.get(name).and_then(|value| value.as_str());
-    if let (Some(at), Some(content), Some(mode)) = (text("path"), text("text"), json.get("mode")) {
-        let mode = u32::try_from(mode.as_u64().unwrap()).unwrap();
-        files.insert(at.to_owned(), (path(at), mode, content.as_bytes().to_vec()));
-    }
-    if let (Some(name), Some(load), Some(active), Some(boot)) =
-        (text("name"), text("load"), text("active"), text("boot"))
-        && load != "not-found"
-        && !name.is_empty()
-    {
-        units.insert(
-            name.to_owned(),
-            (name.to_owned(), active == "active", boot.to_owned()),
-        );
-    }
-    match json {
-        serde_json::Value::Array(inner) => inner.iter().for_each(|json| collect(json, files, units)),
-        serde_json::Value::Object(inner) => inner.values().for_each(|json| collect(json, files, units)),
-        _ => {}
+/// A host with a plan for it.
+pub fn of_plan(name: &str, facts: &Facts, plan: Plan) -> Case {
+    let mut found = Found::default();
+    found.collect(&serde_json::to_value(facts).unwrap());
+    let files = found.files.into_values().collect();
+    let units: Vec<_> = found.units.into_values().collect();
+    let mut case = Case::new(name, plan, files, units);
+    case.bound = found.bound;
+    let is_new = |path: &&HostPath| {
+        let at = path.as_str().strip_prefix("/etc/systemd/system/");
+        at.is_some_and(|name| !name.contains('/') && !case.units.iter().any(|(unit, ..)| unit == name))
+    };
+    let name_of = |path: &HostPath| path.as_str().rsplit('/').next().unwrap().to_owned();
+    case.packaged = case
+        .all_files()
+        .filter(is_new)
+        .map(|path| (name_of(path), path.clone()))
+        .collect();
+    case
+}
+
+/// Every file with its text, and every unit, wherever in the facts it is.
+#[derive(Default)]
+struct Found {
+    files: BTreeMap<String, (HostPath, u32, Vec<u8>)>,
+    units: BTreeMap<String, (String, bool, String)>,
+    bound: BTreeMap<String, Vec<String>>,
+}
+
+impl Found {
+    fn collect(&mut self, json: &serde_json::Value) {
+        let text = |name: &str| json.get(name).and_then(|value| value.as_str());
+        if let (Some(at), Some(content), Some(mode)) = (text("path"), text("text"), json.get("mode")) {
+            let mode = u32::try_from(mode.as_u64().unwrap()).unwrap();
+            let file = (path(at), mode, content.as_bytes().to_vec());
+            self.files.insert(at.to_owned(), file);
+        }
+        if let (Some(name), Some(load), Some(active), Some(boot)) =
+            (text("name"), text("load"), text("active"), text("boot"))
+            && load != "not-found"
+            && !name.is_empty()
+        {
+            let unit = (name.to_owned(), active == "active", boot.to_owned());
+            self.units.insert(name.to_owned(), unit);
+            let bound = json.get("boundTo").and_then(|value| value.as_array());
+            let bound = bound.into_iter().flatten().filter_map(|unit| unit.as_str());
+            self.bound
+                .insert(name.to_owned(), bound.map(str::to_owned).collect());
+        }
+        match json {
+            serde_json::Value::Array(inner) => inner.iter().for_each(|json| self.collect(json)),
+            serde_json::Value::Object(inner) => inner.values().for_each(|json| self.collect(json)),
+            _ => {}
+        }
     }
 }
 

@@ -32,6 +32,8 @@ pub enum Others {
     BackFromSoak,
     /// They committed, and want to go back all the same.
     Undo,
+    /// Go back right after so many steps, the confirmation among them if more steps follow it.
+    UndoAfter(usize),
 }
 
 /// One life of the executor, with the others acting beside it.
@@ -47,6 +49,9 @@ pub fn live_for(
     most: Duration,
 ) -> Option<Result<Outcome, RunError>> {
     world.begin_life(keep);
+    if let Others::UndoAfter(steps) = others {
+        world.undo_after(steps);
+    }
     let files = world.files();
     let dir = Dir::at(&files, world.case.dir_path());
     let give = |order| {
@@ -70,7 +75,7 @@ pub fn live_for(
                 }
                 Others::Abort(steps) if done >= steps => break Order::Abort,
                 Others::AbortWhenFailed if journal.contains("\"event\":\"failed\"") => break Order::Abort,
-                Others::Nobody | Others::Undo => std::future::pending().await,
+                Others::Nobody | Others::Undo | Others::UndoAfter(_) => std::future::pending().await,
                 Others::Commit => tokio::time::sleep(Duration::from_millis(400)).await,
                 Others::Abort(_) | Others::AbortWhenFailed => {
                     tokio::time::sleep(Duration::from_millis(50)).await
@@ -117,19 +122,32 @@ pub fn live_on(world: &Arc<World>, others: Others, keep: bool) -> Result<Outcome
 /// A world right before the executor is started, with its unit installed and the switch let go.
 pub fn begin(case: &Arc<Case>, fault: Fault) -> Arc<World> {
     let world = World::new(case, fault);
+    get_ready(&world);
+    world
+}
+
+/// The same, of which no moment is kept.
+pub fn begin_unwatched(case: &Arc<Case>, fault: Fault) -> Arc<World> {
+    let world = World::new(case, fault);
+    world.begin_life(false);
+    get_ready(&world);
+    world
+}
+
+fn get_ready(world: &Arc<World>) {
+    let case = &world.case;
     let files = world.free_files();
     let dir = Dir::at(&files, case.dir_path());
     dir.write_plan(&case.plan).unwrap();
-    dir.order(Order::Go, &case.plan.digest()).unwrap();
+    dir.order(Order::Go, &case.digest).unwrap();
     world
         .state()
         .units
         .insert(UNIT.to_owned(), world::FakeUnit::default());
     let binary = HostPath::new(cases::BINARY).unwrap();
-    clock(&world)
-        .block_on(unit::install(&files, &*world, &binary, &dir))
+    clock(world)
+        .block_on(unit::install(&files, &**world, &binary, &dir))
         .unwrap();
-    world
 }
 
 /// The same world after a commit, with the order to go back.

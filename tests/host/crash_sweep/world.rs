@@ -2,9 +2,11 @@
 //! runtimes with images and pods. Before every effect on it the whole world can be kept: that is what an executor
 //! that is killed there leaves, whatever it would have done next.
 
+mod bound;
 mod links;
 mod runtimes;
 mod systemd;
+mod turns;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,7 +32,7 @@ use transship::{
 };
 
 use crate::crash_sweep::{
-    cases::{Bytes, Case},
+    cases::{Bytes, Case, units_of},
     disk::{Disk, Image, Left},
     programs::Programs,
     random::Random,
@@ -63,6 +65,8 @@ pub enum Fault {
     KubeletMasked,
     /// This step has its effect forwards, and is reported as failed.
     StepFails(usize),
+    /// The first effect of this step, or its first call, has no effect and is reported as failed.
+    StepRefused(usize),
     /// This call to systemd or to a runtime, counted over all lives, is not answered and has no effect.
     CallHangs(usize),
     /// This call, counted in the same way, has its effect, and its answer is lost.
@@ -173,6 +177,18 @@ pub struct State {
     pids: u32,
 }
 
+impl State {
+    /// Whether a unit runs.
+    pub fn runs(&self, unit: &str) -> bool {
+        self.units.get(unit).is_some_and(|unit| unit.active)
+    }
+
+    /// Whether all that a runtime needs to answer runs.
+    pub fn serves(&self, runtime: Runtime) -> bool {
+        units_of(runtime).iter().all(|unit| self.runs(unit))
+    }
+}
+
 /// The whole world at one moment, to go on from it.
 #[derive(Clone)]
 pub struct Moment {
@@ -221,6 +237,12 @@ struct Log {
     answered: Vec<usize>,
     /// Some of the calls in this life: when and what.
     calls: Vec<(Instant, String)>,
+    /// What happened in this life that happens only after a crash or a fault.
+    odd: Vec<String>,
+    /// After how many steps the rollback is ordered in this life.
+    undo_after: Option<usize>,
+    /// [`Fault::StepRefused`] has happened.
+    refused: bool,
 }
 
 pub struct World {
@@ -338,7 +360,12 @@ impl World {
     /// The executor's files.
     pub fn files(self: &Arc<Self>) -> Files {
         let world = self.clone();
-        Files::new(&self.root).with_hook(Arc::new(move |effect| world.about_to(effect)))
+        Files::new(&self.root).with_hook(Arc::new(move |effect| {
+            if let Some(done) = world.just_done(&effect) {
+                world.order_after(done);
+            }
+            world.about_to(effect)
+        }))
     }
 
     /// Something is about to happen on the disk, unless it cannot.
@@ -359,6 +386,11 @@ impl World {
                 if at(&path(HOLD_FILE)).exists() && changed.starts_with(self.root.join("etc")) =>
             {
                 return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+            }
+            (Fault::StepRefused(_), Effect::Change(changed))
+                if !changed.starts_with(at(&self.case.dir_path())) && self.is_refused() =>
+            {
+                return Err(io::Error::other("input/output error"));
             }
             (Fault::StepFails(step), Effect::SyncDirectory(directory)) => {
                 let parent = self.case.file_of(step).and_then(HostPath::parent);
@@ -402,6 +434,8 @@ impl World {
         log.effects = 0;
         log.began = None;
         log.calls.clear();
+        log.odd.clear();
+        log.undo_after = None;
     }
 
     /// Somebody is called; waits for the deadline, and says so, if this is the call that hangs.
@@ -411,6 +445,9 @@ impl World {
             log.asked += usize::from(log.began.is_some());
             log.asked
         };
+        if self.is_refused() {
+            return Err("it is refused".to_owned());
+        }
         if asked == 0 || self.fault != Fault::CallHangs(asked) {
             return Ok(());
         }

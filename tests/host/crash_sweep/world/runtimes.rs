@@ -15,7 +15,7 @@ use transship::{
 };
 
 use super::{Fault, World, moment};
-use crate::crash_sweep::cases::unit_of;
+use crate::crash_sweep::cases::units_of;
 
 /// How long a caller waits for a runtime that hangs.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -56,6 +56,17 @@ impl World {
         }
     }
 
+    /// A runtime that is awaited must run with the files that are there.
+    fn compare_files_of(&self, runtime: Runtime) {
+        let state = self.state();
+        for name in units_of(runtime) {
+            let unit = state.units.get(*name);
+            if unit.is_some_and(|unit| *unit.runs_with != self.would_run_with(&state, name)) {
+                self.odd(format!("{name} is awaited and has not read its files"));
+            }
+        }
+    }
+
     async fn answers_within(&self, deadline: Duration, of: &Endpoint) -> Result<(), RuntimeError> {
         let hangs = {
             let mut state = self.state();
@@ -79,8 +90,7 @@ impl World {
         if self.boots(serves) {
             return Err(RuntimeError::new(format!("nobody listens on {} yet", of.socket)));
         }
-        let state = self.state();
-        if state.units.get(unit_of(serves)).is_some_and(|unit| !unit.active) {
+        if !self.state().serves(serves) {
             return Err(RuntimeError::new(format!(
                 "{} does not answer on {}",
                 of.runtime, of.socket
@@ -229,6 +239,7 @@ impl Runtimes for World {
 
     async fn stop_pods_without(&self, what: &StopPods, _: RuntimeError) -> Result<Stopped, RuntimeError> {
         self.called().await.map_err(RuntimeError::new)?;
+        self.odd(format!("pods are stopped without {}", what.target.runtime));
         self.end_pods(what, Direction::Backwards, false).await
     }
 
@@ -322,6 +333,7 @@ impl Runtimes for World {
         self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         self.asked().await?;
+        self.compare_files_of(of.runtime);
         Ok(Health {
             version: self.version_of(of.runtime),
             ready: true,

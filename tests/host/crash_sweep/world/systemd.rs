@@ -30,7 +30,7 @@ use super::{
     links::{BASE, vendor, wanted_link},
     moment, path,
 };
-use crate::crash_sweep::cases::{Bytes, HOLD, unit_of};
+use crate::crash_sweep::cases::{Bytes, HOLD};
 
 /// The unit of a daemon that is only tried: one of this boot.
 const REHEARSAL: &str = "/run/systemd/system/transship-rehearsal.service";
@@ -78,15 +78,17 @@ impl World {
                     .any(|(unit, active, _)| *unit == name && *active);
             let boot = self.boot(&name, &state.units[&name]);
             if boot == "enabled" || wanted && boot != "masked" {
-                self.start_now(&mut state, &name);
+                self.start_with_required(&mut state, &name);
             }
         }
     }
 
     pub fn read_units(&self, state: &mut State) {
+        let files = self.case.files.iter().map(|(path, ..)| path);
         let paths = self
             .case
             .all_files()
+            .chain(files)
             .filter(|path| path.as_str().contains("/systemd/"));
         state.loaded = Arc::new(paths.map(|path| (path.clone(), self.read(path))).collect());
         let file = HostPath::new(REHEARSAL).unwrap();
@@ -240,11 +242,8 @@ impl World {
 
     /// Starts a unit as a job of systemd would; answers whether it runs.
     pub fn start_now(&self, state: &mut State, name: &str) -> bool {
-        let held = state
-            .loaded
-            .values()
-            .flatten()
-            .any(|text| text.windows(20).any(|w| w == b"ConditionPathExists="));
+        let hold = state.loaded.get(&path(HOLD)).and_then(Option::as_ref);
+        let held = hold.is_some_and(|text| text.windows(20).any(|w| w == b"ConditionPathExists="));
         if name == KUBELET_UNIT && held && self.read(&path(HOLD_FILE)).is_some() {
             return false;
         }
@@ -310,10 +309,11 @@ impl World {
                 .violations
                 .push(format!("the kubelet was started under {under} beside other pods"));
         }
-        let unit = unit_of(under);
-        if state.units.get(unit).is_none_or(|unit| unit.active) {
+        if state.serves(under) {
             state.pods.insert(under);
             state.sandboxes.insert(under);
+        } else {
+            self.odd(format!("the kubelet does not find {under}"));
         }
     }
 
@@ -405,7 +405,10 @@ impl Systemd for World {
         {
             let mut state = self.state();
             let service = name.strip_suffix(".socket").map(|name| format!("{name}.service"));
-            let service_masked = service.is_some_and(|service| state.unloadable.contains(&service));
+            let service_masked = service
+                .as_ref()
+                .is_some_and(|service| state.unloadable.contains(service));
+            let service_runs = service.is_some_and(|service| state.runs(&service));
             let masked = state.masked.contains(name) || state.unloadable.contains(name);
             let Some(unit) = state.units.get_mut(name) else {
                 return Err(refused("start", name, "not found"));
@@ -413,13 +416,17 @@ impl Systemd for World {
             if masked {
                 return Err(refused("start", name, "it is masked"));
             }
-            if service_masked && !unit.active {
+            let active = unit.active;
+            if service_masked && !active {
                 return Err(refused("start", name, "its service is not loaded"));
             }
-            if !unit.active {
+            if service_runs && !active {
+                return Err(refused("start", name, "its service listens by itself"));
+            }
+            if !active {
                 unit.restarts = 0;
-                let failed = !self.start_now(&mut state, name) && state.units[name].failed;
-                if failed {
+                // The kubelet that is held does not start, which is no failure.
+                if !self.start_with_required(&mut state, name) && name != KUBELET_UNIT {
                     return Err(SystemdError::Job {
                         verb: "start",
                         unit: name.to_owned(),
@@ -448,9 +455,7 @@ impl Systemd for World {
         }
         {
             let mut state = self.state();
-            if let Some(unit) = state.units.get_mut(name) {
-                (unit.active, unit.failed) = (false, false);
-            }
+            self.stop_now(&mut state, name);
             // Somebody starts the kubelet again at once: nothing but the hold keeps it stopped.
             if name == KUBELET_UNIT && !state.unloadable.contains(name) {
                 self.start_now(&mut state, name);
@@ -467,14 +472,14 @@ impl Systemd for World {
     async fn restart(&self, name: &str) -> Result<(), SystemdError> {
         self.called().await.map_err(SystemdError::Unreachable)?;
         self.effect();
+        let bound;
         {
             let mut state = self.state();
             let runs = |unit| state.units.get(unit).is_some_and(|unit: &FakeUnit| unit.active);
             // The kubelet starts pods at any moment.
             state.lost |= name == "containerd.service" && runs("docker.service") && runs(KUBELET_UNIT);
-            if let Some(unit) = state.units.get_mut(name) {
-                unit.active = false;
-            }
+            bound = self.bound_to(&state, name);
+            self.stop_now(&mut state, name);
         }
         // Between its two halves the executor may die, and systemd goes on.
         let started = {
@@ -482,7 +487,11 @@ impl Systemd for World {
             if state.unloadable.contains(name) {
                 false
             } else {
-                self.start_now(&mut state, name)
+                let started = self.start_with_required(&mut state, name);
+                for other in &bound {
+                    self.start_with_required(&mut state, other);
+                }
+                started
             }
         };
         moment().await;

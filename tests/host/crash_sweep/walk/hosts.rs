@@ -1,9 +1,18 @@
 //! The plans of all hosts, as asked for in different ways, and plans that are wrong in one place.
 
+use transship::{
+    plan::{
+        facts::{MaybeFile, TextFile},
+        step::Restart,
+    },
+    planner::{self, plan},
+};
+
 use super::*;
+use crate::fixtures;
 
 #[test]
-fn every_plan_can_be_walked_there_and_back_from_every_step() {
+fn every_plan_can_be_walked_there_and_back() {
     for (name, facts, request) in fixtures::cases() {
         walk(&facts, &request, &name);
     }
@@ -18,8 +27,7 @@ fn archives_and_packages_are_walked_too() {
         if let Some(shim) = &mut facts.cri_dockerd {
             shim.service.bound_to.push(DOCKER.to_owned());
         }
-        seen += usize::from(plan(&facts, &request).plan().is_some());
-        walk(&facts, &request, &name);
+        seen += usize::from(walk(&facts, &request, &name).is_some());
         match request.target.runtime {
             Runtime::CriDockerd => facts.cri_dockerd = None,
             _ => facts.containerd = None,
@@ -85,9 +93,9 @@ fn dockers_cgroup_driver_changes_where_nothing_runs_under_it() {
             continue;
         };
         docker.daemon_json = None;
-        walk(&facts, &request, &name);
-        let outcome = plan(&facts, &request);
-        let Some(plan) = outcome.plan() else { continue };
+        let Some(plan) = walk(&facts, &request, &name) else {
+            continue;
+        };
         let changes =
             |step: &Step| matches!(step, Step::File(file) if file.path.as_str() == "/etc/docker/daemon.json");
         assert!(plan.steps.iter().any(|step| changes(&step.does)), "{name}");
@@ -212,7 +220,7 @@ fn the_walk_notices_a_wrong_plan() {
     let mut socket = outcome.plan().unwrap().clone();
     let of_socket = |step: &Step| matches!(step, Step::Unit(unit) if unit.unit == SHIM_SOCKET);
     socket.steps.retain(|step| !of_socket(&step.does));
-    let walked = std::panic::catch_unwind(|| walk_plan(&shim_facts, &request, "socket", &socket));
+    let walked = panic::catch_unwind(|| walk_plan(&shim_facts, &request, "socket", socket, 1));
     assert!(walked.is_err(), "not noticed: the socket of cri-dockerd stays");
     let archive = fixtures::from_archive(Runtime::Containerd);
     let outcome = planner::plan(&shim_facts, &archive);
@@ -224,13 +232,13 @@ fn the_walk_notices_a_wrong_plan() {
             unit.restart = Restart::Backwards;
         }
     }
-    let walked = std::panic::catch_unwind(|| walk_plan(&shim_facts, &archive, "restarted", &restarted));
+    let walked = panic::catch_unwind(|| walk_plan(&shim_facts, &archive, "restarted", restarted, 1));
     assert!(
         walked.is_err(),
         "not noticed: pods die with Docker on the way back"
     );
     for (what, plan) in wrong {
-        let walked = std::panic::catch_unwind(|| walk_plan(&facts, &request, what, &plan));
+        let walked = panic::catch_unwind(|| walk_plan(&facts, &request, what, plan, 1));
         assert!(walked.is_err(), "not noticed: {what}");
     }
 }

@@ -1,0 +1,65 @@
+//! Units that start and stop with others.
+
+use transship::api::request::Runtime;
+
+use super::{State, World};
+
+impl World {
+    /// Whether the stop of `other` stops this unit: by its own files as it has read them, or by what the host has.
+    fn is_bound_to(&self, state: &State, name: &str, other: &str) -> bool {
+        let written = [format!("Requires={other}\n"), format!("PartOf={other}\n")];
+        let files = state.units.get(name).map(|unit| unit.runs_with.clone());
+        let by_file = files
+            .iter()
+            .flat_map(|files| files.values())
+            .flatten()
+            .any(|text| {
+                let text = String::from_utf8_lossy(text);
+                written.iter().any(|line| text.contains(line))
+            });
+        let bound = self.case.bound.get(name);
+        by_file || bound.is_some_and(|bound| bound.iter().any(|unit| unit == other))
+    }
+
+    /// The units that run and stop with this one.
+    pub(super) fn bound_to(&self, state: &State, name: &str) -> Vec<String> {
+        let all = state.units.iter();
+        all.filter(|(other, unit)| unit.active && *other != name && self.is_bound_to(state, other, name))
+            .map(|(other, _)| other.clone())
+            .collect()
+    }
+
+    /// Stops a unit and all that are bound to it.
+    pub(super) fn stop_now(&self, state: &mut State, name: &str) {
+        let Some(unit) = state.units.get_mut(name) else {
+            return;
+        };
+        let ran = std::mem::replace(&mut unit.active, false);
+        unit.failed = false;
+        let of_docker = |pods: &Runtime| pods.runs_on_docker();
+        if ran && name == "docker.service" && state.pods.iter().any(of_docker) && !self.may_end_pods() {
+            self.odd("pods die with docker.service".to_owned());
+        }
+        for other in self.bound_to(state, name) {
+            self.stop_now(state, &other);
+        }
+    }
+
+    /// Starts a unit after all that it requires; answers whether it runs. A socket that is only part of its service
+    /// requires nothing.
+    pub(super) fn start_with_required(&self, state: &mut State, name: &str) -> bool {
+        let started = self.start_now(state, name);
+        for other in ["docker.service", "docker.socket", "cri-docker.socket"] {
+            let requires = name.ends_with(".service") && self.is_bound_to(state, name, other);
+            if !requires || state.runs(other) {
+                continue;
+            }
+            if state.unloadable.contains(other) || !state.units.contains_key(other) {
+                self.stop_now(state, name);
+                return false;
+            }
+            self.start_with_required(state, other);
+        }
+        started
+    }
+}
