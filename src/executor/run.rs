@@ -286,12 +286,6 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
         })
     }
 
-    /// Whether the switch is confirmed and not committed yet.
-    fn is_soaking(&self) -> bool {
-        let journal = self.journal.borrow();
-        decide::fold(journal.records(), &self.plan).soaking.is_some()
-    }
-
     /// Applies a step, unless an order or the deadline turns the executor back meanwhile; the step is then half
     /// done, like one that a crash interrupted.
     async fn apply(&self, step: usize) -> Result<(), RunError> {
@@ -532,17 +526,20 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 () = sleep_until(wake) => {}
             }
             let deadline = *self.deadline.borrow();
-            let soaking = self.is_soaking();
+            let orders = self.orders()?;
+            let (soaking, next) = {
+                let journal = self.journal.borrow();
+                let standing = decide::fold(journal.records(), &self.plan);
+                let soaking = standing.soaking.is_some();
+                (soaking, decide::next(&standing, &self.plan, orders))
+            };
             if let Some(deadline) = deadline
                 && ticked.elapsed() >= clock::tick(ticked - self.born, soaking)
             {
                 ticked = Instant::now();
                 self.note(clock::waiting(deadline - ticked, soaking))?;
             }
-            if !matches!(
-                self.next(self.orders()?),
-                Next::Wait | Next::Resume(_) | Next::Begin(_)
-            ) {
+            if !matches!(next, Next::Wait | Next::Resume(_) | Next::Begin(_)) {
                 return Ok(None);
             }
         }
