@@ -1,5 +1,6 @@
 //! The parts of a request that a `RuntimeMigration` and each of its `NodeMigration`s have in common.
 
+use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -90,28 +91,24 @@ const URL: &str = "^(https://[^/\\s]+/\\S+|file:///\\S+)$";
 /// What the API server accepts as a SHA-256.
 const SHA256: &str = "^[0-9A-Fa-f]{64}$";
 
+/// Whether a text is what the API server accepts by this pattern.
+fn matches(pattern: &str, text: &str) -> bool {
+    Regex::new(pattern).is_ok_and(|pattern| pattern.is_match(text))
+}
+
 impl PackageOrigin {
     /// Whether the name is one that a package can have.
     pub fn is_valid(&self) -> bool {
-        let mut bytes = self.name.bytes();
-        self.name.len() <= 128
-            && bytes.next().is_some_and(|first| first.is_ascii_alphanumeric())
-            && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"+._-".contains(&byte))
+        self.name.len() <= 128 && matches(PACKAGE, &self.name)
     }
 }
 
 impl ArchiveOrigin {
     /// Whether the URL is one that can be fetched.
     pub fn has_valid_url(&self) -> bool {
-        let url = &self.url;
-        let https = url.strip_prefix("https://").is_some_and(|rest| {
-            rest.split_once('/')
-                .is_some_and(|(host, path)| !host.is_empty() && !path.is_empty())
-        });
-        let file = url
-            .strip_prefix("file://")
-            .is_some_and(|path| HostPath::new(path).is_ok());
-        url.len() <= 2048 && (https || file) && !url.contains(char::is_whitespace)
+        let path = self.url.strip_prefix("file://");
+        let is_path = path.is_none_or(|path| HostPath::new(path).is_ok());
+        self.url.len() <= 2048 && matches(URL, &self.url) && is_path
     }
 
     /// The last part of the URL's path: the name that upstream gave to the file.
