@@ -21,6 +21,7 @@ pub mod codes;
 pub mod digest;
 pub mod document;
 pub mod effective;
+pub mod environment;
 pub mod facts;
 pub mod finding;
 pub mod host_path;

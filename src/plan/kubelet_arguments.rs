@@ -5,6 +5,7 @@
 //! or to somebody's drop-in; they are overridden by a drop-in of our own, which sorts after all others.
 
 use super::{
+    environment::{self, Place},
     facts::UnitFacts,
     host_path::{HostPath, NotAHostPath},
     redaction,
@@ -65,15 +66,6 @@ pub struct Edited {
     pub path: HostPath,
     /// What it shall be.
     pub text: String,
-}
-
-/// Where the words of one variable come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Origin {
-    /// Index into [`UnitFacts::environment_files`].
-    File(usize),
-    Environment,
-    Nowhere,
 }
 
 /// The words that systemd would start the unit with, the program first.
@@ -156,17 +148,17 @@ fn home<'a>(
 ) -> Result<Option<&'a str>, ArgumentsError> {
     let mut best: Option<(u8, &str)> = None;
     for name in variables {
-        let origin = lookup(unit, name)?.1;
+        let place = lookup(unit, name)?.1;
         let words = words_of(unit, name)?;
         let concerned = changes
             .iter()
             .any(|change| flags::value(&words, change.name()).is_some());
-        let rank = match origin {
-            Origin::File(_) if *name == KUBEADM_ARGS => 4,
-            Origin::File(_) | Origin::Environment if concerned => 3,
-            Origin::File(_) => 2,
-            Origin::Environment => 1,
-            Origin::Nowhere => continue,
+        let rank = match place {
+            Some(Place::File(_)) if *name == KUBEADM_ARGS => 4,
+            Some(_) if concerned => 3,
+            Some(Place::File(_)) => 2,
+            Some(Place::Environment) => 1,
+            None => continue,
         };
         if best.is_none_or(|(known, _)| known <= rank) {
             best = Some((rank, name));
@@ -190,22 +182,22 @@ fn place_of<'a>(
 }
 
 fn change_variable(unit: &mut UnitFacts, name: &str, changes: &[Change]) -> Result<(), ArgumentsError> {
-    let (old, origin) = lookup(unit, name)?;
+    let (old, place) = lookup(unit, name)?;
     let new = flags::change(&old, changes).map_err(|error| flags_error(unit, name, error))?;
-    match origin {
-        Origin::File(index) => {
+    match place {
+        Some(Place::File(index)) => {
             let file = &mut unit.environment_files[index];
             file.text = env_file::set(&file.text, name, &new).map_err(|error| ArgumentsError::EnvFile {
                 path: file.path.clone(),
                 error,
             })?;
         }
-        Origin::Environment => {
+        Some(Place::Environment) => {
             unit.environment
                 .retain(|assignment| !assignment.starts_with(&format!("{name}=")));
             unit.environment.push(format!("{name}={new}"));
         }
-        Origin::Nowhere => {}
+        None => {}
     }
     Ok(())
 }
@@ -321,31 +313,24 @@ fn words_of(unit: &UnitFacts, name: &str) -> Result<Vec<String>, ArgumentsError>
     flags::words(&value).map_err(|error| flags_error(unit, name, error))
 }
 
-/// A variable's value and where it comes from: files beat `Environment=`, the last file wins.
-fn lookup(unit: &UnitFacts, name: &str) -> Result<(String, Origin), ArgumentsError> {
-    for (index, file) in unit.environment_files.iter().enumerate().rev() {
-        let found = env_file::get(&file.text, name).map_err(|error| ArgumentsError::EnvFile {
-            path: file.path.clone(),
+/// A variable's value and where it is set; empty and `None` if it is not.
+fn lookup(unit: &UnitFacts, name: &str) -> Result<(String, Option<Place>), ArgumentsError> {
+    let Some((place, value)) = environment::values(unit, name).next() else {
+        return Ok((String::new(), None));
+    };
+    match (place, value) {
+        (place, Ok(value)) => Ok((value, Some(place))),
+        (Place::File(index), Err(error)) => Err(ArgumentsError::EnvFile {
+            path: unit.environment_files[index].path.clone(),
             error,
-        })?;
-        if let Some(value) = found {
-            return Ok((value, Origin::File(index)));
-        }
+        }),
+        (Place::Environment, Err(_)) => Ok((String::new(), None)),
     }
-    let given = unit.environment.iter().rev().find_map(|assignment| {
-        assignment
-            .split_once('=')
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value.to_owned())
-    });
-    Ok(given.map_or((String::new(), Origin::Nowhere), |value| {
-        (value, Origin::Environment)
-    }))
 }
 
 fn flags_error(unit: &UnitFacts, name: &str, error: FlagsError) -> ArgumentsError {
     let place = match lookup(unit, name) {
-        Ok((_, Origin::File(index))) => format!("{} ({name})", unit.environment_files[index].path),
+        Ok((_, Some(Place::File(index)))) => format!("{} ({name})", unit.environment_files[index].path),
         _ => format!("{} ({name})", unit.name),
     };
     ArgumentsError::Flags { place, error }

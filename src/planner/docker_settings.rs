@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use crate::{
     edit::{env_file, unit_file},
     plan::{
+        environment,
         facts::{Docker, UnitFacts},
         kubelet_arguments,
     },
@@ -233,22 +234,9 @@ fn proxies_in(unit: &UnitFacts) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// A variable of a unit's environment; files beat `Environment=`.
+/// A variable of a unit's environment. A file that cannot be read has a finding of its own.
 fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
-    let from_file = |text: &str| env_file::get(text, name).ok().flatten();
-    unit.environment_files
-        .iter()
-        .rev()
-        .find_map(|file| from_file(&file.text))
-        .or_else(|| {
-            let of = |assignment: &String| {
-                assignment
-                    .split_once('=')
-                    .filter(|(key, _)| *key == name)
-                    .map(|(_, v)| v.to_owned())
-            };
-            unit.environment.iter().rev().find_map(of)
-        })
+    environment::values(unit, name).find_map(|(_, value)| value.ok())
 }
 
 /// What gives a unit Docker's proxies.
