@@ -6,11 +6,9 @@ use std::io;
 use crate::{
     host::{files::Files, process::Process},
     plan::{facts::Task, host_path::HostPath},
-    runtime::tasks::bootstrap_address,
+    runtime::tasks::{self, Bundle},
 };
 
-/// Directory of the bundles in containerd's state directory, with a directory for each namespace.
-const BUNDLES: &str = "io.containerd.runtime.v2.task";
 /// How the kernel names a shim of containerd (`/proc/PID/comm`, 15 characters at most).
 const SHIM: &str = "containerd-shim";
 
@@ -19,37 +17,28 @@ const SHIM: &str = "containerd-shim";
 /// # Errors
 /// When the directory of the bundles cannot be listed, naming the path.
 pub(super) fn living(files: &Files, state: &HostPath) -> io::Result<Vec<Task>> {
-    let below = |directory: &HostPath, name: &str| directory.join(name).map_err(io::Error::other);
-    let bundles = below(state, BUNDLES)?;
-    let mut tasks = Vec::new();
-    for namespace in files.list(&bundles)? {
-        let directory = below(&bundles, &namespace)?;
-        for id in files.list(&directory)? {
-            let bundle = below(&directory, &id)?;
-            tasks.extend(task(files, &bundle, &namespace, &id));
-        }
-    }
-    Ok(tasks)
+    let bundles = tasks::bundles_in_state(files, state)?;
+    Ok(bundles.iter().filter_map(|bundle| task(files, bundle)).collect())
 }
 
 /// The task of a bundle; `None` if its first process does not run.
-fn task(files: &Files, bundle: &HostPath, namespace: &str, id: &str) -> Option<Task> {
-    let text = |name: &str| files.read_text(&bundle.join(name).ok()?).ok().flatten();
-    let pid: u32 = text("init.pid")?.trim().parse().ok()?;
+fn task(files: &Files, bundle: &Bundle) -> Option<Task> {
+    let pid = bundle.pid(files)?;
     let Process { parent, .. } = Process::of(files, pid).filter(|process| !process.ended)?;
-    let shim = text("shim-binary-path").unwrap_or_default().trim().to_owned();
-    let address = text("address").map(|address| address.trim().to_owned());
-    let bootstrap = || bootstrap_address(&text("bootstrap.json")?);
+    let shim = bundle.text(files, "shim-binary-path").unwrap_or_default();
+    let address = bundle.address(files);
     let is_shim = process(files, parent, "comm").is_some_and(|name| name.starts_with(SHIM));
     Some(Task {
-        namespace: namespace.to_owned(),
-        id: id.to_owned(),
+        namespace: bundle.namespace.clone(),
+        id: bundle.id.clone(),
         pid,
         shim_present: shim.is_empty() || is_program(files, &shim),
         shim,
         lost_pids: process(files, pid, "cgroup").is_some_and(|cgroup| is_lost(&cgroup)),
         adoptable: address.is_some(),
-        address: address.or_else(bootstrap).unwrap_or_default(),
+        address: address
+            .or_else(|| bundle.bootstrap_address(files))
+            .unwrap_or_default(),
         shim_pid: if is_shim { parent } else { 0 },
     })
 }
@@ -85,6 +74,7 @@ mod tests {
     use super::*;
 
     const STATE: &str = "/run/containerd";
+    const BUNDLES: &str = "io.containerd.runtime.v2.task";
     /// Of a real node: the first process of a DNS pod after a boot.
     const LOST: &str = "12:devices:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice\n\
         5:cpu,cpuacct:/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-containerd-a.scope\n\

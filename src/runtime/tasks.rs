@@ -12,7 +12,7 @@ pub(super) mod newer;
 pub(super) mod quiet;
 pub(super) mod shims;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, io};
 
 use super::{RuntimeError, Task, Tasks, pods::bundles::directories};
 use crate::{
@@ -26,17 +26,22 @@ const CGROUPS: &str = "/sys/fs/cgroup";
 /// Which boot this is.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The directory of the bundles in containerd's state directory.
+const BUNDLES: &str = "io.containerd.runtime.v2.task";
+
 /// The bundle of a sandbox or of a container.
 #[derive(Clone, Debug)]
-pub(super) struct Bundle {
-    pub(super) namespace: String,
-    pub(super) id: String,
+pub struct Bundle {
+    /// containerd's namespace.
+    pub namespace: String,
+    /// The id of the sandbox or container.
+    pub id: String,
     dir: HostPath,
 }
 
 impl Bundle {
     /// The text of one of its files, without the white space around it; `None` if the file does not exist or is empty.
-    pub(super) fn text(&self, files: &Files, name: &str) -> Option<String> {
+    pub fn text(&self, files: &Files, name: &str) -> Option<String> {
         let text = files.read_text(&self.dir.join(name).ok()?).ok()??;
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     }
@@ -45,9 +50,24 @@ impl Bundle {
         self.dir.join(name).ok()
     }
 
+    /// The socket of its shim as every version of containerd reads it.
+    pub fn address(&self, files: &Files) -> Option<String> {
+        self.text(files, "address")
+    }
+
+    /// The socket of its shim as containerd 1.7 and later write it.
+    pub fn bootstrap_address(&self, files: &Files) -> Option<String> {
+        bootstrap_address(&self.text(files, "bootstrap.json")?)
+    }
+
+    /// Its first process.
+    pub fn pid(&self, files: &Files) -> Option<u32> {
+        self.text(files, "init.pid")?.parse().ok()
+    }
+
     /// The container, if its first process runs.
     pub(super) fn task(&self, files: &Files) -> Option<Task> {
-        let pid = self.text(files, "init.pid")?.parse().ok()?;
+        let pid = self.pid(files)?;
         Some(Task {
             namespace: self.namespace.clone(),
             id: self.id.clone(),
@@ -63,23 +83,39 @@ pub(super) fn bundles(files: &Files) -> Vec<Bundle> {
     let mut found = Vec::new();
     for plugin in plugins {
         for namespace in files.list(&plugin).unwrap_or_default() {
-            let Ok(directory) = plugin.join(&namespace) else {
-                continue;
-            };
-            // containerd gives a bundle that it removes a hidden name.
-            let ids = files.list(&directory).unwrap_or_default().into_iter();
-            for id in ids.filter(|id| !id.starts_with('.')) {
-                if let Ok(dir) = directory.join(&id) {
-                    found.push(Bundle {
-                        namespace: namespace.clone(),
-                        id,
-                        dir,
-                    });
-                }
-            }
+            found.extend(bundles_of(files, &plugin, &namespace).unwrap_or_default());
         }
     }
     found
+}
+
+/// The bundles of a containerd with this state directory, by namespace and id. A bundle that vanishes meanwhile may be among
+/// them.
+///
+/// # Errors
+/// When one of their directories cannot be listed, naming the path.
+pub fn bundles_in_state(files: &Files, state: &HostPath) -> io::Result<Vec<Bundle>> {
+    let plugin = state.join(BUNDLES).map_err(io::Error::other)?;
+    let mut found = Vec::new();
+    for namespace in files.list(&plugin)? {
+        found.extend(bundles_of(files, &plugin, &namespace)?);
+    }
+    Ok(found)
+}
+
+fn bundles_of(files: &Files, plugin: &HostPath, namespace: &str) -> io::Result<Vec<Bundle>> {
+    let directory = plugin.join(namespace).map_err(io::Error::other)?;
+    // containerd gives a bundle that it removes a hidden name.
+    let ids = files.list(&directory)?.into_iter();
+    ids.filter(|id| !id.starts_with('.'))
+        .map(|id| {
+            Ok(Bundle {
+                namespace: namespace.to_owned(),
+                dir: directory.join(&id).map_err(io::Error::other)?,
+                id,
+            })
+        })
+        .collect()
 }
 
 /// The containers that run.
@@ -170,8 +206,8 @@ pub(super) fn started(files: &Files, pid: u32) -> Option<u64> {
     Process::of(files, pid).filter(|process| !process.ended)?.started
 }
 
-/// The address of its shim in `bootstrap.json` of a bundle, which containerd 1.7 and later write.
-pub fn bootstrap_address(text: &str) -> Option<String> {
+/// The address of a shim in `bootstrap.json`.
+fn bootstrap_address(text: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Bootstrap {
         address: String,

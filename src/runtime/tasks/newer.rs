@@ -8,7 +8,7 @@ use futures::{StreamExt as _, stream};
 use k8s_cri::v1::PodSandboxState;
 use tokio::time::{Instant, sleep};
 
-use super::{Bundle, bootstrap_address, bundles};
+use super::{Bundle, bundles};
 use crate::{
     host::files::Files,
     plan::{lists, step::ShimsStep},
@@ -68,10 +68,7 @@ pub(in crate::runtime) async fn end(
 /// Writes addresses, and returns the sandboxes that must end, and a sentence for other containers that 1.x will end.
 fn prepare(files: &Files) -> Result<(BTreeSet<String>, Option<String>), RuntimeError> {
     let all = bundles(files);
-    let old: BTreeSet<String> = all
-        .iter()
-        .filter_map(|bundle| bundle.text(files, "address"))
-        .collect();
+    let old: BTreeSet<String> = all.iter().filter_map(|bundle| bundle.address(files)).collect();
     let (mut sandboxes, mut foreign) = (BTreeSet::new(), Vec::new());
     for bundle in &all {
         match fate(files, bundle, &old) {
@@ -100,12 +97,13 @@ fn prepare(files: &Files) -> Result<(BTreeSet<String>, Option<String>), RuntimeE
 
 /// What 1.x will do with a bundle; `old` are the addresses of shims of 1.x.
 fn fate(files: &Files, bundle: &Bundle, old: &BTreeSet<String>) -> Fate {
-    if bundle.text(files, "address").is_some() {
+    if bundle.address(files).is_some() {
         return Fate::Adopts;
     }
-    let address = bundle.text(files, "bootstrap.json");
-    let address = address.and_then(|text| bootstrap_address(&text));
-    match address.filter(|address| old.contains(address)) {
+    match bundle
+        .bootstrap_address(files)
+        .filter(|address| old.contains(address))
+    {
         Some(address) => Fate::AdoptsAt(address),
         None => Fate::Ends(bundle.text(files, "sandbox").unwrap_or_else(|| bundle.id.clone())),
     }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bundle, bootstrap_address, bundles};
+use super::{Bundle, bundles};
 use crate::{
     host::files::Files,
     plan::shims::ShimUse,
@@ -60,10 +60,9 @@ fn is_agent(files: &Files, pid: u32) -> bool {
 
 /// The socket of its shim; its own id if the bundle names none.
 fn address(files: &Files, bundle: &Bundle) -> String {
-    let bootstrap = || bootstrap_address(&bundle.text(files, "bootstrap.json")?);
     bundle
-        .text(files, "address")
-        .or_else(bootstrap)
+        .address(files)
+        .or_else(|| bundle.bootstrap_address(files))
         .unwrap_or_else(|| bundle.id.clone())
 }
 
