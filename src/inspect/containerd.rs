@@ -9,7 +9,7 @@ use crate::{
     edit::containerd_toml,
     host::files::Files,
     plan::{
-        facts::{Containerd, TextFile, UnitFacts},
+        facts::{Containerd, TextFile, UnitFacts, UpgradeFacts},
         host_path::{self, HostPath},
         kubelet_arguments,
         paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_SOCKET},
@@ -73,12 +73,7 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
         drop_in: notes.maybe(&host.files, CONTAINERD_DROP_IN)?,
         service,
         imported,
-        tasks: Vec::new(),
-        foreign_records: Vec::new(),
-        nri_plugins: Vec::new(),
-        not_imported: Vec::new(),
-        schema_1_images: Vec::new(),
-        deprecations: Vec::new(),
+        upgrade: UpgradeFacts::default(),
     })
 }
 

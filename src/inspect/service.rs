@@ -31,8 +31,8 @@ pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) 
     let state = found.effective.as_deref().and_then(containerd_toml::state);
     let state = notes.keep(HostPath::new(state.as_deref().unwrap_or(CONTAINERD_STATE)));
     let tasks = state.and_then(|state| notes.keep(tasks::living(files, &state)));
-    found.tasks = tasks.unwrap_or_default();
-    found.nri_plugins = notes.list(files, NRI_PLUGINS);
+    found.upgrade.tasks = tasks.unwrap_or_default();
+    found.upgrade.nri_plugins = notes.list(files, NRI_PLUGINS);
     let (pattern, imported) = (format!("{CONTAINERD_CONF_D}/*.toml"), &found.imported);
     let present = notes
         .keep(HostPath::new(pattern))
@@ -41,7 +41,7 @@ pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) 
         .into_iter()
         .flatten()
         .filter_map(|path| notes.keep(HostPath::new(path)));
-    found.not_imported = paths
+    found.upgrade.not_imported = paths
         .filter(|path| !imported.iter().any(|file| file.path == *path))
         .collect();
     let Some(socket) = notes.keep(files.real(&found.endpoint)) else {
@@ -50,9 +50,9 @@ pub(super) async fn inspect(host: &Host, found: &mut Containerd, notes: &Notes) 
     if host.live && found.service.active == "active" {
         let (deprecations, records, images) =
             tokio::join!(deprecations(&socket), records(&socket), schema_1_images(&socket));
-        found.schema_1_images = notes.keep(images).unwrap_or_default();
-        found.deprecations = notes.keep(deprecations).unwrap_or_default();
-        found.foreign_records = notes.keep(records).unwrap_or_default();
+        found.upgrade.schema_1_images = notes.keep(images).unwrap_or_default();
+        found.upgrade.deprecations = notes.keep(deprecations).unwrap_or_default();
+        found.upgrade.foreign_records = notes.keep(records).unwrap_or_default();
     }
 }
 
@@ -138,11 +138,21 @@ mod tests {
         let (host, notes) = (Host { files, live: false }, Notes::default());
         inspect(&host, &mut containerd, &notes).await;
         let ids = |containerd: &Containerd| -> Vec<String> {
-            containerd.tasks.iter().map(|task| task.id.clone()).collect()
+            containerd
+                .upgrade
+                .tasks
+                .iter()
+                .map(|task| task.id.clone())
+                .collect()
         };
         assert_eq!(ids(&containerd), ["a"]);
-        assert_eq!(containerd.nri_plugins, ["10-log"]);
-        let not_imported: Vec<&str> = containerd.not_imported.iter().map(HostPath::as_str).collect();
+        assert_eq!(containerd.upgrade.nri_plugins, ["10-log"]);
+        let not_imported: Vec<&str> = containerd
+            .upgrade
+            .not_imported
+            .iter()
+            .map(HostPath::as_str)
+            .collect();
         assert_eq!(not_imported, ["/etc/containerd/conf.d/b.toml"]);
         assert_eq!(notes.0.take(), Vec::<String>::new());
         containerd.effective = None;

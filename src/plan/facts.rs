@@ -401,26 +401,41 @@ pub struct Containerd {
     /// Files that the configuration imports, in containerd's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub imported: Vec<TextFile>,
-    /// Living tasks of all namespaces, by namespace and id. This and what follows is collected where containerd is the
-    /// kubelet's runtime.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// What an upgrade of it depends on; empty where containerd is not the kubelet's runtime.
+    #[serde(default, skip_serializing_if = "UpgradeFacts::is_empty")]
+    pub upgrade: UpgradeFacts,
+}
+
+/// What an upgrade of a containerd that serves the kubelet depends on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct UpgradeFacts {
+    /// Living tasks of all namespaces, by namespace and id.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tasks: Vec<Task>,
     /// Records of containers of other runtimes, in all namespaces.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub foreign_records: Vec<ForeignRecord>,
     /// Names in `/opt/nri/plugins`: containerd 2.x starts each of them unless NRI is disabled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub nri_plugins: Vec<String>,
     /// Files `/etc/containerd/conf.d/*.toml` that the configuration does not import.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub not_imported: Vec<HostPath>,
     /// Names of images that were converted from Docker's schema 1 when they were pulled.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub schema_1_images: Vec<String>,
     /// Ids of the deprecated features that were used since containerd started; empty before 1.6.27 and 1.7.12, which do not
     /// report any.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub deprecations: Vec<String>,
+}
+
+impl UpgradeFacts {
+    /// Whether there is nothing that an upgrade depends on.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// cri-dockerd. Its containers and images are those of Docker Engine.

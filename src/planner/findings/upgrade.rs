@@ -90,7 +90,7 @@ fn restarts(view: &View<'_>) -> Finding {
 fn tasks(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
     let mut findings = Vec::new();
     let named = |wanted: &dyn Fn(&Task) -> bool| -> Vec<String> {
-        let tasks = containerd.tasks.iter().filter(|task| wanted(task));
+        let tasks = containerd.upgrade.tasks.iter().filter(|task| wanted(task));
         let names: BTreeSet<String> = tasks.map(|task| name(view, task)).collect();
         names.into_iter().collect()
     };
@@ -104,7 +104,7 @@ fn tasks(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
     }
     let missing = named(&|task| !task.shim_present);
     if !missing.is_empty() {
-        let programs: BTreeSet<String> = (containerd.tasks.iter())
+        let programs: BTreeSet<String> = (containerd.upgrade.tasks.iter())
             .filter(|task| !task.shim_present)
             .map(|task| task.shim.clone())
             .collect();
@@ -118,7 +118,7 @@ fn tasks(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
              plan again. Do not restart containerd before.",
         ));
     }
-    let split = split(&containerd.tasks);
+    let split = split(&containerd.upgrade.tasks);
     let split = named(&|task| split.contains(task.address.as_str()));
     if !split.is_empty() {
         findings.push(POD_SPLIT.found(
@@ -165,7 +165,7 @@ fn name(view: &View<'_>, task: &Task) -> String {
 
 /// Containers with shims that nobody has tried.
 fn other_shims(containerd: &Containerd) -> Option<Finding> {
-    let records = containerd.foreign_records.iter();
+    let records = containerd.upgrade.foreign_records.iter();
     let other: Vec<String> = records
         .filter(|record| !first::is_gone(record))
         .map(first::record_name)
@@ -204,7 +204,7 @@ fn cgroup_driver(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
 
 /// Features in use that a newer release may not have.
 fn deprecated(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
-    let ids: Vec<String> = (containerd.deprecations.iter())
+    let ids: Vec<String> = (containerd.upgrade.deprecations.iter())
         .map(|id| id.trim_start_matches(DEPRECATION).to_owned())
         .collect();
     (!ids.is_empty()).then(|| {
@@ -228,9 +228,9 @@ fn configuration(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
         Ok(translation) => {
             findings.extend(keys(view, path.as_str(), &translation.keys));
             let kept_off = containerd_toml::nri_is_off(&translation.settled);
-            if !containerd.nri_plugins.is_empty() && kept_off {
+            if !containerd.upgrade.nri_plugins.is_empty() && kept_off {
                 findings.push(NRI_PLUGINS_STAY_OFF.found(
-                    format!("{NRI_PLUGINS} has {}", lists::some(&containerd.nri_plugins)),
+                    format!("{NRI_PLUGINS} has {}", lists::some(&containerd.upgrade.nri_plugins)),
                     "Nothing is to be done: the plan writes `disable = true`. To use them, remove it after the upgrade.",
                 ));
             }
@@ -281,6 +281,7 @@ fn keys(view: &View<'_>, path: &str, keys: &[Key]) -> Vec<Finding> {
 fn docker(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
     let mut findings = Vec::new();
     let running = containerd
+        .upgrade
         .tasks
         .iter()
         .filter(|task| task.namespace == DOCKER)

@@ -18,7 +18,7 @@ use crate::{
         },
         digest::Digest,
         effective::Effective,
-        facts::{Containerd, Facts},
+        facts::{Containerd, Facts, UpgradeFacts},
         finding::Finding,
         host_path,
         kubelet_settings::{PodNetwork, Settings},
@@ -173,12 +173,7 @@ fn containerd(facts: &Facts) -> Result<Cow<'_, Containerd>, Finding> {
         store: None,
         drop_in: maybe(facts, CONTAINERD_DROP_IN)?,
         imported: Vec::new(),
-        tasks: Vec::new(),
-        foreign_records: Vec::new(),
-        nri_plugins: Vec::new(),
-        not_imported: Vec::new(),
-        schema_1_images: Vec::new(),
-        deprecations: Vec::new(),
+        upgrade: UpgradeFacts::default(),
     }))
 }
 

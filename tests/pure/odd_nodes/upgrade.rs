@@ -106,7 +106,7 @@ fn a_move_from_docker_is_not_told_of_upgrades() {
 #[test]
 fn a_process_outside_its_cgroup_is_repaired_and_named() {
     let found = after(
-        |facts| containerd(facts).tasks[0].lost_pids = true,
+        |facts| containerd(facts).upgrade.tasks[0].lost_pids = true,
         "ProcessesOutsideCgroup",
     );
     assert_eq!(found.severity, Severity::Info);
@@ -120,18 +120,21 @@ fn a_process_outside_its_cgroup_is_repaired_and_named() {
 
 #[test]
 fn a_pod_on_two_shims_blocks_and_can_be_accepted() {
-    let found = after(|facts| containerd(facts).tasks[0].shim_pid += 1, "PodSplit");
+    let found = after(
+        |facts| containerd(facts).upgrade.tasks[0].shim_pid += 1,
+        "PodSplit",
+    );
     assert_eq!(found.severity, Severity::Block);
     // A container whose shim is not known says nothing.
     let mut facts = node();
-    containerd(&mut facts).tasks[0].shim_pid = 0;
+    containerd(&mut facts).upgrade.tasks[0].shim_pid = 0;
     assert_eq!(codes(&self::found(&facts)), USUAL);
 }
 
 #[test]
 fn a_missing_shim_blocks_and_names_the_program_and_the_pods() {
     let missing = |facts: &mut Facts| {
-        let task = &mut containerd(facts).tasks[0];
+        let task = &mut containerd(facts).upgrade.tasks[0];
         (task.shim_present, task.shim) = (false, "/usr/bin/gone".to_owned());
     };
     let found = after(missing, "ShimMissing");
@@ -155,7 +158,7 @@ fn a_container_of_nobody_is_named_by_its_id_and_namespace() {
         ..Task::default()
     };
     let found = after(
-        |facts| containerd(facts).tasks.push(task),
+        |facts| containerd(facts).upgrade.tasks.push(task),
         "ProcessesOutsideCgroup",
     );
     assert!(
@@ -181,7 +184,10 @@ fn records_of_other_runtimes_are_found(
         id: "0123456789abcdef".into(),
         runtime: runtime.into(),
     };
-    let found = after(|facts| containerd(facts).foreign_records.push(record), code);
+    let found = after(
+        |facts| containerd(facts).upgrade.foreign_records.push(record),
+        code,
+    );
     assert_eq!(found.severity, severity);
     assert!(found.message.contains(runtime), "{}", found.message);
 }
@@ -193,7 +199,7 @@ fn records_of_other_runtimes_are_found(
 #[case("1.30.4", false)]
 fn a_kubelet_that_may_use_v1alpha2_blocks(#[case] kubelet: &str, #[case] blocks: bool) {
     let mut facts = of_kubelet(kubelet);
-    containerd(&mut facts).deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
+    containerd(&mut facts).upgrade.deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
     let findings = found(&facts);
     let used = findings.iter().find(|finding| finding.code == "CriV1alpha2Used");
     assert_eq!(
@@ -344,13 +350,13 @@ fn registries_that_lie_unread_stay_unread() {
 #[test]
 fn plugins_of_nri_stay_off_and_are_named() {
     let found = after(
-        |facts| containerd(facts).nri_plugins = vec!["10-log".into()],
+        |facts| containerd(facts).upgrade.nri_plugins = vec!["10-log".into()],
         "NriPluginsStayOff",
     );
     assert_eq!(found.severity, Severity::Info);
     // Where NRI is on, they run today.
     let mut facts = node();
-    containerd(&mut facts).nri_plugins = vec!["10-log".into()];
+    containerd(&mut facts).upgrade.nri_plugins = vec!["10-log".into()];
     configuration(
         &mut facts,
         "[plugins.'io.containerd.nri.v1.nri']\ndisable = false",
@@ -360,8 +366,9 @@ fn plugins_of_nri_stay_off_and_are_named() {
 
 #[test]
 fn files_that_nothing_imports_are_named() {
-    let change =
-        |facts: &mut Facts| containerd(facts).not_imported = vec![path("/etc/containerd/conf.d/gpu.toml")];
+    let change = |facts: &mut Facts| {
+        containerd(facts).upgrade.not_imported = vec![path("/etc/containerd/conf.d/gpu.toml")]
+    };
     let found = after(change, "ConfDNotImported");
     assert!(
         found.message.contains("/etc/containerd/conf.d/gpu.toml"),
@@ -373,7 +380,7 @@ fn files_that_nothing_imports_are_named() {
 #[test]
 fn dockers_containers_on_the_same_containerd_are_counted() {
     let change = |facts: &mut Facts| {
-        let tasks = &mut containerd(facts).tasks;
+        let tasks = &mut containerd(facts).upgrade.tasks;
         let task = Task {
             namespace: "moby".into(),
             ..tasks[0].clone()
@@ -403,7 +410,8 @@ fn a_docker_that_stops_with_containerd_blocks() {
 
 #[test]
 fn images_of_schema_1_are_named() {
-    let change = |facts: &mut Facts| containerd(facts).schema_1_images = vec!["r.example/old:1".into()];
+    let change =
+        |facts: &mut Facts| containerd(facts).upgrade.schema_1_images = vec!["r.example/old:1".into()];
     let found = after(change, "Schema1Images");
     assert_eq!(found.severity, Severity::Warn);
     assert!(found.message.ends_with(": r.example/old:1"), "{}", found.message);
@@ -418,14 +426,14 @@ fn other_upgrades_are_not_told_of_2_0(#[case] from: &str, #[case] to: &str) {
     let found = containerd(&mut facts);
     found.version = from.into();
     found.cri.as_mut().unwrap().version = from.into();
-    found.foreign_records = vec![ForeignRecord {
+    found.upgrade.foreign_records = vec![ForeignRecord {
         namespace: "k8s.io".into(),
         id: "a".into(),
         runtime: "io.containerd.runc.v1".into(),
     }];
-    found.not_imported = vec![path("/etc/containerd/conf.d/gpu.toml")];
-    found.schema_1_images = vec!["r.example/old:1".into()];
-    found.deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
+    found.upgrade.not_imported = vec![path("/etc/containerd/conf.d/gpu.toml")];
+    found.upgrade.schema_1_images = vec!["r.example/old:1".into()];
+    found.upgrade.deprecations = vec!["io.containerd.deprecation/cri-api-v1alpha2".into()];
     let mut request = fixtures::from_archive(Runtime::Containerd);
     let Origin::Archive(origin) = &mut request.target.from else {
         panic!("an archive");

@@ -62,7 +62,7 @@ pub(super) fn record_name(record: &ForeignRecord) -> String {
 }
 
 fn gone(containerd: &Containerd) -> Option<Finding> {
-    let records = containerd.foreign_records.iter();
+    let records = containerd.upgrade.foreign_records.iter();
     let gone: Vec<String> = records
         .filter(|record| is_gone(record))
         .map(record_name)
@@ -77,7 +77,7 @@ fn gone(containerd: &Containerd) -> Option<Finding> {
 
 fn v1alpha2(view: &View<'_>, containerd: &Containerd) -> Option<Finding> {
     let kubelet = &view.settings.version;
-    let used = containerd.deprecations.iter().any(|id| id == V1ALPHA2);
+    let used = containerd.upgrade.deprecations.iter().any(|id| id == V1ALPHA2);
     (used && FALLS_BACK.contains(&kubelet.minor)).then(|| {
         CRI_V1ALPHA2_USED.found(
             format!("the CRI v1alpha2 was used since containerd started; kubelet {kubelet} may be the client"),
@@ -101,7 +101,12 @@ fn sandboxes(containerd: &Containerd) -> Option<Finding> {
 }
 
 fn not_imported(containerd: &Containerd) -> Option<Finding> {
-    let paths: Vec<String> = containerd.not_imported.iter().map(ToString::to_string).collect();
+    let paths: Vec<String> = containerd
+        .upgrade
+        .not_imported
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     (!paths.is_empty()).then(|| {
         CONF_D_NOT_IMPORTED.found(
             format!("{} does not import {}", containerd.config.path, lists::some(&paths)),
@@ -114,7 +119,7 @@ fn not_imported(containerd: &Containerd) -> Option<Finding> {
 }
 
 fn schema_1(containerd: &Containerd) -> Option<Finding> {
-    let images = &containerd.schema_1_images;
+    let images = &containerd.upgrade.schema_1_images;
     (!images.is_empty()).then(|| {
         SCHEMA_1_IMAGES.found(
             format!(

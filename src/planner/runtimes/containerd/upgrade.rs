@@ -147,7 +147,7 @@ fn rehearsed(view: &View<'_>, containerd: &Containerd, text: &str) -> Result<Opt
 /// The program of the shims that run. Under 2.x pods may still run on the copy of a shim of 1.x that an earlier upgrade made.
 fn shim(view: &View<'_>, containerd: &Containerd) -> Result<HostPath, Finding> {
     let is_of_version = |shim: &str| !since(&view.source.version, 2, 0) || !shim.ends_with("-v1");
-    let mut tasks = containerd.tasks.iter();
+    let mut tasks = containerd.upgrade.tasks.iter();
     let found = tasks.find(|task| {
         task.namespace == NAMESPACE && task.shim_present && !task.shim.is_empty() && is_of_version(&task.shim)
     });
