@@ -27,7 +27,7 @@ fn wanted(newest_version: i64) -> Wanted {
         unprivileged: true,
         unprivileged_by_default: newest_version > 2,
         pull_progress_timeout: (newest_version > 2).then(|| "30m0s".to_owned()),
-        registries: (newest_version > 2).then(|| "/etc/containerd/certs.d:/etc/docker/certs.d".to_owned()),
+        registries: (newest_version > 2).then(|| "/etc/containerd/certs.d".to_owned()),
     }
 }
 
@@ -58,7 +58,7 @@ const DUMP: &str = "version = 2\n[plugins.'io.containerd.grpc.v1.cri']\nsandbox_
 fn fuzz_containerd_upgrade() {
     let new = New {
         shim: "/opt/shim/containerd-shim-runc-v1",
-        bin_dirs: true,
+        from_2_1: true,
         registries: "/etc/containerd/certs.d",
     };
     hold(&samples("containerd-toml", &["config.toml"]), |text| {

@@ -6,7 +6,7 @@ use crate::{
         digest::Digest,
         facts::RegistryDirectory,
         host_path::HostPath,
-        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
+        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
     },
 };
 
@@ -22,13 +22,14 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
             .map(move |name| format!("{directory}/{name}"));
         paths.filter_map(|path| HostPath::new(path).ok())
     };
-    [DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES]
+    [DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES, OWN_CERTIFICATES]
         .into_iter()
         .flat_map(below)
         .map(|path| {
             let hosts = HostPath::new(format!("{path}/hosts.toml")).ok();
             let hosts = hosts.and_then(|hosts| files.read(&hosts).ok()?);
             let mut names = names(path.as_str());
+            names.retain(|name| !name.ends_with(".crt") || has_certificate(files, &path, name));
             names.sort_unstable();
             RegistryDirectory {
                 files: names,
@@ -37,4 +38,13 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
             }
         })
         .collect()
+}
+
+/// Docker passes over a file without a certificate; containerd pulls nothing from a registry with one.
+fn has_certificate(files: &Files, directory: &HostPath, name: &str) -> bool {
+    let text = directory
+        .join(name)
+        .ok()
+        .and_then(|path| files.read_text(&path).ok()?);
+    text.is_some_and(|text| text.contains("-----BEGIN CERTIFICATE-----"))
 }

@@ -44,6 +44,9 @@ pub const DOCKER_CERTIFICATES: &str = "/etc/docker/certs.d";
 /// containerd's directory of registries' certificates, if `config_path` names it: `<host:port>/hosts.toml`, or files as Docker has them.
 pub const CONTAINERD_CERTIFICATES: &str = "/etc/containerd/certs.d";
 
+/// The same, where the usual directory holds files that nothing has read so far.
+pub const OWN_CERTIFICATES: &str = "/etc/containerd/transship-certs.d";
+
 /// crictl's configuration.
 pub const CRICTL: &str = "/etc/crictl.yaml";
 

@@ -1,11 +1,10 @@
 //! Docker's settings of registries under containerd: mirrors of Docker Hub, registries without a valid certificate, and
 //! certificates.
 //!
-//! containerd reads `hosts.toml` from a directory per registry below the directories of `config_path`; where a registry has
-//! no directory in the first, it looks in the next. A directory without that file is read as Docker's: `*.crt`, and
-//! `*.cert` with `*.key` (`remotes/docker/config/hosts.go`; `config_path` came with 1.5, and from 2.2 on these two
-//! directories are its default). So Docker's own directory is read as it is, and whoever renews a certificate there goes
-//! on doing so.
+//! containerd reads `hosts.toml` from a directory per registry below `config_path` (1.5 and later). A list of directories,
+//! Docker's own among them, would do for 1.x; the transfer service, with which 2.1 and later pull, takes the list for one
+//! name and reads nothing (containerd/containerd#12808). So each registry gets a file in one directory. The files name
+//! Docker's certificates where they are, so a certificate that is renewed there counts.
 
 use core::net::{IpAddr, SocketAddr};
 use std::collections::BTreeSet;
@@ -19,10 +18,10 @@ use crate::{
     },
     plan::{
         digest::Digest,
-        facts::{Docker, RegistryDirectory},
+        facts::{Docker, Facts, RegistryDirectory},
         finding::Finding,
         kubelet_arguments, lists,
-        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES},
+        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
         step::{Contents, FileStep, Step},
     },
     planner::{
@@ -36,8 +35,8 @@ const MIRRORS: &str = "registry-mirrors";
 const INSECURE: &str = "insecure-registries";
 /// What Docker's directory is called in a finding.
 const CERTIFICATES: &str = "certs.d";
-/// The directory of every registry that has none of its own.
-const DEFAULT: &str = "_default";
+/// Docker Hub under its names. Docker always checks its certificate, and reads none for it.
+const HUB: [&str; 2] = [DOCKER, "index.docker.io"];
 /// Everybody may read it, as the files that containerd's manual writes.
 const MODE: u32 = 0o644;
 
@@ -50,6 +49,8 @@ pub struct Registries {
     files: Vec<HostsFile>,
     /// What becomes of each setting.
     pub settings: Vec<Setting>,
+    /// Docker's directories whose certificates stay behind.
+    pub left: Vec<String>,
 }
 
 /// A `hosts.toml`.
@@ -90,45 +91,46 @@ pub fn registries(view: &View<'_>) -> Registries {
         return found;
     };
     let mirrors = given(docker, view.daemon, MIRRORS, "registry-mirror");
-    let insecure = given(docker, view.daemon, INSECURE, "insecure-registry");
+    let insecure: Vec<String> = given(docker, view.daemon, INSECURE, "insecure-registry")
+        .iter()
+        .map(|value| without_scheme(value).to_owned())
+        .filter(|host| !HUB.contains(&host.as_str()))
+        .collect();
     let directories = of_docker(view);
-    if mirrors.is_empty() && insecure.is_empty() && directories.is_empty() {
-        return found;
-    }
     if let Some(why) = obstacle(view) {
         let set = [(MIRRORS, &mirrors), (INSECURE, &insecure)]
             .into_iter()
             .filter(|(_, given)| !given.is_empty());
         let settings = set.map(|(name, _)| setting(name, Fate::NotCarried(why.clone().into())));
         found.settings.extend(settings);
+        found.left = directories.iter().map(|found| found.path.to_string()).collect();
         return found;
     }
     let writer = Writer {
         view,
         insecure: &insecure,
+        directory: directory(view.facts, configuration(view)),
     };
     writer.mirrors(&mirrors, &mut found);
     writer.insecure(&mut found);
-    let all = has_default(view);
-    if !directories.is_empty() && !all {
-        let how = format!("config_path of containerd's CRI names {DOCKER_CERTIFICATES}, too");
-        found
-            .settings
-            .push(setting(CERTIFICATES, Fate::Carried(how.into())));
-    }
-    let wanted = if all {
-        CONTAINERD_CERTIFICATES.to_owned()
-    } else {
-        format!("{CONTAINERD_CERTIFICATES}:{DOCKER_CERTIFICATES}")
-    };
+    writer.certificates(&directories, &mut found);
     let carried = |setting: &Setting| !matches!(setting.fate, Fate::NotCarried(_));
-    found.config_path = (found.settings.iter().any(carried)).then_some(wanted);
+    found.config_path = (found.settings.iter().any(carried)).then(|| writer.directory.to_owned());
     found
 }
 
-/// The directories that containerd reads as it is configured now.
-pub fn directories_read(view: &View<'_>) -> Vec<String> {
-    containerd_toml::registry_directories(configuration(view))
+/// Where containerd's settings of registries are written: where it reads them already, else in the usual directory, unless
+/// files lie there that nothing has read so far and that must not come into effect with ours.
+pub fn directory(facts: &Facts, configuration: &str) -> &'static str {
+    let read = containerd_toml::registry_directories(configuration);
+    let reads = |directory: &str| read.iter().any(|path| path.trim_end_matches('/') == directory);
+    let mut present = facts.registry_directories.iter();
+    let is_used = present.any(|registry| registry.below(CONTAINERD_CERTIFICATES).is_some());
+    if reads(OWN_CERTIFICATES) || (is_used && !reads(CONTAINERD_CERTIFICATES)) {
+        OWN_CERTIFICATES
+    } else {
+        CONTAINERD_CERTIFICATES
+    }
 }
 
 /// Its configuration, best the effective one.
@@ -151,12 +153,22 @@ fn obstacle(view: &View<'_>) -> Option<String> {
                 .to_owned(),
         );
     }
-    // What is named stays readable, whatever is added.
-    let known = [CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES];
-    let read = directories_read(view);
-    let other = read
+    let imported = view.containerd.iter().flat_map(|containerd| &containerd.imported);
+    let read = containerd_toml::registry_directories(text);
+    let also = imported.flat_map(|file| containerd_toml::registry_directories(&file.text));
+    let in_docker = view.facts.registry_directories.iter();
+    let with_hosts = in_docker
+        .filter(|found| found.below(DOCKER_CERTIFICATES).is_some() && found.hosts.is_some())
+        .map(|_| DOCKER_CERTIFICATES.to_owned());
+    let named = |path: &String| path.trim_end_matches('/').to_owned();
+    let ours = [CONTAINERD_CERTIFICATES, OWN_CERTIFICATES, DOCKER_CERTIFICATES];
+    let other = (read
         .iter()
-        .find(|path| !known.contains(&path.trim_end_matches('/')))?;
+        .map(named)
+        .filter(|path| !ours.contains(&path.as_str())))
+    .chain(also)
+    .chain(with_hosts.filter(|path| read.iter().any(|read| named(read) == *path)))
+    .next()?;
     Some(format!(
         "containerd reads its registries from {other}, which Transship does not change: write a hosts.toml there."
     ))
@@ -176,17 +188,47 @@ fn given(docker: &Docker, daemon: &Map<String, Value>, key: &str, flag: &str) ->
     found
 }
 
-/// Docker's directories that are not empty.
+/// Docker's directories with certificates, but for Docker Hub.
 fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     let all = view.facts.registry_directories.iter();
-    all.filter(|found| found.below(DOCKER_CERTIFICATES).is_some() && !found.files.is_empty())
-        .collect()
+    let has_some = |found: &&RegistryDirectory| {
+        let host = found.below(DOCKER_CERTIFICATES);
+        host.is_some_and(|host| !HUB.contains(&host)) && !certificates(found).is_empty()
+    };
+    all.filter(has_some).collect()
 }
 
-/// Whether a directory for every registry stands before Docker's.
-fn has_default(view: &View<'_>) -> bool {
-    let mut all = view.facts.registry_directories.iter();
-    all.any(|found| found.below(CONTAINERD_CERTIFICATES) == Some(DEFAULT))
+/// The certificates in a directory of Docker's.
+fn certificates(found: &RegistryDirectory) -> Tls {
+    let at = |name: &str| format!("{}/{name}", found.path);
+    let files = &found.files;
+    let client = files.iter().filter_map(|name| {
+        let key = format!("{}.key", name.strip_suffix(".cert")?);
+        files.contains(&key).then(|| (at(name), at(&key)))
+    });
+    Tls {
+        skip_verify: false,
+        ca: files
+            .iter()
+            .filter(|name| name.ends_with(".crt"))
+            .map(|name| at(name))
+            .collect(),
+        client: client.collect(),
+    }
+}
+
+/// Docker warns of a scheme in `insecure-registries`, and reads what follows.
+fn without_scheme(value: &str) -> &str {
+    let has = |scheme: &str| {
+        let start = value.get(..scheme.len())?;
+        start.eq_ignore_ascii_case(scheme).then(|| &value[scheme.len()..])
+    };
+    has("http://").or_else(|| has("https://")).unwrap_or(value)
+}
+
+/// Whether a host can stand in a `hosts.toml`: containerd 1.x reads no address of IPv6 there.
+fn can_be_written(host: &str) -> bool {
+    is_host(host) && !host.contains('[')
 }
 
 fn setting(name: &str, fate: Fate) -> Setting {
@@ -200,19 +242,27 @@ fn setting(name: &str, fate: Fate) -> Setting {
 struct Writer<'a> {
     view: &'a View<'a>,
     insecure: &'a [String],
+    /// The directory of all of them.
+    directory: &'static str,
 }
 
 impl Writer<'_> {
     /// Mirrors are asked for images of Docker Hub alone, before it.
     fn mirrors(&self, mirrors: &[String], found: &mut Registries) {
-        let endpoints: Vec<Endpoint> = mirrors.iter().filter_map(|mirror| mirror_of(mirror)).collect();
-        // Docker does not start with such a mirror.
-        if endpoints.len() < mirrors.len() {
-            let what =
-                "One of them is not the URL of a mirror: it has a path, a password or no scheme. Correct it.";
-            found
-                .settings
-                .push(setting(MIRRORS, Fate::NotCarried(what.into())));
+        let mut endpoints: Vec<Endpoint> = Vec::new();
+        for mirror in mirrors {
+            match mirror_of(mirror) {
+                Some(endpoint) if endpoints.contains(&endpoint) => {}
+                Some(endpoint) => endpoints.push(endpoint),
+                None => {
+                    let what = "One of them is not a URL that containerd can read in a hosts.toml: it has a user, a query or \
+                                an address of IPv6. Give the mirror a name.";
+                    let not_carried = setting(MIRRORS, Fate::NotCarried(what.into()));
+                    if !found.settings.contains(&not_carried) {
+                        found.settings.push(not_carried);
+                    }
+                }
+            }
         }
         if endpoints.is_empty() {
             return;
@@ -241,7 +291,7 @@ impl Writer<'_> {
             .partition(|value| Network::read(value).is_some());
         let hosts: BTreeSet<String> = hosts.into_iter().cloned().collect();
         let (hosts, wrong): (BTreeSet<String>, BTreeSet<String>) =
-            hosts.into_iter().partition(|host| is_host(host));
+            hosts.into_iter().partition(|host| can_be_written(host));
         let (written, there) = self.try_both(&hosts, found);
         if !written.is_empty() {
             let how = format!(
@@ -258,12 +308,15 @@ impl Writer<'_> {
             ));
         }
         if !wrong.is_empty() {
-            not_carried.push("One of them is not the host of a registry: correct it.".to_owned());
+            not_carried.push("One of them is not a host that containerd can read in a hosts.toml, as an address of IPv6: give it a name.".to_owned());
         }
         if !networks.is_empty() {
             let names = networks.into_iter().cloned().collect::<Vec<_>>();
             let names = lists::some(&names);
-            let seen = self.in_networks().filter(|host| !hosts.contains(host)).collect();
+            let seen = self.in_networks();
+            let seen = seen
+                .filter(|host| can_be_written(host) && !hosts.contains(host))
+                .collect();
             let (written, there) = self.try_both(&seen, found);
             if written.is_empty() || !there.is_empty() {
                 not_carried.push(format!(
@@ -271,7 +324,7 @@ impl Writer<'_> {
                 ));
             } else {
                 let how = format!(
-                    "containerd has no networks; of {names} it gets the registries of this node's images: {}",
+                    "containerd has no networks; of {names} it gets what images of this node name by address: {}",
                     lists::some(&written)
                 );
                 found
@@ -304,6 +357,37 @@ impl Writer<'_> {
         (written, there)
     }
 
+    /// Every other directory of Docker's becomes a file that names what is in it.
+    fn certificates(&self, directories: &[&RegistryDirectory], found: &mut Registries) {
+        let mut written = Vec::new();
+        for directory in directories {
+            let host = directory.below(DOCKER_CERTIFICATES).unwrap_or_default();
+            // Docker reads no certificates for a registry whose own it does not check.
+            if self.is_insecure(host) {
+                continue;
+            }
+            let file = can_be_written(host).then(|| {
+                self.file(
+                    host,
+                    self.text(CERTIFICATES, host, &[Endpoint::new("https", host)]),
+                )
+            });
+            match file {
+                Some(Ok(file)) => {
+                    written.push(file.path.clone());
+                    found.files.push(file);
+                }
+                Some(Err(_)) | None => found.left.push(directory.path.to_string()),
+            }
+        }
+        if !written.is_empty() {
+            let how = format!("{} name what is in {DOCKER_CERTIFICATES}", lists::some(&written));
+            found
+                .settings
+                .push(setting(CERTIFICATES, Fate::Carried(how.into())));
+        }
+    }
+
     /// Hosts of the node's images that are addresses in an insecure network.
     fn in_networks(&self) -> impl Iterator<Item = String> {
         let networks: Vec<Network> = self
@@ -331,57 +415,74 @@ impl Writer<'_> {
         text
     }
 
-    /// The file of a registry, or its directory that somebody else has made.
+    /// The file of a registry, or its directory that somebody else has made. containerd looks for `HOST_PORT_` before
+    /// `HOST:PORT`.
     fn file(&self, host: &str, text: String) -> Result<HostsFile, String> {
-        let mut all = self.view.facts.registry_directories.iter();
-        let there = all.find(|found| found.below(CONTAINERD_CERTIFICATES) == Some(host));
+        let other = host
+            .rsplit_once(':')
+            .map(|(name, port)| format!("{name}_{port}_"));
+        let find = |name: &str| {
+            let mut all = self.view.facts.registry_directories.iter();
+            all.find(|found| found.below(self.directory) == Some(name))
+        };
+        if let Some(found) = other.and_then(|name| find(&name)) {
+            return Err(found.path.to_string());
+        }
+        let there = find(host);
         let same = |found: &RegistryDirectory| found.hosts == Some(Digest::of(&text));
         match there {
             Some(found) if !same(found) => Err(found.path.to_string()),
             _ => Ok(HostsFile {
-                path: format!("{CONTAINERD_CERTIFICATES}/{host}/hosts.toml"),
+                path: format!("{}/{host}/hosts.toml", self.directory),
                 old: there.and_then(|found| found.hosts.clone()),
                 text,
             }),
         }
     }
 
-    /// What Docker's directory has for a registry, and whether its certificate is not checked.
-    fn tls(&self, host: &str) -> Tls {
-        let all = of_docker(self.view);
-        let directory = all
-            .iter()
-            .find(|found| found.below(DOCKER_CERTIFICATES) == Some(host));
-        let files = directory.map_or(&[][..], |found| &found.files);
-        let at = |name: &str| format!("{DOCKER_CERTIFICATES}/{host}/{name}");
-        let client = files.iter().filter_map(|name| {
-            let key = format!("{}.key", name.strip_suffix(".cert")?);
-            files.contains(&key).then(|| (at(name), at(&key)))
-        });
+    /// Whether Docker does not check the certificate of a host.
+    fn is_insecure(&self, host: &str) -> bool {
         let in_network = |value: &String| {
             let network = Network::read(value).zip(address(host));
             network.is_some_and(|(network, address)| network.has(address))
         };
-        Tls {
-            skip_verify: self
-                .insecure
-                .iter()
-                .any(|value| value == host || in_network(value)),
-            ca: files
-                .iter()
-                .filter(|name| name.ends_with(".crt"))
-                .map(|name| at(name))
-                .collect(),
-            client: client.collect(),
+        self.insecure
+            .iter()
+            .any(|value| value == host || in_network(value))
+    }
+
+    /// What a connection to a host needs.
+    fn tls(&self, host: &str) -> Tls {
+        if self.is_insecure(host) {
+            return Tls {
+                skip_verify: true,
+                ..Tls::default()
+            };
         }
+        let all = of_docker(self.view);
+        let directory = all
+            .iter()
+            .find(|found| found.below(DOCKER_CERTIFICATES) == Some(host));
+        directory.map(|found| certificates(found)).unwrap_or_default()
     }
 }
 
-/// A mirror as Docker takes one: a URL without a path, a user or a query (`registry/config.go`).
+/// A mirror as Docker takes one: a URL without a user and a query; a path stands before `/v2` (25.0 and later,
+/// `registry/config.go`).
 fn mirror_of(url: &str) -> Option<Endpoint> {
     let (scheme, rest) = url.split_once("://")?;
-    let host = rest.strip_suffix('/').unwrap_or(rest);
-    (["http", "https"].contains(&scheme) && is_host(host)).then(|| Endpoint::new(scheme, host))
+    let scheme = scheme.to_ascii_lowercase();
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let path = path.trim_end_matches('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    let reads =
+        ["http", "https"].contains(&scheme.as_str()) && can_be_written(host) && path.chars().all(plain);
+    reads.then(|| Endpoint {
+        path: Some(path)
+            .filter(|path| !path.is_empty())
+            .map_or_else(String::new, |path| format!("{path}/v2")),
+        ..Endpoint::new(&scheme, host)
+    })
 }
 
 /// The address of a host that is one, with or without a port.

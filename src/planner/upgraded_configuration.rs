@@ -3,22 +3,10 @@
 use semver::Version;
 
 use crate::{
-    edit::containerd_toml::{
-        self,
-        upgrade::{New, Old, Problem, Translation, translate},
-    },
-    plan::{
-        codes::upgrade::CONTAINERD_CONFIG_NOT_TRANSLATED,
-        facts::{Containerd, Facts},
-        finding::Finding,
-        paths::CONTAINERD_CERTIFICATES,
-        version,
-    },
-    planner::context::View,
+    edit::containerd_toml::upgrade::{New, Old, Problem, Translation, translate},
+    plan::{codes::upgrade::CONTAINERD_CONFIG_NOT_TRANSLATED, facts::Containerd, finding::Finding, version},
+    planner::{context::View, docker_registries},
 };
-
-/// For settings of registries where the usual directory holds files that nothing has read so far.
-const OWN_REGISTRIES: &str = "/etc/containerd/transship-certs.d";
 
 /// The translation of the configuration in use; `shim` is the program with which sandboxes start until the commit.
 ///
@@ -42,8 +30,11 @@ pub fn translation(
     };
     let new = New {
         shim,
-        bin_dirs: since(&view.target.version, 2, 1),
-        registries: registries(view.facts, containerd),
+        from_2_1: since(&view.target.version, 2, 1),
+        registries: docker_registries::directory(
+            view.facts,
+            containerd.effective.as_deref().unwrap_or_default(),
+        ),
     };
     translate(&old, &new)
 }
@@ -72,18 +63,4 @@ pub fn is_translated(view: &View<'_>) -> bool {
 /// Whether a version is this release or a later one.
 pub fn since(found: &str, major: u64, minor: u64) -> bool {
     version::upstream(found) >= Some(Version::new(major, minor, 0))
-}
-
-/// Where the settings of registries are written. Files that lie in the usual directory must not come into effect with
-/// them.
-fn registries(facts: &Facts, containerd: &Containerd) -> &'static str {
-    let text = containerd.effective.as_deref().unwrap_or_default();
-    let read = !containerd_toml::registry_directories(text).is_empty();
-    let mut present = facts.registry_directories.iter();
-    let inert = present.any(|registry| registry.below(CONTAINERD_CERTIFICATES).is_some());
-    if inert && !read {
-        OWN_REGISTRIES
-    } else {
-        CONTAINERD_CERTIFICATES
-    }
 }

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::plan::{digest::Digest, host_path::HostPath};
 
-/// The directory of one registry, below `/etc/docker/certs.d` or `/etc/containerd/certs.d`.
+/// The directory of one registry, below `/etc/docker/certs.d` or a directory of containerd's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RegistryDirectory {
     /// Its path, which ends in the name of the registry.
     pub path: HostPath,
-    /// Names of the files in it.
+    /// Names of the files in it, without those that end in `.crt` and have no certificate.
     #[serde(default)]
     pub files: Vec<String>,
     /// Digest of its `hosts.toml`, which may hold credentials; absent where there is none.

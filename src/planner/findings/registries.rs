@@ -11,16 +11,16 @@ use crate::{
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let (source, target) = (view.source.runtime.profile(), view.target.runtime.profile());
     let (from, to) = (source.certificates, target.certificates);
-    // From 2.2 on containerd reads Docker's directory, too.
-    if from == to || (target.certificates_are_named && reads(view, from)) {
-        return Vec::new();
-    }
-    let read = reads(view, to);
-    let missing: Vec<String> = hosts(view.facts, from)
-        .into_iter()
-        .filter(|host| !read || !hosts(view.facts, to).contains(host))
-        .map(|host| format!("{from}/{host}"))
-        .collect();
+    let missing: Vec<String> = if from == to {
+        Vec::new()
+    } else if target.certificates_are_named {
+        docker_registries::registries(view).left
+    } else {
+        let there = hosts(view.facts, to);
+        let missing = hosts(view.facts, from);
+        let missing = missing.difference(&there);
+        missing.map(|host| format!("{from}/{host}")).collect()
+    };
     if missing.is_empty() {
         return Vec::new();
     }
@@ -38,20 +38,6 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ),
         remedy,
     )]
-}
-
-/// Whether the target reads this directory, as it will be configured.
-fn reads(view: &View<'_>, directory: &str) -> bool {
-    if !view.target.runtime.profile().certificates_are_named {
-        return true;
-    }
-    let planned = docker_registries::registries(view).config_path;
-    let planned = planned
-        .iter()
-        .flat_map(|paths| paths.split(':'))
-        .map(str::to_owned);
-    let mut read = planned.chain(docker_registries::directories_read(view));
-    read.any(|path| path.trim_end_matches('/') == directory)
 }
 
 /// Names of the registries that have a directory.

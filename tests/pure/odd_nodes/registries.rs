@@ -3,7 +3,7 @@
 use super::*;
 
 const HUB: &str = "/etc/containerd/certs.d/docker.io/hosts.toml";
-const BOTH: &str = "config_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n";
+const PATH: &str = "config_path = \"/etc/containerd/certs.d\"\n";
 
 /// The messages about a setting that is carried, approximated or not carried.
 fn fates(facts: &Facts, name: &str) -> Vec<(String, String)> {
@@ -25,7 +25,7 @@ fn mirrors_are_asked_for_docker_hub() {
     let mut facts = lab();
     daemon_json(
         &mut facts,
-        r#"{"registry-mirrors": ["https://m.example/", "http://10.1.2.3:5000"]}"#,
+        r#"{"registry-mirrors": ["https://m.example/", "https://m.example", "http://10.1.2.3:5000", "https://p.example/docker/hub/"]}"#,
     );
     docker(&mut facts)
         .service
@@ -48,11 +48,15 @@ server = "https://registry-1.docker.io"
 [host."http://10.1.2.3:5000"]
   capabilities = ["pull", "resolve"]
 
+[host."https://p.example/docker/hub/v2"]
+  capabilities = ["pull", "resolve"]
+  override_path = true
+
 [host."https://second.example"]
   capabilities = ["pull", "resolve"]
 "#
     );
-    assert!(written(&facts, &to_containerd(), CONFIG).unwrap().contains(BOTH));
+    assert!(written(&facts, &to_containerd(), CONFIG).unwrap().contains(PATH));
     let [(code, text)] = &fates(&facts, "registry-mirrors")[..] else {
         panic!("{:?}", fates(&facts, "registry-mirrors"))
     };
@@ -73,7 +77,7 @@ server = "https://registry-1.docker.io"
         });
     assert_eq!(
         wanted.unwrap().registries.as_deref(),
-        Some("/etc/containerd/certs.d:/etc/docker/certs.d")
+        Some("/etc/containerd/certs.d")
     );
 }
 
@@ -83,7 +87,7 @@ fn insecure_registries_are_tried_both_ways() {
     let mut facts = lab();
     daemon_json(
         &mut facts,
-        r#"{"insecure-registries": ["r.example:5000", "10.0.0.0/8"]}"#,
+        r#"{"insecure-registries": ["HTTP://r.example:5000", "10.0.0.0/8", "docker.io"]}"#,
     );
     let hosts = |facts: &Facts, host: &str| {
         written(
@@ -141,6 +145,8 @@ fn what_is_written_already_is_not_written_again_and_what_others_wrote_stays() {
     let mut facts = lab();
     daemon_json(&mut facts, r#"{"registry-mirrors": ["https://m.example"]}"#);
     let text = written(&facts, &to_containerd(), HUB).unwrap();
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    facts.containerd.as_mut().unwrap().effective = Some(config);
     let mut there = registry("/etc/containerd/certs.d/docker.io", &["hosts.toml"]);
     there.hosts = Some(Digest::of(&text));
     facts.registry_directories = vec![there.clone()];
@@ -162,27 +168,64 @@ fn what_is_written_already_is_not_written_again_and_what_others_wrote_stays() {
 }
 
 #[test]
-fn certificates_are_read_where_docker_read_them() {
+fn certificates_are_named_where_docker_has_them() {
     let mut facts = lab();
-    assert!(
-        !written(&facts, &to_containerd(), CONFIG)
-            .unwrap()
-            .contains("config_path")
-    );
+    let harbor = |facts: &Facts| {
+        let path = "/etc/containerd/certs.d/harbor.example.org:443/hosts.toml";
+        written(facts, &to_containerd(), path)
+    };
+    let config = |facts: &Facts| written(facts, &to_containerd(), CONFIG).unwrap();
+    assert!(!config(&facts).contains("config_path"));
     facts.registry_directories = vec![
-        registry("/etc/docker/certs.d/harbor.example.org", &["ca.crt"]),
-        registry("/etc/containerd/certs.d/other.example.org", &["hosts.toml"]),
+        registry(
+            "/etc/docker/certs.d/harbor.example.org:443",
+            &["a.crt", "b.crt", "own.cert", "own.key", "without.cert"],
+        ),
+        registry("/etc/docker/certs.d/docker.io", &["ca.crt"]),
+        registry("/etc/docker/certs.d/empty.example.org", &[]),
+        registry("/etc/docker/certs.d/[fd00::1]:5000", &["ca.crt"]),
     ];
-    assert_eq!(of(&facts, &to_containerd(), "RegistryCertificates"), []);
-    assert!(written(&facts, &to_containerd(), CONFIG).unwrap().contains(BOTH));
+    assert_eq!(
+        harbor(&facts).unwrap(),
+        r#"# Written by Transship: certs.d of Docker.
+server = "https://harbor.example.org:443"
+
+[host."https://harbor.example.org:443"]
+  capabilities = ["pull", "resolve"]
+  ca = ["/etc/docker/certs.d/harbor.example.org:443/a.crt", "/etc/docker/certs.d/harbor.example.org:443/b.crt"]
+  client = [["/etc/docker/certs.d/harbor.example.org:443/own.cert", "/etc/docker/certs.d/harbor.example.org:443/own.key"]]
+"#
+    );
+    assert!(config(&facts).contains(PATH));
     assert_eq!(fates(&facts, "certs.d")[0].0, "DockerSettingCarried");
-    // containerd looks no further where the first directory has settings for all.
-    facts
-        .registry_directories
-        .push(registry("/etc/containerd/certs.d/_default", &["hosts.toml"]));
     let finding = one(&facts, &to_containerd(), "RegistryCertificates");
-    assert!(finding.message.contains("harbor.example.org"), "{finding:?}");
-    assert_eq!(fates(&facts, "certs.d"), []);
+    assert!(
+        finding.message.contains("[fd00::1]:5000")
+            && !finding.message.contains("docker.io")
+            && !finding.message.contains("harbor"),
+        "{finding:?}"
+    );
+    // Docker reads no certificates for a registry whose own it does not check.
+    daemon_json(
+        &mut facts,
+        r#"{"insecure-registries": ["harbor.example.org:443"]}"#,
+    );
+    let text = harbor(&facts).unwrap();
+    assert!(
+        text.contains("skip_verify = true") && !text.contains(".crt"),
+        "{text}"
+    );
+    // containerd looks for this spelling of the directory first.
+    daemon_json(&mut facts, "{}");
+    facts.registry_directories.push(registry(
+        "/etc/containerd/certs.d/harbor.example.org_443_",
+        &["ca.crt"],
+    ));
+    let read = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n";
+    facts.containerd.as_mut().unwrap().effective = Some(read.to_owned());
+    assert_eq!(harbor(&facts), None);
+    let finding = one(&facts, &to_containerd(), "RegistryCertificates");
+    assert!(finding.message.contains("harbor.example.org:443"), "{finding:?}");
     // And the other way round.
     let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
     facts.registry_directories = vec![registry("/etc/containerd/certs.d/harbor.example.org", &[])];
@@ -191,6 +234,28 @@ fn certificates_are_read_where_docker_read_them() {
         finding.remedy.contains("/etc/docker/certs.d/<host:port>"),
         "{finding:?}"
     );
+}
+
+/// Files that nothing has read so far do not come into effect with ours; what an earlier plan has written is read.
+#[test]
+fn files_that_nothing_reads_stay_so() {
+    let mut facts = lab();
+    daemon_json(&mut facts, r#"{"registry-mirrors": ["https://m.example"]}"#);
+    facts.registry_directories = vec![registry("/etc/containerd/certs.d/_default", &["hosts.toml"])];
+    let own = "/etc/containerd/transship-certs.d/docker.io/hosts.toml";
+    let text = written(&facts, &to_containerd(), own).unwrap();
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    assert!(
+        config.contains("config_path = \"/etc/containerd/transship-certs.d\"\n"),
+        "{config}"
+    );
+    let mut there = registry("/etc/containerd/transship-certs.d/docker.io", &["hosts.toml"]);
+    there.hosts = Some(Digest::of(&text));
+    facts.registry_directories.push(there);
+    config_toml(&mut facts, &config);
+    facts.containerd.as_mut().unwrap().effective = Some(config.clone());
+    assert_eq!(written(&facts, &to_containerd(), own), None);
+    assert!(written(&facts, &to_containerd(), CONFIG).is_none_or(|after| after == config));
 }
 
 /// What containerd would not load with, or would not read.
@@ -231,7 +296,7 @@ fn settings_that_cannot_stand_next_to_others_are_told() {
         );
         one(&facts, &to_containerd(), "RegistryCertificates");
     }
-    // Only Docker's: ours come first.
+    // Docker's directory becomes ours, unless somebody has written a hosts.toml there.
     let mut facts = lab();
     daemon_json(&mut facts, r#"{"registry-mirrors": ["https://m.example"]}"#);
     let text = format!("{cri}]\nconfig_path = '/etc/docker/certs.d'\n");
@@ -240,6 +305,10 @@ fn settings_that_cannot_stand_next_to_others_are_told() {
     assert!(
         written(&facts, &to_containerd(), CONFIG)
             .unwrap()
-            .contains(BOTH.trim_end())
+            .contains(PATH.trim_end())
     );
+    let mut there = registry("/etc/docker/certs.d/r.example", &["hosts.toml"]);
+    there.hosts = Some(Digest::of("server = 'https://r.example'\n"));
+    facts.registry_directories = vec![there];
+    assert_eq!(fates(&facts, "registry-mirrors")[0].0, "DockerSettingNotCarried");
 }

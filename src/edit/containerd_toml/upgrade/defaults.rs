@@ -103,14 +103,14 @@ fn sandbox(draft: &mut Draft, sources: &Sources<'_>) {
 fn plugin_directories(draft: &mut Draft, sources: &Sources<'_>, new: &New<'_>) {
     let single = |draft: &Draft| draft.cri(&["cni", "bin_dir"]);
     let several = |draft: &Draft| draft.cri(&["cni", "bin_dirs"]);
-    if draft.version > 2 && new.bin_dirs {
+    if draft.version > 2 && new.from_2_1 {
         renamed(draft, &single(draft), &several(draft));
     }
     if given(draft, sources, single) || given(draft, sources, several) {
         return;
     }
     let found = sources.text.map(read::cni).unwrap_or_default().bin_dirs;
-    let as_list = found.len() > 1 || (draft.version > 2 && new.bin_dirs);
+    let as_list = found.len() > 1 || (draft.version > 2 && new.from_2_1);
     let path = if as_list { several(draft) } else { single(draft) };
     let Some(first) = found.first() else {
         return draft.problems.push(Problem::DefaultUnknown(shown(&path)));

@@ -13,7 +13,7 @@ use super::{
     },
     draft::{Draft, Path, shown},
     outcome::{Became, Problem, RegistryFile},
-    sources::Sources,
+    sources::{New, Sources},
 };
 
 /// Everybody may read it, as the files that containerd's manual writes.
@@ -33,8 +33,9 @@ pub(super) fn lost(draft: &mut Draft, directory: &str) {
     }
 }
 
-/// Translates the registries; returns the files below `directory`.
-pub(super) fn translate(draft: &mut Draft, sources: &Sources<'_>, directory: &str) -> Vec<RegistryFile> {
+/// Translates the registries; returns the files below the directory of [`New::registries`].
+pub(super) fn translate(draft: &mut Draft, sources: &Sources<'_>, new: &New<'_>) -> Vec<RegistryFile> {
+    let directory = new.registries;
     auths(draft);
     let table = registry(draft, &["mirrors"]);
     let mirrors = draft.names(&table);
@@ -64,6 +65,19 @@ pub(super) fn translate(draft: &mut Draft, sources: &Sources<'_>, directory: &st
                 "has tls next to config_path: containerd 2.x drops it; move it to files below config_path",
             );
         }
+        let is_list = |draft: &Draft| {
+            let path = draft.str(&registry(draft, &["config_path"]));
+            path.is_some_and(|path| path.contains(':'))
+        };
+        let is_list = is_list(draft) || sources.drafts().any(is_list);
+        if new.from_2_1 && is_list && !forces_own_pull(draft) {
+            let path = registry(draft, &["config_path"]);
+            draft.impossible(
+                &path,
+                "is a list: the service that containerd 2.1 and later pull with takes it for one name and reads nothing \
+                 (containerd/containerd#12808); move the registries into one directory and name that",
+            );
+        }
         return Vec::new();
     }
     if mirrors.is_empty() && tls.is_empty() {
@@ -77,6 +91,12 @@ pub(super) fn translate(draft: &mut Draft, sources: &Sources<'_>, directory: &st
     let files = files(draft, &mirrors, &tls, directory);
     remove(draft, &mirrors, &tls, directory);
     files
+}
+
+/// Whether containerd 2.x pulls without its transfer service: it has nothing for these tables.
+fn forces_own_pull(draft: &Draft) -> bool {
+    let has_some = |table: &&str| !draft.names(&registry(draft, &[table])).is_empty();
+    ["configs", "auths"].iter().any(has_some)
 }
 
 /// Hosts whose `tls` says something.

@@ -26,8 +26,8 @@ pub struct Old<'a> {
 pub struct New<'a> {
     /// Path of the shim program with which sandboxes start until the commit.
     pub shim: &'a str,
-    /// The new program has `cni.bin_dirs` (2.1 and later).
-    pub bin_dirs: bool,
+    /// The new program is 2.1 or later: it has `cni.bin_dirs`, and pulls with the transfer service.
+    pub from_2_1: bool,
     /// Directory for the settings of registries (`config_path`).
     pub registries: &'a str,
 }

@@ -60,7 +60,7 @@ fn old<'a>(text: &'a str, imported: &'a [(String, String)]) -> Old<'a> {
 fn new() -> New<'static> {
     New {
         shim: SHIM,
-        bin_dirs: true,
+        from_2_1: true,
         registries: CERTS,
     }
 }
@@ -344,6 +344,10 @@ fn what_cannot_be_translated_blocks() {
         (
             main(&format!("version = 2\n{directories}{mirror}")),
             "registry.mirrors stands next to config_path",
+        ),
+        (
+            main("version = 2\n[CRI.registry]\nconfig_path = '/c:/d'\n"),
+            "registry.config_path is a list",
         ),
         (
             main(&format!(

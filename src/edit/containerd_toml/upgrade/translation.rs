@@ -38,7 +38,7 @@ pub fn translate(old: &Old<'_>, new: &New<'_>) -> Result<Translation, Vec<Proble
         hidden::write_out(&mut draft, &sources);
         plugin_lists(&mut draft);
         handlers::translate(&mut draft, &sources);
-        registries = registries::translate(&mut draft, &sources, new.registries);
+        registries = registries::translate(&mut draft, &sources, new);
         ignored(&mut draft);
         defaults::write_out_first(&mut draft, &sources);
     }
