@@ -77,7 +77,7 @@ pub const NO_NEW_PRIVILEGES_UNSUPPORTED: Code = Code::warn(
 /// The agent cannot see the kubeconfig.
 pub const KUBECONFIG_ELSEWHERE: Code = Code::warn(
     "KubeconfigElsewhere",
-    "The kubelet's kubeconfig lies outside the directories that the agent mounts by default",
+    "The kubelet's kubeconfig is not a file that the agent mounts by default",
 );
 /// Something could not be read.
 pub const UNREADABLE: Code = Code::block_unless_allowed(

@@ -208,12 +208,10 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     findings
 }
 
-/// A kubeconfig that the agent's pod does not mount by default.
+/// A kubeconfig that the agent's pod does not mount by default (`agent.hostPaths` of the chart).
 fn kubeconfig(kubelet: &Kubelet) -> Option<Finding> {
     let mounted = kubelet.kubeconfig.as_ref().is_some_and(|path| {
-        ["/etc/kubernetes/", "/var/lib/kubelet/"]
-            .iter()
-            .any(|dir| path.as_str().starts_with(dir))
+        path.as_str() == "/etc/kubernetes/kubelet.conf" || path.as_str().starts_with("/var/lib/kubelet/pki/")
     });
     if mounted {
         return None;
@@ -226,7 +224,7 @@ fn kubeconfig(kubelet: &Kubelet) -> Option<Finding> {
         });
     Some(KUBECONFIG_ELSEWHERE.found(
         format!("the kubelet's kubeconfig is {place}"),
-        "Let the agent's pod mount its directory (a value of the chart), or give the agent its service account's identity.",
+        "Name it in agent.kubeconfig of the chart, and what it needs in agent.hostPaths.",
     ))
 }
 

@@ -205,3 +205,16 @@ fn a_finding_is_said_once() {
     facts.unreadable = vec!["/a: permission denied".into(); 2];
     assert_eq!(of(&facts, &to_containerd(), "Unreadable").len(), 1);
 }
+
+/// The agent reads what the chart mounts by default, and no more.
+#[rstest]
+#[case::usual("/etc/kubernetes/kubelet.conf", false)]
+#[case::certificates("/var/lib/kubelet/pki/kubeconfig", false)]
+#[case::beside("/etc/kubernetes/kubelet.kubeconfig", true)]
+#[case::state("/var/lib/kubelet/kubeconfig", true)]
+fn a_kubeconfig_that_the_agent_does_not_mount_is_named(#[case] at: &str, #[case] named: bool) {
+    let mut facts = lab();
+    kubelet(&mut facts).kubeconfig = Some(path(at));
+    let found = of(&facts, &to_containerd(), "KubeconfigElsewhere");
+    assert_eq!(!found.is_empty(), named, "{found:?}");
+}
