@@ -44,7 +44,7 @@ pub struct Standing<'a> {
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
-    /// The switch is confirmed.
+    /// The switch is confirmed, and nothing is left to do.
     Committed,
     /// Everything is as it was before.
     RolledBack,

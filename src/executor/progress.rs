@@ -58,7 +58,7 @@ pub enum State {
     Prepared,
     /// Steps of `Switch` and `Settle` are applied.
     Switching,
-    /// All steps are done; without a commit the way back begins when the time is over.
+    /// All steps before the commit are done; without it the way back begins when the time is over.
     #[serde(rename_all = "camelCase")]
     AwaitingCommit {
         /// Time left, as it was last journalled.
@@ -76,7 +76,7 @@ pub enum State {
     RollingBack,
     /// The switch is confirmed, and the last steps are applied.
     Finishing,
-    /// The switch is confirmed.
+    /// The switch is confirmed, and nothing is left to do.
     Committed,
     /// Everything is as it was before.
     RolledBack,

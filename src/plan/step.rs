@@ -31,7 +31,7 @@ pub enum Step {
     ClearPods(ClearPods),
     /// Watch over the containers that run on while their runtime is restarted. It acts in both directions.
     Tasks(TasksStep),
-    /// Nothing forwards. Undo: prepare the containers that the older runtime cannot adopt.
+    /// Nothing forwards. Undo: prepare containers for the older runtime, and end those that it cannot adopt.
     Shims(ShimsStep),
     /// Stop or start the kubelet. Undo: the other.
     Kubelet(KubeletStep),
