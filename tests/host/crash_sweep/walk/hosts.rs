@@ -154,6 +154,9 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
                     place.file.clone_from(&file);
                 }
             }
+            if containerd.config.path == *path {
+                containerd.effective = Some(want.text.clone());
+            }
             if let Some(directory) = path.as_str().strip_suffix("/hosts.toml") {
                 facts
                     .registry_directories
