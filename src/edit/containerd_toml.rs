@@ -41,7 +41,7 @@ pub struct Wanted {
     pub unprivileged_by_default: bool,
     /// How long a pull may make no progress (`5m0s`); `None` leaves what the file has.
     pub pull_progress_timeout: Option<String>,
-    /// Directories with the settings of registries (`config_path`, 1.5 and later); `None` leaves what the file has.
+    /// Directory with the settings of registries (`config_path`, 1.5 and later); `None` leaves what the file has.
     pub registries: Option<String>,
 }
 
@@ -166,11 +166,11 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
             timeout.as_str().into(),
         )?;
     }
-    if let Some(directories) = &wanted.registries {
+    if let Some(directory) = &wanted.registries {
         let plugin = if version == 2 { CRI } else { CRI_IMAGES };
         set(
             &["plugins", plugin, "registry", "config_path"],
-            directories.as_str().into(),
+            directory.as_str().into(),
         )?;
     }
     // With it the CRI plugin loads for no runtime but that of containerd 1.1; SystemdCgroup replaces it.

@@ -4,6 +4,8 @@ use std::fmt::Write as _;
 
 use toml_edit::{Array, Value};
 
+/// Everybody may read the files, as those that containerd's manual writes.
+pub const MODE: u32 = 0o644;
 /// The registry behind docker.io.
 pub const DOCKER_REGISTRY: &str = "registry-1.docker.io";
 /// The name of Docker Hub in the names of images.

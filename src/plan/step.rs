@@ -483,7 +483,7 @@ pub struct ConfigurationWant {
     pub systemd_cgroup: bool,
     /// The sandbox (pause) image.
     pub sandbox_image: String,
-    /// Directories with the settings of registries (`config_path`); absent where the plan leaves them as they are.
+    /// Directory with the settings of registries (`config_path`); absent where the plan leaves them as they are.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries: Option<String>,
 }

@@ -6,15 +6,18 @@
 //! name and reads nothing (containerd/containerd#12808). So each registry gets a file in one directory. The files name
 //! Docker's certificates where they are, so a certificate that is renewed there counts.
 
-use core::net::{IpAddr, SocketAddr};
+mod insecure;
+
 use std::collections::BTreeSet;
+
+use insecure::{HUB, Insecure};
 
 use serde_json::{Map, Value};
 
 use crate::{
     edit::{
         containerd_toml, flags,
-        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
+        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, MODE, Tls, is_host},
     },
     plan::{
         digest::Digest,
@@ -22,12 +25,12 @@ use crate::{
         finding::Finding,
         kubelet_arguments, lists,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
-        step::{Contents, FileStep, Step},
+        step::Step,
     },
     planner::{
         context::View,
         docker_settings::{Fate, Setting},
-        steps::path,
+        steps::{file, path},
     },
 };
 
@@ -35,10 +38,6 @@ const MIRRORS: &str = "registry-mirrors";
 const INSECURE: &str = "insecure-registries";
 /// What Docker's directory is called in a finding.
 const CERTIFICATES: &str = "certs.d";
-/// Docker Hub under its names. Docker always checks its certificate, and reads none for it.
-const HUB: [&str; 2] = [DOCKER, "index.docker.io"];
-/// Everybody may read it, as the files that containerd's manual writes.
-const MODE: u32 = 0o644;
 
 /// What becomes of Docker's settings of registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,8 +57,8 @@ pub struct Registries {
 struct HostsFile {
     path: String,
     text: String,
-    /// What lies there already.
-    old: Option<Digest>,
+    /// It lies there already, with this text.
+    is_there: bool,
 }
 
 impl Registries {
@@ -68,18 +67,11 @@ impl Registries {
     /// # Errors
     /// A path that is not a plain one.
     pub fn steps(&self) -> Result<Vec<Step>, Finding> {
-        let missing = |file: &&HostsFile| file.old.as_ref() != Some(&Digest::of(&file.text));
-        let step = |file: &HostsFile| {
-            Ok(Step::File(FileStep {
-                path: path(&file.path)?,
-                planned_from: file.old.clone(),
-                want: Some(Contents {
-                    mode: MODE,
-                    text: file.text.clone(),
-                }),
-            }))
-        };
-        self.files.iter().filter(missing).map(step).collect()
+        let mut steps = Vec::new();
+        for missing in self.files.iter().filter(|file| !file.is_there) {
+            steps.extend(file(&path(&missing.path)?, None, missing.text.clone(), MODE));
+        }
+        Ok(steps)
     }
 }
 
@@ -91,18 +83,15 @@ pub fn registries(view: &View<'_>) -> Registries {
         return found;
     };
     let mirrors = given(docker, view.daemon, MIRRORS, "registry-mirror");
-    let insecure: Vec<String> = given(docker, view.daemon, INSECURE, "insecure-registry")
-        .iter()
-        .map(|value| without_scheme(value).to_owned())
-        .filter(|host| !HUB.contains(&host.as_str()))
-        .collect();
+    let insecure = Insecure::read(&given(docker, view.daemon, INSECURE, "insecure-registry"));
     let directories = of_docker(view);
     if let Some(why) = obstacle(view) {
-        let set = [(MIRRORS, &mirrors), (INSECURE, &insecure)]
-            .into_iter()
-            .filter(|(_, given)| !given.is_empty());
-        let settings = set.map(|(name, _)| setting(name, Fate::NotCarried(why.clone().into())));
-        found.settings.extend(settings);
+        let set = [(MIRRORS, !mirrors.is_empty()), (INSECURE, !insecure.is_empty())];
+        for (name, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
+            found
+                .settings
+                .push(setting(name, Fate::NotCarried(why.clone().into())));
+        }
         found.left = directories.iter().map(|found| found.path.to_string()).collect();
         return found;
     }
@@ -119,11 +108,16 @@ pub fn registries(view: &View<'_>) -> Registries {
     found
 }
 
+/// Whether a configuration names this directory of registries.
+fn reads(configuration: &str, directory: &str) -> bool {
+    let mut read = containerd_toml::registry_directories(configuration).into_iter();
+    read.any(|path| path.trim_end_matches('/') == directory)
+}
+
 /// Where containerd's settings of registries are written: where it reads them already, else in the usual directory, unless
 /// files lie there that nothing has read so far and that must not come into effect with ours.
 pub fn directory(facts: &Facts, configuration: &str) -> &'static str {
-    let read = containerd_toml::registry_directories(configuration);
-    let reads = |directory: &str| read.iter().any(|path| path.trim_end_matches('/') == directory);
+    let reads = |directory| reads(configuration, directory);
     let mut present = facts.registry_directories.iter();
     let is_used = present.any(|registry| registry.below(CONTAINERD_CERTIFICATES).is_some());
     if reads(OWN_CERTIFICATES) || (is_used && !reads(CONTAINERD_CERTIFICATES)) {
@@ -153,22 +147,18 @@ fn obstacle(view: &View<'_>) -> Option<String> {
                 .to_owned(),
         );
     }
-    let imported = view.containerd.iter().flat_map(|containerd| &containerd.imported);
-    let read = containerd_toml::registry_directories(text);
-    let also = imported.flat_map(|file| containerd_toml::registry_directories(&file.text));
-    let in_docker = view.facts.registry_directories.iter();
-    let with_hosts = in_docker
-        .filter(|found| found.below(DOCKER_CERTIFICATES).is_some() && found.hosts.is_some())
-        .map(|_| DOCKER_CERTIFICATES.to_owned());
-    let named = |path: &String| path.trim_end_matches('/').to_owned();
+    let read = containerd_toml::registry_directories(text).into_iter();
     let ours = [CONTAINERD_CERTIFICATES, OWN_CERTIFICATES, DOCKER_CERTIFICATES];
-    let other = (read
-        .iter()
-        .map(named)
-        .filter(|path| !ours.contains(&path.as_str())))
-    .chain(also)
-    .chain(with_hosts.filter(|path| read.iter().any(|read| named(read) == *path)))
-    .next()?;
+    let other = read.filter(|path| !ours.contains(&path.trim_end_matches('/')));
+    let imported = view.containerd.iter().flat_map(|containerd| &containerd.imported);
+    let imported = imported.flat_map(|file| containerd_toml::registry_directories(&file.text));
+    let mut in_docker = view.facts.registry_directories.iter();
+    let with_hosts = reads(text, DOCKER_CERTIFICATES)
+        && in_docker.any(|found| found.below(DOCKER_CERTIFICATES).is_some() && found.hosts.is_some());
+    let other = other
+        .chain(imported)
+        .chain(with_hosts.then(|| DOCKER_CERTIFICATES.to_owned()))
+        .next()?;
     Some(format!(
         "containerd reads its registries from {other}, which Transship does not change: write a hosts.toml there."
     ))
@@ -217,15 +207,6 @@ fn certificates(found: &RegistryDirectory) -> Tls {
     }
 }
 
-/// Docker warns of a scheme in `insecure-registries`, and reads what follows.
-fn without_scheme(value: &str) -> &str {
-    let has = |scheme: &str| {
-        let start = value.get(..scheme.len())?;
-        start.eq_ignore_ascii_case(scheme).then(|| &value[scheme.len()..])
-    };
-    has("http://").or_else(|| has("https://")).unwrap_or(value)
-}
-
 /// Whether a host can stand in a `hosts.toml`: containerd 1.x reads no address of IPv6 there.
 fn can_be_written(host: &str) -> bool {
     is_host(host) && !host.contains('[')
@@ -241,7 +222,7 @@ fn setting(name: &str, fate: Fate) -> Setting {
 /// Writes the files of a node.
 struct Writer<'a> {
     view: &'a View<'a>,
-    insecure: &'a [String],
+    insecure: &'a Insecure,
     /// The directory of all of them.
     directory: &'static str,
 }
@@ -285,13 +266,8 @@ impl Writer<'_> {
 
     /// Docker asks them over TLS without a check of the certificate, then over plain HTTP.
     fn insecure(&self, found: &mut Registries) {
-        let (networks, hosts): (Vec<&String>, Vec<&String>) = self
-            .insecure
-            .iter()
-            .partition(|value| Network::read(value).is_some());
-        let hosts: BTreeSet<String> = hosts.into_iter().cloned().collect();
-        let (hosts, wrong): (BTreeSet<String>, BTreeSet<String>) =
-            hosts.into_iter().partition(|host| can_be_written(host));
+        let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) =
+            self.insecure.hosts().partition(|host| can_be_written(host));
         let (written, there) = self.try_both(&hosts, found);
         if !written.is_empty() {
             let how = format!(
@@ -310,13 +286,10 @@ impl Writer<'_> {
         if !wrong.is_empty() {
             not_carried.push("One of them is not a host that containerd can read in a hosts.toml, as an address of IPv6: give it a name.".to_owned());
         }
+        let networks: Vec<String> = self.insecure.networks().map(str::to_owned).collect();
         if !networks.is_empty() {
-            let names = networks.into_iter().cloned().collect::<Vec<_>>();
-            let names = lists::some(&names);
-            let seen = self.in_networks();
-            let seen = seen
-                .filter(|host| can_be_written(host) && !hosts.contains(host))
-                .collect();
+            let names = lists::some(&networks);
+            let seen = self.in_networks().filter(|host| can_be_written(host)).collect();
             let (written, there) = self.try_both(&seen, found);
             if written.is_empty() || !there.is_empty() {
                 not_carried.push(format!(
@@ -339,17 +312,14 @@ impl Writer<'_> {
     }
 
     /// Gives each host a file that tries TLS and plain HTTP; returns the files, and the directories that are in the way.
-    fn try_both(&self, hosts: &BTreeSet<String>, found: &mut Registries) -> (Vec<String>, Vec<String>) {
+    fn try_both(&self, hosts: &BTreeSet<&str>, found: &mut Registries) -> (Vec<String>, Vec<String>) {
         let (mut written, mut there) = (Vec::new(), Vec::new());
         for host in hosts {
             let endpoints = ["https", "http"].map(|scheme| Endpoint::new(scheme, host));
             match self.file(host, self.text(INSECURE, host, &endpoints)) {
                 Ok(file) => {
                     written.push(file.path.clone());
-                    // Docker Hub may have mirrors, too.
-                    if found.files.iter().all(|other| other.path != file.path) {
-                        found.files.push(file);
-                    }
+                    found.files.push(file);
                 }
                 Err(directory) => there.push(directory),
             }
@@ -363,7 +333,7 @@ impl Writer<'_> {
         for directory in directories {
             let host = directory.below(DOCKER_CERTIFICATES).unwrap_or_default();
             // Docker reads no certificates for a registry whose own it does not check.
-            if self.is_insecure(host) {
+            if self.insecure.has(host) {
                 continue;
             }
             let file = can_be_written(host).then(|| {
@@ -388,20 +358,12 @@ impl Writer<'_> {
         }
     }
 
-    /// Hosts of the node's images that are addresses in an insecure network.
-    fn in_networks(&self) -> impl Iterator<Item = String> {
-        let networks: Vec<Network> = self
-            .insecure
-            .iter()
-            .filter_map(|value| Network::read(value))
-            .collect();
+    /// Hosts of the node's images that are addresses in an insecure network, and that are not listed themselves.
+    fn in_networks(&self) -> impl Iterator<Item = &str> {
         let images = self.view.source.store.images.iter();
         let names = images.flat_map(|image| image.names.iter().chain(&image.digests));
-        let hosts = names.filter_map(|name| Some(name.split_once('/')?.0.to_owned()));
-        hosts.filter(move |host| {
-            let address = address(host);
-            address.is_some_and(|address| networks.iter().any(|network| network.has(address)))
-        })
+        let hosts = names.filter_map(|name| Some(name.split_once('/')?.0));
+        hosts.filter(|host| self.insecure.has(host) && !self.insecure.lists(host))
     }
 
     /// The text of a file.
@@ -434,26 +396,15 @@ impl Writer<'_> {
             Some(found) if !same(found) => Err(found.path.to_string()),
             _ => Ok(HostsFile {
                 path: format!("{}/{host}/hosts.toml", self.directory),
-                old: there.and_then(|found| found.hosts.clone()),
+                is_there: there.is_some(),
                 text,
             }),
         }
     }
 
-    /// Whether Docker does not check the certificate of a host.
-    fn is_insecure(&self, host: &str) -> bool {
-        let in_network = |value: &String| {
-            let network = Network::read(value).zip(address(host));
-            network.is_some_and(|(network, address)| network.has(address))
-        };
-        self.insecure
-            .iter()
-            .any(|value| value == host || in_network(value))
-    }
-
     /// What a connection to a host needs.
     fn tls(&self, host: &str) -> Tls {
-        if self.is_insecure(host) {
+        if self.insecure.has(host) {
             return Tls {
                 skip_verify: true,
                 ..Tls::default()
@@ -483,38 +434,4 @@ fn mirror_of(url: &str) -> Option<Endpoint> {
             .map_or_else(String::new, |path| format!("{path}/v2")),
         ..Endpoint::new(&scheme, host)
     })
-}
-
-/// The address of a host that is one, with or without a port.
-fn address(host: &str) -> Option<IpAddr> {
-    let port = host.parse::<SocketAddr>().map(|both| both.ip());
-    port.or_else(|_| host.trim_matches(['[', ']']).parse()).ok()
-}
-
-/// A network in CIDR notation.
-#[derive(Clone, Copy, Debug)]
-struct Network {
-    address: IpAddr,
-    bits: u32,
-}
-
-impl Network {
-    fn read(text: &str) -> Option<Self> {
-        let (address, bits) = text.split_once('/')?;
-        let network = Self {
-            address: address.parse().ok()?,
-            bits: bits.parse().ok()?,
-        };
-        let most = if network.address.is_ipv4() { 32 } else { 128 };
-        (network.bits <= most).then_some(network)
-    }
-
-    fn has(self, other: IpAddr) -> bool {
-        let differs = match (self.address, other) {
-            (IpAddr::V4(one), IpAddr::V4(other)) => u128::from(one.to_bits() ^ other.to_bits()) << 96,
-            (IpAddr::V6(one), IpAddr::V6(other)) => one.to_bits() ^ other.to_bits(),
-            _ => return false,
-        };
-        differs.leading_zeros() >= self.bits
-    }
 }

@@ -9,15 +9,13 @@ use toml_edit::Item;
 use super::{
     super::{
         self as read,
-        super::hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
+        super::hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, MODE, Tls, is_host},
     },
     draft::{Draft, Path, shown},
     outcome::{Became, Problem, RegistryFile},
     sources::{New, Sources},
 };
 
-/// Everybody may read it, as the files that containerd's manual writes.
-const MODE: u32 = 0o644;
 /// Stands for every registry, in `mirrors`.
 const ANY: &str = "*";
 

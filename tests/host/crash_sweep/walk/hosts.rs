@@ -8,6 +8,8 @@ use transship::{
     planner::{self, plan},
 };
 
+use transship::plan::{facts::RegistryDirectory, host_path::HostPath};
+
 use super::*;
 use crate::fixtures;
 
@@ -158,13 +160,11 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
                 containerd.effective = Some(want.text.clone());
             }
             if let Some(directory) = path.as_str().strip_suffix("/hosts.toml") {
-                facts
-                    .registry_directories
-                    .push(transship::plan::facts::RegistryDirectory {
-                        path: transship::plan::host_path::HostPath::new(directory).unwrap(),
-                        files: vec!["hosts.toml".to_owned()],
-                        hosts: Some(Digest::of(&want.text)),
-                    });
+                facts.registry_directories.push(RegistryDirectory {
+                    path: HostPath::new(directory).unwrap(),
+                    files: vec!["hosts.toml".to_owned()],
+                    hosts: Some(Digest::of(&want.text)),
+                });
             }
             if path.as_str().ends_with("/transship.env") {
                 let path = path.clone();
