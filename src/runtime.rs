@@ -28,7 +28,7 @@ pub mod sandbox_image;
 pub mod tasks;
 pub mod transfer;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -122,6 +122,9 @@ pub struct Stopped {
     pub sandboxes: u32,
     /// What of their network could not be taken away, a sentence each.
     pub left: Vec<String>,
+    /// Sandboxes that have ended and are not removed, by their ids, with the reason in a sentence. What they need may be
+    /// there later ([`Runtimes::remove_stuck`]).
+    pub stuck: BTreeMap<String, String>,
 }
 
 /// An image that is in another store now.
@@ -243,6 +246,9 @@ pub trait Runtimes {
     /// Ends what a restart of a daemon below this runtime left of its pods without its knowledge, and returns a sentence
     /// for each thing that stays.
     async fn end_lost(&self, of: &Endpoint) -> Result<Vec<String>, RuntimeError>;
+    /// Removes sandboxes of the target that have ended and stuck ([`Stopped::stuck`]), without its CRI: once the source serves,
+    /// what a CNI plugin asks may answer again. Returns those that still stick, with the reason.
+    async fn remove_stuck(&self, what: &StopPods, stuck: &BTreeSet<String>) -> BTreeMap<String, String>;
     /// Whether a runtime answers at all: the one call of those who have another way, with a deadline of seconds.
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError>;
     /// Asks a runtime how it is.

@@ -151,6 +151,11 @@ pub enum PartState {
     Carried(Carried),
     /// These containers run; those that run after a restart of their runtime are compared with them.
     Running(Tasks),
+    /// A sandbox, whose id is the key, has ended and is not removed. It is tried again once the source serves.
+    Stuck {
+        /// Why, in a sentence.
+        why: String,
+    },
     /// The shims of the containers that run now.
     Shims {
         /// Their programs.
@@ -364,6 +369,9 @@ mod tests {
             PartState::Carried(carried),
             PartState::Running(Tasks::default()),
             PartState::Shims { programs: vec![shim] },
+            PartState::Stuck {
+                why: "away".to_owned(),
+            },
         ];
         for state in states {
             let text = serde_json::to_string(&state).unwrap();

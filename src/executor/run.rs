@@ -1,6 +1,7 @@
 //! The loop: asks [`decide`] for the next move, and carries it out. How long it waits is in [`clock`].
 
 mod clock;
+mod leftovers;
 mod outcome;
 
 pub use outcome::{Outcome, RunError};
@@ -197,6 +198,7 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                 }
                 Next::Conclude(End::RolledBack) => {
                     self.end_lost().await;
+                    self.remove_stuck().await?;
                     self.note(Event::RolledBack)?;
                 }
                 Next::Over(end) => {
@@ -412,29 +414,6 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
                         error: error.clone(),
                     })?;
                     return Ok(Some(error));
-                }
-            }
-        }
-    }
-
-    /// Ends what the restarts on the way back left of the source's pods: the source serves again by then, and starts pods
-    /// while what it stands on is restarted. The node is as before without this, too.
-    async fn end_lost(&self) {
-        let mut steps = self.plan.steps.iter();
-        let cleared = steps.find_map(|step| match &step.does {
-            Step::ClearPods(step) => Some(&step.source),
-            _ => None,
-        });
-        let Some(source) = cleared else { return };
-        loop {
-            match self.watched(self.host.runtimes.end_lost(source)).await {
-                Ok(left) => return left.iter().for_each(|left| tracing::warn!("{left}")),
-                Err(error) if self.is_patient() => {
-                    tracing::warn!(%error, "a runtime does not answer yet; it is asked again");
-                    self.watched(sleep(clock::BOOT_PAUSE)).await;
-                }
-                Err(error) => {
-                    return tracing::warn!(%error, "it was not looked for shims without a container");
                 }
             }
         }

@@ -302,7 +302,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         notes: &impl Notes,
     ) -> Result<Vec<String>, StepError> {
         match (step, saved) {
-            (Step::StopPods(step), Saved::Nothing) => self.end_pods_of_target(step).await,
+            (Step::StopPods(step), Saved::Nothing) => self.end_pods_of_target(step, notes).await,
             (Step::Images(step), Saved::Images { before }) => {
                 images::undo(self.runtimes, step, before, notes).await?;
                 Ok(Vec::new())
@@ -314,7 +314,11 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     }
 
     /// Ends the pods of the target, which is asked once whether it answers, and nothing more if it does not.
-    async fn end_pods_of_target(&self, step: &StopPods) -> Result<Vec<String>, StepError> {
+    async fn end_pods_of_target(
+        &self,
+        step: &StopPods,
+        notes: &impl Notes,
+    ) -> Result<Vec<String>, StepError> {
         let ended = match self.runtimes.answers(&step.target).await {
             Ok(()) => self.runtimes.stop_pods(step, Direction::Backwards).await,
             Err(error) => {
@@ -331,6 +335,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         }
         let stopped = ended?;
         tracing::info!(?stopped, runtime = %step.target.runtime, "ended the pods");
+        for (sandbox, why) in stopped.stuck {
+            notes.part(&sandbox, PartState::Stuck { why })?;
+        }
         Ok(stopped.left)
     }
 

@@ -19,6 +19,8 @@ const WITHIN: Duration = Duration::from_secs(20);
 /// Where the `host-local` plugin keeps its address leases, a directory per network (its default; `dataDir` in the
 /// plugin's configuration moves it).
 const LEASES: &str = "/var/lib/cni/networks";
+/// Where libcni's cache is, under containerd: the default of the library, and that of other servers.
+const CACHES: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/cache"];
 /// The network that the dockershim adds for the loopback interface; it has no state outside of the sandbox.
 const LOOPBACK: &str = "cni-loopback";
 
@@ -221,6 +223,31 @@ impl Network<'_> {
         }
         said
     }
+}
+
+/// All attachments in the places where libcni's cache may be under containerd, as [`Network::attachments`] returns them.
+pub(in crate::runtime) fn attachments_everywhere(
+    files: &Files,
+) -> (BTreeMap<String, Vec<Attachment>>, Vec<String>) {
+    let (mut attachments, mut wrong) = (BTreeMap::<String, Vec<Attachment>>::new(), Vec::new());
+    for cache in CACHES {
+        let Ok(cache) = HostPath::new(cache) else { continue };
+        let is_there = |results: HostPath| files.exists(&results).unwrap_or(false);
+        if !cache.join("results").is_ok_and(is_there) {
+            continue;
+        }
+        let network = Network {
+            files,
+            cache: &cache,
+            bin_dirs: &[],
+        };
+        let (found, unreadable) = network.attachments();
+        for (sandbox, these) in found {
+            attachments.entry(sandbox).or_default().extend(these);
+        }
+        wrong.extend(unreadable);
+    }
+    (attachments, wrong)
 }
 
 /// What each plugin of an attachment is given, in the order of DEL (`libcni/api.go`, `buildOneConfig`).

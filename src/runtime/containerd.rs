@@ -12,15 +12,17 @@ use std::{
 
 use containerd_client::{
     services::v1::{
-        AbortRequest, CreateImageRequest, CreateRequest, DeleteImageRequest, DeleteRequest, GetImageRequest,
-        Image, ListContainersRequest, ListImagesRequest, ListNamespacesRequest, Plugin, PluginsRequest,
-        UpdateImageRequest, UpdateRequest, WriteAction, WriteContentRequest,
+        AbortRequest, CreateImageRequest, CreateRequest, DeleteContainerRequest, DeleteImageRequest,
+        DeleteRequest, GetContainerRequest, GetImageRequest, Image, ListContainersRequest, ListImagesRequest,
+        ListNamespacesRequest, Plugin, PluginsRequest, UpdateImageRequest, UpdateRequest, WriteAction,
+        WriteContentRequest,
         containers_client::ContainersClient,
         content_client::ContentClient,
         images_client::ImagesClient,
         introspection_client::IntrospectionClient,
         leases_client::LeasesClient,
         namespaces_client::NamespacesClient,
+        sandbox::{StoreDeleteRequest, store_client::StoreClient},
         snapshots::{
             CommitSnapshotRequest, Kind, PrepareSnapshotRequest, RemoveSnapshotRequest, StatSnapshotRequest,
             snapshots_client::SnapshotsClient,
@@ -30,11 +32,15 @@ use containerd_client::{
 };
 use jiff::{SignedDuration, Timestamp};
 use prost_types::FieldMask;
+use serde_json::Value;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 use super::{RuntimeError, grpc};
-use crate::plan::{digest::Digest, host_path::HostPath};
+use crate::{
+    edit::parse,
+    plan::{digest::Digest, host_path::HostPath},
+};
 
 /// The namespace that the CRI plugin looks into; what lies in another is invisible to the kubelet.
 const NAMESPACE: &str = "k8s.io";
@@ -328,6 +334,45 @@ impl Containerd {
         Ok(ids)
     }
 
+    /// The network namespace of a sandbox by its record; `None` if there is no record, or it names none.
+    ///
+    /// # Errors
+    /// When containerd does not answer.
+    pub async fn network_of(&self, sandbox: &str) -> Result<Option<String>, RuntimeError> {
+        let mut client = ContainersClient::new(self.channel.clone());
+        let request = self.request(GetContainerRequest {
+            id: sandbox.to_owned(),
+        });
+        let verb = format!("look up container {sandbox}");
+        let found = self.ask_found(&verb, client.get(request)).await?;
+        let container = found.and_then(|answer| answer.container);
+        let spec = container.and_then(|container| container.spec);
+        Ok(spec.and_then(|spec| network_in(&spec.value)))
+    }
+
+    /// Removes the record of a sandbox that has ended; its snapshot goes with the next garbage collection. One that is not there
+    /// is removed.
+    ///
+    /// # Errors
+    /// When it is still there.
+    pub async fn forget_sandbox(&self, sandbox: &str) -> Result<(), RuntimeError> {
+        let verb = format!("remove the record of sandbox {sandbox}");
+        let mut store = StoreClient::new(self.channel.clone());
+        let request = self.request(StoreDeleteRequest {
+            sandbox_id: sandbox.to_owned(),
+        });
+        // containerd 1.6 has no records of sandboxes apart from those of their containers.
+        let deleting = unless(Code::Unimplemented, async {
+            unless(Code::NotFound, store.delete(request)).await
+        });
+        self.ask(&verb, deleting).await?;
+        let mut client = ContainersClient::new(self.channel.clone());
+        let request = self.request(DeleteContainerRequest {
+            id: sandbox.to_owned(),
+        });
+        self.ask_found(&verb, client.delete(request)).await.map(drop)
+    }
+
     /// Names of the images of Kubernetes with a label, whatever its value is.
     ///
     /// # Errors
@@ -452,6 +497,16 @@ async fn unless<T>(
         Err(status) if status.code() == code => Ok(Response::new(None)),
         Err(status) => Err(status),
     }
+}
+
+/// The path of the network namespace in an OCI runtime specification.
+fn network_in(spec: &[u8]) -> Option<String> {
+    let spec: Value = parse::json(spec).ok()?;
+    let namespaces = spec.pointer("/linux/namespaces")?.as_array()?;
+    let network = namespaces
+        .iter()
+        .find(|namespace| namespace["type"] == "network")?;
+    network["path"].as_str().map(str::to_owned)
 }
 
 /// The key of a snapshot until it is complete.

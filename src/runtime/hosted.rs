@@ -1,6 +1,11 @@
 //! The runtimes of this host: [`Runtimes`] by the real clients.
 
-use std::{collections::BTreeMap, ffi::OsString, path::PathBuf, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    path::PathBuf,
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout};
 
@@ -11,7 +16,7 @@ use super::{
     cri::Cri,
     docker::Engine,
     kubelet,
-    pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes},
+    pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes, stuck},
     program, reference, rehearsal, restore, sandbox_image, tasks, transfer,
 };
 use crate::{
@@ -172,7 +177,7 @@ impl HostRuntimes {
                 over_cri::end_pods(&cri, engine.as_ref(), &self.files, of.runtime, how).await
             }
         }?;
-        for left in &stopped.left {
+        for left in stopped.left.iter().chain(stopped.stuck.values()) {
             tracing::warn!(runtime = of.runtime.name(), "{left}");
         }
         Ok(stopped)
@@ -365,6 +370,9 @@ impl Runtimes for HostRuntimes {
         let mut cleared = self
             .end_pods(&what.source, None, cache, bin_dirs, how, false)
             .await?;
+        cleared
+            .left
+            .extend(std::mem::take(&mut cleared.stuck).into_values());
         cleared.left.extend(self.end_lost_in_time(&what.source).await);
         Ok(cleared)
     }
@@ -409,6 +417,29 @@ impl Runtimes for HostRuntimes {
         };
         let engine = Engine::connect(&self.socket(&socket)?).await?;
         orphans::end(&engine, Processes(&self.files)).await
+    }
+
+    async fn remove_stuck(&self, what: &StopPods, stuck: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let network = Network {
+            files: &self.files,
+            cache: &what.cni_cache_dir,
+            bin_dirs: &what.cni_bin_dirs,
+        };
+        let records = async {
+            Ok(match what.target.runtime.profile().store {
+                runtime::Store::Docker => stuck::Records::Docker(Box::new(self.docker(what).await?)),
+                runtime::Store::Containerd => {
+                    let socket = self.socket(&what.target.socket)?;
+                    stuck::Records::Containerd(Containerd::connect(&socket).await?)
+                }
+                runtime::Store::CriO => {
+                    return Err(RuntimeError::new(
+                        "this version does not remove sandboxes of CRI-O",
+                    ));
+                }
+            })
+        };
+        stuck::remove(network, Processes(&self.files), records.await, stuck).await
     }
 
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {

@@ -7,6 +7,7 @@
 //! - [`over_cri`]: pods of a CRI, which has its own way to end them.
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`orphans`]: shims that their engine lost.
+//! - [`stuck`]: sandboxes that have ended and could not leave their network.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
 //! preStop hooks are the kubelet's; it is stopped, and only pods that were drained have had theirs.
@@ -17,6 +18,7 @@ pub mod dockershim;
 pub mod orphans;
 pub mod over_cri;
 pub mod process;
+pub mod stuck;
 
 use std::{
     collections::{BTreeMap, BTreeSet},

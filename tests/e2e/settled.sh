@@ -22,8 +22,6 @@ unsettled() {
 side=$1 count=$2 addresses=" $3 "
 [[ $side == docker ]] && other=k8s.io || other=moby
 known() { [[ $addresses == *" $1 "* ]]; }
-# What has ended and sticks, because a CNI plugin asks an API server that is away, is left and named in the journal.
-is_named_as_left() { grep -qs "sandbox $1 of pod [^ ]* has ended and could not be removed" /var/lib/transship/*/journal; }
 for process in /proc/[0-9]*; do
     command=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline") || continue
     [[ $command != *containerd-shim*"-namespace $other "* ]] || echo "a shim of the other runtime runs: $command"
@@ -32,7 +30,7 @@ sandboxes=$(pgrep -xc pause)
 [[ $sandboxes == "$count" ]] || echo "$sandboxes sandboxes run for $count pods"
 if [[ $side == docker ]]; then
     systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | while read -r id; do
-        is_named_as_left "$id" || echo "container in containerd: $id"
+        echo "container in containerd: $id"
     done
 else
     ! systemctl is-active --quiet docker.service || echo "docker.service runs"
@@ -44,7 +42,7 @@ else
     done
 fi
 for lease in /var/lib/cni/networks/*/*.*.*.*; do
-    [[ ! -e $lease ]] || known "${lease##*/}" || is_named_as_left "$(head -n 1 "$lease" | tr -d '\r')" || echo "lease of no pod: $lease"
+    [[ ! -e $lease ]] || known "${lease##*/}" || echo "lease of no pod: $lease"
 done
 rules=$(iptables-save -t nat 2>/dev/null)
 while read -r address; do

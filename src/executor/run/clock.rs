@@ -25,6 +25,12 @@ pub(super) const TARGET_BOOTED_WITHIN: Duration = Duration::from_secs(20);
 /// Pause between two tries to apply a step while a runtime does not answer yet.
 pub(super) const BOOT_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long sandboxes of the target that stick are tried again at the end of a rollback. The node serves meanwhile: so long an API
+/// server that is a static pod of this node may take to come up.
+pub(super) const UNSTUCK_WITHIN: Duration = Duration::from_secs(120);
+/// Pause between two tries of them.
+pub(super) const UNSTUCK_PAUSE: Duration = Duration::from_secs(3);
+
 /// How long after the last record of the time that is left the next one follows, in a life that is so old.
 pub(super) fn tick(life: Duration, soaking: bool) -> Duration {
     life.clamp(FIRST_TICK, if soaking { SOAK_TICK } else { TICK })

@@ -26,7 +26,7 @@ use crate::{
     plan::host_path::HostPath,
     runtime::{
         RuntimeError, Stopped,
-        cni_del::{Attachment, Network},
+        cni_del::{Attachment, Network, attachments_everywhere},
     },
 };
 
@@ -40,8 +40,6 @@ pub(in crate::runtime) const OWN: Shims = Shims {
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// By this part of it the directory of another `state` is known.
 const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
-/// Where libcni's cache is, under containerd: the default of the library, and that of other servers.
-pub(in crate::runtime) const CACHES: [&str; 2] = ["/var/lib/cni", "/var/lib/cni/cache"];
 /// How long the network of all pods together may take; the node does not serve meanwhile.
 const NETWORK_WITHIN: Duration = Duration::from_secs(60);
 /// How many sandboxes leave their network at the same time.
@@ -91,25 +89,7 @@ pub async fn end_pods(
     processes: Processes<'_>,
     ending: Ending,
 ) -> Result<Stopped, RuntimeError> {
-    let (mut attachments, mut wrong) = (BTreeMap::<String, Vec<Attachment>>::new(), Vec::new());
-    for cache in CACHES {
-        let Ok(cache) = HostPath::new(cache) else { continue };
-        if !cache
-            .join("results")
-            .is_ok_and(|results| network.files.exists(&results).unwrap_or(false))
-        {
-            continue;
-        }
-        let (found, unreadable) = Network {
-            cache: &cache,
-            ..network
-        }
-        .attachments();
-        for (sandbox, these) in found {
-            attachments.entry(sandbox).or_default().extend(these);
-        }
-        wrong.extend(unreadable);
-    }
+    let (attachments, wrong) = attachments_everywhere(network.files);
     let server = Bundles {
         network,
         processes,
@@ -120,14 +100,11 @@ pub async fn end_pods(
         gone: RefCell::default(),
     };
     let mut stopped = end_all(&server, processes, ending.extent).await?;
-    let gone: Vec<String> = server.gone.into_inner().into_iter().collect();
-    if !gone.is_empty() {
+    stopped.stuck = server.gone.into_inner();
+    if !stopped.stuck.is_empty() {
+        let gone: Vec<String> = stopped.stuck.keys().cloned().collect();
         stopped.left.extend(wrong);
         stopped.left.extend(network.free_leases(&gone));
-        stopped.left.push(format!(
-            "containerd did not answer, and keeps records of {} sandboxes whose processes were ended without it",
-            gone.len()
-        ));
     }
     Ok(stopped)
 }
@@ -141,8 +118,8 @@ struct Bundles<'a> {
     plugins: Semaphore,
     /// Until when plugins may run.
     until: Instant,
-    /// Sandboxes that were ended here.
-    gone: RefCell<BTreeSet<String>>,
+    /// Sandboxes that were ended here, with what is left of each.
+    gone: RefCell<BTreeMap<String, String>>,
 }
 
 impl Server for Bundles<'_> {
@@ -184,7 +161,8 @@ impl Server for Bundles<'_> {
             let runs = pod.containers.iter().any(|container| container.running)
                 || running.contains_key(sandbox)
                 || shims.contains_key(sandbox);
-            let attached = self.attachments.contains_key(sandbox) && !self.gone.borrow().contains(sandbox);
+            let attached =
+                self.attachments.contains_key(sandbox) && !self.gone.borrow().contains_key(sandbox);
             runs || attached
         });
         Ok(pods.into_values().collect())
@@ -209,12 +187,18 @@ impl Server for Bundles<'_> {
         let netns = self.netns(&pod.sandbox);
         self.end(&pod.sandbox, None).await?;
         self.processes.end_shim(OWN, &pod.sandbox).await?;
-        self.gone.borrow_mut().insert(pod.sandbox.clone());
-        let mut left = Vec::new();
+        let mut why = format!(
+            "sandbox {} of pod {} has ended, and containerd, which did not answer, keeps a record of it",
+            pod.sandbox, pod.name
+        );
+        self.gone.borrow_mut().insert(pod.sandbox.clone(), why.clone());
         for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
-            left.extend(self.detach(&pod.sandbox, attachment, &netns).await.err());
+            if let Err(error) = self.detach(&pod.sandbox, attachment, &netns).await {
+                why.push_str(&format!("; {error}"));
+            }
         }
-        Ok(left)
+        self.gone.borrow_mut().insert(pod.sandbox.clone(), why);
+        Ok(Vec::new())
     }
 }
 
@@ -438,10 +422,7 @@ pub(super) mod tests {
         );
         assert!(processes.shims(OWN).is_empty() || !runs(shim), "the shim is left");
         assert!(!root.join("var/lib/cni/networks/lab/10.0.0.9").exists());
-        assert!(
-            stopped.left.iter().any(|left| left.contains("did not answer")),
-            "{stopped:?}"
-        );
+        assert!(stopped.stuck[SANDBOX].contains("did not answer"), "{stopped:?}");
         // Nothing is left to do, and nothing is named twice.
         let again = end_pods(network, processes, ending).await.unwrap();
         assert_eq!(again, Stopped::default());

@@ -55,7 +55,9 @@ pub async fn end_pods(
         may_stick: ending.may_stick,
         stuck: RefCell::default(),
     };
-    end_all(&server, Processes(files), ending.extent).await
+    let mut stopped = end_all(&server, Processes(files), ending.extent).await?;
+    stopped.stuck = server.stuck.into_inner();
+    Ok(stopped)
 }
 
 #[derive(Debug)]
@@ -71,8 +73,8 @@ struct OverCri<'a> {
     until: Instant,
     /// Whether sandboxes that have ended may stay behind.
     may_stick: bool,
-    /// Those that do.
-    stuck: RefCell<BTreeSet<String>>,
+    /// Those that do, with the reason.
+    stuck: RefCell<BTreeMap<String, String>>,
 }
 
 impl Server for OverCri<'_> {
@@ -93,7 +95,7 @@ impl Server for OverCri<'_> {
         }
         let sandboxes = self.cri.sandboxes().await?.into_iter();
         let mine = sandboxes.filter(|sandbox| {
-            !self.foreign.contains(&sandbox.id) && !self.stuck.borrow().contains(&sandbox.id)
+            !self.foreign.contains(&sandbox.id) && !self.stuck.borrow().contains_key(&sandbox.id)
         });
         let mut pods: Vec<Pod> = stream::iter(mine.map(|sandbox| self.pod(sandbox)))
             .buffered(QUESTIONS_AT_ONCE)
@@ -137,11 +139,12 @@ impl Server for OverCri<'_> {
         if !self.may_stick || self.runs(pod).await? {
             return Err(error);
         }
-        self.stuck.borrow_mut().insert(pod.sandbox.clone());
-        Ok(vec![format!(
+        let why = format!(
             "sandbox {} of pod {} has ended and could not be removed: {error}",
             pod.sandbox, pod.name
-        )])
+        );
+        self.stuck.borrow_mut().insert(pod.sandbox.clone(), why);
+        Ok(Vec::new())
     }
 }
 

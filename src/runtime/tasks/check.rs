@@ -1,9 +1,6 @@
 //! What has become of the containers that ran before a restart of containerd, and what the restart did not remove.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use k8s_cri::v1::{ContainerState, PodSandboxState};
 use tokio::time::sleep;
@@ -14,12 +11,9 @@ use crate::{
     plan::{host_path::HostPath, lists},
     runtime::{
         RuntimeError, Task, Tasks,
-        cni_del::Network,
+        cni_del::attachments_everywhere,
         cri::Cri,
-        pods::{
-            bundles::{CACHES, OWN},
-            process::Processes,
-        },
+        pods::{bundles::OWN, process::Processes},
     },
 };
 
@@ -70,16 +64,7 @@ async fn gone(files: &Files, cri: &Cri, noted: &[Task]) -> Result<Option<String>
 
 /// Takes the sandboxes that are not ready off the pod network, where they still hold an address of it.
 async fn sandboxes(files: &Files, cri: &Cri) -> Result<Vec<String>, RuntimeError> {
-    let mut attached = BTreeMap::new();
-    for cache in CACHES {
-        let Ok(cache) = HostPath::new(cache) else { continue };
-        let network = Network {
-            files,
-            cache: &cache,
-            bin_dirs: &[],
-        };
-        attached.extend(network.attachments().0);
-    }
+    let (attached, _) = attachments_everywhere(files);
     let mut left = Vec::new();
     for sandbox in cri.sandboxes().await? {
         if sandbox.state() == PodSandboxState::SandboxReady || !attached.contains_key(&sandbox.id) {

@@ -137,18 +137,12 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
         [runtime],
         "{schedule}: pods"
     );
-    // A target that does not answer keeps what it has; that is journalled.
-    let keeps = matches!(
-        world.fault,
-        Fault::TargetDies | Fault::TargetHangs | Fault::SandboxSticks | Fault::CallHangs(_)
+    // Those that stick leave their network once the source serves.
+    assert_eq!(
+        state.sandboxes.iter().copied().collect::<Vec<_>>(),
+        [runtime],
+        "{schedule}: sandboxes"
     );
-    if !keeps {
-        assert_eq!(
-            state.sandboxes.iter().copied().collect::<Vec<_>>(),
-            [runtime],
-            "{schedule}: sandboxes"
-        );
-    }
     for (name, expected) in units {
         let unit = &state.units[&name];
         assert_eq!(
@@ -169,7 +163,15 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     match end {
         End::Committed => assert_eq!(*images, source, "{schedule}: images"),
         // A target that does not answer keeps its images; that is journalled.
-        End::RolledBack if keeps => {}
+        End::RolledBack if keeps_images(world.fault) => {}
         End::RolledBack => assert_eq!(*images, before, "{schedule}: images"),
     }
+}
+
+/// Whether the target may not answer when its images would be taken back.
+const fn keeps_images(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::TargetDies | Fault::TargetHangs | Fault::SandboxSticks | Fault::CallHangs(_)
+    )
 }

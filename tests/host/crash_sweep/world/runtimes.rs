@@ -1,6 +1,9 @@
 //! Two runtimes with images and pods, and the kubelet's own word.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use transship::{
     api::request::Runtime,
@@ -108,6 +111,7 @@ impl World {
     ) -> Result<Stopped, RuntimeError> {
         let (of, forwards) = (what.ending(direction), direction == Direction::Forwards);
         self.effect();
+        let mut stuck = BTreeMap::new();
         {
             let mut state = self.state();
             if state.units[KUBELET_UNIT].active {
@@ -120,6 +124,9 @@ impl World {
             if !forwards && !sticks || what.share_an_engine() {
                 state.sandboxes.remove(&of.runtime);
             }
+            if !forwards && state.sandboxes.contains(&of.runtime) {
+                stuck.insert("sandbox".to_owned(), "its network does not let it go".to_owned());
+            }
             if self.fault == Fault::TargetDies && forwards {
                 state.target_dead = true;
                 let unit = state.units.get_mut(&self.case.target_unit).unwrap();
@@ -131,7 +138,10 @@ impl World {
             return Err(RuntimeError::new("a container does not end".to_owned()));
         }
         self.asked().await?;
-        Ok(Stopped::default())
+        Ok(Stopped {
+            stuck,
+            ..Stopped::default()
+        })
     }
 }
 
@@ -322,6 +332,27 @@ impl Runtimes for World {
         self.state().lost = false;
         self.answered().await.map_err(RuntimeError::new)?;
         Ok(Vec::new())
+    }
+
+    async fn remove_stuck(&self, what: &StopPods, stuck: &BTreeSet<String>) -> BTreeMap<String, String> {
+        let asked = self.called().await;
+        self.effect();
+        {
+            let mut state = self.state();
+            if !state.units[KUBELET_UNIT].active {
+                let what = "sandboxes that stuck were tried again before the kubelet ran".to_owned();
+                state.violations.push(what);
+            }
+            // The source serves, and with it whatever the network asks.
+            if asked.is_ok() {
+                state.sandboxes.remove(&what.target.runtime);
+            }
+        }
+        moment().await;
+        match asked.and(self.answered().await) {
+            Ok(()) => BTreeMap::new(),
+            Err(why) => stuck.iter().map(|id| (id.clone(), why.clone())).collect(),
+        }
     }
 
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {
