@@ -36,7 +36,13 @@ fn the_sweeps_systemd_follows_the_rules_of_a_real_one() {
 
 /// The facts of a rule as they are after its requests.
 async fn answer(requests: &str, facts: &str) -> String {
-    let world = World::new(&Arc::new(cases::by_hand()), Fault::Nothing);
+    let mut case = cases::by_hand();
+    let mut bind = |unit: &str, to: &str| case.bound.insert(unit.to_owned(), [to.to_owned()].into());
+    bind(SOCKET, "docker.service");
+    if !requests.contains("alone") {
+        bind("docker.service", SOCKET);
+    }
+    let world = World::new(&Arc::new(case), Fault::Nothing);
     // The sweep's systemd knows conditions and several drop-ins of the kubelet alone.
     let name = if ["hold", "early", "late"]
         .iter()
@@ -47,6 +53,7 @@ async fn answer(requests: &str, facts: &str) -> String {
         "docker.service"
     };
     world.state().units.get_mut(name).unwrap().active = false;
+    world.state().units.get_mut(SOCKET).unwrap().active = false;
     world.disable(name).await.unwrap();
     world.free_files().remove(&path(EARLY)).unwrap();
     world.reload().await.unwrap();
@@ -55,12 +62,14 @@ async fn answer(requests: &str, facts: &str) -> String {
         refused = ask(&world, name, request).await.is_err();
     }
     let unit = world.unit(name).await.unwrap();
+    let socket = world.unit(SOCKET).await.unwrap();
     let described = world.describe(name).await.unwrap();
     let names = described.drop_ins.iter();
     let names = names.map(|path| path.as_str().rsplit('/').next().unwrap());
     let drop_ins: Vec<&str> = names.collect();
     let found = facts.split_whitespace().map(|fact| match fact.split_once('=') {
         Some(("active", _)) => format!("active={}", unit.active),
+        Some(("socket", _)) => format!("socket={}", socket.active),
         Some(("boot", _)) => format!("boot={}", unit.boot),
         Some(("load", _)) => format!("load={}", unit.load),
         Some(("drop-ins", _)) => format!("drop-ins={}", drop_ins.join(",")),
@@ -91,6 +100,11 @@ async fn ask(world: &Arc<World>, name: &str, request: &str) -> Result<(), System
         "unmask-until-boot" => world.unmask_until_boot(name).await,
         "reset-failed" => world.reset_failed(name).await,
         "reload" => world.reload().await,
+        // It is made so at the beginning.
+        "alone" => Ok(()),
+        "start-socket" => world.start(SOCKET).await,
+        "stop-socket" => world.stop(SOCKET).await,
+        "mask-socket" => world.mask(SOCKET).await.map(drop),
         "hold" => {
             let files = world.free_files();
             let condition = format!("[Unit]\nConditionPathExists=!{HOLD_FILE}\n");
@@ -103,6 +117,9 @@ async fn ask(world: &Arc<World>, name: &str, request: &str) -> Result<(), System
         other => unreachable!("no request: {other}"),
     }
 }
+
+/// The socket of the unit that is asked.
+const SOCKET: &str = "docker.socket";
 
 /// A drop-in of the kubelet that a plan has, and whose name sorts before that of the hold.
 const EARLY: &str = "/etc/systemd/system/kubelet.service.d/10-kubeadm.conf";
