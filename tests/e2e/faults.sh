@@ -43,3 +43,32 @@ lose_agent_image() {
         until [ -e /var/lib/transship/hold ]; do sleep 0.05; done
         ctr -n k8s.io images rm --sync $IMAGE:$VERSION"
 }
+
+# A CNI plugin whose DEL fails while the API server does not answer.
+# The plugin stands last in the chain, so that it is the first one to be asked at DEL.
+asks_api() { # NODE
+    # shellcheck disable=SC2016 # expanded in the node
+    lab exec "$1" sh -c '
+        cat >/opt/cni/bin/asks-api <<"SH"
+#!/bin/sh
+input=$(cat)
+case $CNI_COMMAND in
+    VERSION) echo "{\"cniVersion\":\"0.3.1\",\"supportedVersions\":[\"0.3.0\",\"0.3.1\",\"0.4.0\"]}" ;;
+    ADD) printf "%s" "$input" | jq -c .prevResult ;;
+    DEL)
+        url=$(sed -n "s/^ *server: //p" /etc/kubernetes/kubelet.conf)
+        curl -ksS -m 3 -o /dev/null "$url/healthz" || { echo "{\"cniVersion\":\"0.3.1\",\"code\":11,\"msg\":\"the API server does not answer\"}"; exit 1; }
+        ;;
+esac
+SH
+        chmod 755 /opt/cni/bin/asks-api
+        for file in /etc/cni/net.d/*.conflist; do
+            jq ".plugins += [{type: \"asks-api\"}]" "$file" >/tmp/conflist && cat /tmp/conflist >"$file"
+        done'
+}
+# The rule of iptables that keeps a node from its API server.
+rule_without_api() { # NODE
+    local api
+    api=$(lab exec "$1" sed -n 's|^ *server: https://\([^:/]*\).*|\1|p' /etc/kubernetes/kubelet.conf)
+    echo "OUTPUT -p tcp -d $api --dport 6443 -j REJECT"
+}

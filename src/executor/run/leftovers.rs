@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, io};
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{Run, clock};
 use crate::{
@@ -47,9 +47,10 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             let until = Instant::now() + clock::UNSTUCK_WITHIN;
             while !stuck.is_empty() {
                 let ids = stuck.keys().cloned().collect();
-                stuck = self.watched(self.host.runtimes.remove_stuck(pods, &ids)).await;
-                if Instant::now() >= until {
-                    break;
+                let removal = timeout_at(until, self.host.runtimes.remove_stuck(pods, &ids));
+                match self.watched(removal).await {
+                    Ok(left) => stuck = left,
+                    Err(_) => break,
                 }
                 if !stuck.is_empty() {
                     tracing::warn!(?stuck, "sandboxes could not be removed yet; it is tried again");

@@ -92,6 +92,11 @@ async fn every_call_of_containerds_api_has_a_deadline() {
         api.complete_snapshot(&digest),
         api.write("text/plain", b"a".to_vec(), &[]),
         api.cri_problem(),
+        api.deprecations(),
+        api.images_with_label("a"),
+        api.records_of_other_runtimes("a"),
+        api.network_of("a"),
+        api.forget_sandbox("a"),
     ];
 }
 

@@ -380,10 +380,9 @@ async fn a_sandbox_that_has_ended_and_cannot_leave_its_network_is_left_behind() 
         .stop_pods_of_target(docker_endpoint(), containerd_endpoint())
         .await;
     assert_eq!((stopped.ended, stopped.sandboxes), (3, 3));
-    let [left] = &stopped.left[..] else {
-        panic!("{stopped:?}")
-    };
-    assert!(left.contains("sandbox s1") && left.contains("calico"), "{left}");
+    assert!(stopped.left.is_empty() && stopped.stuck.len() == 1, "{stopped:?}");
+    let why = &stopped.stuck["s1"];
+    assert!(why.contains("sandbox s1") && why.contains("calico"), "{why}");
     let world = host.containerd.world.lock().unwrap();
     assert_eq!(world.sandboxes.len(), 1);
     assert!(world.containers.is_empty());
