@@ -193,16 +193,24 @@ fn archive(target: &Target, origin: &ArchiveOrigin, facts: &Facts) -> Result<Del
 
 /// The version of the archive: the one that is asked for, if that is a whole one, else the one in its name.
 fn version_of(target: &Target, origin: &ArchiveOrigin, named: Option<&Named<'_>>) -> Result<String, Finding> {
-    let asked = target.version.as_deref().and_then(version::exact);
+    let wanted = target.version.as_deref();
+    let asked = wanted.and_then(version::exact);
     let named = named.map(|named| named.version);
-    match (asked, named) {
-        (Some(asked), Some(named)) if asked != named => Err(ARCHIVE_VERSION_MISMATCH.found(
+    let differs = |wanted: &str, named: &str| match asked {
+        Some(asked) => asked != named,
+        // What is neither a version nor a range is found with its own words.
+        None => version::is_as_asked(named, wanted).is_ok_and(|fits| !fits),
+    };
+    if let Some((wanted, _)) = wanted.zip(named).filter(|(wanted, named)| differs(wanted, named)) {
+        return Err(ARCHIVE_VERSION_MISMATCH.found(
             format!(
-                "target.version asks for {asked}, and the archive is {}",
+                "target.version asks for {wanted}, and the archive is {}",
                 origin.file_name()
             ),
             "Name the archive of that version, or change target.version.",
-        )),
+        ));
+    }
+    match (asked, named) {
         (Some(version), _) | (None, Some(version)) => Ok(version.to_owned()),
         (None, None) => Err(ARCHIVE_VERSION_UNKNOWN.found(
             format!(
@@ -389,6 +397,11 @@ mod tests {
     #[case::part(Some("2.4"), "file:///srv/containerd.tar.gz", "ArchiveVersionUnknown")]
     #[case::another(
         Some("2.4.1"),
+        "file:///srv/containerd-2.4.2-linux-amd64.tar.gz",
+        "ArchiveVersionMismatch"
+    )]
+    #[case::outside_of_the_range(
+        Some(">=3"),
         "file:///srv/containerd-2.4.2-linux-amd64.tar.gz",
         "ArchiveVersionMismatch"
     )]

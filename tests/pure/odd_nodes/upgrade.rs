@@ -552,6 +552,18 @@ fn answer(runs: &str, from: &str, wanted: Option<&str>) -> String {
 #[case::older("2.4.2", "containerd-2.4.1-linux-amd64.tar.gz", None, "TargetVersionOlder")]
 #[case::in_the_range("2.3.0", "containerd-2.4.2-linux-amd64.tar.gz", Some(">=2"), "AlreadyThere")]
 #[case::not_in_the_range("1.7.35", "containerd-2.4.2-linux-amd64.tar.gz", Some(">=2"), "2.4.2")]
+#[case::equal_and_not_in_the_range(
+    "2.4.2",
+    "containerd-2.4.2-linux-amd64.tar.gz",
+    Some(">=3"),
+    "ArchiveVersionMismatch"
+)]
+#[case::newer_and_not_in_the_range(
+    "1.7.35",
+    "containerd-2.4.2-linux-amd64.tar.gz",
+    Some(">=3"),
+    "ArchiveVersionMismatch"
+)]
 #[case::nameless("1.7.35", "blob", None, "ArchiveVersionUnknown")]
 #[case::nameless_in_a_range("1.7.35", "blob", Some(">=2"), "ArchiveVersionUnknown")]
 #[case::nameless_with_its_version("1.7.35", "blob", Some("2.4.2"), "2.4.2")]
