@@ -9,7 +9,7 @@ start_registry() {
     # shellcheck disable=SC2016 # a bcrypt salt
     hash=$(perl -e 'print crypt("lab-password", q($2b$05$abcdefghijklmnopqrstuu))')
     # One that an earlier run left.
-    lab exec "$1" systemctl stop private-registry 2>/dev/null || true
+    lab exec "$1" systemctl stop private-registry plain-registry 2>/dev/null || true
     lab exec "$1" sh -c 'cat >/usr/local/bin/docker-registry && chmod 755 /usr/local/bin/docker-registry' \
         <"$(lab run sh -c 'command -v docker-registry')"
     # shellcheck disable=SC2016 # expanded in the node
