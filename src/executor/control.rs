@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     journal::{self, Event, JournalError, Record},
-    progress::{self, Progress, State},
+    progress::{self, Progress},
     step::Aside,
 };
 use crate::{
@@ -80,9 +80,6 @@ pub enum ControlError {
     /// See [`JournalError`].
     #[error(transparent)]
     Journal(#[from] JournalError),
-    /// An attempt that must not be put aside.
-    #[error("the migration in {0} was not rolled back; take it back first with `transship node rollback`")]
-    NotRolledBack(HostPath),
     /// Another plan began.
     #[error("another plan was begun in {0}; roll it back first with `transship node rollback`")]
     Begun(HostPath),
@@ -339,35 +336,6 @@ impl Dir {
     /// When it may still be there.
     pub(super) fn withdraw(&self, order: Order) -> Result<(), ControlError> {
         Ok(self.files.remove(&self.file(order.file()))?)
-    }
-
-    /// Puts the journal and the orders of an attempt that was rolled back aside, so that another attempt can
-    /// begin in this directory. Without such an attempt it does nothing.
-    ///
-    /// # Errors
-    /// When the attempt is not over or was committed, or a file cannot be moved.
-    pub fn put_aside(&self) -> Result<(), ControlError> {
-        match self.progress()?.map(|progress| progress.state) {
-            Some(State::RolledBack) => {}
-            _ if self.journal()?.is_empty() => return Ok(()),
-            _ => return Err(ControlError::NotRolledBack(self.path.clone())),
-        }
-        for order in [
-            Order::Go,
-            Order::Commit,
-            Order::Abort,
-            Order::Undo,
-            Order::EndSoak,
-            Order::Lapse,
-        ] {
-            self.files.remove(&self.file(order.file()))?;
-        }
-        let names = self.files.list(&self.path)?;
-        let earlier = names.iter().filter(|name| name.starts_with("journal.")).count();
-        Ok(self.files.rename(
-            &self.file("journal"),
-            &self.file(&format!("journal.{}", earlier + 1)),
-        )?)
     }
 
     fn json<T: serde::de::DeserializeOwned>(&self, path: &HostPath) -> Result<Option<T>, ControlError> {

@@ -9,7 +9,7 @@ use crate::{
     edit::flags,
     plan::{
         facts::{Containerd, Docker, Limits, UnitFacts},
-        host_path, kubelet_arguments,
+        host_path, kubelet_arguments, paths,
     },
 };
 
@@ -126,7 +126,7 @@ const NOFILE: &str = "nofile";
 pub fn starts_containers(docker: &Docker, containerd: &Containerd) -> bool {
     let command = kubelet_arguments::command(&docker.service);
     let named = flags::value(&command, "containerd").filter(|socket| !socket.is_empty());
-    let socket = named.unwrap_or("/run/containerd/containerd.sock");
+    let socket = named.unwrap_or(paths::CONTAINERD_SOCKET);
     let found = containerd.endpoint.as_str();
     containerd.service.active == "active" && host_path::socket(socket) == host_path::socket(found)
 }
