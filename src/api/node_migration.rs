@@ -329,6 +329,11 @@ impl NodePhase {
             | Self::RollingBack => false,
         }
     }
+
+    /// Whether the node's agent has begun and has not come to an end.
+    pub const fn is_under_way(self) -> bool {
+        !self.ended() && !matches!(self, Self::Pending)
+    }
 }
 
 /// A plan, in words.
@@ -386,4 +391,26 @@ pub struct PhaseTime {
     /// When it ended; absent while it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub end: Option<Time>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_is_under_way_from_its_agents_start_to_an_end() {
+        let under_way = NodePhase::ALL.into_iter().filter(|phase| phase.is_under_way());
+        assert_eq!(
+            under_way.map(NodePhase::name).collect::<Vec<_>>(),
+            [
+                "Preflight",
+                "Preparing",
+                "Draining",
+                "Switching",
+                "Verifying",
+                "Uncordoning",
+                "RollingBack"
+            ]
+        );
+    }
 }

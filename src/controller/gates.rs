@@ -57,8 +57,8 @@ async fn look(client: &Client, nodes: &[&Node]) -> kube::Result<(Vec<Pod>, Vec<N
 fn judge(nodes: &[&Node], pods: &[Pod], shares: &[NodeMigration], own: &[Slot]) -> Vec<String> {
     let of_others = |share: &&NodeMigration| own.iter().all(|slot| slot.name != share.name_any());
     let under_way = shares.iter().filter(of_others).filter(|share| {
-        let begun = share.phase() != NodePhase::Pending || share.spec.action == Action::Migrate;
-        share.spec.action != Action::Plan && begun && !share.phase().ended()
+        let ordered = share.phase() == NodePhase::Pending && share.spec.action == Action::Migrate;
+        share.spec.action != Action::Plan && (share.phase().is_under_way() || ordered)
     });
     let unready = nodes.iter().filter(|node| !reported::is_ready(node));
     let shares = under_way.map(|share| {

@@ -265,11 +265,12 @@ impl Seen {
     /// its migration, or that migration is active and goes first.
     pub fn foreign(&self, name: &str) -> Option<&Share> {
         self.shares.get(name).filter(|share| {
-            let under_way = !share.phase.ended() && share.phase != NodePhase::Pending;
             let claimed = share.phase == NodePhase::Pending && share.action != Action::Plan;
             let goes_first = share.migration_older || self.mode == Mode::Plan;
             share.migration_uid != self.uid
-                && (under_way || share.deleting || share.migration_active && (claimed || goes_first))
+                && (share.phase.is_under_way()
+                    || share.deleting
+                    || share.migration_active && (claimed || goes_first))
         })
     }
 

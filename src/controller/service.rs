@@ -14,7 +14,7 @@ use super::apply::FIELD_MANAGER;
 use super::error::{Error, IntoError as _};
 use super::{Leader, PAGE, policy, sweep};
 use crate::admin::{self, Ready};
-use crate::api::node_migration::{Action, NodeMigration, NodePhase};
+use crate::api::node_migration::{Action, NodeMigration};
 use crate::api::user_agent;
 use crate::metrics::Metrics;
 
@@ -205,7 +205,7 @@ fn under_way(share: &DeserializeGuard<NodeMigration>) -> Option<String> {
         Ok(share) if share.spec.action == Action::Plan => None,
         // Nobody would take the finalizer off any more.
         Ok(share) if sweep::is_held(share) => Some(format!("{name} ({})", share.phase().name())),
-        Ok(share) if share.phase().ended() || share.phase() == NodePhase::Pending => None,
+        Ok(share) if !share.phase().is_under_way() => None,
         Ok(share) => Some(format!("{name} ({})", share.phase().name())),
         Err(invalid) => Some(format!(
             "{name} (its NodeMigration cannot be read: {})",

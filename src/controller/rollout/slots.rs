@@ -271,7 +271,7 @@ pub(super) fn adopt(seen: &Seen, decision: &mut Decision) {
         let marked = node.cordoned_for.as_ref() == Some(&seen.uid) && seen.foreign(name).is_none();
         let begun = match seen.share(name) {
             Some(share) if share.phase.ended() => marked && share.phase != NodePhase::Failed,
-            Some(share) => share.phase != NodePhase::Pending && share.action != Action::Plan,
+            Some(share) => share.phase.is_under_way() && share.action != Action::Plan,
             None => marked && seen.mode == Mode::Apply,
         };
         if !begun {
