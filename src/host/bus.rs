@@ -3,17 +3,18 @@
 //!
 //! Only the system bus: zbus cannot speak to systemd's private socket, whose messages have no unique sender.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+mod properties;
+
+use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::{sync::Mutex, time::timeout};
-use zbus::{Connection, OwnedObjectPath, OwnedVariant, Structure, Variant};
+use zbus::{Connection, OwnedObjectPath, Variant};
+
+use properties::{Properties, as_unit, limits, number, structures, text, texts};
 
 use super::systemd::{Systemd, SystemdError, Unit, UnitProperties};
-use crate::plan::{facts::Limits, host_path::HostPath};
+use crate::plan::host_path::HostPath;
 
 /// Where the bus listens since systemd 209. The library's own default begins with `/var/run`, a link that the
 /// agent's image does not have.
@@ -30,8 +31,6 @@ const SIGKILL: i32 = 9;
 
 const UNIT: &str = "org.freedesktop.systemd1.Unit";
 const SERVICE: &str = "org.freedesktop.systemd1.Service";
-
-type Properties = HashMap<String, OwnedVariant>;
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -554,68 +553,6 @@ fn kept_until_read(version: u32) -> Vec<(&'static str, Variant<'static>)> {
     } else {
         Vec::new()
     }
-}
-
-fn as_unit(unit: &Properties, service: &Properties) -> Unit {
-    Unit {
-        load: text(unit, "LoadState"),
-        active: text(unit, "ActiveState"),
-        boot: text(unit, "UnitFileState"),
-        main_pid: small(service, "MainPID"),
-        restarts: small(service, "NRestarts"),
-    }
-}
-
-fn text(properties: &Properties, name: &str) -> String {
-    properties
-        .get(name)
-        .and_then(|value| <&str>::try_from(value).ok())
-        .unwrap_or_default()
-        .to_owned()
-}
-
-fn texts(properties: &Properties, name: &str) -> Vec<String> {
-    let value = properties.get(name).and_then(|value| value.try_clone().ok());
-    value
-        .and_then(|value| Vec::<String>::try_from(value).ok())
-        .unwrap_or_default()
-}
-
-fn small(properties: &Properties, name: &str) -> u32 {
-    properties
-        .get(name)
-        .and_then(|value| u32::try_from(value).ok())
-        .unwrap_or(0)
-}
-
-fn number(properties: &Properties, name: &str) -> u64 {
-    properties
-        .get(name)
-        .and_then(|value| u64::try_from(value).ok())
-        .unwrap_or(0)
-}
-
-/// The resource limits of a service. Before systemd 232 a limit has one value, which is both.
-fn limits(service: &Properties) -> BTreeMap<String, Limits> {
-    let names = service
-        .keys()
-        .filter(|name| name.starts_with("Limit") && !name.ends_with("Soft"));
-    names
-        .map(|name| {
-            let hard = number(service, name);
-            let soft = format!("{name}Soft");
-            let soft = service.contains_key(&soft).then(|| number(service, &soft));
-            let soft = soft.unwrap_or(hard);
-            (name.clone(), Limits { soft, hard })
-        })
-        .collect()
-}
-
-fn structures(properties: &Properties, name: &str) -> Vec<Structure<'static>> {
-    let value = properties.get(name).and_then(|value| value.try_clone().ok());
-    value
-        .and_then(|value| Vec::<Structure<'static>>::try_from(value).ok())
-        .unwrap_or_default()
 }
 
 #[cfg(test)]

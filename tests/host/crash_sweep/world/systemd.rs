@@ -1,19 +1,12 @@
 //! systemd as a state machine: what runs, with which files. What happens at boot is said by links on the disk, which it
 //! does not sync.
 
-use std::{
-    fs, io,
-    os::unix::fs::symlink,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use transship::{
     api::request::Runtime,
-    executor::unit::UNIT,
     host::{
         files::Effect,
         systemd::{Systemd, SystemdError, Unit, UnitProperties},
@@ -37,7 +30,7 @@ const REHEARSAL: &str = "/run/systemd/system/transship-rehearsal.service";
 /// When systemd kills what does not exit (`TimeoutStopSec=`).
 const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
-fn refused(verb: &'static str, unit: &str, reason: &str) -> SystemdError {
+pub(super) fn refused(verb: &'static str, unit: &str, reason: &str) -> SystemdError {
     SystemdError::Refused {
         verb,
         unit: unit.to_owned(),
@@ -110,118 +103,6 @@ impl World {
             .filter(|(name, unit)| self.boot(name, unit) == "masked" || !self.has_file(name))
             .map(|(name, _)| name.clone())
             .collect();
-    }
-
-    /// Where the link of a unit itself leads, if it has one.
-    fn own_link(&self, name: &str) -> Option<PathBuf> {
-        fs::read_link(self.root.join(BASE).join(name)).ok()
-    }
-
-    /// Whether systemd finds the unit's file.
-    fn has_file(&self, name: &str) -> bool {
-        let linked = self
-            .own_link(name)
-            .is_some_and(|target| target != Path::new("/dev/null"));
-        match name {
-            UNIT => self.root.join(BASE).join(UNIT).is_file(),
-            _ => linked || !self.case.linked.iter().any(|unit| unit == name),
-        }
-    }
-
-    /// A unit's `UnitFileState`.
-    pub fn boot(&self, name: &str, unit: &FakeUnit) -> String {
-        if self
-            .own_link(name)
-            .is_some_and(|target| target == Path::new("/dev/null"))
-        {
-            return "masked".to_owned();
-        }
-        // A link alone makes no unit.
-        if name == UNIT && !self.has_file(name) {
-            return String::new();
-        }
-        let wanted = self.links_to(name).iter().any(|link| {
-            link.parent()
-                .is_some_and(|directory| directory != self.root.join(BASE))
-                || !link.ends_with(name)
-        });
-        match wanted {
-            true => "enabled".to_owned(),
-            false if self.own_link(name).is_some() => "linked".to_owned(),
-            false => unit.boot.clone(),
-        }
-    }
-
-    /// The links that make a unit start, and its aliases: those that have its name, and those that lead to it.
-    fn links_to(&self, name: &str) -> Vec<PathBuf> {
-        let entries = |directory: PathBuf| -> Vec<PathBuf> {
-            let read = fs::read_dir(directory).into_iter().flatten();
-            read.map(|entry| entry.unwrap().path()).collect()
-        };
-        let top = entries(self.root.join(BASE));
-        let below = top
-            .iter()
-            .filter(|path| path.extension().is_some_and(|kind| kind == "wants"))
-            .flat_map(|path| entries(path.clone()));
-        let mut all: Vec<PathBuf> = top.iter().cloned().chain(below).collect();
-        all.sort();
-        all.retain(|path| {
-            let hidden = path.to_string_lossy().ends_with(".transship");
-            let target = fs::read_link(path);
-            !hidden && target.is_ok_and(|target| path.ends_with(name) || target.ends_with(name))
-        });
-        all
-    }
-
-    /// systemd changes what is at this path, if the disk lets it.
-    fn change(
-        &self,
-        verb: &'static str,
-        unit: &str,
-        path: &Path,
-        change: impl FnOnce(&Path) -> io::Result<()>,
-    ) -> Result<(), SystemdError> {
-        self.about_to(Effect::Change(path))
-            .and_then(|()| change(path))
-            .map_err(|error| refused(verb, unit, &error.to_string()))
-    }
-
-    /// Makes a link, in the place of another one.
-    fn lay(&self, verb: &'static str, unit: &str, at: &Path, target: &str) -> Result<(), SystemdError> {
-        let at = self.root.join(at);
-        if fs::read_link(&at).is_ok_and(|now| now == Path::new(target)) {
-            return Ok(());
-        }
-        let directory = at.parent().unwrap();
-        if !directory.exists() {
-            self.change(verb, unit, directory, |path| fs::create_dir_all(path))?;
-        }
-        self.change(verb, unit, &at, |path| {
-            match fs::remove_file(path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            symlink(target, path)
-        })
-    }
-
-    /// Makes the link that the unit's `[Install]` section names, as a package's script does.
-    pub fn link_wanted(&self, name: &str) -> Result<(), SystemdError> {
-        self.lay("enable", name, &wanted_link(name), &vendor(name))
-    }
-
-    /// Removes that link, and the directory if nothing else is in it, as the script of a package that is purged does
-    /// (deb-systemd-helper).
-    pub fn unlink_wanted(&self, name: &str) -> Result<(), SystemdError> {
-        let link = self.root.join(wanted_link(name));
-        if link.is_symlink() {
-            self.change("purge", name, &link, |path| fs::remove_file(path))?;
-        }
-        let directory = link.parent().unwrap();
-        if fs::read_dir(directory).is_ok_and(|mut entries| entries.next().is_none()) {
-            self.change("purge", name, directory, |path| fs::remove_dir(path))?;
-        }
-        Ok(())
     }
 
     /// What the bus does after a change of links: a reload.
