@@ -41,6 +41,9 @@ pub struct Wanted {
     pub unprivileged_by_default: bool,
     /// How long a pull may make no progress (`5m0s`); `None` leaves what the file has.
     pub pull_progress_timeout: Option<String>,
+    /// How many layers of an image are downloaded at the same time, 0 for all; `None` leaves what the file has. With any other
+    /// number than 3, containerd 2.1 and later pull without their transfer service (`internal/cri/config/config.go`).
+    pub max_downloads: Option<u32>,
     /// Directory with the settings of registries (`config_path`, 1.5 and later); `None` leaves what the file has.
     pub registries: Option<String>,
 }
@@ -97,6 +100,7 @@ const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const RUNC: &str = "io.containerd.runc.v2";
 const UNPRIVILEGED: [&str; 2] = ["enable_unprivileged_ports", "enable_unprivileged_icmp"];
 const PULL_PROGRESS_TIMEOUT: &str = "image_pull_progress_timeout";
+const MAX_DOWNLOADS: &str = "max_concurrent_downloads";
 const SYSTEMD_CGROUP: &str = "systemd_cgroup";
 
 /// The file as it must be; `None` for the text stands for a file that does not exist.
@@ -159,17 +163,19 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
             }
         }
     }
+    let images = if version == 2 { CRI } else { CRI_IMAGES };
     if let Some(timeout) = &wanted.pull_progress_timeout {
-        let plugin = if version == 2 { CRI } else { CRI_IMAGES };
         set(
-            &["plugins", plugin, PULL_PROGRESS_TIMEOUT],
+            &["plugins", images, PULL_PROGRESS_TIMEOUT],
             timeout.as_str().into(),
         )?;
     }
+    if let Some(downloads) = wanted.max_downloads {
+        set(&["plugins", images, MAX_DOWNLOADS], i64::from(downloads).into())?;
+    }
     if let Some(directory) = &wanted.registries {
-        let plugin = if version == 2 { CRI } else { CRI_IMAGES };
         set(
-            &["plugins", plugin, "registry", "config_path"],
+            &["plugins", images, "registry", "config_path"],
             directory.as_str().into(),
         )?;
     }

@@ -26,6 +26,7 @@ fn wanted(newest_version: i64) -> Wanted {
         newest_version,
         unprivileged: true,
         unprivileged_by_default: newest_version > 2,
+        max_downloads: None,
         pull_progress_timeout: (newest_version > 2).then(|| "30m0s".to_owned()),
         registries: (newest_version > 2).then(|| "/etc/containerd/certs.d".to_owned()),
     }

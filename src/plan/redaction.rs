@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 72] = [
+const KEYS: [&str; 73] = [
     "After",
     "Delegate",
     "Description",
@@ -97,6 +97,7 @@ const KEYS: [&str; 72] = [
     "image_pull_progress_timeout",
     "imports",
     "kind",
+    "max_concurrent_downloads",
     "override_path",
     "path",
     "root",

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use crate::{
-    edit::{env_file, unit_file},
+    edit::{env_file, flags, unit_file},
     plan::{
         environment,
         facts::{Docker, UnitFacts},
@@ -35,6 +35,9 @@ pub enum Fate {
     /// It concerns Docker itself, or its own network, which pods do not use.
     DockersOwn,
 }
+
+/// How many layers are downloaded at the same time.
+const MAX_DOWNLOADS: &str = "max-concurrent-downloads";
 
 /// Variables that carry a proxy, in the spellings that Go programs read.
 const PROXIES: [&str; 6] = [
@@ -67,10 +70,36 @@ pub fn settings(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Setting> {
     names
         .into_iter()
         .map(|name| Setting {
-            fate: fate(&name),
+            fate: match name.as_str() {
+                MAX_DOWNLOADS => fate_of_downloads(max_downloads(docker, daemon)),
+                other => fate(other),
+            },
             name,
         })
         .collect()
+}
+
+/// How many layers Docker downloads at the same time, all pulls together, if that is set; 0 is all of them. dockerd refuses to start
+/// with the flag and the key.
+pub(super) fn max_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Option<u32> {
+    let command = kubelet_arguments::command(&docker.service);
+    let of_file = daemon.get(MAX_DOWNLOADS).and_then(Value::as_u64);
+    let of_flag = || flags::value(&command, MAX_DOWNLOADS)?.parse().ok();
+    of_file.or_else(of_flag).and_then(|number| number.try_into().ok())
+}
+
+fn fate_of_downloads(downloads: Option<u32>) -> Fate {
+    match downloads {
+        Some(0) => Fate::Carried("containerd downloads all layers of an image at the same time, too".into()),
+        Some(downloads) => Fate::Approximated(
+            format!(
+                "containerd downloads at most {downloads} layers of each image at the same time (max_concurrent_downloads); \
+                 Docker counts the layers of all images together"
+            )
+            .into(),
+        ),
+        None => Fate::NotCarried("It is not a number. containerd downloads three layers of an image at the same time.".into()),
+    }
 }
 
 fn is_set(value: &Value) -> bool {
@@ -104,9 +133,6 @@ fn fate(name: &str) -> Fate {
         "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses".into()),
         "proxies" => Fate::Carried("they are written into a drop-in of containerd.service".into()),
         "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway".into()),
-        "max-concurrent-downloads" => {
-            Fate::Approximated("containerd downloads three layers of an image at a time".into())
-        }
         "selinux-enabled" => Fate::NotCarried(
             "Set `enable_selinux = true` in containerd's CRI plugin if pods depend on it.".into(),
         ),

@@ -15,6 +15,7 @@ fn wanted() -> Wanted {
         unprivileged: false,
         unprivileged_by_default: false,
         pull_progress_timeout: None,
+        max_downloads: None,
         registries: None,
     }
 }
@@ -143,6 +144,30 @@ fn a_pull_without_progress_is_given_its_time() {
 }
 
 /// What `sed s/systemd_cgroup = false/systemd_cgroup = true/` makes of a default configuration.
+#[test]
+fn as_many_layers_are_downloaded_as_docker_does() {
+    for (text, plugin) in [
+        ("version = 2\n", CRI),
+        ("version = 3\n", CRI_IMAGES),
+        (
+            "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\"]\nmax_concurrent_downloads = 9\n",
+            CRI,
+        ),
+    ] {
+        for (max_downloads, found) in [(Some(6), Some("6")), (Some(0), Some("0"))] {
+            let wanted = Wanted {
+                newest_version: 3,
+                max_downloads,
+                ..wanted()
+            };
+            let edited = edit(Some(text), &wanted).unwrap();
+            let leaves = leaves(&parse(&edited).unwrap());
+            let key = format!("plugins.{plugin}.max_concurrent_downloads");
+            assert_eq!(leaves.get(&key).map(String::as_str), found, "{edited}");
+        }
+    }
+}
+
 #[test]
 fn the_key_with_which_the_cri_does_not_load_is_switched_off() {
     let text = format!("version = 2\n[plugins.'{CRI}']\nsystemd_cgroup = true # yes\n");

@@ -444,6 +444,9 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         unprivileged: since(1, 6) && pod_environment::unprivileged(view),
         unprivileged_by_default: since(2, 0),
         pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
+        max_downloads: view
+            .docker_left()
+            .and_then(|(docker, _)| docker_settings::max_downloads(docker, view.daemon)),
         registries: docker_registries::registries(view).config_path,
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());

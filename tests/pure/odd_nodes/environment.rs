@@ -181,6 +181,38 @@ fn default_ulimits_become_limits_of_containerd(
     assert_eq!(of(&facts, &to_containerd(), "DockerSettingNotCarried"), []);
 }
 
+/// As many layers at the same time as under Docker, by the file or by a flag.
+#[rstest]
+#[case::of_the_file(json!({"max-concurrent-downloads": 6}), "", Some(6), "DockerSettingApproximated")]
+#[case::of_a_flag(json!({}), "--max-concurrent-downloads=1", Some(1), "DockerSettingApproximated")]
+#[case::all(json!({"max-concurrent-downloads": 0}), "", Some(0), "DockerSettingCarried")]
+#[case::no_number(json!({}), "--max-concurrent-downloads=$N", None, "DockerSettingNotCarried")]
+fn the_number_of_downloads_comes_along(
+    #[case] daemon: serde_json::Value,
+    #[case] flag: &str,
+    #[case] wanted: Option<u32>,
+    #[case] code: &str,
+) {
+    let mut facts = lab();
+    daemon_json(&mut facts, &daemon.to_string());
+    let words = flag.split_whitespace().map(str::to_owned);
+    docker(&mut facts).service.exec_start.extend(words);
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    let line = config
+        .lines()
+        .find_map(|line| line.strip_prefix("max_concurrent_downloads = "));
+    assert_eq!(
+        line,
+        wanted.map(|number| number.to_string()).as_deref(),
+        "{config}"
+    );
+    let finding = of(&facts, &to_containerd(), code);
+    let named = finding
+        .iter()
+        .any(|finding| finding.message.contains("max-concurrent-downloads"));
+    assert!(named, "{finding:?}");
+}
+
 /// A limit that would stop containerd itself is told, not written.
 #[test]
 fn a_limit_that_containerd_cannot_live_with_is_told() {
