@@ -32,15 +32,11 @@ use containerd_client::{
 };
 use jiff::{SignedDuration, Timestamp};
 use prost_types::FieldMask;
-use serde_json::Value;
 use tokio::time::timeout;
 use tonic::{Code, Request, Response, Status, metadata::MetadataValue, transport::Channel};
 
 use super::{RuntimeError, grpc};
-use crate::{
-    edit::parse,
-    plan::{digest::Digest, host_path::HostPath},
-};
+use crate::plan::{digest::Digest, host_path::HostPath};
 
 /// The namespace that the CRI plugin looks into; what lies in another is invisible to the kubelet.
 const NAMESPACE: &str = "k8s.io";
@@ -334,11 +330,11 @@ impl Containerd {
         Ok(ids)
     }
 
-    /// The network namespace of a sandbox by its record; `None` if there is no record, or it names none.
+    /// The OCI runtime specification in the record of a sandbox; `None` if there is no record.
     ///
     /// # Errors
     /// When containerd does not answer.
-    pub async fn network_of(&self, sandbox: &str) -> Result<Option<String>, RuntimeError> {
+    pub async fn specification_of(&self, sandbox: &str) -> Result<Option<Vec<u8>>, RuntimeError> {
         let mut client = ContainersClient::new(self.channel.clone());
         let request = self.request(GetContainerRequest {
             id: sandbox.to_owned(),
@@ -346,8 +342,9 @@ impl Containerd {
         let verb = format!("look up container {sandbox}");
         let found = self.ask_found(&verb, client.get(request)).await?;
         let container = found.and_then(|answer| answer.container);
-        let spec = container.and_then(|container| container.spec);
-        Ok(spec.and_then(|spec| network_in(&spec.value)))
+        Ok(container
+            .and_then(|container| container.spec)
+            .map(|specification| specification.value))
     }
 
     /// Removes the record of a sandbox that has ended; its snapshot goes with the next garbage collection. One that is not there
@@ -497,16 +494,6 @@ async fn unless<T>(
         Err(status) if status.code() == code => Ok(Response::new(None)),
         Err(status) => Err(status),
     }
-}
-
-/// The path of the network namespace in an OCI runtime specification.
-fn network_in(spec: &[u8]) -> Option<String> {
-    let spec: Value = parse::json(spec).ok()?;
-    let namespaces = spec.pointer("/linux/namespaces")?.as_array()?;
-    let network = namespaces
-        .iter()
-        .find(|namespace| namespace["type"] == "network")?;
-    network["path"].as_str().map(str::to_owned)
 }
 
 /// The key of a snapshot until it is complete.

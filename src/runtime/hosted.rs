@@ -191,11 +191,7 @@ impl HostRuntimes {
         error: RuntimeError,
     ) -> Result<Stopped, RuntimeError> {
         let of = &what.target;
-        let network = Network {
-            files: &self.files,
-            cache: &what.cni_cache_dir,
-            bin_dirs: &what.cni_bin_dirs,
-        };
+        let network = self.network(what);
         tracing::warn!(runtime = of.runtime.name(), %error, "its pods end without it");
         match of.runtime.profile().store {
             runtime::Store::Containerd => bundles::end_pods(network, Processes(&self.files), how).await,
@@ -225,6 +221,14 @@ impl HostRuntimes {
                     )];
                 }
             }
+        }
+    }
+
+    const fn network<'a>(&'a self, what: &'a StopPods) -> Network<'a> {
+        Network {
+            files: &self.files,
+            cache: &what.cni_cache_dir,
+            bin_dirs: what.cni_bin_dirs.as_slice(),
         }
     }
 
@@ -420,11 +424,6 @@ impl Runtimes for HostRuntimes {
     }
 
     async fn remove_stuck(&self, what: &StopPods, stuck: &BTreeSet<String>) -> BTreeMap<String, String> {
-        let network = Network {
-            files: &self.files,
-            cache: &what.cni_cache_dir,
-            bin_dirs: &what.cni_bin_dirs,
-        };
         let records = async {
             Ok(match what.target.runtime.profile().store {
                 runtime::Store::Docker => stuck::Records::Docker(Box::new(self.docker(what).await?)),
@@ -439,7 +438,7 @@ impl Runtimes for HostRuntimes {
                 }
             })
         };
-        stuck::remove(network, Processes(&self.files), records.await, stuck).await
+        stuck::remove(self.network(what), Processes(&self.files), records.await, stuck).await
     }
 
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError> {

@@ -40,6 +40,8 @@ pub(in crate::runtime) const GRACE: &str = "io.kubernetes.pod.terminationGracePe
 const UNKNOWN_GRACE_SECS: u32 = 30;
 /// How many pods, and how many containers of one pod, end at the same time. A kubelet runs 110 pods by default.
 const AT_ONCE: usize = 128;
+/// How many CNI plugins run at the same time; most of them wait for the lock of iptables.
+const PLUGINS_AT_ONCE: usize = 8;
 /// How long what was told to go may still be listed.
 const GONE_WITHIN: Duration = Duration::from_secs(15);
 /// How often it is looked for.

@@ -29,9 +29,7 @@ done
 sandboxes=$(pgrep -xc pause)
 [[ $sandboxes == "$count" ]] || echo "$sandboxes sandboxes run for $count pods"
 if [[ $side == docker ]]; then
-    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | while read -r id; do
-        echo "container in containerd: $id"
-    done
+    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | sed 's/^/container in containerd: /'
 else
     ! systemctl is-active --quiet docker.service || echo "docker.service runs"
     # Docker that is killed while it removes a container leaves its file and no layer. It never loads it again ("mount does

@@ -143,7 +143,6 @@ fn a_pull_without_progress_is_given_its_time() {
     assert_eq!(pull_progress_timeout(&third).as_deref(), Some("30m0s"));
 }
 
-/// What `sed s/systemd_cgroup = false/systemd_cgroup = true/` makes of a default configuration.
 #[test]
 fn as_many_layers_are_downloaded_as_docker_does() {
     for (text, plugin) in [
@@ -168,6 +167,7 @@ fn as_many_layers_are_downloaded_as_docker_does() {
     }
 }
 
+/// What `sed s/systemd_cgroup = false/systemd_cgroup = true/` makes of a default configuration.
 #[test]
 fn the_key_with_which_the_cri_does_not_load_is_switched_off() {
     let text = format!("version = 2\n[plugins.'{CRI}']\nsystemd_cgroup = true # yes\n");

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use super::{
-    Container, Ending, Pod, Server, Wave, end_all, grace,
+    Container, Ending, PLUGINS_AT_ONCE, Pod, Server, Wave, end_all, grace,
     process::{KILLED_WITHIN, Processes, Shims},
 };
 use crate::{
@@ -42,8 +42,6 @@ const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
 /// How long the network of all pods together may take; the node does not serve meanwhile.
 const NETWORK_WITHIN: Duration = Duration::from_secs(60);
-/// How many sandboxes leave their network at the same time.
-const PLUGINS_AT_ONCE: usize = 8;
 
 /// The part of a bundle's `config.json` that counts.
 #[derive(Debug, Default, Deserialize)]
@@ -78,6 +76,17 @@ impl Config {
         let mut namespaces = self.linux.namespaces.iter();
         namespaces.find(|namespace| namespace.r#type == "network")
     }
+
+    /// The network namespace, if it is there.
+    fn netns(&self, files: &Files) -> Option<HostPath> {
+        let path = HostPath::new(self.network()?.path.as_ref()?).ok()?;
+        files.exists(&path).unwrap_or(false).then_some(path)
+    }
+}
+
+/// The network namespace that an OCI runtime specification names, if it is there.
+pub(super) fn netns_in(files: &Files, specification: &[u8]) -> Option<HostPath> {
+    parse::json::<Config>(specification).ok()?.netns(files)
 }
 
 /// Ends the pods of a containerd that does not answer.
@@ -191,7 +200,6 @@ impl Server for Bundles<'_> {
             "sandbox {} of pod {} has ended, and containerd, which did not answer, keeps a record of it",
             pod.sandbox, pod.name
         );
-        self.gone.borrow_mut().insert(pod.sandbox.clone(), why.clone());
         for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
             if let Err(error) = self.detach(&pod.sandbox, attachment, &netns).await {
                 why.push_str(&format!("; {error}"));
@@ -249,11 +257,8 @@ impl Bundles<'_> {
             .iter()
             .find_map(|directory| self.config(directory, sandbox))
             .unwrap_or_default();
-        let netns = config.network().and_then(|namespace| namespace.path.clone());
-        let there = |path: &String| {
-            HostPath::new(path).is_ok_and(|path| self.network.files.exists(&path).unwrap_or(false))
-        };
-        netns.filter(there).unwrap_or_default()
+        let netns = config.netns(self.network.files);
+        netns.map(|netns| netns.to_string()).unwrap_or_default()
     }
 
     async fn detach(&self, sandbox: &str, attachment: &Attachment, netns: &str) -> Result<(), String> {

@@ -12,7 +12,8 @@ use tokio::{
 };
 
 use super::{
-    Container, Ending, Extent, GRACE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all, grace,
+    Container, Ending, Extent, GRACE, PLUGINS_AT_ONCE, Pod, Server, TRY_AGAIN, Wave, checkpoint, end_all,
+    grace,
     process::{self, Processes},
 };
 use crate::{
@@ -34,8 +35,6 @@ const SANDBOX: &str = "io.kubernetes.sandbox.id";
 const LOG: &str = "io.kubernetes.container.logpath";
 /// libcni's default cache. Other runtimes share it; the kubelet's own default is another one.
 const SHARED_CACHE: &str = "/var/lib/cni";
-/// How many CNI plugins run at the same time; most of them wait for the lock of iptables.
-const PLUGINS_AT_ONCE: usize = 8;
 
 /// Ends the pods of the dockershim, and, when everything goes, takes off the network what an interrupted call or a
 /// dead engine left of earlier ones.

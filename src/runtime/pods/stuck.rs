@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use nix::mount::{MntFlags, umount2};
 
-use super::{bundles, process::Processes};
+use super::{PLUGINS_AT_ONCE, bundles, process::Processes};
 use crate::{
     plan::host_path::HostPath,
     runtime::{
@@ -18,8 +18,6 @@ use crate::{
     },
 };
 
-/// How many sandboxes leave their network at the same time.
-const PLUGINS_AT_ONCE: usize = 8;
 /// Where containerd mounts the network namespaces of sandboxes, under both of its names.
 const NETWORKS: [&str; 2] = ["/run/netns/", "/var/run/netns/"];
 
@@ -33,10 +31,10 @@ pub enum Records {
 }
 
 impl Records {
-    async fn network_of(&self, sandbox: &str) -> Result<Option<String>, RuntimeError> {
+    async fn specification_of(&self, sandbox: &str) -> Result<Option<Vec<u8>>, RuntimeError> {
         match self {
-            Self::Containerd(containerd) => containerd.network_of(sandbox).await,
-            // It is the one of a process, which has ended.
+            Self::Containerd(containerd) => containerd.specification_of(sandbox).await,
+            // Its network namespace is that of a process, which has ended.
             Self::Docker(_) => Ok(None),
         }
     }
@@ -83,15 +81,14 @@ async fn remove_one(
     attachments: &[Attachment],
     sandbox: &str,
 ) -> Result<(), String> {
-    let netns = match records {
+    let specification = match records {
         Ok(records) => records
-            .network_of(sandbox)
+            .specification_of(sandbox)
             .await
             .map_err(|error| error.to_string())?,
         Err(_) => None,
     };
-    let there = |path: &HostPath| network.files.exists(path).unwrap_or(false);
-    let netns = netns.and_then(|path| HostPath::new(path).ok()).filter(there);
+    let netns = specification.and_then(|text| bundles::netns_in(network.files, &text));
     for attachment in attachments {
         let path = netns.as_ref().map_or("", HostPath::as_str);
         network.detach(attachment, path).await?;

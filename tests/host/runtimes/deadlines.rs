@@ -95,7 +95,7 @@ async fn every_call_of_containerds_api_has_a_deadline() {
         api.deprecations(),
         api.images_with_label("a"),
         api.records_of_other_runtimes("a"),
-        api.network_of("a"),
+        api.specification_of("a"),
         api.forget_sandbox("a"),
     ];
 }
