@@ -253,7 +253,7 @@ pub trait Runtimes {
     async fn answers(&self, of: &Endpoint) -> Result<(), RuntimeError>;
     /// Asks a runtime how it is.
     async fn health(&self, of: &Endpoint) -> Result<Health, RuntimeError>;
-    /// What a runtime's daemon prints when it is run with `--version`.
+    /// What a program, a runtime's daemon or the kubelet, prints when it is run with `--version`.
     async fn program_version(&self, program: &HostPath) -> Result<String, RuntimeError>;
     /// What a runtime's program prints of its effective configuration with this command.
     async fn configuration(&self, command: &[String]) -> Result<String, RuntimeError>;

@@ -70,6 +70,11 @@ fn g_from_dockershim_to_cri_dockerd_and_back() -> io::Result<()> {
 }
 
 #[test]
+fn g_kubelet_1_24_starts_after_the_move_and_not_before_it() -> io::Result<()> {
+    scenario("before-1.24")
+}
+
+#[test]
 fn h_the_only_control_plane_moves_with_the_operator_on_it() -> io::Result<()> {
     scenario("control-plane")
 }

@@ -83,6 +83,16 @@ pub(super) fn files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
+/// What the plan makes of the kubelet's command line `words`. Nothing changes where its files cannot be read, which refuses
+/// the plan.
+pub(super) fn command_line(view: &View<'_>, words: &[String]) -> Vec<String> {
+    let flagged = is_flagged(view);
+    flagged.map_or_else(
+        |_| words.to_vec(),
+        |flagged| flags::change_words(words, &changes(view, flagged)),
+    )
+}
+
 /// Whether the endpoint is, or must be, a flag: where it is one now, where the configuration cannot name it, and
 /// where there is no configuration.
 fn is_flagged(view: &View<'_>) -> Result<bool, Finding> {

@@ -9,6 +9,7 @@ HELM=3.22.0
 CONTAINERD=2.4.2
 CONTAINERD_1=1.7.35          # the last line of 1.x, which nodes are upgraded from
 CRI_DOCKERD=0.4.3            # what the stand-in says to be
+NEXT_KUBELET=1.24.17         # the first minor version without dockershim
 DEBIAN_GO=1.19               # of Debian, for what is as old
 MODERN_GO=1.26.6             # fetched when the host has no Go this new
 
@@ -122,18 +123,26 @@ kubernetes_source() {
 build_kubernetes() {
     use_go "$KUBERNETES_GO"
     kubernetes_source "$KUBERNETES"
-    cd source
     # Newer modules have it.
-    [[ -e pkg/generated/openapi/zz_generated.openapi.go ]] || generate_openapi
-    local version=(-X "k8s.io/component-base/version.gitVersion=v$KUBERNETES"
+    [[ -e source/pkg/generated/openapi/zz_generated.openapi.go ]] || (cd source && generate_openapi)
+    build_programs "$KUBERNETES" kubelet kubeadm kubectl kube-apiserver kube-controller-manager \
+        kube-scheduler kube-proxy
+}
+build_next_kubelet() {
+    use_go debian_go
+    kubernetes_source "$NEXT_KUBELET"
+    build_programs "$NEXT_KUBELET" kubelet
+}
+
+# build_programs VERSION PROGRAM…: of Kubernetes, from ./source, which goes.
+build_programs() {
+    local programs=("${@:2}") version
+    version=(-X "k8s.io/component-base/version.gitVersion=v$1"
         -X "k8s.io/component-base/version.gitMajor=1"
-        -X "k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$KUBERNETES")"
+        -X "k8s.io/component-base/version.gitMinor=$(cut -d. -f2 <<<"$1")"
         -X "k8s.io/component-base/version.gitTreeState=clean"
-        -X "k8s.io/client-go/pkg/version.gitVersion=v$KUBERNETES")
-    go build -ldflags "-s -w ${version[*]}" -o ../ ./cmd/kubelet ./cmd/kubeadm \
-        ./cmd/kubectl ./cmd/kube-apiserver ./cmd/kube-controller-manager \
-        ./cmd/kube-scheduler ./cmd/kube-proxy
-    cd ..
+        -X "k8s.io/client-go/pkg/version.gitVersion=v$1")
+    (cd source && go build -ldflags "-s -w ${version[*]}" -o ../ "${programs[@]/#/./cmd/}")
     rm -rf source
 }
 
@@ -217,6 +226,11 @@ package() {
     [[ $1 == cri-dockerd ]] || die "no package $1; there is: cri-dockerd"
     make_archive "$1"
     find "$(part "$(archive_part "$1")")" -name '*.deb'
+}
+# The kubelet that a node of 1.23 is upgraded to.
+next_kubelet() {
+    make_part "kubelet-$NEXT_KUBELET" build_next_kubelet >&2
+    echo "$(part "kubelet-$NEXT_KUBELET")/kubelet"
 }
 archive_part() {
     local given=${TRANSSHIP_LAB_CRI_DOCKERD:-} sources

@@ -11,7 +11,10 @@ use crate::{
     },
     plan::{
         document::Plan,
+        host_path::HostPath,
+        runtime::Runtime,
         step::{Boot, FileStep, KUBELET_UNIT, Step},
+        version,
     },
     runtime::Runtimes,
 };
@@ -56,7 +59,33 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 found.extend(self.of_unit(unit, *active, links, masks).await?);
             }
         }
+        if let Some(first) = plan.source.runtime.profile().in_kubelet_before {
+            found.extend(self.of_newer_kubelet(plan.source.runtime, first).await?);
+        }
         Ok(found)
+    }
+
+    /// A kubelet that was upgraded since and has `source` in it no more, as from the minor version `first` on. It would not
+    /// even start with its old flags.
+    async fn of_newer_kubelet(&self, source: Runtime, first: u64) -> Result<Option<String>, StepError> {
+        let unit = self.systemd.describe(KUBELET_UNIT).await?;
+        let Some(program) = unit.exec_start.first().and_then(|path| HostPath::new(path).ok()) else {
+            return Ok(None);
+        };
+        let printed = match self.runtimes.program_version(&program).await {
+            Ok(printed) => printed,
+            Err(error) => {
+                tracing::warn!(%error, "the version of the kubelet is not known");
+                return Ok(None);
+            }
+        };
+        // `Kubernetes v1.24.17`
+        let version = printed.split_whitespace().last().and_then(version::upstream);
+        Ok(version.filter(|version| version.minor >= first).map(|version| {
+            format!(
+                "{program} is {version} now, and kubelets from 1.{first} on have no {source}; install one before 1.{first} again"
+            )
+        }))
     }
 
     fn of_file(&self, step: &FileStep, old: Option<&SavedFile>) -> Result<Option<String>, StepError> {

@@ -59,6 +59,11 @@ pub const KUBELET_FLAG_ENDS: Code = Code::warn(
     "KubeletFlagEnds",
     "The kubelet keeps a flag with which a later version will not start",
 );
+/// Flags that later kubelets do not know, and that the plan takes out.
+pub const KUBELET_FLAGS_REMOVED: Code = Code::info(
+    "KubeletFlagsRemoved",
+    "The plan removes flags with which a later version of the kubelet does not start",
+);
 /// `kubectl exec` fails.
 pub const EXEC_FAILS: Code = Code::warn(
     "ExecFails",
@@ -99,6 +104,7 @@ pub const CODES: &[Code] = &[
     KUBELET_ARGUMENTS_DIFFER,
     KUBELET_FLAG_UNKNOWN,
     KUBELET_FLAG_ENDS,
+    KUBELET_FLAGS_REMOVED,
     EXEC_FAILS,
     NO_NEW_PRIVILEGES_REFUSED,
     NO_NEW_PRIVILEGES_UNSUPPORTED,

@@ -5,9 +5,9 @@ use crate::{
     plan::{
         codes::kubelet::{
             CONTROL_PLANE_NODE, KUBECONFIG_ELSEWHERE, KUBELET_ARGUMENTS_DIFFER, KUBELET_BOUND_TO_DOCKER,
-            KUBELET_FLAG_ENDS, KUBELET_FLAG_UNKNOWN, KUBELET_NOT_RUNNING, KUBELET_RUNS_DOCKER,
-            KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET, STATIC_PODS, UNREADABLE,
-            UNSUPPORTED_LAYOUT,
+            KUBELET_FLAG_ENDS, KUBELET_FLAG_UNKNOWN, KUBELET_FLAGS_REMOVED, KUBELET_NOT_RUNNING,
+            KUBELET_RUNS_DOCKER, KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET, STATIC_PODS,
+            UNREADABLE, UNSUPPORTED_LAYOUT,
         },
         facts::{Facts, Kubelet, Layout},
         finding::Finding,
@@ -15,7 +15,7 @@ use crate::{
         runtime::starts_containers,
         version,
     },
-    planner::context::View,
+    planner::{context::View, kubelet_endpoint},
 };
 
 /// Flags about runtimes that kubelets have lost, with the minor version of the first one that does not know it
@@ -228,6 +228,11 @@ fn kubeconfig(kubelet: &Kubelet) -> Option<Finding> {
     ))
 }
 
+/// A lost flag in words.
+fn gone((name, lost): &(&str, u64)) -> String {
+    format!("--{name} (gone since 1.{lost})")
+}
+
 /// Flags of the files that this kubelet does not know, such as `--network-plugin` after an upgrade to 1.24. One that
 /// runs was started before they came there.
 fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
@@ -236,7 +241,7 @@ fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
     let unknown: Vec<String> = LOST_FLAGS
         .iter()
         .filter(|(name, lost)| *lost <= minor && flags::value(&words, name).is_some())
-        .map(|(name, lost)| format!("--{name} (gone since 1.{lost})"))
+        .map(gone)
         .collect();
     (!unknown.is_empty()).then(|| {
         KUBELET_FLAG_UNKNOWN.found(
@@ -246,23 +251,38 @@ fn unknown_flags(kubelet: &Kubelet) -> Option<Finding> {
     })
 }
 
-/// Flags of this kubelet that it keeps, and that end with a later one.
-fn flags_that_end(view: &View<'_>) -> Option<Finding> {
+/// Flags with which later kubelets do not start: those that the plan leaves, and those that it takes out.
+fn flags_that_end(view: &View<'_>) -> Vec<Finding> {
     let minor = view.settings.version.minor;
-    let kubeadm = view.facts.layout == Layout::Kubeadm;
-    let leaves_dockershim = view.source.runtime.is_in_kubelet();
-    let goes = |name: &str, lost: u64| {
-        // What only dockershim knew goes with it.
-        (leaves_dockershim && lost == 24 && name != "dynamic-config-dir")
-            || (kubeadm && KUBEADMS.contains(&name))
+    let before = &view.kubelet.command_line;
+    let after = kubelet_endpoint::command_line(view, before);
+    let has = |words: &[String], name: &str| flags::value(words, name).is_some();
+    let stays_long = |name: &str| view.facts.layout != Layout::Kubeadm || !KUBEADMS.contains(&name);
+    let ending = |which: &dyn Fn(&str) -> bool| -> Vec<String> {
+        let ending = LOST_FLAGS
+            .iter()
+            .filter(|(name, lost)| *lost > minor && which(name));
+        ending.map(gone).collect()
     };
-    let (name, lost) = LOST_FLAGS.into_iter().find(|(name, lost)| {
-        *lost > minor && !goes(name, *lost) && flags::value(&view.kubelet.command_line, name).is_some()
-    })?;
-    Some(KUBELET_FLAG_ENDS.found(
-        format!("--{name} is not known to kubelets from 1.{lost} on"),
-        format!("Remove it before the upgrade to 1.{lost}."),
-    ))
+    let stays = ending(&|name| has(&after, name) && stays_long(name));
+    let goes = ending(&|name| has(before, name) && !has(&after, name));
+    let mut findings = Vec::new();
+    if !stays.is_empty() {
+        findings.push(KUBELET_FLAG_ENDS.found(
+            format!(
+                "later kubelets do not start with {}, which the plan leaves",
+                lists::many(&stays)
+            ),
+            "Remove each flag before the kubelet's upgrade to that version.",
+        ));
+    }
+    if !goes.is_empty() {
+        findings.push(KUBELET_FLAGS_REMOVED.found(
+            format!("later kubelets do not start with {}, which the plan removes", lists::many(&goes)),
+            "Upgrade the kubelet after the switch, not before it. A rollback brings the flags back, so it needs a kubelet that knows them.",
+        ));
+    }
+    findings
 }
 
 /// A unit whose program is a script, or a shell, that starts the kubelet with flags of its own. One that hands its own words

@@ -145,6 +145,15 @@ fn a_directory_in_the_place_of_a_file_is_found_before_the_first_step() {
 fn a_rollback_that_meets_changes_of_somebody_else_is_refused_while_the_target_serves() {
     let case = &by_hand();
     let world = begin(case, Fault::Nothing);
+    let kubelet = HostPath::new(world::KUBELET).unwrap();
+    let becomes = |version: &str| {
+        let program = format!("Kubernetes v{version}\n");
+        world
+            .free_files()
+            .write(&kubelet, program.as_bytes(), 0o755)
+            .unwrap();
+    };
+    becomes("1.23.17");
     let before = world.tree();
     assert_eq!(
         live_on(&world, Others::Commit, false).unwrap(),
@@ -160,6 +169,8 @@ fn a_rollback_that_meets_changes_of_somebody_else_is_refused_while_the_target_se
     // The package is removed, which the mask hides.
     let docker = HostPath::new("/lib/systemd/system/docker.service").unwrap();
     files.remove(&docker).unwrap();
+    // The cluster is upgraded, which is what one leaves dockershim for.
+    becomes("1.24.17");
     let committed = world.tree();
     let roll_back = || {
         dir.order(Order::Undo, &case.plan.digest()).unwrap();
@@ -180,7 +191,8 @@ fn a_rollback_that_meets_changes_of_somebody_else_is_refused_while_the_target_se
     assert!(
         refused.contains("/etc/crictl.yaml was changed")
             && refused.contains("config.toml was changed")
-            && refused.contains("docker.service ran before the switch and does not exist any more"),
+            && refused.contains("docker.service ran before the switch and does not exist any more")
+            && refused.contains("kubelet is 1.24.17 now, and kubelets from 1.24 on have no dockershim"),
         "{refused}"
     );
     assert!(
@@ -192,6 +204,7 @@ fn a_rollback_that_meets_changes_of_somebody_else_is_refused_while_the_target_se
         files.write(path, bytes, 0o644).unwrap();
     }
     files.write(&docker, b"", 0o644).unwrap();
+    becomes("1.23.17");
     assert_eq!(roll_back(), Outcome::Ended(End::RolledBack));
     check(&world, &before, End::RolledBack, "rolled back after a commit");
 }

@@ -40,6 +40,8 @@ use crate::crash_sweep::{
 
 pub use fault::{EDITED, Fault, Late};
 
+/// The program of the kubelet's unit.
+pub const KUBELET: &str = "/usr/bin/kubelet";
 /// How long a call that hangs is waited for.
 const CALL: Duration = Duration::from_secs(30);
 

@@ -117,6 +117,35 @@ fn a_flag_that_the_running_kubelet_does_not_know_is_refused() {
     );
 }
 
+/// What the next minor version lost is named before anybody upgrades to it: what the switch takes out, and what it leaves or
+/// brings.
+#[test]
+fn flags_that_later_kubelets_do_not_know_are_named_with_the_version() {
+    let message = |facts: &Facts, target: Runtime, code: &str| {
+        let findings = plan(facts, &fixtures::to(target)).findings;
+        let mut found = findings.into_iter().filter(|finding| finding.code == code);
+        found.next().map(|finding| finding.message)
+    };
+    let node = fixtures::named("ubuntu2204-kubespray-1.23-containerd-2.1");
+    let (removed, ends) = ("KubeletFlagsRemoved", "KubeletFlagEnds");
+    assert_eq!(
+        message(&node, Runtime::Containerd, removed).unwrap(),
+        "later kubelets do not start with --network-plugin (gone since 1.24), --cni-conf-dir (gone since 1.24), --cni-bin-dir (gone since 1.24), which the plan removes"
+    );
+    assert_eq!(
+        message(&node, Runtime::Containerd, ends).unwrap(),
+        "later kubelets do not start with --container-runtime (gone since 1.27), --pod-infra-container-image (gone since 1.35), which the plan leaves"
+    );
+    // The same for cri-dockerd; and what `kubeadm upgrade` takes out of its own file is not the user's work.
+    let node = fixtures::named("debian12-kubeadm-1.23-control-plane-dockershim");
+    let found = message(&node, Runtime::CriDockerd, removed).unwrap();
+    assert!(found.contains("--network-plugin (gone since 1.24)"), "{found}");
+    assert_eq!(message(&node, Runtime::CriDockerd, ends), None);
+    // The dockershim is behind it.
+    let node = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    assert_eq!(message(&node, Runtime::Containerd, removed), None);
+}
+
 #[rstest]
 #[case::layout("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Talos)]
 #[case::windows("UnsupportedLayout", |f: &mut Facts| f.layout = Layout::Windows)]

@@ -377,7 +377,11 @@ impl Runtimes for World {
         // What the program would print is in it; running it some thousand times proves nothing more.
         let bytes = self.read(program).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes);
-        let says = text.find("containerd ").map(|at| text[at..].to_owned());
+        let names = ["containerd ", "Kubernetes "];
+        let says = names
+            .into_iter()
+            .find_map(|name| text.find(name))
+            .map(|at| text[at..].to_owned());
         moment().await;
         says.ok_or_else(|| RuntimeError::new(format!("{program} cannot be run")))
     }

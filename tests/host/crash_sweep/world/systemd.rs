@@ -19,7 +19,7 @@ use transship::{
 };
 
 use super::{
-    FakeUnit, Fault, State, World,
+    FakeUnit, Fault, KUBELET, State, World,
     links::{BASE, vendor, wanted_link},
     moment, path,
 };
@@ -246,6 +246,9 @@ impl Systemd for World {
             unit: self.unit(name).await?,
             ..UnitProperties::default()
         };
+        if name == KUBELET_UNIT {
+            found.exec_start = vec![KUBELET.to_owned()];
+        }
         let state = self.state();
         let of_unit = state
             .loaded
