@@ -1,6 +1,8 @@
 //! What a `RuntimeMigration` must satisfy beyond its schema, twice: as CEL rules for servers that evaluate them
 //! (1.25+), and in Rust for all. `tests/api/crds.rs` holds the two to each other.
 
+use std::sync::LazyLock;
+
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use kube::core::Selector;
 
@@ -8,7 +10,7 @@ use super::migration::{Mode, RuntimeMigrationSpec, Started};
 use super::request::{GoDuration, Origin};
 use crate::{
     plan::codes,
-    plan::{digest::Digest, version},
+    plan::{digest::Digest, lists, runtime::Runtime, version},
 };
 
 /// A field that is not as it must be: where, what it is, and what is allowed.
@@ -25,7 +27,8 @@ pub struct Problem {
 
 const SELECTOR_EMPTY: &str = "name at least one label, so that nothing is touched by accident";
 const SELECTOR_WRONG: &str = "operators are In and NotIn (with values), Exists and DoesNotExist (without)";
-const RUNTIME: &str = "this version moves nodes to containerd and cri-dockerd";
+static RUNTIME: LazyLock<String> =
+    LazyLock::new(|| format!("this version moves nodes to {}", lists::whole(&targets())));
 const VERSION: &str =
     "allowed are a version (1.7.28), the beginning of one (1.7) and a semver range (>=1.6, <2)";
 const PACKAGE: &str = "allowed are letters, digits and + . _ - after the first";
@@ -48,6 +51,13 @@ const TARGET_FIXED: &str = "it cannot change once a node was started; make anoth
 const SOURCE_FIXED: &str = "it cannot change once a node was started; make another migration";
 const SELECTOR_FIXED: &str = "it cannot change once a node was started; make another migration";
 const MODE_FIXED: &str = "it stays Apply once a node was started; set spec.paused to stop";
+
+/// Names of the runtimes that nodes can be moved to, in the order of the alphabet.
+fn targets() -> Vec<&'static str> {
+    let mut names: Vec<&str> = Runtime::targets().map(Runtime::name).collect();
+    names.sort_unstable();
+    names
+}
 
 /// What is wrong with a spec, in the order of its fields. `started` is what was asked for when the first node was
 /// started, as the status keeps it.
@@ -84,7 +94,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
         runtime.profile().is_target,
         "spec.target.runtime",
         &runtime,
-        RUNTIME,
+        RUNTIME.as_str(),
     );
     if let Some(wanted) = &spec.target.version {
         let understood = version::requirement(wanted).is_ok();
@@ -197,9 +207,9 @@ pub fn cel() -> Vec<ValidationRule> {
             SELECTOR_WRONG,
         ),
         rule(
-            "self.spec.target.runtime in ['containerd', 'cri-dockerd']".into(),
+            format!("self.spec.target.runtime in ['{}']", targets().join("', '")),
             "spec.target.runtime",
-            RUNTIME,
+            RUNTIME.as_str(),
         ),
         // `package` is reserved in CEL: older servers know the field by its escaped name alone.
         rule(

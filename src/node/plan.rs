@@ -28,7 +28,6 @@ use crate::{
     planner::{
         self,
         request::{Outcome, Request, Verdict},
-        runtimes::PLANNERS,
     },
 };
 
@@ -76,14 +75,8 @@ pub struct Wish {
 
 /// The runtimes that a node can be moved to.
 fn targets() -> impl TypedValueParser<Value = Runtime> {
-    let targets = || {
-        let planners = PLANNERS.into_iter();
-        planners
-            .filter(|planner| planner.target.is_some())
-            .map(|planner| planner.runtime)
-    };
-    PossibleValuesParser::new(targets().map(Runtime::name)).try_map(move |name| {
-        let target = targets().find(|runtime| runtime.name() == name);
+    PossibleValuesParser::new(Runtime::targets().map(Runtime::name)).try_map(|name| {
+        let target = Runtime::targets().find(|runtime| runtime.name() == name);
         target.ok_or("unknown runtime")
     })
 }

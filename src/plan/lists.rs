@@ -30,6 +30,14 @@ pub fn listed(names: &[String], shown: usize) -> String {
     first(names, shown, ", ", " and")
 }
 
+/// All of a list, as a sentence has them: `a, b and c`.
+pub fn whole(names: &[&str]) -> String {
+    match names {
+        [before @ .., last] if !before.is_empty() => format!("{} and {last}", before.join(", ")),
+        _ => names.concat(),
+    }
+}
+
 fn first(all: &[String], shown: usize, between: &str, and: &str) -> String {
     let mut text = all[..all.len().min(shown)].join(between);
     if all.len() > shown {

@@ -46,7 +46,9 @@ pub struct Profile {
     pub certificates_are_named: bool,
     /// Whether an image can be given a name with a digest there. Docker Engine gives one to nothing but what it pulls.
     pub takes_digests: bool,
-    /// Whether a node can be moved to it by this version.
+    /// Whether a node can be moved away from it by this version: its planner has a part for the source.
+    pub is_source: bool,
+    /// Whether a node can be moved to it by this version: its planner has a part for the target.
     pub is_target: bool,
     /// How its project's archives are named and laid out. `None` if archives cannot be used.
     pub archive: Option<ArchiveForm>,
@@ -88,6 +90,7 @@ const DOCKERSHIM: Profile = Profile {
     certificates: paths::DOCKER_CERTIFICATES,
     certificates_are_named: false,
     takes_digests: false,
+    is_source: true,
     is_target: false,
     archive: None,
     client: None,
@@ -121,6 +124,7 @@ const CONTAINERD: Profile = Profile {
     certificates: paths::CONTAINERD_CERTIFICATES,
     certificates_are_named: true,
     takes_digests: true,
+    is_source: true,
     is_target: true,
     archive: Some(ArchiveForm {
         prefixes: &["containerd-static-", "containerd-"],
@@ -142,6 +146,7 @@ const CRI_O: Profile = Profile {
     certificates: "/etc/containers/certs.d",
     certificates_are_named: false,
     takes_digests: false,
+    is_source: false,
     is_target: false,
     archive: None,
     client: None,
@@ -153,6 +158,20 @@ impl Runtime {
 
     /// What a node is moved to unless something else is asked for.
     pub const DEFAULT_TARGET: Self = Self::Containerd;
+
+    /// Those that a node can be moved away from.
+    pub fn sources() -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|runtime| runtime.profile().is_source)
+    }
+
+    /// Those that a node can be moved to.
+    pub fn targets() -> impl Iterator<Item = Self> {
+        Self::ALL
+            .into_iter()
+            .filter(|runtime| runtime.profile().is_target)
+    }
 
     /// What is known of it.
     pub const fn profile(self) -> &'static Profile {

@@ -10,6 +10,7 @@ use crate::plan::{
     finding::Finding,
     kubelet_arguments::ArgumentsError,
     kubelet_settings::SettingsError,
+    lists,
     paths::DAEMON_JSON,
     runtime::Runtime,
 };
@@ -18,7 +19,11 @@ use crate::plan::{
 pub fn pair(source: Runtime, target: Runtime) -> Finding {
     UNSUPPORTED_PAIR.found(
         format!("the node uses {source}, and {target} is asked for"),
-        "This version moves from dockershim, cri-dockerd and containerd to cri-dockerd and containerd.",
+        format!(
+            "This version moves from {} to {}.",
+            lists::whole(&Runtime::sources().map(Runtime::name).collect::<Vec<_>>()),
+            lists::whole(&Runtime::targets().map(Runtime::name).collect::<Vec<_>>()),
+        ),
     )
 }
 

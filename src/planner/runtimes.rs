@@ -16,3 +16,24 @@ pub const PLANNERS: [Planner; 3] = [dockershim::PLANNER, cri_dockerd::PLANNER, c
 pub fn planner_of(runtime: Runtime) -> Option<Planner> {
     PLANNERS.into_iter().find(|planner| planner.runtime == runtime)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_say_what_planners_can_do() {
+        for runtime in Runtime::ALL {
+            let planner = planner_of(runtime);
+            let (leave, arrive) = planner.map_or((false, false), |planner| {
+                (planner.source.is_some(), planner.target.is_some())
+            });
+            let profile = runtime.profile();
+            assert_eq!(
+                (profile.is_source, profile.is_target),
+                (leave, arrive),
+                "{runtime}"
+            );
+        }
+    }
+}
