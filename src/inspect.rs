@@ -40,39 +40,34 @@ use crate::{
         kubelet_settings::Settings,
         paths::{CONTAINERD_ENVIRONMENT, CRICTL, HOLD_DROP_IN},
         runtime::Runtime,
+        snapshots,
+        step::KUBELET_UNIT,
     },
 };
 
 /// Looks at a host. The attempts of Transship itself are added by whoever knows journals.
 pub async fn inspect(host: &Host) -> Facts {
     let (files, notes) = (&host.files, &Notes::default());
-    let names: Vec<String> = [
-        "kubelet.service",
-        "docker.service",
-        "docker.socket",
-        "containerd.service",
-    ]
-    .into_iter()
-    .map(str::to_owned)
-    .chain(cri_dockerd::units())
-    .chain(rivals::units())
-    .collect();
-    let mut units = if host.live {
+    let names: Vec<String> = [KUBELET_UNIT, containerd::UNIT]
+        .into_iter()
+        .chain(docker::UNITS)
+        .map(str::to_owned)
+        .chain(cri_dockerd::units())
+        .chain(rivals::units())
+        .collect();
+    let units = if host.live {
         units::Units::ask(files, &names, notes).await
     } else {
         notes.add("systemd was not asked: it is another host's".to_owned());
         units::Units::default()
     };
-    let unit = units.take("kubelet.service");
+    let unit = units.named(KUBELET_UNIT);
     let flags = kubelet::Flags::of(files, &unit, notes);
-    let (docker_service, docker_socket) = (units.take("docker.service"), units.take("docker.socket"));
-    let containerd_service = units.take("containerd.service");
-    let snap = units.take(rivals::SNAP);
     let (kubelet, mut docker, mut containerd, cri_dockerd) = tokio::join!(
         kubelet::inspect(host, unit, &flags, notes),
-        docker::inspect(files, [docker_service, docker_socket, snap], &flags, notes),
-        containerd::inspect(host, containerd_service, notes),
-        cri_dockerd::inspect(host, &mut units, notes),
+        docker::inspect(files, &units, &flags, notes),
+        containerd::inspect(host, &units, notes),
+        cri_dockerd::inspect(host, &units, notes),
     );
     let engine = docker.as_mut().and_then(|docker| docker.engine.as_mut());
     let engine = engine.map(|engine| &mut engine.store);
@@ -82,12 +77,14 @@ pub async fn inspect(host: &Host) -> Facts {
     for store in engine.into_iter().chain(cri) {
         follow_mounts(files, store);
     }
-    let cni = network::inspect(files, &flags, containerd.as_ref(), notes);
-    let disks = disks::inspect(files, docker.as_ref(), containerd.as_ref(), notes);
+    let bin_dirs = containerd::cni_bin_dirs(containerd.as_ref());
+    let cni = network::inspect(files, &flags, bin_dirs, notes);
+    let snapshots = snapshots::snapshots(containerd.as_ref()).directory;
+    let disks = disks::inspect(files, &[docker::data_root(docker.as_ref()), &snapshots], notes);
     let prerequisites = prerequisites::inspect(files, notes);
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
-    let log_rules = disks::log_rules(files, docker.as_ref());
+    let log_rules = docker::log_rules(files, docker.as_ref());
     let mut facts = Facts {
         node: system.node,
         machine_id: system.machine_id,
@@ -108,7 +105,7 @@ pub async fn inspect(host: &Host) -> Facts {
         disks,
         registry_directories: registries::inspect(files),
         log_rules,
-        rivals: rivals::inspect(files, &mut units),
+        rivals: rivals::inspect(files, &units),
         attempts: Vec::new(),
         unreadable: Vec::new(),
         digest_key: if host.live {
@@ -232,7 +229,7 @@ mod tests {
         files
             .write(&rule, b"/var/lib/docker/containers/*/*.log {\n}\n", 0o644)
             .unwrap();
-        let rules = |data_root: &str| disks::rules_for(&files, &HostPath::new(data_root).unwrap());
+        let rules = |data_root: &str| docker::rules_for(&files, &HostPath::new(data_root).unwrap());
         assert_eq!(rules("/data/docker"), [rule]);
         assert_eq!(rules("/srv/docker"), []);
     }

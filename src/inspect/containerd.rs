@@ -3,13 +3,13 @@
 use super::{
     cri,
     notes::{Host, Notes},
-    units,
+    units::{self, Units},
 };
 use crate::{
     edit::containerd_toml,
     host::files::Files,
     plan::{
-        facts::{Containerd, TextFile, UnitFacts, UpgradeFacts},
+        facts::{Containerd, TextFile, UpgradeFacts},
         host_path::{self, HostPath},
         kubelet_arguments,
         paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_SOCKET},
@@ -17,8 +17,12 @@ use crate::{
     runtime,
 };
 
+/// Its unit.
+pub(super) const UNIT: &str = "containerd.service";
+
 /// Looks at containerd; nothing when there is no unit for it.
-pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> Option<Containerd> {
+pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option<Containerd> {
+    let service = units.named(UNIT);
     if service.load == "not-found" {
         return None;
     }
@@ -77,6 +81,12 @@ pub(super) async fn inspect(host: &Host, service: UnitFacts, notes: &Notes) -> O
     })
 }
 
+/// The directories in which its CRI looks for CNI plugins, as it says itself.
+pub(super) fn cni_bin_dirs(containerd: Option<&Containerd>) -> Vec<String> {
+    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
+    effective.map(containerd_toml::cni).unwrap_or_default().bin_dirs
+}
+
 /// The files that a configuration imports. The last part of a path may have wildcards, and a path that does not begin
 /// at the root begins in the directory of the configuration.
 fn imported(files: &Files, config: &str, text: &str, notes: &Notes) -> Vec<TextFile> {
@@ -123,7 +133,7 @@ fn config_path(arguments: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::{Files, HostPath, Notes};
-    use crate::plan::paths::CONTAINERD_CONFIG;
+    use crate::plan::{facts::UnitFacts, paths::CONTAINERD_CONFIG};
 
     #[test]
     fn imports_are_read_in_the_order_of_containerd() {
@@ -161,12 +171,12 @@ mod tests {
     /// Flatcar's unit names the file by a variable.
     #[test]
     fn a_variable_of_the_unit_may_name_the_configuration() {
-        let unit = super::UnitFacts {
+        let unit = UnitFacts {
             exec_start: ["/usr/bin/containerd", "--config", "${CONTAINERD_CONFIG}"]
                 .map(str::to_owned)
                 .into(),
             environment: vec!["CONTAINERD_CONFIG=/usr/share/containerd/config.toml".to_owned()],
-            ..super::UnitFacts::default()
+            ..UnitFacts::default()
         };
         let words = crate::plan::kubelet_arguments::command(&unit);
         assert_eq!(super::config_path(&words), "/usr/share/containerd/config.toml");

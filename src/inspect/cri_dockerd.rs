@@ -27,12 +27,12 @@ pub(super) fn units() -> impl Iterator<Item = String> {
 }
 
 /// Looks at cri-dockerd; nothing when there is no unit for it.
-pub(super) async fn inspect(host: &Host, units: &mut Units, notes: &Notes) -> Option<CriDockerd> {
+pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option<CriDockerd> {
     let found: Vec<_> = NAMES
         .into_iter()
         .map(|name| {
-            let service = units.take(&format!("{name}.service"));
-            (name, service, units.take(&format!("{name}.socket")))
+            let service = units.named(&format!("{name}.service"));
+            (name, service, units.named(&format!("{name}.socket")))
         })
         .collect();
     let (name, service, socket) = found

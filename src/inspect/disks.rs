@@ -5,32 +5,17 @@ use nix::sys::{stat, statvfs};
 use super::notes::Notes;
 use crate::{
     host::files::Files,
-    plan::{
-        facts::{Containerd, Disk, Docker},
-        host_path::HostPath,
-        snapshots,
-    },
+    plan::{facts::Disk, host_path::HostPath},
 };
 
-const DOCKER: &str = "/var/lib/docker";
 const KUBELET: &str = "/var/lib/kubelet";
 const TRANSSHIP: &str = "/var/lib/transship";
 /// Where the logs of pods lie under a CRI.
 const LOGS: &str = "/var/log/pods";
-/// Where logrotate(8) has its rules.
-const LOG_RULES: &str = "/etc/logrotate.d";
 
-/// Looks at the disks.
-pub(super) fn inspect(
-    files: &Files,
-    docker: Option<&Docker>,
-    containerd: Option<&Containerd>,
-    notes: &Notes,
-) -> Vec<Disk> {
-    let engine = docker.and_then(|docker| docker.engine.as_ref());
-    let snapshots = snapshots::snapshots(containerd);
-    let mut paths = vec![KUBELET, TRANSSHIP, LOGS, &*snapshots.directory];
-    paths.push(engine.map_or(DOCKER, |engine| engine.data_root.as_str()));
+/// Looks at the disks, with those of these stores.
+pub(super) fn inspect(files: &Files, stores: &[&str], notes: &Notes) -> Vec<Disk> {
+    let mut paths = [&[KUBELET, TRANSSHIP, LOGS], stores].concat();
     paths.sort_unstable();
     paths.dedup();
     let mounts = HostPath::new("/proc/self/mountinfo")
@@ -40,33 +25,6 @@ pub(super) fn inspect(
     paths
         .into_iter()
         .filter_map(|path| disk(files, path, &mounts, notes))
-        .collect()
-}
-
-/// Rules of logrotate for the logs under Docker's data root.
-pub(super) fn log_rules(files: &Files, docker: Option<&Docker>) -> Vec<HostPath> {
-    let engine = docker.and_then(|docker| docker.engine.as_ref());
-    engine.map_or_else(Vec::new, |engine| rules_for(files, &engine.data_root))
-}
-
-/// The same for a data root, and for the usual place if that is a link to it.
-pub(super) fn rules_for(files: &Files, data_root: &HostPath) -> Vec<HostPath> {
-    let linked = HostPath::new(DOCKER)
-        .ok()
-        .filter(|usual| files.resolved(usual).is_ok_and(|real| real == *data_root));
-    let roots = [Some(data_root.clone()), linked];
-    let logs: Vec<String> = roots
-        .into_iter()
-        .flatten()
-        .map(|root| format!("{root}/containers/"))
-        .collect();
-    let directory = HostPath::new(LOG_RULES).ok();
-    let names = directory.and_then(|directory| files.list(&directory).ok());
-    names
-        .unwrap_or_default()
-        .into_iter()
-        .filter_map(|name| HostPath::new(format!("{LOG_RULES}/{name}")).ok())
-        .filter(|path| matches!(files.read_text(path), Ok(Some(text)) if logs.iter().any(|logs| text.contains(logs))))
         .collect()
 }
 

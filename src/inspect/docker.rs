@@ -5,27 +5,28 @@ use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSumma
 use super::{
     kubelet::Flags,
     notes::{Notes, exists},
+    units::Units,
 };
 use crate::{
     host::files::Files,
     plan::{
-        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store, UnitFacts},
+        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store},
         host_path::{self, HostPath},
+        paths::{DAEMON_JSON, DOCKER_DATA_ROOT},
     },
     runtime::{RuntimeError, docker, reference},
 };
 
 /// Where the engine listens unless the kubelet says otherwise.
 const SOCKET: &str = "/var/run/docker.sock";
-const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+/// Its units, and that of the snap.
+pub(super) const UNITS: [&str; 3] = ["docker.service", "docker.socket", "snap.docker.dockerd.service"];
+/// Where logrotate(8) has its rules.
+const LOG_RULES: &str = "/etc/logrotate.d";
 
 /// Looks at Docker Engine; nothing when it is not installed.
-pub(super) async fn inspect(
-    files: &Files,
-    [service, socket, snap]: [UnitFacts; 3],
-    flags: &Flags,
-    notes: &Notes,
-) -> Option<Docker> {
+pub(super) async fn inspect(files: &Files, units: &Units, flags: &Flags, notes: &Notes) -> Option<Docker> {
+    let [service, socket, snap] = UNITS.map(|name| units.named(name));
     let endpoint = flags.get("docker-endpoint").unwrap_or(SOCKET);
     let endpoint = notes.keep(HostPath::new(socket_path(endpoint)))?;
     if service.load == "not-found" && !exists(files, endpoint.as_str()) {
@@ -80,7 +81,7 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
     }
     let data_root = info
         .docker_root_dir
-        .unwrap_or_else(|| "/var/lib/docker".to_owned());
+        .unwrap_or_else(|| DOCKER_DATA_ROOT.to_owned());
     Ok(Engine {
         version: engine.version().to_owned(),
         cgroup_driver: info
@@ -161,6 +162,39 @@ fn image(summary: ImageSummary) -> Image {
         digests: reference::named(&summary.repo_digests).collect(),
         size: u64::try_from(summary.size).unwrap_or_default(),
     }
+}
+
+/// Where its images and containers are, or will be.
+pub(super) fn data_root(docker: Option<&Docker>) -> &str {
+    let engine = docker.and_then(|docker| docker.engine.as_ref());
+    engine.map_or(DOCKER_DATA_ROOT, |engine| engine.data_root.as_str())
+}
+
+/// Rules of logrotate for the logs under Docker's data root.
+pub(super) fn log_rules(files: &Files, docker: Option<&Docker>) -> Vec<HostPath> {
+    let engine = docker.and_then(|docker| docker.engine.as_ref());
+    engine.map_or_else(Vec::new, |engine| rules_for(files, &engine.data_root))
+}
+
+/// The same for a data root, and for the usual place if that is a link to it.
+pub(super) fn rules_for(files: &Files, data_root: &HostPath) -> Vec<HostPath> {
+    let linked = HostPath::new(DOCKER_DATA_ROOT)
+        .ok()
+        .filter(|usual| files.resolved(usual).is_ok_and(|real| real == *data_root));
+    let roots = [Some(data_root.clone()), linked];
+    let logs: Vec<String> = roots
+        .into_iter()
+        .flatten()
+        .map(|root| format!("{root}/containers/"))
+        .collect();
+    let directory = HostPath::new(LOG_RULES).ok();
+    let names = directory.and_then(|directory| files.list(&directory).ok());
+    names
+        .unwrap_or_default()
+        .into_iter()
+        .filter_map(|name| HostPath::new(format!("{LOG_RULES}/{name}")).ok())
+        .filter(|path| matches!(files.read_text(path), Ok(Some(text)) if logs.iter().any(|logs| text.contains(logs))))
+        .collect()
 }
 
 #[cfg(test)]

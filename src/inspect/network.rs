@@ -5,10 +5,9 @@ use super::{
     notes::{Notes, exists},
 };
 use crate::{
-    edit::containerd_toml,
     host::files::Files,
     plan::{
-        facts::{Cni, Containerd, PluginDir},
+        facts::{Cni, PluginDir},
         host_path::{self, HostPath},
     },
 };
@@ -18,8 +17,8 @@ const CONFIGS: &str = "/etc/cni/net.d";
 /// Where plugins may be: upstream's choice, Debian's, and Fedora's.
 const PLUGINS: [&str; 3] = ["/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni"];
 
-/// Looks at the pod network.
-pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containerd>, notes: &Notes) -> Cni {
+/// Looks at the pod network. `of_runtimes` are directories with plugins that the runtimes name.
+pub(super) fn inspect(files: &Files, flags: &Flags, of_runtimes: Vec<String>, notes: &Notes) -> Cni {
     let directory = flags
         .get("cni-conf-dir")
         .filter(|directory| !directory.is_empty());
@@ -40,8 +39,7 @@ pub(super) fn inspect(files: &Files, flags: &Flags, containerd: Option<&Containe
         .flat_map(|dirs| dirs.split(','))
         .map(str::to_owned)
         .collect();
-    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
-    bin_dirs.extend(effective.map(containerd_toml::cni).unwrap_or_default().bin_dirs);
+    bin_dirs.extend(of_runtimes);
     bin_dirs.extend(PLUGINS.map(str::to_owned));
     let mut seen: Vec<PluginDir> = Vec::new();
     for directory in bin_dirs.iter().map(|directory| host_path::plain(directory)) {

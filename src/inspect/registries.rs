@@ -3,10 +3,8 @@
 use crate::{
     host::files::Files,
     plan::{
-        digest::Digest,
-        facts::RegistryDirectory,
-        host_path::HostPath,
-        paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
+        digest::Digest, facts::RegistryDirectory, host_path::HostPath, paths::OWN_CERTIFICATES,
+        runtime::Runtime,
     },
 };
 
@@ -22,8 +20,16 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
             .map(move |name| format!("{directory}/{name}"));
         paths.filter_map(|path| HostPath::new(path).ok())
     };
-    [DOCKER_CERTIFICATES, CONTAINERD_CERTIFICATES, OWN_CERTIFICATES]
+    let mut directories = Vec::new();
+    for runtime in Runtime::sources().chain(Runtime::targets()) {
+        let directory = runtime.profile().certificates;
+        if !directories.contains(&directory) {
+            directories.push(directory);
+        }
+    }
+    directories
         .into_iter()
+        .chain([OWN_CERTIFICATES])
         .flat_map(below)
         .map(|path| {
             let hosts = HostPath::new(format!("{path}/hosts.toml")).ok();

@@ -17,9 +17,6 @@ const AGENTS: [&str; 6] = [
     "salt-minion.service",
 ];
 
-/// Docker as a snap.
-pub(super) const SNAP: &str = "snap.docker.dockerd.service";
-
 /// Directories with units and jobs of the administrator. Units of packages are those of Docker itself.
 const DIRECTORIES: [&str; 9] = [
     "/etc/systemd/system",
@@ -38,14 +35,14 @@ const SCRIPT: u64 = 64 << 10;
 
 /// Names of the units that are looked at.
 pub(super) fn units() -> impl Iterator<Item = String> {
-    AGENTS.into_iter().chain([SNAP]).map(str::to_owned)
+    AGENTS.into_iter().map(str::to_owned)
 }
 
 /// Looks for them.
-pub(super) fn inspect(files: &Files, units: &mut Units) -> Rivals {
+pub(super) fn inspect(files: &Files, units: &Units) -> Rivals {
     let agents = AGENTS
         .into_iter()
-        .filter(|name| units.take(name).active == "active")
+        .filter(|name| units.named(name).active == "active")
         .map(str::to_owned)
         .collect();
     let names = |directory: &&str| -> Vec<String> {
@@ -147,7 +144,7 @@ mod tests {
                 .write(&HostPath::new(path).unwrap(), text.as_bytes(), 0o644)
                 .unwrap();
         }
-        let found = inspect(&files, &mut Units::default());
+        let found = inspect(&files, &Units::default());
         let starters: Vec<&str> = found.starters.iter().map(HostPath::as_str).collect();
         assert_eq!(
             starters,

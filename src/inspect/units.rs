@@ -50,16 +50,14 @@ impl Units {
         }
     }
 
-    /// Hands a unit over; one that systemd did not describe has `load` = `not-found`.
-    pub(super) fn take(&mut self, name: &str) -> UnitFacts {
-        match self.found.iter().position(|unit| unit.name == name) {
-            Some(at) => self.found.swap_remove(at),
-            None => UnitFacts {
-                name: name.to_owned(),
-                load: "not-found".to_owned(),
-                ..Default::default()
-            },
-        }
+    /// A unit; one that systemd did not describe has `load` = `not-found`.
+    pub(super) fn named(&self, name: &str) -> UnitFacts {
+        let found = self.found.iter().find(|unit| unit.name == name).cloned();
+        found.unwrap_or_else(|| UnitFacts {
+            name: name.to_owned(),
+            load: "not-found".to_owned(),
+            ..Default::default()
+        })
     }
 }
 

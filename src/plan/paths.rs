@@ -35,6 +35,9 @@ pub const CRI_DOCKERD_DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/
 /// cri-dockerd's socket unless its service names another.
 pub const CRI_DOCKERD_SOCKET: &str = "/run/cri-dockerd.sock";
 
+/// Docker's data root unless its configuration names another.
+pub const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
+
 /// Docker's configuration.
 pub const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 
