@@ -188,10 +188,19 @@ impl View<'_> {
         self.target.runtime == Runtime::Containerd
     }
 
+    /// Whether the pods are Docker's containers now, and will not be any more.
+    pub const fn leaves_docker(&self) -> bool {
+        self.source.runtime.runs_on_docker() && !self.target.runtime.runs_on_docker()
+    }
+
+    /// Whether the pods will be Docker's containers, and are not yet.
+    pub const fn enters_docker(&self) -> bool {
+        self.target.runtime.runs_on_docker() && !self.source.runtime.runs_on_docker()
+    }
+
     /// Docker Engine as the source, whose pods are its containers.
     pub fn docker_left(&self) -> Option<(&Docker, &Engine)> {
-        let left = self.source.runtime.runs_on_docker() && !self.target.runtime.runs_on_docker();
-        self.docker.zip(self.engine).filter(|_| left)
+        self.docker.zip(self.engine).filter(|_| self.leaves_docker())
     }
 
     /// Whether Docker ends after the switch.

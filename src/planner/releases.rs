@@ -23,11 +23,26 @@ struct Releases {
     /// Releases that refuse a CNI configuration without a version: from the first to before the second ("troubleshooting
     /// CNI plugin-related errors" on kubernetes.io).
     refuses_unversioned_cni: Option<(Number, Number)>,
-    /// The first one that gives up a pull that makes no progress.
-    pull_deadline: Number,
+    /// The first one that gives up a pull that makes no progress, and its setting for it; `None` if all do.
+    pull_deadline: Option<(Number, &'static str)>,
+    /// How pods may bind ports under 1024 and send pings without privileges; `None` if another program decides it.
+    unprivileged: Option<Unprivileged>,
+    /// The first one that calls cgroup v1 deprecated.
+    deprecates_cgroup_v1: Option<Number>,
     /// By the minor version of the first kubelet for which it holds: the first tested release of each line that is
     /// supported with it. Empty where the project publishes no such list.
     supported: &'static [(u64, &'static [Number])],
+}
+
+/// Since when pods may bind ports under 1024 and send pings without privileges.
+#[derive(Debug)]
+struct Unprivileged {
+    /// The settings that allow it.
+    settings: &'static str,
+    /// The first release with these settings.
+    since: Number,
+    /// The first one that allows it by itself.
+    by_default: Number,
 }
 
 /// containerd's `RELEASES.md`, "Kubernetes Support", and `docs/containerd-2.0.md`; for cri-dockerd `core/` and
@@ -40,7 +55,13 @@ const RELEASES: [Releases; 2] = [
         v1alpha2: &[((0, 0, 0), (2, 0, 0))],
         tells_driver: (2, 0, 0),
         refuses_unversioned_cni: Some(((1, 6, 0), (1, 6, 4))),
-        pull_deadline: (1, 7, 0),
+        pull_deadline: Some(((1, 7, 0), "image_pull_progress_timeout (5m)")),
+        unprivileged: Some(Unprivileged {
+            settings: "enable_unprivileged_ports and enable_unprivileged_icmp",
+            since: (1, 6, 0),
+            by_default: (2, 0, 0),
+        }),
+        deprecates_cgroup_v1: Some((2, 2, 0)),
         supported: &[
             (20, &[(1, 5, 0)]),
             (26, &[(1, 6, 15), (1, 7, 0)]),
@@ -58,7 +79,9 @@ const RELEASES: [Releases; 2] = [
         v1alpha2: &[((0, 0, 0), (0, 3, 22)), ((0, 4, 0), (0, 4, 3))],
         tells_driver: (0, 3, 17),
         refuses_unversioned_cni: None,
-        pull_deadline: (0, 0, 0),
+        pull_deadline: None,
+        unprivileged: None,
+        deprecates_cgroup_v1: None,
         supported: &[],
     },
 ];
@@ -123,21 +146,46 @@ pub fn tells_driver_later(runtime: Runtime, found: &str) -> Option<String> {
     (!tells).then(|| text(first))
 }
 
-/// Whether a release refuses a CNI configuration that names no version.
-pub fn refuses_unversioned_cni(runtime: Runtime, found: &str) -> bool {
-    let refusing = of(runtime).and_then(|releases| releases.refuses_unversioned_cni);
-    refusing
-        .zip(version::upstream(found))
-        .is_some_and(|((from, to), found)| (from..to).contains(&number(&found)))
+/// The first release that takes a CNI configuration without a version again, if `found` refuses it.
+pub fn refuses_unversioned_cni(runtime: Runtime, found: &str) -> Option<String> {
+    let (from, to) = of(runtime)?.refuses_unversioned_cni?;
+    let found = number(&version::upstream(found)?);
+    (from..to).contains(&found).then(|| text(to))
 }
 
-/// Whether a release waits for a pull that makes no progress, however long.
-pub fn lacks_pull_deadline(runtime: Runtime, found: &str) -> bool {
-    let has = |releases: &Releases| {
-        releases.pull_deadline == (0, 0, 0)
-            || version::upstream(found).is_some_and(|found| number(&found) >= releases.pull_deadline)
-    };
-    of(runtime).is_some_and(|releases| !has(releases))
+/// If a release waits for a pull that makes no progress, however long: what later ones have, in words.
+pub fn lacks_pull_deadline(runtime: Runtime, found: &str) -> Option<String> {
+    let (first, setting) = of(runtime)?.pull_deadline?;
+    (!is_since(found, first)).then(|| format!("{runtime} {} and later have {setting}", line(first)))
+}
+
+/// What a release needs so that pods may bind ports under 1024 and send pings without privileges.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UnprivilegedPorts {
+    /// Nothing: it allows it by itself.
+    Allowed,
+    /// These settings.
+    Settings(&'static str),
+    /// This release, or a later one.
+    Later(String),
+}
+
+/// The same of one release; `None` for a runtime under which another program decides it.
+pub fn unprivileged_ports(runtime: Runtime, found: &str) -> Option<UnprivilegedPorts> {
+    let known = of(runtime)?.unprivileged.as_ref()?;
+    Some(if is_since(found, known.by_default) {
+        UnprivilegedPorts::Allowed
+    } else if is_since(found, known.since) {
+        UnprivilegedPorts::Settings(known.settings)
+    } else {
+        UnprivilegedPorts::Later(format!("{runtime} {}", line(known.since)))
+    })
+}
+
+/// Whether a release calls cgroup v1 deprecated.
+pub fn deprecates_cgroup_v1(runtime: Runtime, found: &str) -> bool {
+    let first = of(runtime).and_then(|releases| releases.deprecates_cgroup_v1);
+    first.is_some_and(|first| is_since(found, first))
 }
 
 /// Minor releases of containerd in their order.
@@ -175,6 +223,16 @@ const fn number(version: &Version) -> Number {
 
 fn of(runtime: Runtime) -> Option<&'static Releases> {
     RELEASES.iter().find(|releases| releases.runtime == runtime)
+}
+
+/// Whether a release is this one or a later one.
+fn is_since(found: &str, first: Number) -> bool {
+    version::upstream(found).is_some_and(|found| number(&found) >= first)
+}
+
+/// The line of a release (`1.7`).
+fn line((major, minor, _): Number) -> String {
+    format!("{major}.{minor}")
 }
 
 fn text((major, minor, patch): Number) -> String {

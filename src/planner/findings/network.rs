@@ -72,13 +72,18 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         Ok(Some(chain)) => chain,
     };
     let mut findings = competing(view);
-    if !chain.versioned && releases::refuses_unversioned_cni(view.target.runtime, &view.target.version) {
+    let target = &view.target;
+    let refused = releases::refuses_unversioned_cni(target.runtime, &target.version);
+    if let Some(later) = refused.filter(|_| !chain.versioned) {
         findings.push(CNI_VERSION_MISSING.found(
             format!(
-                "the first file in {} has no cniVersion, and containerd is {}",
-                network.conf_dir, view.target.version
+                "the first file in {} has no cniVersion, and {} is {}",
+                network.conf_dir, target.runtime, target.version
             ),
-            "Add `\"cniVersion\": \"0.3.1\"` to it, or use containerd 1.6.4 or later.",
+            format!(
+                "Add `\"cniVersion\": \"0.3.1\"` to it, or use {} {later} or later.",
+                target.runtime
+            ),
         ));
     }
     let types = &chain.types;

@@ -12,9 +12,13 @@ use crate::{
         finding::Finding,
         kubelet_arguments,
         kubelet_settings::LogLimits,
-        lists, quantity, version,
+        lists, quantity,
     },
-    planner::{context::View, docker_limits, layers, pod_environment, pod_network, releases},
+    planner::{
+        context::View,
+        docker_limits, layers, pod_environment, pod_network,
+        releases::{self, UnprivilegedPorts},
+    },
 };
 
 const NOTHING: &str = "Nothing is to be done.";
@@ -36,51 +40,47 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     findings
 }
 
-fn target_is(view: &View<'_>, since: (u64, u64)) -> bool {
-    version::upstream(&view.target.version).is_some_and(|found| (found.major, found.minor) >= since)
-}
-
 fn unprivileged(view: &View<'_>) -> Option<Finding> {
-    if !pod_environment::unprivileged(view) || target_is(view, (2, 0)) {
+    if !pod_environment::unprivileged(view) {
         return None;
     }
     let target = &view.target;
-    Some(if target_is(view, (1, 6)) {
-        UNPRIVILEGED_PORTS.found(
-            format!(
-                "under Docker every process may bind ports under 1024 and send pings; {} {} allows it with \
-                 enable_unprivileged_ports and enable_unprivileged_icmp, which the plan sets",
-                target.runtime, target.version
-            ),
+    let under = "under Docker every process may bind ports under 1024 and send pings";
+    let target_is = format!("{} {}", target.runtime, target.version);
+    match releases::unprivileged_ports(target.runtime, &target.version)? {
+        UnprivilegedPorts::Allowed => None,
+        UnprivilegedPorts::Settings(settings) => Some(UNPRIVILEGED_PORTS.found(
+            format!("{under}; {target_is} allows it with {settings}, which the plan sets"),
             NOTHING,
-        )
-    } else {
-        UNPRIVILEGED_PORTS_LOST.found(
+        )),
+        UnprivilegedPorts::Later(first) => Some(UNPRIVILEGED_PORTS_LOST.found(
+            format!("{under}; {target_is} cannot allow it"),
             format!(
-                "under Docker every process may bind ports under 1024 and send pings; {} {} cannot allow it",
-                target.runtime, target.version
+                "Use {first} or later, or give such pods the sysctl net.ipv4.ip_unprivileged_port_start."
             ),
-            "Use containerd 1.6 or later, or give such pods the sysctl net.ipv4.ip_unprivileged_port_start.",
-        )
-    })
+        )),
+    }
 }
 
 fn localhost(view: &View<'_>) -> Option<Finding> {
-    if view.source.runtime.runs_on_docker() == view.target.runtime.runs_on_docker()
-        || pod_network::has_ipv6(view)
-    {
+    if !(view.leaves_docker() || view.enters_docker()) || pod_network::has_ipv6(view) {
         return None;
     }
-    Some(if view.source.runtime.runs_on_docker() {
+    let (source, target) = (view.source.runtime, view.target.runtime);
+    Some(if view.leaves_docker() {
         LOCALHOST_CHANGES.found(
-            "the pod network has no IPv6: Docker switches IPv6 off in its pods, containerd leaves ::1 to them, and \
-             `localhost` in /etc/hosts is ::1 too",
+            format!(
+                "the pod network has no IPv6: Docker switches IPv6 off in its pods, {target} leaves ::1 to them, and \
+                 `localhost` in /etc/hosts is ::1 too"
+            ),
             "Probes and clients that use `localhost` may get ::1 first: a program that listens on 127.0.0.1 alone \
              refuses them (connection refused). Let it listen on [::1] too, or name 127.0.0.1.",
         )
     } else {
         LOCALHOST_CHANGES.found(
-            "the pod network has no IPv6: containerd leaves ::1 to its pods, and Docker switches IPv6 off in them",
+            format!(
+                "the pod network has no IPv6: {source} leaves ::1 to its pods, and Docker switches IPv6 off in them"
+            ),
             "A program that listens on ::1 alone does not start (cannot assign requested address). Let it listen on \
              127.0.0.1.",
         )
@@ -90,14 +90,14 @@ fn localhost(view: &View<'_>) -> Option<Finding> {
 fn pull_deadline(view: &View<'_>) -> Option<Finding> {
     let deadline = pod_environment::pull_deadline(view)?;
     let target = &view.target;
-    let has_none = releases::lacks_pull_deadline(target.runtime, &target.version);
-    let (message, remedy) = if has_none {
+    let lacks = releases::lacks_pull_deadline(target.runtime, &target.version);
+    let (message, remedy) = if let Some(later) = lacks {
         (
             format!(
                 "{} cancels a pull that makes no progress for {deadline}; {} {} has no such deadline and waits",
                 view.source.runtime, target.runtime, target.version
             ),
-            "Nothing is to be done; containerd 1.7 and later have image_pull_progress_timeout (5m).",
+            format!("Nothing is to be done; {later}."),
         )
     } else {
         (
@@ -105,7 +105,7 @@ fn pull_deadline(view: &View<'_>) -> Option<Finding> {
                 "{} cancels a pull that makes no progress for {deadline}; {} gets the same deadline",
                 view.source.runtime, target.runtime
             ),
-            NOTHING,
+            NOTHING.to_owned(),
         )
     };
     Some(PULL_DEADLINE.found(message, remedy))
@@ -130,13 +130,19 @@ fn ulimits(view: &View<'_>) -> Vec<Finding> {
                 view.target.unit,
                 lines.join(", ")
             ),
-            "Check that the limits are enough for containerd itself, to which they apply too.",
+            format!(
+                "Check that the limits are enough for {} itself, to which they apply too.",
+                view.target.runtime
+            ),
         ));
     }
     if !lost.is_empty() {
         findings.push(ULIMITS_LOST.found(
             format!("Docker's default-ulimits {} are not carried over", lost.join(", ")),
-            "They would stop containerd itself as limits of its unit. Set them in the images of the pods that need them.",
+            format!(
+                "They would stop {} itself as limits of its unit. Set them in the images of the pods that need them.",
+                view.target.runtime
+            ),
         ));
     }
     findings
@@ -215,7 +221,7 @@ fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
 /// Docker cannot reopen a log, which the kubelet's rotation asks of a runtime (`ReopenContainerLog` in cri-dockerd's
 /// `core/container_log.go`): `log-opts` alone limit it.
 fn logs_grow(view: &View<'_>) -> Option<Finding> {
-    if view.source.runtime.runs_on_docker() || !view.target.runtime.runs_on_docker() {
+    if !view.enters_docker() {
         return None;
     }
     let driver = view.daemon.get("log-driver").and_then(serde_json::Value::as_str);

@@ -7,9 +7,8 @@ use crate::{
             BRIDGE_FILTER_OFF, CGROUP_V1, IP_FORWARD_OFF, OVERLAY_MISSING, SET_BY_DOCKER_ALONE, SWAP_ON,
         },
         finding::Finding,
-        version,
     },
-    planner::context::View,
+    planner::{context::View, releases},
 };
 
 const IP_FORWARD: &str = "net.ipv4.ip_forward";
@@ -72,9 +71,7 @@ fn cgroup_v1(view: &View<'_>) -> Option<Finding> {
         return None;
     }
     let kubelet = view.settings.version.minor >= REFUSES_CGROUP_V1;
-    let deprecated = !view.target.runtime.runs_on_docker()
-        && version::upstream(&view.target.version)
-            .is_some_and(|found| found >= semver::Version::new(2, 2, 0));
+    let deprecated = releases::deprecates_cgroup_v1(view.target.runtime, &view.target.version);
     (kubelet || deprecated).then(|| {
         CGROUP_V1.found(
             format!("{} runs on cgroup v1", view.facts.node),
