@@ -112,6 +112,14 @@ pub struct Target {
     pub unit: String,
     /// What the plan brings along; absent where the program is the one of the unit.
     pub delivery: Option<Delivery>,
+    /// The version that serves until the switch, where the program that the plan brings takes the place of one that
+    /// Docker's containers run on. Containers survive that forwards, but not on the way back: an older containerd kills
+    /// what shims of a newer one run, without telling Docker (seen with 2.4 and 1.6). So it happens between the kubelet's
+    /// stop and its start, when the pods of the target have ended or are not there yet, and Docker is stopped for it on
+    /// the way back.
+    pub until_switch: Option<String>,
+    /// How long a pull may make no progress, as it is configured now (`5m0s`); absent where it does not say.
+    pub pull_deadline: Option<String>,
 }
 
 impl Target {
@@ -215,23 +223,9 @@ impl View<'_> {
             .unwrap_or(&self.settings.cgroup_driver)
     }
 
-    /// Whether the program that the plan brings takes the place of one that Docker's containers run on. Containers survive
-    /// that forwards, but not on the way back: an older containerd kills what shims of a newer one run, without telling
-    /// Docker (seen with 2.4 and 1.6). So it happens between the kubelet's stop and its start, when the pods of the
-    /// target have ended or are not there yet, and Docker is stopped for it on the way back.
-    pub fn replaces_docker_containerd(&self) -> bool {
-        let docker = self
-            .docker
-            .is_some_and(|docker| docker.service.active == "active");
-        let running = self
-            .containerd
-            .is_some_and(|found| found.service.active == "active");
-        let archive = self
-            .target
-            .delivery
-            .as_ref()
-            .is_some_and(|delivery| !delivery.has_unit);
-        self.to_containerd() && docker && running && archive
+    /// Whether the program that the plan brings takes the place of one that Docker's containers run on.
+    pub const fn replaces_docker_containerd(&self) -> bool {
+        self.target.until_switch.is_some()
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 use semver::Version;
 
 use crate::{
-    edit::containerd_toml,
     plan::{request::GoDuration, version},
     planner::context::View,
 };
@@ -34,13 +33,7 @@ pub fn unprivileged(view: &View<'_>) -> bool {
 pub fn pull_deadline(view: &View<'_>) -> Option<String> {
     let deadline = view.source.pull_deadline.as_deref()?;
     let found = duration(deadline)?;
-    let effective = view
-        .containerd
-        .and_then(|containerd| containerd.effective.as_deref());
-    let has = effective
-        .filter(|_| view.to_containerd())
-        .and_then(containerd_toml::pull_progress_timeout)
-        .and_then(|has| duration(&has));
+    let has = view.target.pull_deadline.as_deref().and_then(duration);
     (found > PULL_DEADLINE && has.is_none_or(|has| found > has)).then(|| deadline.to_owned())
 }
 

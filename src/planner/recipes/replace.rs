@@ -45,9 +45,9 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let mut wait = await_target(view, None, RUNTIME_WITHIN_SECS);
     if let Step::Await(wait) = &mut wait {
         wait.configuration = (view.parts.1.configuration)(view);
-        if view.replaces_docker_containerd() {
+        if view.target.until_switch.is_some() {
             // The program that the plan brings starts later.
-            wait.version = view.containerd.map(|found| found.version.clone());
+            wait.version.clone_from(&view.target.until_switch);
         }
     }
     steps.push(wait);

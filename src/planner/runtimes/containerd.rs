@@ -30,7 +30,8 @@ use crate::{
     },
     planner::{
         context::{Planner, Source, SourcePart, Target, TargetPart, View},
-        delivery, docker_limits, docker_registries, docker_settings, pod_environment, pod_network, refusals,
+        delivery::{self, Delivery},
+        docker_limits, docker_registries, docker_settings, pod_environment, pod_network, refusals,
         request::Request,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
     },
@@ -145,6 +146,7 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
         ));
     }
     let containerd = containerd(facts)?;
+    let effective = containerd.effective.as_deref();
     Ok(Target {
         runtime: Runtime::Containerd,
         version: delivery
@@ -153,8 +155,19 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
         cri: endpoint(&containerd),
         images: endpoint(&containerd),
         unit: SERVICE.to_owned(),
+        until_switch: until_switch(facts, delivery.as_ref()),
+        pull_deadline: effective.and_then(containerd_toml::pull_progress_timeout),
         delivery,
     })
+}
+
+/// The version that serves until the switch, if Docker's containers run on it.
+fn until_switch(facts: &Facts, delivery: Option<&Delivery>) -> Option<String> {
+    let docker = facts.docker.as_ref()?;
+    let running = facts.containerd.as_ref()?;
+    let both_run = [&docker.service, &running.service].map(|unit| unit.active == "active") == [true; 2];
+    let brought = delivery.is_some_and(|delivery| !delivery.has_unit);
+    (both_run && brought).then(|| running.version.clone())
 }
 
 /// containerd as it was found, or as the plan is going to write its unit.

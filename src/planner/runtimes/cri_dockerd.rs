@@ -142,6 +142,8 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
         images: engine_of(docker),
         unit: docker::SERVICE.to_owned(),
         delivery,
+        until_switch: None,
+        pull_deadline: None,
     })
 }
 

@@ -21,10 +21,6 @@ const OTHERS: &[(&str, &str)] = &[
         "planner/layers.rs",
         "links layers from Docker into containerd, and copies them between all others",
     ),
-    (
-        "planner/pod_environment.rs",
-        "reads what containerd, if it is the target, gives to pods already",
-    ),
 ];
 
 /// Whether a file names a variant of `Runtime` outside of its tests, or asks for one by a method.
