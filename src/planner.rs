@@ -7,7 +7,7 @@
 //!   than one way; [`steps`] are the parts that several planners write alike.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`docker_settings`] and [`docker_limits`]: what
 //!   Docker is set to. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
-//! - [`images`]: which images are carried; [`layers`]: whether they are copied. [`delivery`]: where the target's files
+//! - [`images`]: which images are carried; [`layers`]: what stores have in common. [`delivery`]: where the target's files
 //!   come from. [`releases`]: which releases go together. [`upgraded_configuration`]: the configuration for a newer
 //!   containerd.
 

@@ -10,7 +10,7 @@ use crate::{
         finding::Finding,
         kubelet_settings::{PodNetwork, Settings},
         runtime::Runtime,
-        step::{ConfigurationWant, Endpoint, FileStep, ShimsStep, Step},
+        step::{ConfigurationWant, Endpoint, FileStep, Layers, ShimsStep, Step},
     },
     planner::{delivery::Delivery, images::CarriedImages, request::Request},
 };
@@ -46,10 +46,23 @@ pub struct TargetPart {
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What its program must report as its configuration once it has started; `None` where nothing is asked.
     pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,
+    /// Its store, into which images are carried.
+    pub store: fn(&View<'_>) -> TargetStore,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
     /// How it takes the place of an older version of itself, whose pods keep running; `None` if it cannot.
     pub upgrade: Option<Upgrade>,
+}
+
+/// The store of a target, as far as images are carried into it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetStore {
+    /// The directory that its images are in.
+    pub directory: String,
+    /// How many times its size, as the source tells it, an image takes there if its layers are copied.
+    pub copies: u64,
+    /// How the layers come there.
+    pub layers: Layers,
 }
 
 /// What it takes on one node, or why it cannot be done.
@@ -189,11 +202,6 @@ impl View<'_> {
     /// Whether a runtime is replaced by another version of the same runtime, whose pods keep running.
     pub fn upgrades(&self) -> bool {
         self.source.runtime == self.target.runtime
-    }
-
-    /// Whether containerd's own CRI is gone to.
-    pub fn to_containerd(&self) -> bool {
-        self.target.runtime == Runtime::Containerd
     }
 
     /// Whether the pods are Docker's containers now, and will not be any more.

@@ -5,17 +5,11 @@ use crate::{
         codes::storage::{DISK_PRESSURE_AHEAD, DISK_SPACE, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN},
         facts::Engine,
         finding::Finding,
-        snapshots,
         step::Layers,
     },
     planner::{context::View, layers},
 };
 
-/// Of an image, containerd keeps the layers, which Docker gives it uncompressed, and an unpacked snapshot.
-const COPIES: u64 = 2;
-/// A CRI tells the compressed size of an image. Docker unpacks it to about three times that, and `docker load` spools
-/// what it reads below the data root before.
-const TIMES_COMPRESSED: u64 = 4;
 /// Of an image whose layers are shared this part, or less, is written: its directories, and small files.
 const SHARED: u64 = 20;
 /// Bytes that stay free beside the images.
@@ -27,7 +21,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     if view.shares_store() {
         return findings;
     }
-    let root = root(view);
+    let store = (view.parts.1.store)(view);
+    let root = &store.directory;
     let overlay = |engine: &Engine| matches!(&*engine.storage_driver, "overlay2" | "overlayfs");
     let left = view.docker_left();
     if let Some((_, engine)) = left.filter(|(_, engine)| !overlay(engine)) {
@@ -36,15 +31,12 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             format!("Make sure that overlayfs works on the file system of {root}."),
         ));
     }
-    let Some(disk) = layers::disk(view.facts, &root) else {
+    let Some(disk) = layers::disk(view.facts, root) else {
         return findings;
     };
-    let needed = match layers::layers(view) {
+    let needed = match store.layers {
         Layers::Linked { .. } => view.carried.bytes / SHARED,
-        Layers::Streamed { .. } if view.target.runtime.runs_on_docker() => {
-            view.carried.bytes.saturating_mul(TIMES_COMPRESSED)
-        }
-        Layers::Streamed { .. } => view.carried.bytes.saturating_mul(COPIES),
+        Layers::Streamed { .. } => view.carried.bytes.saturating_mul(store.copies),
     };
     if disk.free < needed.saturating_add(RESERVE) {
         findings.push(DISK_SPACE.found(
@@ -70,23 +62,14 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         let docker = layers::disk(view.facts, engine.data_root.as_str());
         overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
     });
-    if !view.target.runtime.runs_on_docker() && disk.kind == "xfs" && !proven {
+    // Docker has refused a file system that overlayfs does not work on.
+    if !view.enters_docker() && disk.kind == "xfs" && !proven {
         findings.push(XFS_FTYPE_UNKNOWN.found(
             format!("{root} lies on XFS"),
             "`xfs_info` must say ftype=1; the rehearsal fails otherwise.",
         ));
     }
     findings
-}
-
-/// The directory of the target's store.
-fn root(view: &View<'_>) -> String {
-    if view.target.runtime.runs_on_docker() {
-        let given = view.daemon.get("data-root").and_then(serde_json::Value::as_str);
-        let engine = view.engine.map(|engine| engine.data_root.as_str());
-        return engine.or(given).unwrap_or("/var/lib/docker").to_owned();
-    }
-    snapshots::snapshots(view.containerd).directory
 }
 
 fn mib(bytes: u64) -> String {

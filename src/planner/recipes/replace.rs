@@ -185,7 +185,7 @@ fn images(view: &View<'_>) -> Option<Step> {
             from: view.source.images.clone(),
             to: view.target.images.clone(),
             names,
-            layers: layers::layers(view),
+            layers: (view.parts.1.store)(view).layers,
             ctr: layers::ctr(view),
         })
     })

@@ -1,5 +1,6 @@
 //! containerd with its own CRI plugin.
 
+mod store;
 mod upgrade;
 
 use std::borrow::Cow;
@@ -46,6 +47,7 @@ pub const PLANNER: Planner = Planner {
         prepare,
         switch,
         configuration,
+        store: store::store,
         check,
         upgrade: Some(upgrade::in_place),
     }),

@@ -52,6 +52,7 @@ pub const PLANNER: Planner = Planner {
         prepare,
         switch: |_| Ok(Vec::new()),
         configuration: |_| None,
+        store: docker::store,
         check,
         upgrade: None,
     }),

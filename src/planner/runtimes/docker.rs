@@ -11,12 +11,13 @@ use crate::{
         finding::Finding,
         host_path::HostPath,
         kubelet_arguments,
-        paths::DAEMON_JSON,
+        paths::{DAEMON_JSON, DOCKER_DATA_ROOT},
         runtime::Runtime,
         step::{Boot, Restart, Step, UnitStep},
     },
     planner::{
-        context::View,
+        context::{TargetStore, View},
+        layers::streamed,
         steps::{file, opening, path},
     },
 };
@@ -35,6 +36,21 @@ pub fn answering(facts: &Facts) -> Result<(&Docker, &Engine), Finding> {
                 "Look at `systemctl status docker`; a source that does not work cannot be rolled back to.",
             )
         })
+}
+
+/// A CRI tells the compressed size of an image. Docker unpacks it to about three times that, and `docker load` spools
+/// what it reads below the data root before.
+const TIMES_COMPRESSED: u64 = 4;
+
+/// Docker's store, for a target that stands on it.
+pub fn store(view: &View<'_>) -> TargetStore {
+    let given = view.daemon.get("data-root").and_then(Value::as_str);
+    let engine = view.engine.map(|engine| engine.data_root.as_str());
+    TargetStore {
+        directory: engine.or(given).unwrap_or(DOCKER_DATA_ROOT).to_owned(),
+        copies: TIMES_COMPRESSED,
+        layers: streamed(view),
+    }
 }
 
 /// Docker's units end after a switch, unless the target needs the engine or the user keeps it; and before them

@@ -13,17 +13,9 @@ const OTHERS: &[(&str, &str)] = &[
         "gives what was found of each program one form",
     ),
     ("planner/releases.rs", "is the table of each runtime's releases"),
-    (
-        "planner/context.rs",
-        "asks whether a containerd takes the place of the one under Docker",
-    ),
-    (
-        "planner/layers.rs",
-        "links layers from Docker into containerd, and copies them between all others",
-    ),
 ];
 
-/// Whether a file names a variant of `Runtime` outside of its tests, or asks for one by a method.
+/// Whether a file names a variant of `Runtime` outside of its tests.
 fn asks(text: &str) -> bool {
     let variants = ["Dockershim", "CriDockerd", "Containerd", "CriO"];
     let named = |path: &String| {
@@ -31,8 +23,7 @@ fn asks(text: &str) -> bool {
         let (last, before) = (segments.next(), segments.next());
         before == Some("Runtime") && last.is_some_and(|last| variants.contains(&last))
     };
-    let code = text.split("#[cfg(test)]").next().unwrap();
-    read(text, false).paths.iter().any(named) || code.contains(".to_containerd()")
+    read(text, false).paths.iter().any(named)
 }
 
 #[test]
