@@ -6,7 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::plan::runtime::Runtime;
-use crate::plan::{digest::Digest, effective::Effective, host_path::HostPath};
+use crate::plan::{
+    configuration::ConfigurationWant, digest::Digest, effective::Effective, host_path::HostPath,
+};
 
 /// One change to the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -471,21 +473,6 @@ pub struct AwaitStep {
     pub kubelet: Option<KubeletWant>,
     /// Deadline in seconds.
     pub within_secs: u32,
-}
-
-/// What containerd's effective configuration must have: files that it imports beat the file that the plan edits.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ConfigurationWant {
-    /// The command that prints it: `containerd --config … config dump`.
-    pub command: Vec<String>,
-    /// `SystemdCgroup` of the default runtime.
-    pub systemd_cgroup: bool,
-    /// The sandbox (pause) image.
-    pub sandbox_image: String,
-    /// Directory with the settings of registries (`config_path`); absent where the plan leaves them as they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registries: Option<String>,
 }
 
 /// Which runtime the kubelet shall use.

@@ -5,12 +5,13 @@ use serde_json::{Map, Value};
 use crate::{
     edit::unit_file,
     plan::{
+        configuration::ConfigurationWant,
         effective::Effective,
         facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet, Store},
         finding::Finding,
         kubelet_settings::{PodNetwork, Settings},
         runtime::Runtime,
-        step::{ConfigurationWant, Endpoint, FileStep, Layers, ShimsStep, Step},
+        step::{Endpoint, FileStep, Layers, ShimsStep, Step},
     },
     planner::{delivery::Delivery, images::CarriedImages, request::Request},
 };

@@ -3,14 +3,20 @@
 
 use super::StepError;
 use crate::{
-    edit::{containerd_toml, unit_file},
+    edit::unit_file,
     host::systemd::{Systemd, UnitProperties},
-    plan::{effective::Effective, facts::Limits, host_path::HostPath, redaction, step::ConfigurationWant},
+    plan::{
+        configuration::{ConfigurationWant, Difference},
+        effective::Effective,
+        facts::Limits,
+        host_path::HostPath,
+        redaction,
+    },
     runtime::Runtimes,
 };
 
 /// A property that is not as planned: its name, what systemd has, and what was planned, as anybody may read them.
-type Difference = (String, String, String);
+type OfUnit = (String, String, String);
 
 /// Compares `unit` as systemd has it with `wanted`.
 pub(super) async fn check(systemd: &impl Systemd, unit: &str, wanted: &Effective) -> Result<(), StepError> {
@@ -39,44 +45,22 @@ pub(super) async fn check_configuration(
             return Ok(());
         }
     };
-    let differs = |setting: String, found: String, planned: String| {
-        Err(StepError::OtherConfiguration {
+    match wanted.difference(&text) {
+        None => Ok(()),
+        Some(Difference {
+            setting,
+            found,
+            planned,
+        }) => Err(StepError::OtherConfiguration {
             setting,
             found,
             planned,
             command: wanted.command.join(" "),
-        })
-    };
-    if let Some((name, systemd)) = containerd_toml::default_runtime(&text)
-        && systemd != wanted.systemd_cgroup
-    {
-        let setting = format!("SystemdCgroup of the default runtime {name}");
-        return differs(setting, systemd.to_string(), wanted.systemd_cgroup.to_string());
-    }
-    if let Some(image) = containerd_toml::sandbox_image(&text).filter(|image| *image != wanted.sandbox_image)
-    {
-        return differs(
-            "the sandbox image".to_owned(),
-            image,
-            wanted.sandbox_image.clone(),
-        );
-    }
-    let read = containerd_toml::registry_directories(&text).join(":");
-    match &wanted.registries {
-        Some(planned) if *planned != read => differs(
-            "config_path of the CRI's registries".to_owned(),
-            if read.is_empty() {
-                "nothing".to_owned()
-            } else {
-                read
-            },
-            planned.clone(),
-        ),
-        _ => Ok(()),
+        }),
     }
 }
 
-fn difference(found: &UnitProperties, wanted: &Effective) -> Option<Difference> {
+fn difference(found: &UnitProperties, wanted: &Effective) -> Option<OfUnit> {
     // By its name: systemd may report a directory that is a link by its target.
     let name = |path: &HostPath| path.as_str().rsplit('/').next().unwrap_or_default().to_owned();
     if found

@@ -17,6 +17,7 @@ use crate::{
             },
             runtimes::{CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
+        configuration::ConfigurationWant,
         digest::Digest,
         effective::Effective,
         facts::{Containerd, Facts, UpgradeFacts},
@@ -26,7 +27,7 @@ use crate::{
         lists,
         paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET},
         runtime::Runtime,
-        step::{Boot, ConfigurationWant, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
+        step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
         version,
     },
     planner::{

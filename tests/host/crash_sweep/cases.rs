@@ -6,15 +6,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use transship::{
     api::request::{Runtime, RuntimeVersion},
     plan::{
+        configuration::ConfigurationWant,
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
         effective::Effective,
         facts::Facts,
         host_path::HostPath,
         step::{
-            AwaitStep, Boot, ClearPods, ConfigurationWant, Contents, Endpoint, FileStep, HOLD_FILE,
-            ImagesStep, KUBELET_UNIT, KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side,
-            Step, StopPods, UnitStep,
+            AwaitStep, Boot, ClearPods, Contents, Endpoint, FileStep, HOLD_FILE, ImagesStep, KUBELET_UNIT,
+            KubeletStep, KubeletWant, Layers, Proof, Rehearsal, Restart, Side, Step, StopPods, UnitStep,
         },
     },
     planner::{self, request::Request},
