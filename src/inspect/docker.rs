@@ -12,22 +12,20 @@ use crate::{
     plan::{
         facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store},
         host_path::{self, HostPath},
-        paths::{DAEMON_JSON, DOCKER_DATA_ROOT},
+        paths::{DAEMON_JSON, DOCKER_DATA_ROOT, DOCKER_SOCKET, DOCKER_UNITS},
     },
     runtime::{RuntimeError, docker, reference},
 };
 
-/// Where the engine listens unless the kubelet says otherwise.
-const SOCKET: &str = "/var/run/docker.sock";
 /// Its units, and that of the snap.
-pub(super) const UNITS: [&str; 3] = ["docker.service", "docker.socket", "snap.docker.dockerd.service"];
+pub(super) const UNITS: [&str; 3] = [DOCKER_UNITS[0], DOCKER_UNITS[1], "snap.docker.dockerd.service"];
 /// Where logrotate(8) has its rules.
 const LOG_RULES: &str = "/etc/logrotate.d";
 
 /// Looks at Docker Engine; nothing when it is not installed.
 pub(super) async fn inspect(files: &Files, units: &Units, flags: &Flags, notes: &Notes) -> Option<Docker> {
     let [service, socket, snap] = UNITS.map(|name| units.named(name));
-    let endpoint = flags.get("docker-endpoint").unwrap_or(SOCKET);
+    let endpoint = flags.get("docker-endpoint").unwrap_or(DOCKER_SOCKET);
     let endpoint = notes.keep(HostPath::new(socket_path(endpoint)))?;
     if service.load == "not-found" && !exists(files, endpoint.as_str()) {
         return None;

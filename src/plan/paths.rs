@@ -35,6 +35,12 @@ pub const CRI_DOCKERD_DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/
 /// cri-dockerd's socket unless its service names another.
 pub const CRI_DOCKERD_SOCKET: &str = "/run/cri-dockerd.sock";
 
+/// Docker's service and the socket unit that starts it.
+pub const DOCKER_UNITS: [&str; 2] = ["docker.service", "docker.socket"];
+
+/// Docker Engine's socket unless the kubelet or cri-dockerd names another.
+pub const DOCKER_SOCKET: &str = "/var/run/docker.sock";
+
 /// Docker's data root unless its configuration names another.
 pub const DOCKER_DATA_ROOT: &str = "/var/lib/docker";
 

@@ -273,18 +273,19 @@ impl Place {
 }
 
 /// The proxy that the node's runtime uses for this URL: the node is set up to fetch through it. Docker's where
-/// Docker is installed, else containerd's.
+/// Docker is installed, else that of the other runtimes.
 fn proxy(origin: &ArchiveOrigin, facts: &Facts) -> Option<String> {
     let host = origin.url.strip_prefix("https://")?.split('/').next()?;
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let assignments = match (&facts.docker, &facts.containerd) {
-        (Some(docker), _) => {
-            let text = docker.daemon_json.as_ref().map_or("{}", |file| &*file.text);
-            // One that cannot be read has a finding of its own.
-            docker_settings::proxies(docker, &daemon_json::parse(text).unwrap_or_default())
-        }
-        (None, Some(containerd)) => docker_settings::proxies_of(&containerd.service),
-        (None, None) => Vec::new(),
+    let assignments = if let Some(docker) = &facts.docker {
+        let text = docker.daemon_json.as_ref().map_or("{}", |file| &*file.text);
+        // One that cannot be read has a finding of its own.
+        docker_settings::proxies(docker, &daemon_json::parse(text).unwrap_or_default())
+    } else {
+        let installed = facts.installed().into_values();
+        installed
+            .flat_map(|found| docker_settings::proxies_of(found.service))
+            .collect()
     };
     let value = |wanted: &str| {
         let found = assignments.iter().filter_map(|pair| pair.split_once('='));

@@ -23,6 +23,7 @@ use crate::{
     host::files::Files,
     plan::{
         host_path::HostPath,
+        paths::DOCKER_SOCKET,
         runtime,
         shims::ShimUse,
         step::{ClearPods, Direction, Endpoint, ImagesStep, Rehearsal, ShimsStep, StopPods},
@@ -37,9 +38,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 
 /// How long a runtime may take to answer its first call where there is another way, or to name a reason.
 const ANSWERS: Duration = Duration::from_secs(5);
-
-/// Docker Engine's socket, where the plan does not name it.
-const DOCKER: &str = "/var/run/docker.sock";
 
 /// The runtimes of this host.
 #[derive(Clone, Debug)]
@@ -241,7 +239,7 @@ impl HostRuntimes {
 
 /// Where Docker Engine listens by default.
 fn docker_socket() -> Result<HostPath, RuntimeError> {
-    HostPath::new(DOCKER).map_err(RuntimeError::of)
+    HostPath::new(DOCKER_SOCKET).map_err(RuntimeError::of)
 }
 
 /// How the pods of the target end on the way back.

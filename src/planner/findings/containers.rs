@@ -272,6 +272,7 @@ fn mounts(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Finding> {
             "Make sure that these workloads do not use Docker.",
         ));
     }
+    let target = view.target.runtime.profile();
     let config = users(&[DOCKER_CONFIG.to_owned()], Reach::Inside);
     if !config.is_empty() {
         findings.push(DOCKER_CONFIG_MOUNTED.found(
@@ -281,8 +282,15 @@ fn mounts(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Finding> {
                 view.target.runtime,
                 lists::some(&config)
             ),
-            "Let these workloads write certificates of registries to /etc/containerd/certs.d/<host> (with a hosts.toml) \
-             too, before the switch.",
+            format!(
+                "Let these workloads write certificates of registries to {}/<host>{} too, before the switch.",
+                target.certificates,
+                if target.certificates_are_named {
+                    " (with a hosts.toml)"
+                } else {
+                    ""
+                }
+            ),
         ));
     }
     findings

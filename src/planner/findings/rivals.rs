@@ -5,20 +5,14 @@ use crate::{
     plan::{
         codes::rivals::{DOCKER_NOT_A_SERVICE, DOCKER_STARTED_ELSEWHERE, FILES_MANAGED, UNITS_NEED_DOCKER},
         finding::Finding,
+        installed::Installed,
         lists,
+        paths::DOCKER_UNITS,
+        runtime::Runtime,
+        step::KUBELET_UNIT,
     },
     planner::context::View,
 };
-
-/// Units that belong to Docker, or that the plan itself takes care of.
-const OURS: [&str; 6] = [
-    "docker.socket",
-    "docker.service",
-    "kubelet.service",
-    "containerd.service",
-    "cri-docker.service",
-    "cri-dockerd.service",
-];
 
 /// Checks of the rest of the host.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
@@ -57,7 +51,7 @@ fn dependents(view: &View<'_>) -> Option<Finding> {
     let (docker, _) = view.docker_left()?;
     let units = docker.service.needed_by.iter().chain(&docker.socket.needed_by);
     let mut units: Vec<String> = units
-        .filter(|unit| !unit.ends_with(".target") && !OURS.contains(&unit.as_str()))
+        .filter(|unit| !unit.ends_with(".target") && !is_of_runtimes(view, unit))
         .cloned()
         .collect();
     units.sort_unstable();
@@ -69,6 +63,19 @@ fn dependents(view: &View<'_>) -> Option<Finding> {
              `source.keep: true` if they run containers of their own.",
         )
     })
+}
+
+/// Whether a unit is Docker's, the kubelet's or a runtime's: the plan itself takes care of it.
+fn is_of_runtimes(view: &View<'_>, unit: &str) -> bool {
+    let usual = |runtime: Runtime| runtime.profile().units.contains(&unit);
+    let found = |found: Installed<'_>| {
+        let units = std::iter::once(found.service).chain(found.socket);
+        units.into_iter().any(|one| one.name == unit)
+    };
+    unit == KUBELET_UNIT
+        || DOCKER_UNITS.contains(&unit)
+        || Runtime::ALL.into_iter().any(usual)
+        || view.facts.installed().into_values().any(found)
 }
 
 fn starters(view: &View<'_>) -> Option<Finding> {

@@ -11,7 +11,7 @@ use crate::{
         finding::Finding,
         host_path::HostPath,
         kubelet_arguments,
-        paths::{DAEMON_JSON, DOCKER_DATA_ROOT},
+        paths::{DAEMON_JSON, DOCKER_DATA_ROOT, DOCKER_UNITS},
         runtime::Runtime,
         step::{Boot, Restart, Step, UnitStep},
     },
@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// Docker's unit.
-pub const SERVICE: &str = "docker.service";
+pub const SERVICE: &str = DOCKER_UNITS[0];
 
 /// Docker with its engine, which answers.
 pub fn answering(facts: &Facts) -> Result<(&Docker, &Engine), Finding> {
