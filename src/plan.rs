@@ -6,7 +6,8 @@
 //! - [`runtime`]: the runtimes; [`paths`]: the files of theirs that more than one room names.
 //! - [`request`]: what a user asks for.
 //! - [`facts`]: what was found on a node; [`installed`]: its runtimes, all in one form; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
-//!   [`snapshots`]: what containerd makes of it, [`effective`]: what systemd must have of a unit, [`configuration`]: what a runtime must have in effect.
+//!   [`snapshots`]: what containerd makes of it, [`docker_runtimes`]: what Docker does, [`effective`]: what systemd must have of a unit,
+//!   [`configuration`]: what a runtime must have in effect.
 //! - [`cluster`]: what the API server reports of a node.
 //! - [`finding`]: one result of preflight; [`codes`]: every kind.
 //! - [`step`]: the primitives that the executor knows.
@@ -20,6 +21,7 @@ pub mod cluster;
 pub mod codes;
 pub mod configuration;
 pub mod digest;
+pub mod docker_runtimes;
 pub mod document;
 pub mod effective;
 pub mod environment;

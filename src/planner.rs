@@ -5,8 +5,9 @@
 //! - [`findings`]: the checks; [`refusals`]: findings that several rooms return alike.
 //! - [`runtimes`]: what it takes to leave and to go to each runtime. [`recipes`] put the parts of a plan together, in more
 //!   than one way; [`steps`] are the parts that several planners write alike.
-//! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`docker_settings`] and [`docker_limits`]: what
-//!   Docker is set to. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
+//! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
+//!   becomes of the source's settings; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
+//!   [`docker_proxies`] and [`docker_limits`] read Docker's. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: what stores have in common. [`delivery`]: where the target's files
 //!   come from. [`releases`]: which releases go together. [`upgraded_configuration`]: the configuration for a newer
 //!   containerd.
@@ -14,7 +15,10 @@
 pub mod context;
 pub mod delivery;
 pub mod docker_limits;
+pub mod docker_logs;
+pub mod docker_proxies;
 pub mod docker_registries;
+pub mod docker_runtimes;
 pub mod docker_settings;
 pub mod findings;
 pub mod images;
@@ -28,7 +32,9 @@ pub mod refusals;
 pub mod releases;
 pub mod request;
 pub mod runtimes;
+pub mod setting;
 pub mod steps;
+pub mod translation;
 pub mod upgraded_configuration;
 
 use crate::{

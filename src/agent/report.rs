@@ -107,6 +107,10 @@ pub fn fit(mut status: NodeMigrationStatus) -> NodeMigrationStatus {
     let more = status.findings.len().saturating_sub(bounds::LIST);
     status.findings.truncate(bounds::LIST);
     for finding in &mut status.findings {
+        finding.subject = finding
+            .subject
+            .take()
+            .map(|subject| cut(subject, bounds::SUBJECT));
         shorten(&mut finding.message, bounds::FINDING);
         shorten(&mut finding.remedy, bounds::FINDING);
     }
@@ -230,6 +234,7 @@ mod tests {
                 .map(|_| Finding {
                     severity: Severity::Warn,
                     code: "Code".to_owned(),
+                    subject: Some("s".repeat(64)),
                     message: "m".repeat(300),
                     remedy: "r".repeat(300),
                 })

@@ -11,6 +11,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 pub const SENTENCE: usize = 1024;
 /// Longest sentence of a finding.
 pub const FINDING: usize = 512;
+/// Longest name of what a finding is about.
+pub const SUBJECT: usize = 48;
 /// Longest description of a step.
 pub const STEP: usize = 256;
 /// Longest reason why a pod is not evicted.
@@ -42,6 +44,7 @@ const TEXTS: &[(&str, usize)] = &[
     ("migrationUid", 64),
     ("nodeUid", 64),
     ("code", 64),
+    ("subject", SUBJECT),
     ("digest", 128),
     ("version", VERSION),
     ("sandboxImage", 512),

@@ -146,8 +146,7 @@ pub fn validate(spec: &RuntimeMigrationSpec, started: Option<&Started>) -> Vec<P
         CONFIRM_WITHIN,
     );
     for code in &spec.preflight.allow {
-        let known = codes::acceptable_codes().any(|acceptable| acceptable == code);
-        check(known, "spec.preflight.allow", code, ALLOW);
+        check(codes::is_acceptable(code), "spec.preflight.allow", code, ALLOW);
     }
     for digest in &spec.approved_plans {
         check(

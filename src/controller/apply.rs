@@ -431,6 +431,7 @@ fn last_share(node: &str, node_uid: String, migration: String, migration_uid: St
             from: Origin::default(),
             sandbox_image: None,
             cgroup_driver: CgroupDriverChoice::default(),
+            keep_log_limits: false,
         },
         source: Default::default(),
         drain: Default::default(),

@@ -5,15 +5,19 @@
 //! belong there. A file without a version is read by containerd as version 1, with other names for the plugins;
 //! it becomes version 2 where it configures no plugin, as the one that Docker's `containerd.io` package ships.
 
+mod carried;
 mod read;
 pub mod rehearsal;
 pub mod upgrade;
 
 use std::collections::BTreeMap;
 
+pub use carried::{Carried, Handler};
+use carried::{MAX_DOWNLOADS, SELINUX};
 pub use read::{
-    Cni, Snapshots, cni, default_runtime, disables_cri, has_old_registries, imports, misuses_systemd_cgroup,
-    nri_is_off, pull_progress_timeout, registry_directories, sandbox_image, snapshots, socket, state,
+    Cni, Snapshots, carried_in, cni, default_runtime, disables_cri, has_old_registries, has_runtime, imports,
+    misuses_systemd_cgroup, nri_is_off, pull_progress_timeout, registry_directories, sandbox_image,
+    snapshots, socket, state,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
@@ -41,11 +45,10 @@ pub struct Wanted {
     pub unprivileged_by_default: bool,
     /// How long a pull may make no progress (`5m0s`); `None` leaves what the file has.
     pub pull_progress_timeout: Option<String>,
-    /// How many layers of an image are downloaded at the same time, 0 for all; `None` leaves what the file has. With any other
-    /// number than 3, containerd 2.1 and later pull without their transfer service (`internal/cri/config/config.go`).
-    pub max_downloads: Option<u32>,
-    /// Directory with the settings of registries (`config_path`, 1.5 and later); `None` leaves what the file has.
-    pub registries: Option<String>,
+    /// What comes along from the runtime that is left; the rest stays as the file has it.
+    pub carried: Carried,
+    /// Runtimes beside runc; one that the file has stays as it is.
+    pub handlers: Vec<Handler>,
 }
 
 /// A file that cannot be edited safely.
@@ -100,7 +103,6 @@ const CRI_RUNTIME: &str = "io.containerd.cri.v1.runtime";
 const RUNC: &str = "io.containerd.runc.v2";
 const UNPRIVILEGED: [&str; 2] = ["enable_unprivileged_ports", "enable_unprivileged_icmp"];
 const PULL_PROGRESS_TIMEOUT: &str = "image_pull_progress_timeout";
-const MAX_DOWNLOADS: &str = "max_concurrent_downloads";
 const SYSTEMD_CGROUP: &str = "systemd_cgroup";
 
 /// The file as it must be; `None` for the text stands for a file that does not exist.
@@ -170,14 +172,38 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
             timeout.as_str().into(),
         )?;
     }
-    if let Some(downloads) = wanted.max_downloads {
+    let carried = &wanted.carried;
+    if let Some(downloads) = carried.max_downloads {
         set(&["plugins", images, MAX_DOWNLOADS], i64::from(downloads).into())?;
     }
-    if let Some(directory) = &wanted.registries {
+    if let Some(directory) = &carried.registries {
         set(
             &["plugins", images, "registry", "config_path"],
             directory.as_str().into(),
         )?;
+    }
+    if let Some(selinux) = carried.selinux {
+        set(&["plugins", runtime, SELINUX], selinux.into())?;
+    }
+    if let Some(name) = &carried.default_runtime {
+        set(
+            &["plugins", runtime, "containerd", "default_runtime_name"],
+            name.as_str().into(),
+        )?;
+    }
+    let mut runc_runtimes = runc_runtimes(&before, runtime);
+    for Handler { name, kind, options } in &wanted.handlers {
+        let table = ["plugins", runtime, "containerd", "runtimes", name];
+        if before.contains_key(&format!("{}.runtime_type", table.join("."))) {
+            continue;
+        }
+        set(&[&table[..], &["runtime_type"]].concat(), kind.as_str().into())?;
+        for (key, text) in options {
+            set(&[&table[..], &["options", key]].concat(), text.as_str().into())?;
+        }
+        if kind == RUNC {
+            runc_runtimes.push(name.clone());
+        }
     }
     // With it the CRI plugin loads for no runtime but that of containerd 1.1; SystemdCgroup replaces it.
     if before
@@ -187,8 +213,8 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
     {
         set(&["plugins", CRI, SYSTEMD_CGROUP], false.into())?;
     }
-    for name in runc_runtimes(&before, runtime) {
-        let table = ["plugins", runtime, "containerd", "runtimes", &name];
+    for name in &runc_runtimes {
+        let table = ["plugins", runtime, "containerd", "runtimes", name];
         // Naming the table replaces containerd's built-in entry, so the type is given again.
         if !before.contains_key(&format!("{}.runtime_type", table.join("."))) {
             set(&[&table[..], &["runtime_type"]].concat(), RUNC.into())?;

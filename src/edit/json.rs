@@ -12,10 +12,10 @@ pub fn parse(text: &str) -> Option<Map<String, Value>> {
     }
 }
 
-/// The text with the top-level `key` set to `new`; `None` if it would not read as meant.
-pub fn set(text: &str, key: &str, new: &str) -> Option<String> {
+/// The text with the top-level `key` set to the scalar `new`; `None` if it would not read as meant.
+pub fn set(text: &str, key: &str, new: impl Into<Value>) -> Option<String> {
     let mut wanted = parse(text)?;
-    let value = Value::String(new.to_owned());
+    let value = new.into();
     let mut edited = text.to_owned();
     let mut spans = spans(text, key);
     if spans.is_empty() {
@@ -129,11 +129,11 @@ mod tests {
             } else {
                 serde_json::to_string(&values).unwrap()
             };
-            let edited = set(&text, "b", &new).unwrap();
+            let edited = set(&text, "b", new.as_str()).unwrap();
             let mut wanted = parse(&text).unwrap();
             wanted.insert("b".to_owned(), Value::String(new.clone()));
             proptest::prop_assert_eq!(parse(&edited).unwrap(), wanted);
-            proptest::prop_assert_eq!(set(&edited, "b", &new).unwrap(), edited.clone(), "idempotent");
+            proptest::prop_assert_eq!(set(&edited, "b", new.as_str()).unwrap(), edited.clone(), "idempotent");
             for line in text.lines().filter(|line| !line.contains("\"b\"")) {
                 proptest::prop_assert!(edited.contains(line.trim_start_matches('{')), "{} lost in {}", line, edited);
             }

@@ -26,9 +26,13 @@ fn wanted(newest_version: i64) -> Wanted {
         newest_version,
         unprivileged: true,
         unprivileged_by_default: newest_version > 2,
-        max_downloads: None,
         pull_progress_timeout: (newest_version > 2).then(|| "30m0s".to_owned()),
-        registries: (newest_version > 2).then(|| "/etc/containerd/certs.d".to_owned()),
+        carried: containerd_toml::Carried {
+            registries: (newest_version > 2).then(|| "/etc/containerd/certs.d".to_owned()),
+            selinux: (newest_version > 2).then_some(true),
+            ..containerd_toml::Carried::default()
+        },
+        handlers: Vec::new(),
     }
 }
 

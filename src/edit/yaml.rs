@@ -90,11 +90,11 @@ pub fn get(text: &str, key: &str) -> Result<Option<String>, YamlError> {
 
 /// The text with the top-level scalar `key` set to `new`: its line is replaced, or one is added at the end of the first
 /// document.
-pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
-    let Value::Object(before) = parse(text)? else {
+pub fn set(text: &str, key: &str, new: impl Into<Value>) -> Result<String, YamlError> {
+    let (new, Value::Object(before)) = (new.into(), parse(text)?) else {
         return Err(YamlError::NoMapping);
     };
-    if before.get(key).and_then(Value::as_str) == Some(new) {
+    if before.get(key) == Some(&new) {
         return Ok(text.to_owned());
     }
     let not_as_meant = || YamlError::NotAsMeant { key: key.to_owned() };
@@ -115,7 +115,7 @@ pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
         .collect();
     let mut edited = document.to_owned();
     for index in &places {
-        edited = replace(&edited, *index, key, new)?;
+        edited = replace(&edited, *index, key, &new)?;
     }
     if places.is_empty() {
         let newline = if document.is_empty() || document.ends_with('\n') {
@@ -123,11 +123,11 @@ pub fn set(text: &str, key: &str, new: &str) -> Result<String, YamlError> {
         } else {
             "\n"
         };
-        edited.push_str(&format!("{newline}{key}: {}\n", quoted(new)));
+        edited.push_str(&format!("{newline}{key}: {new}\n"));
     }
     edited.push_str(rest);
     let mut expected = before;
-    expected.insert(key.to_owned(), Value::String(new.to_owned()));
+    expected.insert(key.to_owned(), new);
     if parse(&edited) == Ok(Value::Object(expected)) {
         Ok(edited)
     } else {
@@ -141,7 +141,8 @@ fn line_key(line: &str) -> Option<&str> {
     (!line.starts_with([' ', '\t', '#', '-'])).then(|| key.trim_end().trim_matches(['"', '\'']))
 }
 
-fn replace(text: &str, index: usize, key: &str, new: &str) -> Result<String, YamlError> {
+/// The text with another scalar in a line. JSON's scalars are YAML's, too.
+fn replace(text: &str, index: usize, key: &str, new: &Value) -> Result<String, YamlError> {
     let odd = || YamlError::OddValue {
         key: key.to_owned(),
         line: index + 1,
@@ -178,13 +179,8 @@ fn replace(text: &str, index: usize, key: &str, new: &str) -> Result<String, Yam
     };
     let tail = &value[length..];
     let gap = if tail.starts_with('#') { " " } else { "" };
-    let edited = format!("{name}: {}{gap}{tail}", quoted(new));
+    let edited = format!("{name}: {new}{gap}{tail}");
     Ok([&lines[..index].concat(), &*edited, &lines[index + 1..].concat()].concat())
-}
-
-/// A double-quoted scalar; JSON's escapes are YAML's too.
-fn quoted(text: &str) -> String {
-    Value::String(text.to_owned()).to_string()
 }
 
 #[cfg(test)]
@@ -208,6 +204,8 @@ mod tests {
             "b: \"2\" # none\na: 1\n"
         );
         assert_eq!(set("# nothing\n", "b", "2").unwrap(), "# nothing\nb: \"2\"\n");
+        assert_eq!(set("b: 1 # few\n", "b", 2).unwrap(), "b: 2 # few\n");
+        assert_eq!(set("{\"b\": 1}", "b", 2).unwrap(), "{\"b\": 2}");
     }
 
     /// As the kubelet itself reads them.
@@ -258,14 +256,14 @@ mod tests {
         fn changes_one_key(lines in prop::collection::vec(line(), 0..6), new in "[ -~]{0,12}") {
             let text = lines.join("\n");
             let Ok(Value::Object(before)) = parse(&text) else { return Ok(()) };
-            let edited = set(&text, "b", &new).unwrap();
+            let edited = set(&text, "b", new.as_str()).unwrap();
             let Value::Object(after) = parse(&edited).unwrap() else { unreachable!() };
             prop_assert_eq!(after.get("b"), Some(&Value::String(new.clone())));
             prop_assert_eq!(
                 before.iter().filter(|(key, _)| *key != "b").collect::<Vec<_>>(),
                 after.iter().filter(|(key, _)| *key != "b").collect::<Vec<_>>(),
             );
-            prop_assert_eq!(&set(&edited, "b", &new).unwrap(), &edited, "idempotent");
+            prop_assert_eq!(&set(&edited, "b", new.as_str()).unwrap(), &edited, "idempotent");
             for comment in text.lines().filter_map(|line| line.find('#').map(|at| &line[at..])) {
                 prop_assert!(edited.contains(comment), "{} lost in {}", comment, edited);
             }

@@ -1,5 +1,7 @@
 //! Docker Engine: its units and configuration, and what the running engine says of itself.
 
+use std::collections::BTreeMap;
+
 use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSummaryStateEnum, ImageSummary};
 
 use super::{
@@ -8,9 +10,11 @@ use super::{
     units::Units,
 };
 use crate::{
+    edit::daemon_json,
     host::files::Files,
     plan::{
-        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store},
+        docker_runtimes::{self, DockerRuntime},
+        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store, TextFile, UnitFacts},
         host_path::{self, HostPath},
         paths::{DAEMON_JSON, DOCKER_DATA_ROOT, DOCKER_SOCKET, DOCKER_UNITS},
     },
@@ -38,16 +42,58 @@ pub(super) async fn inspect(files: &Files, units: &Units, flags: &Flags, notes: 
     };
     let started = service.active_since_micros;
     let other_unit = (service.load == "not-found" && snap.active == "active").then_some(snap.name);
+    let daemon_json = notes.text(files, DAEMON_JSON);
     Some(Docker {
+        runtime_programs: runtime_programs(files, &service, daemon_json.as_ref(), engine.as_ref()),
         daemon_json_unread: started != 0 && engine.is_some() && is_newer(files, DAEMON_JSON, started),
         other_unit,
         service,
         socket,
         endpoint,
-        daemon_json: notes.text(files, DAEMON_JSON),
+        daemon_json,
         engine,
     })
 }
+
+/// Where the programs are that Docker's runtimes beside runc need. A `daemon.json` that cannot be read has a finding of its
+/// own.
+fn runtime_programs(
+    files: &Files,
+    service: &UnitFacts,
+    daemon_json: Option<&TextFile>,
+    engine: Option<&Engine>,
+) -> BTreeMap<String, HostPath> {
+    let daemon = daemon_json.and_then(|file| daemon_json::parse(&file.text).ok());
+    let mut runtimes = docker_runtimes::configured(service, &daemon.unwrap_or_default());
+    runtimes.extend(engine.map(|engine| DockerRuntime::of_shim(&engine.default_runtime)));
+    let programs = runtimes.iter().map(DockerRuntime::needs);
+    programs
+        .filter_map(|program| Some((program.clone(), find(files, &program)?)))
+        .collect()
+}
+
+/// A program by its path, or by its name where systemd looks for programs (`systemd-path search-binaries-default`).
+fn find(files: &Files, program: &str) -> Option<HostPath> {
+    let paths: Vec<String> = if program.starts_with('/') {
+        vec![program.to_owned()]
+    } else {
+        SEARCHED
+            .iter()
+            .map(|directory| format!("{directory}/{program}"))
+            .collect()
+    };
+    let found = paths.into_iter().find(|path| exists(files, path))?;
+    HostPath::new(found).ok()
+}
+
+const SEARCHED: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
 
 /// The path of an endpoint as it is written, without its scheme.
 fn socket_path(endpoint: &str) -> String {

@@ -68,7 +68,10 @@ pub struct Wish {
     /// Leave Docker running for containers that are not Kubernetes'
     #[arg(long)]
     keep_source: bool,
-    /// A finding that shall not block, by its code; may be repeated
+    /// Let the kubelet keep as much of each container's log as Docker does
+    #[arg(long)]
+    keep_log_limits: bool,
+    /// A finding that shall not block, by its code (`CODE/NAME` for one of many); may be repeated
     #[arg(long, value_name = "CODE")]
     allow: Vec<String>,
 }
@@ -97,6 +100,7 @@ impl Wish {
                 },
                 sandbox_image: self.sandbox_image,
                 cgroup_driver: CgroupDriverChoice::Auto,
+                keep_log_limits: self.keep_log_limits,
             },
             source: Source {
                 keep: self.keep_source,
@@ -193,7 +197,7 @@ pub fn page(facts: &Facts, outcome: &Outcome) -> String {
             Severity::Warn => "WARN",
             Severity::Info => "INFO",
         };
-        let _ = writeln!(page, "{severity:<6}{}: {}", finding.code, finding.message);
+        let _ = writeln!(page, "{severity:<6}{}: {}", finding.full_name(), finding.message);
         if !finding.remedy.is_empty() {
             let _ = writeln!(page, "      {}", finding.remedy);
         }

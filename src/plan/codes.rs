@@ -58,12 +58,14 @@ pub fn all_codes() -> Vec<Code> {
     .concat()
 }
 
-/// The names that `preflight.allow` may list.
-pub fn acceptable_codes() -> impl Iterator<Item = &'static str> {
-    all_codes()
-        .into_iter()
-        .filter(|code| code.acceptable)
-        .map(|code| code.name)
+/// The codes that `preflight.allow` may name.
+pub fn acceptable_codes() -> impl Iterator<Item = Code> {
+    all_codes().into_iter().filter(|code| code.acceptable)
+}
+
+/// Whether this can stand in `preflight.allow`.
+pub fn is_acceptable(entry: &str) -> bool {
+    acceptable_codes().any(|code| code.is_allowed_as(entry))
 }
 
 #[cfg(test)]
@@ -77,6 +79,7 @@ mod tests {
             .iter()
             .map(|code| {
                 let severity = match (code.severity, code.acceptable) {
+                    (Severity::Block, true) if code.has_subjects => "Block, acceptable singly".to_owned(),
                     (Severity::Block, true) => "Block, acceptable".to_owned(),
                     (severity, _) => format!("{severity:?}"),
                 };

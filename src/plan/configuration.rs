@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::edit::containerd_toml;
+use crate::edit::containerd_toml::{self, Carried};
 
 /// What containerd's effective configuration must have: files that it imports beat the file that the plan edits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,9 +14,9 @@ pub struct ConfigurationWant {
     pub systemd_cgroup: bool,
     /// The sandbox (pause) image.
     pub sandbox_image: String,
-    /// Directory with the settings of registries (`config_path`); absent where the plan leaves them as they are.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registries: Option<String>,
+    /// What came along from the runtime that is left.
+    #[serde(default)]
+    pub carried: Carried,
 }
 
 /// A setting that is not as planned.
@@ -49,20 +49,15 @@ impl ConfigurationWant {
                     planned: self.sandbox_image.clone(),
                 })
         };
-        let registries = || {
-            let read = containerd_toml::registry_directories(printed).join(":");
-            let planned = self.registries.as_ref().filter(|planned| **planned != read)?;
+        let carried = || {
+            let (setting, found, planned) = self.carried.missing_in(&containerd_toml::carried_in(printed))?;
             Some(Difference {
-                setting: "config_path of the CRI's registries".to_owned(),
-                found: if read.is_empty() {
-                    "nothing".to_owned()
-                } else {
-                    read
-                },
-                planned: planned.clone(),
+                setting: setting.to_owned(),
+                found,
+                planned,
             })
         };
-        cgroups.or_else(image).or_else(registries)
+        cgroups.or_else(image).or_else(carried)
     }
 }
 
@@ -103,7 +98,10 @@ config_path = "/etc/containerd/certs.d"
             command: Vec::new(),
             systemd_cgroup,
             sandbox_image: sandbox_image.to_owned(),
-            registries: registries.map(str::to_owned),
+            carried: Carried {
+                registries: registries.map(str::to_owned),
+                ..Carried::default()
+            },
         };
         let found = want.difference(PRINTED);
         let found = found

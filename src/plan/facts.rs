@@ -4,7 +4,7 @@
 mod registries;
 mod tasks;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -283,6 +283,9 @@ pub struct Docker {
     pub other_unit: Option<String>,
     /// What the running engine says of itself; absent when it does not answer.
     pub engine: Option<Engine>,
+    /// Where the programs are that its runtimes beside runc need, by the names or paths by which they are called.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub runtime_programs: BTreeMap<String, HostPath>,
 }
 
 /// What a running Docker Engine says of itself.

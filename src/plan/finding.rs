@@ -10,6 +10,10 @@ pub struct Finding {
     pub severity: Severity,
     /// Stable name, such as `CgroupDriverMismatch`; what `preflight.allow` lists.
     pub code: String,
+    /// What it is about, where one code stands for many things (`userns-remap`): `preflight.allow` then accepts
+    /// `CODE/SUBJECT`, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
     /// What was found, naming the object.
     pub message: String,
     /// What to do about it.
@@ -36,6 +40,8 @@ pub struct Code {
     pub severity: Severity,
     /// Whether `preflight.allow` can accept it. What makes a plan impossible cannot be accepted.
     pub acceptable: bool,
+    /// Whether its findings have a subject, by which `preflight.allow` can accept one of them (`CODE/SUBJECT`).
+    pub has_subjects: bool,
     /// What it means, for the table.
     pub meaning: &'static str,
 }
@@ -46,6 +52,7 @@ impl Code {
             name,
             severity: Severity::Block,
             acceptable: false,
+            has_subjects: false,
             meaning,
         }
     }
@@ -55,6 +62,7 @@ impl Code {
             name,
             severity: Severity::Block,
             acceptable: true,
+            has_subjects: false,
             meaning,
         }
     }
@@ -64,6 +72,7 @@ impl Code {
             name,
             severity: Severity::Warn,
             acceptable: false,
+            has_subjects: false,
             meaning,
         }
     }
@@ -73,7 +82,16 @@ impl Code {
             name,
             severity: Severity::Info,
             acceptable: false,
+            has_subjects: false,
             meaning,
+        }
+    }
+
+    /// The same kind, whose findings have a subject each.
+    pub(crate) const fn by_subject(self) -> Self {
+        Self {
+            has_subjects: true,
+            ..self
         }
     }
 
@@ -82,8 +100,47 @@ impl Code {
         Finding {
             severity: self.severity,
             code: self.name.to_owned(),
+            subject: None,
             message: message.into(),
             remedy: remedy.into(),
         }
     }
+
+    /// Whether an entry of `preflight.allow` accepts findings of this kind, all of them or one.
+    pub fn is_allowed_as(&self, entry: &str) -> bool {
+        let (name, subject) = entry.split_once('/').unwrap_or((entry, ""));
+        let of_subject = self.has_subjects && is_subject(subject);
+        self.acceptable && name == self.name && (name == entry || of_subject)
+    }
+}
+
+impl Finding {
+    /// The same finding, about one of the many things that its code stands for.
+    #[must_use]
+    pub fn about(self, subject: impl Into<String>) -> Self {
+        Self {
+            subject: Some(subject.into()),
+            ..self
+        }
+    }
+
+    /// Its code, and its subject where it has one: what accepts this finding and no other in `preflight.allow`.
+    pub fn full_name(&self) -> String {
+        match &self.subject {
+            Some(subject) => format!("{}/{subject}", self.code),
+            None => self.code.clone(),
+        }
+    }
+}
+
+/// What the API server accepts as a subject in `preflight.allow`.
+pub(super) const SUBJECT: &str = "[A-Za-z0-9][A-Za-z0-9._-]{0,46}";
+
+/// Whether a text can be a subject: what [`SUBJECT`] says.
+fn is_subject(text: &str) -> bool {
+    let within = text.len() <= 47 && text.starts_with(|c: char| c.is_ascii_alphanumeric());
+    within
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }

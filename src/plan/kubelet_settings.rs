@@ -39,6 +39,8 @@ pub struct Settings {
     pub runtime_cgroups: Option<String>,
     /// How much of a container's log it keeps under a runtime with a CRI of its own.
     pub logs: LogLimits,
+    /// Whether somebody has set one of these limits.
+    pub logs_are_set: bool,
     /// How long a pull of its dockershim may make no progress (`--image-pull-progress-deadline`), if it is set.
     pub pull_deadline: Option<String>,
 }
@@ -151,6 +153,12 @@ impl Settings {
             network,
             runtime_cgroups: flag("runtime-cgroups"),
             pull_deadline: flag(PULL_DEADLINE_FLAG),
+            logs_are_set: ["container-log-max-size", "container-log-max-files"]
+                .iter()
+                .any(|name| flag(name).is_some())
+                || ["containerLogMaxSize", "containerLogMaxFiles"]
+                    .iter()
+                    .any(|name| config.get(name).is_some_and(|value| !value.is_null())),
             logs: LogLimits {
                 file_bytes: flag("container-log-max-size")
                     .or_else(|| field("containerLogMaxSize"))

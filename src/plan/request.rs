@@ -4,7 +4,12 @@ use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{codes, host_path::HostPath, runtime::Runtime};
+use super::{
+    codes,
+    finding::{Code, SUBJECT},
+    host_path::HostPath,
+    runtime::Runtime,
+};
 
 /// The runtime to move to, and how it is set up.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +30,10 @@ pub struct Target {
     /// The cgroup driver of the target.
     #[serde(default)]
     pub cgroup_driver: CgroupDriverChoice,
+    /// The kubelet keeps as much of each container's log as Docker does (`max-size` and `max-file` of its `log-opts`), by
+    /// `containerLogMaxSize` and `containerLogMaxFiles`, unless it has limits of its own. Without it, the kubelet's limits stay.
+    #[serde(default)]
+    pub keep_log_limits: bool,
 }
 
 /// The runtime to leave, and what happens to it.
@@ -221,14 +230,24 @@ pub enum Transfer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Preflight {
-    /// Codes of blocking findings that do not block (`DockerSocketMounted`).
+    /// Codes of blocking findings that do not block (`DockerSocketMounted`). Of a code that stands for many things one can be
+    /// named (`DockerSettingNotCarried/userns-remap`).
     #[schemars(schema_with = "acceptable_codes")]
     pub allow: Vec<String>,
 }
 
 fn acceptable_codes(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let codes: Vec<_> = codes::acceptable_codes().collect();
-    schemars::json_schema!({ "type": "array", "maxItems": 100, "items": { "type": "string", "enum": codes } })
+    let entry = |code: Code| match code.has_subjects {
+        true => format!("{}(/{SUBJECT})?", code.name),
+        false => code.name.to_owned(),
+    };
+    let entries: Vec<String> = codes::acceptable_codes().map(entry).collect();
+    let pattern = format!("^({})$", entries.join("|"));
+    schemars::json_schema!({
+        "type": "array",
+        "maxItems": 48,
+        "items": { "type": "string", "maxLength": 72, "pattern": pattern },
+    })
 }
 
 /// Most digests in `approvedPlans`. Every NodeMigration has all of them and must stay under 256 KiB.

@@ -24,7 +24,7 @@ use crate::{
         step::{Archive, InstallStep, Package, PackageManager, Step},
         version,
     },
-    planner::docker_settings,
+    planner::docker_proxies,
 };
 
 /// Where archives are unpacked, each into a directory of its own.
@@ -280,11 +280,11 @@ fn proxy(origin: &ArchiveOrigin, facts: &Facts) -> Option<String> {
     let assignments = if let Some(docker) = &facts.docker {
         let text = docker.daemon_json.as_ref().map_or("{}", |file| &*file.text);
         // One that cannot be read has a finding of its own.
-        docker_settings::proxies(docker, &daemon_json::parse(text).unwrap_or_default())
+        docker_proxies::proxies(docker, &daemon_json::parse(text).unwrap_or_default())
     } else {
         let installed = facts.installed().into_values();
         installed
-            .flat_map(|found| docker_settings::proxies_of(found.service))
+            .flat_map(|found| docker_proxies::proxies_of(found.service))
             .collect()
     };
     let value = |wanted: &str| {

@@ -17,20 +17,17 @@ use serde_json::{Map, Value};
 use crate::{
     edit::{
         containerd_toml, flags,
-        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, MODE, Tls, is_host},
+        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
     },
     plan::{
         digest::Digest,
         facts::{Docker, Facts, RegistryDirectory},
-        finding::Finding,
         kubelet_arguments, lists,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
-        step::Step,
     },
     planner::{
         context::View,
-        docker_settings::{Fate, Setting},
-        steps::{file, path},
+        setting::{Fate, Given, RegistryFile, Setting},
     },
 };
 
@@ -42,37 +39,10 @@ const CERTIFICATES: &str = "certs.d";
 /// What becomes of Docker's settings of registries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registries {
-    /// containerd's `config_path`; `None` leaves it as it is.
-    pub config_path: Option<String>,
-    /// The files that carry settings.
-    files: Vec<HostsFile>,
     /// What becomes of each setting.
     pub settings: Vec<Setting>,
     /// Docker's directories whose certificates stay behind.
     pub left: Vec<String>,
-}
-
-/// A `hosts.toml`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct HostsFile {
-    path: String,
-    text: String,
-    /// It lies there already, with this text.
-    is_there: bool,
-}
-
-impl Registries {
-    /// The steps that write the files that are not there yet.
-    ///
-    /// # Errors
-    /// A path that is not a plain one.
-    pub fn steps(&self) -> Result<Vec<Step>, Finding> {
-        let mut steps = Vec::new();
-        for missing in self.files.iter().filter(|file| !file.is_there) {
-            steps.extend(file(&path(&missing.path)?, None, missing.text.clone(), MODE));
-        }
-        Ok(steps)
-    }
 }
 
 /// What becomes of them; nothing where Docker is not left for a runtime whose configuration names the directories.
@@ -103,8 +73,6 @@ pub fn registries(view: &View<'_>) -> Registries {
     writer.mirrors(&mirrors, &mut found);
     writer.insecure(&mut found);
     writer.certificates(&directories, &mut found);
-    let carried = |setting: &Setting| !matches!(setting.fate, Fate::NotCarried(_));
-    found.config_path = (found.settings.iter().any(carried)).then(|| writer.directory.to_owned());
     found
 }
 
@@ -213,10 +181,12 @@ fn can_be_written(host: &str) -> bool {
 }
 
 fn setting(name: &str, fate: Fate) -> Setting {
-    Setting {
-        name: name.to_owned(),
-        fate,
-    }
+    Setting::new(name, fate)
+}
+
+fn paths(files: &[RegistryFile]) -> String {
+    let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+    lists::some(&paths)
 }
 
 /// Writes the files of a node.
@@ -254,8 +224,7 @@ impl Writer<'_> {
         found.settings.push(match self.file(DOCKER, text) {
             Ok(file) => {
                 let how = format!("{} names {urls}", file.path);
-                found.files.push(file);
-                setting(MIRRORS, Fate::Carried(how.into()))
+                setting(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
             }
             Err(there) => {
                 let what = format!("{there} exists already: let its hosts.toml name {urls}.");
@@ -268,13 +237,14 @@ impl Writer<'_> {
     fn insecure(&self, found: &mut Registries) {
         let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) =
             self.insecure.hosts().partition(|host| can_be_written(host));
-        let (written, there) = self.try_both(&hosts, found);
+        let (written, there) = self.try_both(&hosts);
         if !written.is_empty() {
             let how = format!(
                 "TLS without a check of the certificate is tried, then plain HTTP, by {}",
-                lists::some(&written)
+                paths(&written)
             );
-            found.settings.push(setting(INSECURE, Fate::Carried(how.into())));
+            let carried = Fate::Carried(self.given(written), how.into());
+            found.settings.push(setting(INSECURE, carried));
         }
         let mut not_carried = Vec::new();
         if !there.is_empty() {
@@ -290,19 +260,25 @@ impl Writer<'_> {
         if !networks.is_empty() {
             let names = lists::some(&networks);
             let seen = self.in_networks().filter(|host| can_be_written(host)).collect();
-            let (written, there) = self.try_both(&seen, found);
-            if written.is_empty() || !there.is_empty() {
+            let (written, there) = self.try_both(&seen);
+            if !there.is_empty() {
                 not_carried.push(format!(
                     "containerd has no networks: write a hosts.toml with skip_verify for each registry in {names}."
                 ));
+            } else if written.is_empty() {
+                let how = format!(
+                    "containerd has no networks; no image of this node is named by an address in {names}. Write a hosts.toml with \
+                     skip_verify for a registry there that pods come to use"
+                );
+                let nothing = Fate::Approximated(None, how.into());
+                found.settings.push(setting(INSECURE, nothing));
             } else {
                 let how = format!(
                     "containerd has no networks; of {names} it gets what images of this node name by address: {}",
-                    lists::some(&written)
+                    paths(&written)
                 );
-                found
-                    .settings
-                    .push(setting(INSECURE, Fate::Approximated(how.into())));
+                let some = Fate::Approximated(Some(self.given(written)), how.into());
+                found.settings.push(setting(INSECURE, some));
             }
         }
         let more = not_carried
@@ -312,15 +288,12 @@ impl Writer<'_> {
     }
 
     /// Gives each host a file that tries TLS and plain HTTP; returns the files, and the directories that are in the way.
-    fn try_both(&self, hosts: &BTreeSet<&str>, found: &mut Registries) -> (Vec<String>, Vec<String>) {
+    fn try_both(&self, hosts: &BTreeSet<&str>) -> (Vec<RegistryFile>, Vec<String>) {
         let (mut written, mut there) = (Vec::new(), Vec::new());
         for host in hosts {
             let endpoints = ["https", "http"].map(|scheme| Endpoint::new(scheme, host));
             match self.file(host, self.text(INSECURE, host, &endpoints)) {
-                Ok(file) => {
-                    written.push(file.path.clone());
-                    found.files.push(file);
-                }
+                Ok(file) => written.push(file),
                 Err(directory) => there.push(directory),
             }
         }
@@ -343,18 +316,22 @@ impl Writer<'_> {
                 )
             });
             match file {
-                Some(Ok(file)) => {
-                    written.push(file.path.clone());
-                    found.files.push(file);
-                }
+                Some(Ok(file)) => written.push(file),
                 Some(Err(_)) | None => found.left.push(directory.path.to_string()),
             }
         }
         if !written.is_empty() {
-            let how = format!("{} name what is in {DOCKER_CERTIFICATES}", lists::some(&written));
-            found
-                .settings
-                .push(setting(CERTIFICATES, Fate::Carried(how.into())));
+            let how = format!("{} name what is in {DOCKER_CERTIFICATES}", paths(&written));
+            let carried = Fate::Carried(self.given(written), how.into());
+            found.settings.push(setting(CERTIFICATES, carried));
+        }
+    }
+
+    /// What containerd is given with these files.
+    fn given(&self, files: Vec<RegistryFile>) -> Given {
+        Given::Registries {
+            directory: self.directory,
+            files,
         }
     }
 
@@ -379,7 +356,7 @@ impl Writer<'_> {
 
     /// The file of a registry, or its directory that somebody else has made. containerd looks for `HOST_PORT_` before
     /// `HOST:PORT`.
-    fn file(&self, host: &str, text: String) -> Result<HostsFile, String> {
+    fn file(&self, host: &str, text: String) -> Result<RegistryFile, String> {
         let other = host
             .rsplit_once(':')
             .map(|(name, port)| format!("{name}_{port}_"));
@@ -394,7 +371,7 @@ impl Writer<'_> {
         let same = |found: &RegistryDirectory| found.hosts == Some(Digest::of(&text));
         match there {
             Some(found) if !same(found) => Err(found.path.to_string()),
-            _ => Ok(HostsFile {
+            _ => Ok(RegistryFile {
                 path: format!("{}/{host}/hosts.toml", self.directory),
                 is_there: there.is_some(),
                 text,

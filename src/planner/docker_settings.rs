@@ -1,56 +1,30 @@
 //! Docker's settings, from `daemon.json`, the daemon's command line and its unit, and what becomes of each under
 //! containerd.
 
-use std::borrow::Cow;
-
 use serde_json::{Map, Value};
 
 use crate::{
-    edit::{env_file, flags, unit_file},
+    edit::flags,
     plan::{
-        environment,
-        facts::{Docker, UnitFacts},
-        kubelet_arguments,
+        facts::{Disk, Docker, Engine},
+        kubelet_arguments, lists, quantity, snapshots,
+    },
+    planner::{
+        context::View,
+        docker_logs, docker_proxies, docker_runtimes, layers,
+        setting::{Fate, Given, Setting},
     },
 };
-
-/// A setting that is set, and what becomes of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting {
-    /// Its key in `daemon.json`, or what it is.
-    pub name: String,
-    /// What becomes of it.
-    pub fate: Fate,
-}
-
-/// What becomes of a setting.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It means the same afterwards; how.
-    Carried(Cow<'static, str>),
-    /// It has a counterpart that is not quite the same; how.
-    Approximated(Cow<'static, str>),
-    /// It stays behind; what to do.
-    NotCarried(Cow<'static, str>),
-    /// It concerns Docker itself, or its own network, which pods do not use.
-    DockersOwn,
-}
 
 /// How many layers are downloaded at the same time.
 const MAX_DOWNLOADS: &str = "max-concurrent-downloads";
 
-/// Variables that carry a proxy, in the spellings that Go programs read.
-const PROXIES: [&str; 6] = [
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "no_proxy",
-];
-
-/// Every setting of Docker that is set, in the order of their names.
-pub fn settings(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Setting> {
+/// Every setting of Docker that is set but for those of registries, and what becomes of it where Docker is left.
+pub fn settings(view: &View<'_>) -> Vec<Setting> {
+    let Some((docker, engine)) = view.docker_left() else {
+        return Vec::new();
+    };
+    let daemon = view.daemon;
     let mut names: Vec<String> = daemon
         .iter()
         .filter(|(_, value)| is_set(value))
@@ -62,44 +36,144 @@ pub fn settings(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Setting> {
             names.push(key_of_flag(flag.split('=').next().unwrap_or(flag)).to_owned());
         }
     }
-    if !proxies(docker, daemon).is_empty() {
+    let proxies = docker_proxies::proxies(docker, daemon);
+    if !proxies.is_empty() {
         names.push("proxies".to_owned());
     }
     names.sort_unstable();
     names.dedup();
-    names
+    let fate_of = |name: &str| match name {
+        MAX_DOWNLOADS => fate_of_downloads(docker, daemon),
+        "data-root" | "graph" => fate_of_data_root(view, engine),
+        "default-cgroupns-mode" => fate_of_cgroup_namespace(view, docker),
+        "proxies" => Fate::Carried(
+            Given::Proxies(proxies.clone()),
+            "they are written into a drop-in of containerd.service".into(),
+        ),
+        "storage-opts" => fate_of_storage(docker, daemon),
+        other => fate(other),
+    };
+    let mut settings: Vec<Setting> = names
         .into_iter()
         .map(|name| Setting {
-            fate: match name.as_str() {
-                MAX_DOWNLOADS => fate_of_downloads(max_downloads(docker, daemon)),
-                other => fate(other),
-            },
+            fate: fate_of(&name),
             name,
         })
-        .collect()
+        .collect();
+    settings.extend(docker_runtimes::settings(view, docker, engine));
+    settings.extend(docker_logs::setting(view));
+    settings
 }
 
-/// How many layers Docker downloads at the same time, all pulls together, if that is set; 0 is all of them. dockerd refuses to start
-/// with the flag and the key.
-pub(super) fn max_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Option<u32> {
-    let command = kubelet_arguments::command(&docker.service);
-    let of_file = daemon.get(MAX_DOWNLOADS).and_then(Value::as_u64);
-    let of_flag = || flags::value(&command, MAX_DOWNLOADS)?.parse().ok();
-    of_file.or_else(of_flag).and_then(|number| number.try_into().ok())
-}
-
-fn fate_of_downloads(downloads: Option<u32>) -> Fate {
-    match downloads {
-        Some(0) => Fate::Carried("containerd downloads all layers of an image at the same time, too".into()),
+/// What becomes of the number of layers that Docker downloads at the same time, all pulls together; 0 is all of them. dockerd
+/// refuses to start with the flag and the key. A 0 of the file is no number to Docker, which merges the file over its
+/// defaults (`daemon/config/config.go`).
+fn fate_of_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
+    let (command, of_file) = (
+        kubelet_arguments::command(&docker.service),
+        daemon.get(MAX_DOWNLOADS),
+    );
+    let of_flag = || flags::value(&command, MAX_DOWNLOADS)?.parse::<u32>().ok();
+    let number = match of_file {
+        Some(value) => match value.as_u64() {
+            Some(0) => return Fate::SourcesOwn,
+            number => number.and_then(|number| number.try_into().ok()),
+        },
+        None => of_flag(),
+    };
+    match number {
+        Some(0) => Fate::Carried(
+            Given::Downloads(0),
+            "containerd downloads all layers of an image at the same time, too (max_concurrent_downloads = 0)".into(),
+        ),
         Some(downloads) => Fate::Approximated(
+            Some(Given::Downloads(downloads)),
             format!(
                 "containerd downloads at most {downloads} layers of each image at the same time (max_concurrent_downloads); \
-                 Docker counts the layers of all images together"
+                 Docker counts the layers of all images together. With another number than 3, containerd 2.1 and later pull \
+                 without their transfer service"
             )
             .into(),
         ),
         None => Fate::NotCarried("It is not a number. containerd downloads three layers of an image at the same time.".into()),
     }
+}
+
+/// Where images and containers are kept. containerd keeps its own where it does already.
+fn fate_of_data_root(view: &View<'_>, engine: &Engine) -> Fate {
+    let root = snapshots::snapshots(view.containerd).directory;
+    let disk = |path: &str| layers::disk(view.facts, path);
+    let words = |path: &str, disk: &Disk| {
+        let (free, total) = (quantity::words(disk.free), quantity::words(disk.total));
+        format!("{path} ({free} of {total} free)")
+    };
+    let data_root = engine.data_root.as_str();
+    match (disk(data_root), disk(&root)) {
+        (Some(docker), Some(containerd)) if docker.device == containerd.device => {
+            Fate::Inherent(format!("containerd keeps its images in {root}, on the same file system").into())
+        }
+        (Some(docker), Some(containerd)) => Fate::Approximated(
+            None,
+            format!(
+                "Docker keeps images and containers in {}, and containerd in {}; `root` in its configuration names another \
+                 place, as long as nothing is in it",
+                words(data_root, docker),
+                words(&root, containerd)
+            )
+            .into(),
+        ),
+        _ => Fate::Approximated(
+            None,
+            format!("Docker keeps images and containers in {data_root}, and containerd in {root}").into(),
+        ),
+    }
+}
+
+/// Which namespace of cgroups containers have: on cgroup v1 that of the host by default, on v2 one of their own, under both
+/// runtimes (`daemon/config/config_linux.go` of Docker, `pkg/cri` of containerd).
+fn fate_of_cgroup_namespace(view: &View<'_>, docker: &Docker) -> Fate {
+    const KEY: &str = "default-cgroupns-mode";
+    let command = kubelet_arguments::command(&docker.service);
+    let of_file = view.daemon.get(KEY).and_then(Value::as_str);
+    let mode = of_file
+        .or_else(|| flags::value(&command, KEY))
+        .unwrap_or_default();
+    let usual = if view.facts.cgroup_version == 2 {
+        "private"
+    } else {
+        "host"
+    };
+    if mode == usual {
+        Fate::Inherent(format!("containerd gives containers the same namespace of cgroups ({usual})").into())
+    } else {
+        Fate::NotCarried(
+            format!("containerd gives containers the other namespace of cgroups ({usual}).").into(),
+        )
+    }
+}
+
+/// Options of the storage driver: only limits of a container's size mean something to pods.
+fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
+    let listed = daemon.get("storage-opts").and_then(Value::as_array);
+    let command = kubelet_arguments::command(&docker.service);
+    let in_file = listed.into_iter().flatten().filter_map(Value::as_str);
+    let limits: Vec<String> = in_file
+        .chain(flags::values(&command, "storage-opt"))
+        .filter(|option| {
+            option
+                .split('=')
+                .next()
+                .is_some_and(|key| key.ends_with("size") && !key.ends_with("blocksize"))
+        })
+        .map(str::to_owned)
+        .collect();
+    if limits.is_empty() {
+        return Fate::SourcesOwn;
+    }
+    let limits = lists::some(&limits);
+    Fate::NotCarried(
+        format!("containerd has no limit like {limits}: limit the ephemeral storage of pods instead.").into(),
+    )
 }
 
 fn is_set(value: &Value) -> bool {
@@ -130,42 +204,39 @@ fn key_of_flag(flag: &str) -> &str {
 
 fn fate(name: &str) -> Fate {
     match name {
-        "exec-opts" => Fate::Carried("containerd gets the cgroup driver that the kubelet uses".into()),
-        "proxies" => Fate::Carried("they are written into a drop-in of containerd.service".into()),
-        "live-restore" => Fate::Carried("containers outlive a restart of containerd anyway".into()),
-        "selinux-enabled" => Fate::NotCarried(
-            "Set `enable_selinux = true` in containerd's CRI plugin if pods depend on it.".into(),
+        "exec-opts" => Fate::Inherent("containerd gets the cgroup driver that the kubelet uses".into()),
+        "live-restore" => Fate::Inherent("containers outlive a restart of containerd anyway".into()),
+        "selinux-enabled" => Fate::Carried(
+            Given::Selinux,
+            "enable_selinux = true in containerd's configuration".into(),
         ),
-        // A planner of its own carries them.
-        "registry-mirrors" | "insecure-registries" => Fate::DockersOwn,
-        "data-root" | "graph" => Fate::NotCarried(
-            "containerd stores images in its own `root`; set it in config.toml if /var/lib is small.".into(),
-        ),
+        // Planners of their own carry them.
+        "registry-mirrors" | "insecure-registries" | "runtimes" | "default-runtime" => Fate::SourcesOwn,
         "userns-remap" => Fate::NotCarried(
             "Pods run without a remapped root under containerd; use user namespaces of pods.".into(),
         ),
-        "seccomp-profile" => {
-            Fate::NotCarried("Name the profile in the pods (securityContext.seccompProfile).".into())
-        }
-        "runtimes" => Fate::NotCarried(
-            "Configure each runtime in containerd's CRI plugin with a RuntimeClass; runc needs nothing."
+        // It is the profile of pods that ask for RuntimeDefault; all others had none.
+        "seccomp-profile" => Fate::NotCarried(
+            "Pods with the seccomp profile RuntimeDefault get containerd's own: name this one as Localhost in pods that need it."
                 .into(),
         ),
-        "storage-opts" => Fate::NotCarried("Limit the pods' ephemeral storage instead.".into()),
-        "init"
-        | "no-new-privileges"
-        | "default-ipc-mode"
-        | "default-cgroupns-mode"
-        | "cgroup-parent"
-        | "authorization-plugins" => {
-            Fate::NotCarried("It has no counterpart; pods say such things in their own specification.".into())
-        }
+        "init" => Fate::NotCarried(
+            "Nothing collects the ended children that a container's program forgets: give such images an init program, or their \
+             pods shareProcessNamespace."
+                .into(),
+        ),
+        "no-new-privileges" => Fate::NotCarried(
+            "Containers may gain privileges where their pods do not say otherwise: set allowPrivilegeEscalation to false."
+                .into(),
+        ),
+        "authorization-plugins" => Fate::NotCarried(
+            "Nobody judges what the kubelet asks of containerd: let the API server's admission judge pods.".into(),
+        ),
         // Findings of their own look at what is in effect.
-        "log-driver" | "log-opts" | "storage-driver" | "default-runtime" | "default-ulimits" => {
-            Fate::DockersOwn
-        }
-        // dockershim and cri-dockerd give every pod 64 MiB, whatever the default is.
-        "default-shm-size" => Fate::DockersOwn,
+        "log-driver" | "log-opts" | "storage-driver" | "default-ulimits" => Fate::SourcesOwn,
+        // dockershim and cri-dockerd give every pod 64 MiB, a parent of its cgroup and a namespace for IPC, whatever the
+        // default is.
+        "default-shm-size" | "cgroup-parent" | "default-ipc-mode" => Fate::SourcesOwn,
         "bip"
         | "bridge"
         | "fixed-cidr"
@@ -217,96 +288,19 @@ fn fate(name: &str) -> Fate {
         | "cri-containerd"
         | "node-generic-resources"
         | "allow-nondistributable-artifacts"
-        | "network-control-plane-mtu" => Fate::DockersOwn,
+        | "network-control-plane-mtu"
+        | "cdi-spec-dirs"
+        | "default-network-opts"
+        | "firewall-backend"
+        | "host-gateway-ip"
+        | "host-gateway-ips"
+        | "log-format"
+        | "nri-opts"
+        | "bip6"
+        | "allow-direct-routing"
+        | "validate" => Fate::SourcesOwn,
         _ => Fate::NotCarried(
             "Transship has no translation for this setting; find out whether pods depend on it.".into(),
         ),
     }
-}
-
-/// Docker's proxies as `NAME=value`: those of `daemon.json` (23.0 and later) win over the unit's environment.
-pub(super) fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
-    let mut found = proxies_in(&docker.service);
-    let given = daemon.get("proxies").and_then(Value::as_object);
-    for (key, name) in [
-        ("http-proxy", "HTTP_PROXY"),
-        ("https-proxy", "HTTPS_PROXY"),
-        ("no-proxy", "NO_PROXY"),
-    ] {
-        if let Some(value) = given.and_then(|proxies| proxies.get(key)).and_then(Value::as_str) {
-            found.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
-            found.push((name, value.to_owned()));
-        }
-    }
-    found
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
-}
-
-/// The proxies of a unit's environment as `NAME=value`.
-pub(super) fn proxies_of(unit: &UnitFacts) -> Vec<String> {
-    proxies_in(unit)
-        .iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
-}
-
-fn proxies_in(unit: &UnitFacts) -> Vec<(&'static str, String)> {
-    let value = |name| variable(unit, name).filter(|value| !value.is_empty());
-    PROXIES
-        .into_iter()
-        .filter_map(|name| Some((name, value(name)?)))
-        .collect()
-}
-
-/// A variable of a unit's environment. A file that cannot be read has a finding of its own.
-fn variable(unit: &UnitFacts, name: &str) -> Option<String> {
-    environment::values(unit, name).find_map(|(_, value)| value.ok())
-}
-
-/// What gives a unit Docker's proxies.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ForUnit {
-    /// Lines of the section `[Service]` of a drop-in.
-    pub lines: Vec<String>,
-    /// Text of the environment file with the proxies, if one of them holds credentials: systemd shows the
-    /// `Environment=` of a unit to everybody on D-Bus, whatever the mode of the drop-in.
-    pub environment: Option<String>,
-}
-
-/// What gives containerd's unit Docker's proxies; nothing when it has them already. In a drop-in that is written whole, everything is said again. `environment_file` is where the
-/// environment file will be.
-pub fn for_unit(
-    docker: &Docker,
-    daemon: &Map<String, Value>,
-    unit: &UnitFacts,
-    whole: bool,
-    environment_file: &str,
-) -> ForUnit {
-    let missing = |assignment: &&String| {
-        let (name, value) = assignment.split_once('=').unwrap_or_default();
-        whole || variable(unit, name).as_deref() != Some(value)
-    };
-    let proxies = proxies(docker, daemon);
-    let missing: Vec<&String> = proxies.iter().filter(missing).collect();
-    let (mut lines, mut environment) = (Vec::new(), None);
-    if missing.iter().any(|proxy| proxy.contains('@')) {
-        let pairs = proxies.iter().filter_map(|proxy| proxy.split_once('='));
-        let head = "# Written by Transship: the proxies of docker.service, for root alone.\n".to_owned();
-        environment = pairs
-            .map(Ok)
-            .try_fold(head, |text, pair| {
-                let (name, value) = pair?;
-                env_file::set(&text, name, value)
-            })
-            .ok();
-    }
-    if environment.is_some() {
-        lines.push(format!("EnvironmentFile={environment_file}"));
-    } else {
-        let plain = missing.iter().filter(|proxy| !proxy.contains('@'));
-        lines.extend(plain.map(|proxy| unit_file::environment(proxy)));
-    }
-    ForUnit { lines, environment }
 }

@@ -65,10 +65,11 @@ pub fn of_cluster(facts: &Facts, request: &Request, keeps_pods: bool) -> Vec<Fin
 /// otherwise their order stays.
 pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
     let codes = all_codes();
-    for unknown in allow
-        .iter()
-        .filter(|name| codes.iter().all(|code| code.name != **name))
-    {
+    let is_known = |entry: &str| {
+        let mut codes = codes.iter();
+        codes.any(|code| code.name == entry || code.is_allowed_as(entry))
+    };
+    for unknown in allow.iter().filter(|entry| !is_known(entry)) {
         findings.push(ALLOWED_CODE_UNKNOWN.found(
             format!("preflight.allow names {unknown:?}, which is not a finding of this version"),
             "Remove it, or correct its spelling; docs/findings.md lists all codes.",
@@ -92,8 +93,8 @@ fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
         .iter_mut()
         .filter(|finding| finding.severity == Severity::Block)
     {
-        let acceptable = acceptable_codes().any(|code| code == finding.code);
-        if acceptable && allow.contains(&finding.code) {
+        let acceptable = acceptable_codes().any(|code| code.name == finding.code);
+        if acceptable && (allow.contains(&finding.code) || allow.contains(&finding.full_name())) {
             finding.severity = Severity::Warn;
             finding.remedy = "Accepted by preflight.allow.".to_owned();
         }
@@ -104,7 +105,42 @@ fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::codes::{containers::DOCKER_SOCKET_MOUNTED, kubelet::UNSUPPORTED_LAYOUT};
+    use crate::plan::codes::{
+        containers::DOCKER_SOCKET_MOUNTED, kubelet::UNSUPPORTED_LAYOUT, settings::DOCKER_SETTING_NOT_CARRIED,
+    };
+
+    #[test]
+    fn one_of_many_findings_of_a_code_is_full_name_its_subject() {
+        let found = |name: &str| DOCKER_SETTING_NOT_CARRIED.found("a", "b").about(name);
+        let severities = |allow: &[&str]| -> Vec<(Severity, Option<String>)> {
+            let allow: Vec<String> = allow.iter().map(|&entry| entry.to_owned()).collect();
+            let findings = accept(vec![found("init"), found("userns-remap")], &allow);
+            let seen = findings.into_iter();
+            seen.map(|finding| (finding.severity, finding.subject)).collect()
+        };
+        let (init, remap) = (Some("init".to_owned()), Some("userns-remap".to_owned()));
+        let (block, warn) = (Severity::Block, Severity::Warn);
+        assert_eq!(
+            severities(&["DockerSettingNotCarried/init"]),
+            [(block, remap.clone()), (warn, init.clone())]
+        );
+        assert_eq!(
+            severities(&["DockerSettingNotCarried"]),
+            [(warn, init.clone()), (warn, remap.clone())]
+        );
+        // A name that is not a subject, and a subject of a code that has none.
+        for typo in [
+            "DockerSettingNotCarried/",
+            "DockerSettingNotCarried/a b",
+            "DockerSocketMounted/init",
+        ] {
+            assert_eq!(
+                severities(&[typo]),
+                [(block, init.clone()), (block, remap.clone()), (warn, None)],
+                "{typo}"
+            );
+        }
+    }
 
     #[test]
     fn only_what_can_be_accepted_is() {

@@ -1,6 +1,6 @@
 //! Every place that says which runtime the kubelet uses: its flags, its configuration files, kubeadm's
 //! `instance-config.yaml`, and crictl's file. All of them are changed together, by what this version of the kubelet
-//! knows: an unknown flag would keep it from starting.
+//! knows: an unknown flag would keep it from starting. What the kubelet is given of Docker's settings is written with them.
 
 use crate::{
     edit::{
@@ -18,8 +18,9 @@ use crate::{
     },
     planner::{
         context::View,
-        refusals,
+        docker_logs, refusals,
         steps::{file, path},
+        translation::Translation,
     },
 };
 
@@ -65,13 +66,24 @@ pub(super) fn files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let facts = view.facts;
     let flagged = is_flagged(view)?;
     let mut steps = Vec::new();
-    let edits = kubelet_arguments::change(&view.kubelet.unit, &changes(view, flagged))
+    let translation = Translation::of(view);
+    let logs = translation.logs();
+    let mut changes = changes(view, flagged);
+    if let Some(limits) = logs.filter(|_| view.kubelet.config.is_none()) {
+        changes.extend(docker_logs::as_flags(limits));
+    }
+    let edits = kubelet_arguments::change(&view.kubelet.unit, &changes)
         .map_err(|error| refusals::arguments(&error))?;
     for edit in edits {
         steps.extend(file(&edit.path, facts.text_at(&edit.path), edit.text, 0o644));
     }
     for (old, must_name) in configs(view, flagged)? {
-        let text = configured(view, old, must_name).map_err(|error| {
+        let limits = logs.filter(|_| view.kubelet.config.as_ref() == Some(old));
+        let text = configured(view, old, must_name).and_then(|text| match limits {
+            Some(limits) => docker_logs::in_configuration(&text, limits),
+            None => Ok(text),
+        });
+        let text = text.map_err(|error| {
             KUBELET_CONFIG_BROKEN.found(
                 format!("{}: {error}", old.path),
                 "Edit it by hand, and plan again.",
@@ -135,7 +147,7 @@ fn configured(view: &View<'_>, old: &TextFile, must_name: bool) -> Result<String
         .try_fold(old.text.clone(), |text, (key, must_name)| {
             let named = yaml::get(&text, key)?.is_some_and(|endpoint| !endpoint.is_empty());
             if named || must_name {
-                yaml::set(&text, key, &view.target.cri.url())
+                yaml::set(&text, key, view.target.cri.url())
             } else {
                 Ok(text)
             }
@@ -147,7 +159,7 @@ fn crictl(view: &View<'_>) -> Result<Option<Step>, Finding> {
     let old = view.facts.text_at(&crictl);
     let text = ["runtime-endpoint", "image-endpoint"].into_iter().try_fold(
         old.map_or(String::new(), |file| file.text.clone()),
-        |text, key| yaml::set(&text, key, &view.target.cri.url()),
+        |text, key| yaml::set(&text, key, view.target.cri.url()),
     );
     let text = text.map_err(|error| {
         CRICTL_CONFIG_BROKEN.found(

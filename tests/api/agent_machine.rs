@@ -358,6 +358,7 @@ async fn a_node_that_cannot_or_need_not_move_is_not_touched(
     world.host.inner().findings = vec![Finding {
         severity: Severity::Block,
         code: "CgroupDriverMismatch".to_owned(),
+        subject: None,
         message: "The drivers differ".to_owned(),
         remedy: "Choose one.".to_owned(),
     }];

@@ -57,7 +57,11 @@ async fn the_api_server_refuses_and_names_field_value_and_what_is_allowed() {
         ),
         (
             json!({ "preflight": { "allow": ["Typo"] } }),
-            r#"spec.preflight.allow: Unsupported value: "Typo": supported values: "#,
+            r#"spec.preflight.allow: Invalid value: "Typo": "#,
+        ),
+        (
+            json!({ "preflight": { "allow": ["DockerSettingNotCarried/init", "DockerSettingNotCarried/"] } }),
+            r#"spec.preflight.allow: Invalid value: "DockerSettingNotCarried/": "#,
         ),
         (
             json!({ "mode": "Dry" }),

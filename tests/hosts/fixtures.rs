@@ -95,11 +95,15 @@ pub(crate) fn to(runtime: Runtime) -> Request {
             from: Origin::default(),
             sandbox_image: None,
             cgroup_driver: CgroupDriverChoice::Auto,
+            keep_log_limits: false,
         },
         source: Source::default(),
         drain: Drain::default(),
         images: Images::default(),
-        preflight: Preflight::default(),
+        // One of the hosts has a setting of Docker's that nobody knows.
+        preflight: Preflight {
+            allow: vec!["DockerSettingNotCarried/some-vendor-key".to_owned()],
+        },
         rollback: Rollback::default(),
         approved_plans: Vec::new(),
         cluster: None,

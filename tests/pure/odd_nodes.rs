@@ -5,6 +5,7 @@ mod environment;
 mod files;
 mod fuzz;
 mod registries;
+mod settings;
 mod spellings;
 mod upgrade;
 
@@ -111,6 +112,21 @@ fn findings(facts: &Facts, request: &Request) -> Vec<Finding> {
 fn of(facts: &Facts, request: &Request, code: &str) -> Vec<Finding> {
     let found = findings(facts, request).into_iter();
     found.filter(|finding| finding.code == code).collect()
+}
+
+/// The findings about a subject.
+fn about(facts: &Facts, request: &Request, subject: &str) -> Vec<Finding> {
+    let found = findings(facts, request).into_iter();
+    found
+        .filter(|finding| finding.subject.as_deref() == Some(subject))
+        .collect()
+}
+
+/// The one finding about a subject.
+fn one_about(facts: &Facts, request: &Request, subject: &str) -> Finding {
+    let mut found = about(facts, request, subject);
+    assert_eq!(found.len(), 1, "{subject}: {:?}", findings(facts, request));
+    found.remove(0)
 }
 
 /// The one finding of a code.

@@ -3,8 +3,9 @@
 use toml_edit::{Item, Value};
 
 use super::{
-    CRI, CRI_IMAGES, CRI_RUNTIME, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, RUNC, SYSTEMD_CGROUP, is_cri,
-    parse, strings,
+    CRI, CRI_IMAGES, CRI_RUNTIME, Carried, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, RUNC, SYSTEMD_CGROUP,
+    carried::{MAX_DOWNLOADS, SELINUX},
+    is_cri, parse, strings,
 };
 
 const SERVER_GRPC: &str = "io.containerd.server.v1.grpc";
@@ -62,6 +63,40 @@ pub fn registry_directories(text: &str) -> Vec<String> {
         .filter(|path| !path.is_empty())
         .map(str::to_owned)
         .collect()
+}
+
+/// What a configuration, best the effective one, has of the settings that come along from another runtime.
+pub fn carried_in(text: &str) -> Carried {
+    let Ok(document) = parse(text) else {
+        return Carried::default();
+    };
+    let of = |plugins: [&str; 2], path: &[&str]| -> Option<&Item> {
+        plugins.iter().find_map(|plugin| {
+            let plugin = document.get("plugins")?.get(plugin)?;
+            path.iter().try_fold(plugin, |item, key| item.get(key))
+        })
+    };
+    let directories = registry_directories(text);
+    let downloads = of([CRI_IMAGES, CRI], &[MAX_DOWNLOADS]).and_then(Item::as_integer);
+    let default = of([CRI_RUNTIME, CRI], &["containerd", "default_runtime_name"]);
+    Carried {
+        registries: (!directories.is_empty()).then(|| directories.join(":")),
+        max_downloads: downloads.and_then(|number| number.try_into().ok()),
+        selinux: of([CRI_RUNTIME, CRI], &[SELINUX]).and_then(Item::as_bool),
+        default_runtime: default.and_then(Item::as_str).map(str::to_owned),
+    }
+}
+
+/// Whether a configuration has a runtime of this name.
+pub fn has_runtime(text: &str, name: &str) -> bool {
+    let Ok(document) = parse(text) else { return false };
+    [CRI_RUNTIME, CRI].iter().any(|plugin| {
+        let runtime = || {
+            let plugin = document.get("plugins")?.get(plugin)?;
+            plugin.get("containerd")?.get("runtimes")?.get(name)
+        };
+        runtime().is_some()
+    })
 }
 
 /// Whether the file has settings of registries in the form of 1.x, next to which the CRI does not load with a

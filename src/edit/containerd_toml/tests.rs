@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn wanted() -> Wanted {
+pub(super) fn wanted() -> Wanted {
     Wanted {
         systemd_cgroup: true,
         sandbox_image: "registry.k8s.io/pause:3.6".into(),
@@ -15,8 +15,8 @@ fn wanted() -> Wanted {
         unprivileged: false,
         unprivileged_by_default: false,
         pull_progress_timeout: None,
-        max_downloads: None,
-        registries: None,
+        carried: Carried::default(),
+        handlers: Vec::new(),
     }
 }
 
@@ -156,7 +156,10 @@ fn as_many_layers_are_downloaded_as_docker_does() {
         for (max_downloads, found) in [(Some(6), Some("6")), (Some(0), Some("0"))] {
             let wanted = Wanted {
                 newest_version: 3,
-                max_downloads,
+                carried: Carried {
+                    max_downloads,
+                    ..Carried::default()
+                },
                 ..wanted()
             };
             let edited = edit(Some(text), &wanted).unwrap();

@@ -52,11 +52,6 @@ pub const DOCKER_BOUND_TO_CONTAINERD: Code = Code::block(
     "DockerBoundToContainerd",
     "Docker's unit stops when containerd's is restarted, which would end all containers while the node serves",
 );
-/// A default runtime other than runc.
-pub const DEFAULT_RUNTIME: Code = Code::block(
-    "DefaultRuntime",
-    "Docker's default runtime is not runc; this version does not translate another",
-);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -70,5 +65,4 @@ pub const CODES: &[Code] = &[
     LIVE_RESTORE,
     LOGGING_DRIVER,
     DOCKER_BOUND_TO_CONTAINERD,
-    DEFAULT_RUNTIME,
 ];

@@ -13,10 +13,11 @@ pub const DOCKER_SETTING_APPROXIMATED: Code = Code::warn(
     "A setting of Docker has a counterpart that is not quite the same",
 );
 /// A setting stays behind.
-pub const DOCKER_SETTING_NOT_CARRIED: Code = Code::warn(
+pub const DOCKER_SETTING_NOT_CARRIED: Code = Code::block_unless_allowed(
     "DockerSettingNotCarried",
-    "A setting of Docker is not carried over by this version, or cannot be",
-);
+    "A setting of Docker on which pods may depend is not carried over by this version, or cannot be",
+)
+.by_subject();
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[

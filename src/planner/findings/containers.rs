@@ -3,9 +3,9 @@
 use crate::{
     plan::{
         codes::containers::{
-            CRI_SOCKET_MOUNTED, DEFAULT_RUNTIME, DOCKER_BOUND_TO_CONTAINERD, DOCKER_CONFIG_MOUNTED,
-            DOCKER_HAS_NO_PODS, DOCKER_SOCKET_MOUNTED, DOCKER_SOCKET_REACHABLE, ETCD_IN_DOCKER,
-            FOREIGN_CONTAINERS, LIVE_RESTORE, LOGGING_DRIVER,
+            CRI_SOCKET_MOUNTED, DOCKER_BOUND_TO_CONTAINERD, DOCKER_CONFIG_MOUNTED, DOCKER_HAS_NO_PODS,
+            DOCKER_SOCKET_MOUNTED, DOCKER_SOCKET_REACHABLE, ETCD_IN_DOCKER, FOREIGN_CONTAINERS, LIVE_RESTORE,
+            LOGGING_DRIVER,
         },
         facts::{Container, Docker, Engine, Store},
         finding::{Code, Finding},
@@ -42,12 +42,6 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
             format!("docker.service requires or binds to {target}"),
             "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, run `systemctl daemon-reload`, and plan again.",
-        ));
-    }
-    if !matches!(&*engine.default_runtime, "runc" | "io.containerd.runc.v2" | "") {
-        findings.push(DEFAULT_RUNTIME.found(
-            format!("Docker's default runtime is {}", engine.default_runtime),
-            "Nodes with such a runtime come in a later version; leave them out with a selector.",
         ));
     }
     findings

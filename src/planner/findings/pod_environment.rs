@@ -2,7 +2,6 @@
 //! lists everything.
 
 use crate::{
-    edit::flags,
     plan::{
         codes::pod_environment::{
             LOCALHOST_CHANGES, LOG_SPACE, LOGS_GROW, LOGS_MOVE, LOGS_SHRINK, PULL_DEADLINE, ULIMITS_CARRIED,
@@ -10,14 +9,14 @@ use crate::{
         },
         facts::{Engine, SANDBOX},
         finding::Finding,
-        kubelet_arguments,
         kubelet_settings::LogLimits,
         lists, quantity,
     },
     planner::{
         context::View,
-        docker_limits, layers, pod_environment, pod_network,
+        docker_limits, docker_logs, layers, pod_environment, pod_network,
         releases::{self, UnprivilegedPorts},
+        translation::Translation,
     },
 };
 
@@ -148,34 +147,6 @@ fn ulimits(view: &View<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What Docker keeps of a container's log; `None` without a limit.
-fn docker_keeps(view: &View<'_>) -> Option<LogLimits> {
-    let options = view.daemon.get("log-opts").and_then(serde_json::Value::as_object);
-    let docker = view.docker?;
-    let command = kubelet_arguments::command(&docker.service);
-    let flags = flags::values(&command, "log-opt");
-    let value = |name: &str| -> Option<String> {
-        let pairs = flags.iter().filter_map(|text| text.split_once('='));
-        let in_flags = pairs.rev().find(|(key, _)| *key == name);
-        let in_file = || options?.get(name)?.as_str();
-        in_flags
-            .map(|(_, value)| value)
-            .or_else(in_file)
-            .map(str::to_owned)
-    };
-    Some(LogLimits {
-        file_bytes: quantity::bytes(&value("max-size")?)?,
-        files: value("max-file")
-            .and_then(|files| files.parse().ok())
-            .unwrap_or(1),
-    })
-}
-
-fn in_words(limits: &LogLimits) -> String {
-    let files = lists::count(usize::try_from(limits.files).unwrap_or(usize::MAX), "file");
-    format!("{files} of {}", quantity::words(limits.file_bytes))
-}
-
 fn whole(limits: &LogLimits) -> u64 {
     limits.file_bytes.saturating_mul(limits.files)
 }
@@ -184,14 +155,14 @@ fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
     if !matches!(&*engine.logging_driver, "json-file" | "") {
         return None;
     }
-    let kubelet = &view.settings.logs;
-    let docker = docker_keeps(view);
+    let kubelet = &Translation::of(view).logs_kept(view);
+    let docker = docker_logs::docker_keeps(view);
     let shrinks = docker
         .as_ref()
         .is_none_or(|docker| whole(docker) > whole(kubelet));
     let before = docker.as_ref().map_or_else(
         || "without a limit of its own".to_owned(),
-        |docker| format!("in {} per container", in_words(docker)),
+        |docker| format!("in {} per container", docker_logs::in_words(docker)),
     );
     let rules: Vec<String> = view.facts.log_rules.iter().map(ToString::to_string).collect();
     let rules = if rules.is_empty() {
@@ -206,12 +177,12 @@ fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
              container, {} in all, and `kubectl logs` shows the newest file{rules}",
             engine.data_root,
             view.target.runtime,
-            in_words(kubelet),
+            docker_logs::in_words(kubelet),
             quantity::words(whole(kubelet))
         ),
         if shrinks {
-            "Raise containerLogMaxSize and containerLogMaxFiles in the kubelet's configuration if that is not enough, \
-             and let log agents read /var/log/pods."
+            "If that is not enough, set target.keepLogLimits (--keep-log-limits), with which the plan gives the kubelet Docker's \
+             limits, or raise containerLogMaxSize and containerLogMaxFiles. Let log agents read /var/log/pods."
         } else {
             "Let log agents read /var/log/pods."
         },
@@ -228,20 +199,20 @@ fn logs_grow(view: &View<'_>) -> Option<Finding> {
     if !matches!(driver, None | Some("json-file")) {
         return None;
     }
-    let (kubelet, docker) = (&view.settings.logs, docker_keeps(view));
+    let (kubelet, docker) = (&view.settings.logs, docker_logs::docker_keeps(view));
     let grows = docker
         .as_ref()
         .is_none_or(|docker| whole(docker) > whole(kubelet));
     let limit = docker.as_ref().map_or_else(
         || "without a limit".to_owned(),
-        |docker| format!("in {} per container", in_words(docker)),
+        |docker| format!("in {} per container", docker_logs::in_words(docker)),
     );
     grows.then(|| {
         LOGS_GROW.found(
             format!(
                 "under {} the kubelet keeps logs in {} per container; under {} Docker keeps them in its data root {limit}",
                 view.source.runtime,
-                in_words(kubelet),
+                docker_logs::in_words(kubelet),
                 view.target.runtime
             ),
             "Set max-size and max-file in the log-opts of Docker's daemon.json before the switch; restart Docker if it runs.",
@@ -256,7 +227,8 @@ fn log_space(view: &View<'_>, engine: &Engine) -> Option<Finding> {
         container.running && pod.is_some_and(|pod| pod.container != SANDBOX)
     });
     let containers = of_pods.count();
-    let needed = whole(&view.settings.logs).saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
+    let needed = whole(&Translation::of(view).logs_kept(view))
+        .saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
     let docker = layers::disk(view.facts, engine.data_root.as_str());
     let smaller = docker.filter(|docker| docker.device != logs.device && docker.total > logs.total);
     if smaller.is_none() && logs.free >= needed {

@@ -5,38 +5,29 @@ use crate::{
         codes::settings::{DOCKER_SETTING_APPROXIMATED, DOCKER_SETTING_CARRIED, DOCKER_SETTING_NOT_CARRIED},
         finding::Finding,
     },
-    planner::{
-        context::View,
-        docker_registries,
-        docker_settings::{self, Fate},
-    },
+    planner::{context::View, setting::Fate, translation::Translation},
 };
 
-/// What becomes of every setting of Docker that is set, proxies and limits included, where Docker is left.
+/// What becomes of every setting of the source that is set, in the order of their names.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let Some((docker, _)) = view.docker_left() else {
-        return Vec::new();
-    };
-    let mut settings = docker_settings::settings(docker, view.daemon);
-    settings.extend(docker_registries::registries(view).settings);
-    settings.sort_by(|a, b| a.name.cmp(&b.name));
+    let settings = Translation::of(view).settings.into_iter();
     settings
-        .into_iter()
         .filter_map(|setting| {
             let name = format!("Docker's {}", setting.name);
-            match setting.fate {
-                Fate::Carried(how) => {
-                    Some(DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), "Nothing is to be done."))
+            let finding = match setting.fate {
+                Fate::Carried(_, how) | Fate::Inherent(how) => {
+                    DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), "Nothing is to be done.")
                 }
-                Fate::Approximated(how) => Some(DOCKER_SETTING_APPROXIMATED.found(
+                Fate::Approximated(_, how) => DOCKER_SETTING_APPROXIMATED.found(
                     format!("{name}: {how}"),
                     "Check that this is enough for the pods of this node.",
-                )),
+                ),
                 Fate::NotCarried(what) => {
-                    Some(DOCKER_SETTING_NOT_CARRIED.found(format!("{name} is not carried over"), what))
+                    DOCKER_SETTING_NOT_CARRIED.found(format!("{name} is not carried over"), what)
                 }
-                Fate::DockersOwn => None,
-            }
+                Fate::SourcesOwn => return None,
+            };
+            Some(finding.about(setting.name))
         })
         .collect()
 }

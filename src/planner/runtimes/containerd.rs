@@ -8,7 +8,10 @@ use std::borrow::Cow;
 use semver::Version;
 
 use crate::{
-    edit::containerd_toml::{self, ContainerdTomlError},
+    edit::{
+        containerd_toml::{self, Carried, ContainerdTomlError},
+        hosts_toml,
+    },
     plan::{
         codes::{
             configuration::{
@@ -33,9 +36,10 @@ use crate::{
     planner::{
         context::{Planner, Source, SourcePart, Target, TargetPart, View},
         delivery::{self, Delivery},
-        docker_limits, docker_registries, docker_settings, pod_environment, pod_network, refusals,
+        docker_limits, docker_proxies, pod_environment, pod_network, refusals,
         request::Request,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
+        translation::Translation,
     },
 };
 
@@ -276,7 +280,16 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         0o644,
     );
     let mut steps = Vec::new();
-    let mut files = docker_registries::registries(view).steps()?;
+    let translation = Translation::of(view);
+    let mut files = Vec::new();
+    for registry in translation.registry_files().filter(|file| !file.is_there) {
+        files.extend(file(
+            &path(&registry.path)?,
+            None,
+            registry.text.clone(),
+            hosts_toml::MODE,
+        ));
+    }
     // A package may have a configuration of its own; where there is a file already, package managers keep it.
     let packaged = view
         .target
@@ -383,7 +396,8 @@ fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option
     if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
         let whole = old.is_some() || !lines.is_empty();
         let unit = &containerd.service;
-        let given = docker_settings::for_unit(docker, view.daemon, unit, whole, CONTAINERD_ENVIRONMENT);
+        let translation = Translation::of(view);
+        let given = docker_proxies::for_unit(translation.proxies(), unit, whole, CONTAINERD_ENVIRONMENT);
         lines.extend(given.lines);
         environment = given.environment;
         let limits = docker_limits::lines(docker, view.daemon, view.containerd, unit, whole);
@@ -424,14 +438,25 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
             .filter(|program| !program.contains('$'))?,
     };
     let path = containerd.config.path.as_str();
+    let translation = Translation::of(view);
     Some(ConfigurationWant {
         command: [program, "--config", path, "config", "dump"]
             .map(str::to_owned)
             .to_vec(),
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
-        registries: docker_registries::registries(view).config_path,
+        carried: carried(&translation),
     })
+}
+
+/// What the configuration must have for the source's settings.
+fn carried(translation: &Translation) -> Carried {
+    Carried {
+        registries: translation.registries().map(str::to_owned),
+        max_downloads: translation.downloads(),
+        selinux: translation.selinux().then_some(true),
+        default_runtime: translation.default_handler().map(str::to_owned),
+    }
 }
 
 /// Its configuration as it must be; a newer containerd reads what is written for an older one.
@@ -442,6 +467,7 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         version::upstream(&view.target.version)
     };
     let since = |major, minor| version >= Some(Version::new(major, minor, 0));
+    let translation = Translation::of(view);
     let wanted = containerd_toml::Wanted {
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
@@ -460,10 +486,8 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         unprivileged: since(1, 6) && pod_environment::unprivileged(view),
         unprivileged_by_default: since(2, 0),
         pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
-        max_downloads: view
-            .docker_left()
-            .and_then(|(docker, _)| docker_settings::max_downloads(docker, view.daemon)),
-        registries: docker_registries::registries(view).config_path,
+        handlers: translation.handlers().cloned().collect(),
+        carried: carried(&translation),
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
     containerd_toml::edit(old, &wanted).map_err(|error| {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use transship::{
     api::request::{Runtime, RuntimeVersion},
+    edit::containerd_toml::Carried,
     plan::{
         configuration::ConfigurationWant,
         digest::Digest,
@@ -445,7 +446,7 @@ pub fn by_hand() -> Case {
                 command: vec!["containerd".to_owned()],
                 systemd_cgroup: true,
                 sandbox_image: "a/pause:1".to_owned(),
-                registries: None,
+                carried: Carried::default(),
             }),
             kubelet: endpoint.map(|endpoint| KubeletWant { endpoint }),
             within_secs: 10,

@@ -185,8 +185,7 @@ fn default_ulimits_become_limits_of_containerd(
 #[rstest]
 #[case::of_the_file(json!({"max-concurrent-downloads": 6}), "", Some(6), "DockerSettingApproximated")]
 #[case::of_a_flag(json!({}), "--max-concurrent-downloads=1", Some(1), "DockerSettingApproximated")]
-#[case::all(json!({"max-concurrent-downloads": 0}), "", Some(0), "DockerSettingCarried")]
-#[case::no_number(json!({}), "--max-concurrent-downloads=$N", None, "DockerSettingNotCarried")]
+#[case::all(json!({}), "--max-concurrent-downloads=0", Some(0), "DockerSettingCarried")]
 fn the_number_of_downloads_comes_along(
     #[case] daemon: serde_json::Value,
     #[case] flag: &str,
@@ -206,11 +205,25 @@ fn the_number_of_downloads_comes_along(
         wanted.map(|number| number.to_string()).as_deref(),
         "{config}"
     );
-    let finding = of(&facts, &to_containerd(), code);
-    let named = finding
-        .iter()
-        .any(|finding| finding.message.contains("max-concurrent-downloads"));
-    assert!(named, "{finding:?}");
+    let finding = one_about(&facts, &to_containerd(), "max-concurrent-downloads");
+    assert_eq!(finding.code, code);
+}
+
+/// Docker merges its file over its defaults: a 0 of the file is no number.
+#[test]
+fn no_number_of_downloads_is_made_up() {
+    let mut facts = lab();
+    daemon_json(&mut facts, r#"{"max-concurrent-downloads": 0}"#);
+    assert_eq!(about(&facts, &to_containerd(), "max-concurrent-downloads"), []);
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    assert!(!config.contains("max_concurrent_downloads"), "{config}");
+    daemon_json(&mut facts, "{}");
+    docker(&mut facts)
+        .service
+        .exec_start
+        .push("--max-concurrent-downloads=$N".to_owned());
+    let finding = one_about(&facts, &to_containerd(), "max-concurrent-downloads");
+    assert_eq!(finding.code, "DockerSettingNotCarried");
 }
 
 /// A limit that would stop containerd itself is told, not written.

@@ -175,7 +175,7 @@ fn flags_that_later_kubelets_do_not_know_are_named_with_the_version() {
 #[case::foreign("ForeignContainers", |f: &mut Facts| container("registry", None, f))]
 #[case::socket("DockerSocketMounted", |f: &mut Facts| container("runner", Some("/var/run/docker.sock"), f))]
 #[case::bound_docker("DockerBoundToContainerd", |f: &mut Facts| f.docker.as_mut().unwrap().service.bound_to.push("containerd.service".into()))]
-#[case::nvidia("DefaultRuntime", |f: &mut Facts| engine(f).default_runtime = "nvidia".into())]
+#[case::nvidia("DockerSettingNotCarried", |f: &mut Facts| engine(f).default_runtime = "nvidia".into())]
 #[case::sandbox("SandboxImageMissing", |f: &mut Facts| engine(f).store.images.retain(|image| !image.names[0].contains("pause")))]
 #[case::kubenet("NoCni", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.push("--network-plugin=kubenet".into()))]
 #[case::no_cni("CniConfigMissing", |f: &mut Facts| f.cni.configs.clear())]

@@ -399,11 +399,14 @@ impl Runtimes for World {
             });
         let wanted = waits.unwrap();
         let systemd = wanted.systemd_cgroup != (self.fault == Fault::ImportWins);
-        let table = "plugins.'io.containerd.grpc.v1.cri'";
+        let (table, carried) = ("plugins.'io.containerd.grpc.v1.cri'", wanted.carried);
+        let name = carried.default_runtime.as_deref().unwrap_or("runc");
         Ok(format!(
-            "version = 2\n[{table}]\nsandbox_image = '{}'\n[{table}.containerd]\ndefault_runtime_name = 'runc'\n[{table}.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.containerd.runtimes.runc.options]\nSystemdCgroup = {systemd}\n[{table}.registry]\nconfig_path = '{}'\n",
+            "version = 2\n[{table}]\nsandbox_image = '{}'\nmax_concurrent_downloads = {}\nenable_selinux = {}\n[{table}.containerd]\ndefault_runtime_name = '{name}'\n[{table}.containerd.runtimes.{name}]\nruntime_type = 'io.containerd.runc.v2'\n[{table}.containerd.runtimes.{name}.options]\nSystemdCgroup = {systemd}\n[{table}.registry]\nconfig_path = '{}'\n",
             wanted.sandbox_image,
-            wanted.registries.unwrap_or_default()
+            carried.max_downloads.unwrap_or(3),
+            carried.selinux.unwrap_or_default(),
+            carried.registries.unwrap_or_default()
         ))
     }
 

@@ -1,0 +1,115 @@
+//! Docker's runtimes other than runc, under containerd: handlers of the same names.
+
+use crate::{
+    edit::containerd_toml::{self, Handler},
+    plan::{
+        docker_runtimes::{self, DockerRuntime},
+        facts::{Docker, Engine},
+        paths::RUNC_SHIM,
+    },
+    planner::{
+        context::View,
+        setting::{Fate, Given, Setting},
+    },
+};
+
+/// The key of the default runtime.
+const DEFAULT: &str = "default-runtime";
+/// Options of shims that containerd passes on (`api/types/runtimeoptions/v1`, and runc's).
+const OPTIONS: [&str; 4] = ["BinaryName", "ConfigPath", "Root", "TypeUrl"];
+
+/// What becomes of them, and of the default runtime if it is not runc.
+pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Setting> {
+    let default = engine.default_runtime.as_str();
+    let default = Some(default).filter(|name| !docker_runtimes::is_runc(name));
+    let mut all = docker_runtimes::configured(&docker.service, view.daemon);
+    // Docker takes the type of a shim for the name of a runtime, too.
+    if let Some(name) = default.filter(|name| name.starts_with("io.containerd.")) {
+        all.push(DockerRuntime::of_shim(name));
+    }
+    let (mut settings, mut has_default) = (Vec::new(), false);
+    for runtime in &all {
+        let is_default = default == Some(runtime.name.as_str());
+        // dockershim, a part of the kubelet, gives all pods the default runtime.
+        let is_used = is_default || view.source.runtime.profile().in_kubelet_before.is_none();
+        let fate = match handler(view, docker, runtime) {
+            _ if has(view, &runtime.name) => {
+                Fate::Inherent("containerd's configuration has a runtime of this name already".into())
+            }
+            Ok(handler) => {
+                let options: Vec<String> = handler
+                    .options
+                    .iter()
+                    .map(|(key, value)| format!(", {key} {value}"))
+                    .collect();
+                let how = format!(
+                    "a handler of this name in containerd's configuration: {}{}",
+                    handler.kind,
+                    options.concat()
+                );
+                Fate::Carried(Given::Handler(handler), how.into())
+            }
+            Err(why) if is_used => Fate::NotCarried(why.into()),
+            Err(_) => Fate::SourcesOwn,
+        };
+        has_default |= is_default && !matches!(fate, Fate::NotCarried(_));
+        settings.push(Setting::new(format!("runtimes.{}", runtime.name), fate));
+    }
+    settings.extend(default.map(|name| {
+        let fate = if has_default {
+            let how = format!("default_runtime_name = {name:?} in containerd's configuration");
+            Fate::Carried(Given::DefaultHandler(name.to_owned()), how.into())
+        } else {
+            let what = format!(
+                "Pods would run with runc and not with {name}. Give containerd a runtime of this name, and plan again; or leave \
+                 such nodes out with a selector."
+            );
+            Fate::NotCarried(what.into())
+        };
+        Setting::new(DEFAULT, fate)
+    }));
+    settings
+}
+
+/// Whether containerd has a runtime of this name.
+fn has(view: &View<'_>, name: &str) -> bool {
+    let texts = view.containerd.into_iter().flat_map(|containerd| {
+        let written = containerd.config.file.as_ref().map(|file| file.text.as_str());
+        [containerd.effective.as_deref(), written]
+    });
+    texts
+        .flatten()
+        .any(|text| containerd_toml::has_runtime(text, name))
+}
+
+/// The handler for a runtime, or why there can be none.
+fn handler(view: &View<'_>, docker: &Docker, runtime: &DockerRuntime) -> Result<Handler, String> {
+    let (kind, needs) = (runtime.kind(), runtime.needs());
+    if !runtime.arguments.is_empty() {
+        return Err(
+            "It has runtimeArgs, which containerd cannot give to a runtime: let a small program add them, and name that \
+             program in daemon.json."
+                .to_owned(),
+        );
+    }
+    if runtime.has_other_options || runtime.options.keys().any(|key| !OPTIONS.contains(&key.as_str())) {
+        return Err(format!(
+            "Its shim has options that are not translated: give {} a runtime of this name, and plan again.",
+            view.target.runtime
+        ));
+    }
+    let Some(program) = docker.runtime_programs.get(&needs) else {
+        return Err(format!(
+            "containerd needs {needs} for it, which is not on this node: install it, and plan again."
+        ));
+    };
+    let mut options: Vec<(String, String)> = runtime.options.clone().into_iter().collect();
+    if kind == RUNC_SHIM && !runtime.options.contains_key("BinaryName") {
+        options.push(("BinaryName".to_owned(), program.to_string()));
+    }
+    Ok(Handler {
+        name: runtime.name.clone(),
+        kind: kind.to_owned(),
+        options,
+    })
+}

@@ -1,0 +1,88 @@
+//! A setting of the source: the model between those who read settings and those who write them.
+//!
+//! A setting that comes along holds what the target is given for it, and the planner of the target writes nothing but what
+//! it finds here: what is reported as carried is an edit of the plan.
+
+use std::borrow::Cow;
+
+use crate::{edit::containerd_toml::Handler, plan::kubelet_settings::LogLimits};
+
+/// A setting that is set, and what becomes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Setting {
+    /// Its key in the source's configuration, or what it is.
+    pub name: String,
+    /// What becomes of it.
+    pub fate: Fate,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It means the same afterwards, by what the target is given; in words.
+    Carried(Given, Cow<'static, str>),
+    /// It means the same afterwards without any doing; why.
+    Inherent(Cow<'static, str>),
+    /// What comes afterwards is not quite the same: what the target is given, if anything, and both in words.
+    Approximated(Option<Given>, Cow<'static, str>),
+    /// It stays behind; what to do.
+    NotCarried(Cow<'static, str>),
+    /// It concerns the source itself, or what pods do not use.
+    SourcesOwn,
+}
+
+/// What the target is given for a setting.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Given {
+    /// Proxies as `NAME=value`.
+    Proxies(Vec<String>),
+    /// Files with the settings of registries, all below one directory.
+    Registries {
+        /// The directory.
+        directory: &'static str,
+        /// The files.
+        files: Vec<RegistryFile>,
+    },
+    /// How many layers of an image are downloaded at the same time, 0 for all.
+    Downloads(u32),
+    /// Containers get labels of SELinux.
+    Selinux,
+    /// A runtime beside runc.
+    Handler(Handler),
+    /// The runtime of pods that name none.
+    DefaultHandler(String),
+    /// How much of a container's log the kubelet keeps.
+    Logs(LogLimits),
+}
+
+impl Fate {
+    /// What the target is given, if anything.
+    pub fn given(&self) -> Option<&Given> {
+        match self {
+            Self::Carried(given, _) => Some(given),
+            Self::Approximated(given, _) => given.as_ref(),
+            Self::Inherent(_) | Self::NotCarried(_) | Self::SourcesOwn => None,
+        }
+    }
+}
+
+impl Setting {
+    /// A setting of this name.
+    pub fn new(name: impl Into<String>, fate: Fate) -> Self {
+        Self {
+            name: name.into(),
+            fate,
+        }
+    }
+}
+
+/// A file with the settings of a registry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegistryFile {
+    /// Where it is.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+    /// It lies there already, with this text.
+    pub is_there: bool,
+}
