@@ -266,7 +266,13 @@ impl Systemd for World {
             let set = Effective::of_drop_in(path, &text);
             found.drop_ins.push(path.clone());
             found.environment.extend(set.environment);
-            let named = set.environment_files.iter().map(|file| (self::path(file), false));
+            let named = set
+                .environment_files
+                .iter()
+                .map(|file| match file.strip_prefix('-') {
+                    Some(file) => (self::path(file), true),
+                    None => (self::path(file), false),
+                });
             found.environment_files.extend(named);
             found.limits.extend(set.limits);
             if !set.exec_start.is_empty() {
