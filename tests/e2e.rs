@@ -75,6 +75,11 @@ fn g_kubelet_1_24_starts_after_the_move_and_not_before_it() -> io::Result<()> {
 }
 
 #[test]
+fn g_kubesprays_layout_moves_to_cri_dockerd_and_to_containerd() -> io::Result<()> {
+    scenario("kubespray")
+}
+
+#[test]
 fn h_the_only_control_plane_moves_with_the_operator_on_it() -> io::Result<()> {
     scenario("control-plane")
 }

@@ -54,6 +54,8 @@ pub struct Profile {
     pub archive: Option<ArchiveForm>,
     /// The client in the directory of its program that loads images.
     pub client: Option<&'static str>,
+    /// What Kubespray's inventory says for a node with it.
+    pub kubespray: &'static [&'static str],
 }
 
 /// What holds the images and containers of a runtime.
@@ -94,6 +96,7 @@ const DOCKERSHIM: Profile = Profile {
     is_target: false,
     archive: None,
     client: None,
+    kubespray: &["container_manager: docker", "cri_dockerd_enabled: false"],
 };
 
 const CRI_DOCKERD: Profile = Profile {
@@ -109,6 +112,7 @@ const CRI_DOCKERD: Profile = Profile {
         separator: ".",
         bin_dir: "cri-dockerd",
     }),
+    kubespray: &["container_manager: docker", "cri_dockerd_enabled: true"],
     ..DOCKERSHIM
 };
 
@@ -132,6 +136,10 @@ const CONTAINERD: Profile = Profile {
         bin_dir: "bin",
     }),
     client: Some("ctr"),
+    kubespray: &[
+        "container_manager: containerd",
+        "etcd_deployment_type: host (in the place of docker)",
+    ],
 };
 
 const CRI_O: Profile = Profile {
@@ -150,6 +158,10 @@ const CRI_O: Profile = Profile {
     is_target: false,
     archive: None,
     client: None,
+    kubespray: &[
+        "container_manager: crio",
+        "etcd_deployment_type: host (in the place of docker)",
+    ],
 };
 
 impl Runtime {

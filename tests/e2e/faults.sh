@@ -9,7 +9,8 @@ fingerprint() {
         find /etc /var/lib/kubelet -maxdepth 3 -type f \( -path "/etc/*" -o -name "*.env" -o -name "*.yaml" \) \
             ! -path "/etc/mtab" ! -path "/etc/resolv.conf" ! -path "/etc/docker/key.json" -exec sha256sum {} + | sort -k 2
         find /etc/systemd/system -type l -printf "%p -> %l\n" | sort
-        for unit in kubelet containerd docker.service docker.socket cri-docker.service cri-docker.socket transship-executor; do
+        for unit in kubelet containerd docker.service docker.socket cri-docker.service cri-docker.socket \
+            cri-dockerd.service cri-dockerd.socket transship-executor; do
             systemctl show "$unit" -p Id -p LoadState -p ActiveState -p UnitFileState
         done | sed s/^ActiveState=failed/ActiveState=inactive/'
 }

@@ -22,6 +22,11 @@ pub const FILES_MANAGED: Code = Code::warn(
     "FilesManaged",
     "An agent of configuration management runs here, or a file of the plan says that one writes it: it may write the old text back",
 );
+/// Kubespray's inventory.
+pub const KUBESPRAY_WOULD_UNDO: Code = Code::warn(
+    "KubesprayWouldUndo",
+    "The kubelet is laid out as Kubespray does it: its next play writes the files for the runtime of its inventory again",
+);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -29,4 +34,5 @@ pub const CODES: &[Code] = &[
     UNITS_NEED_DOCKER,
     DOCKER_STARTED_ELSEWHERE,
     FILES_MANAGED,
+    KUBESPRAY_WOULD_UNDO,
 ];

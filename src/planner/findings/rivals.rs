@@ -3,7 +3,10 @@
 
 use crate::{
     plan::{
-        codes::rivals::{DOCKER_NOT_A_SERVICE, DOCKER_STARTED_ELSEWHERE, FILES_MANAGED, UNITS_NEED_DOCKER},
+        codes::rivals::{
+            DOCKER_NOT_A_SERVICE, DOCKER_STARTED_ELSEWHERE, FILES_MANAGED, KUBESPRAY_WOULD_UNDO,
+            UNITS_NEED_DOCKER,
+        },
         finding::Finding,
         installed::Installed,
         lists,
@@ -23,7 +26,34 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         findings.extend(starters(view));
     }
     findings.extend(managed(view));
+    findings.extend(kubespray(view));
     findings
+}
+
+/// Where Kubespray writes the kubelet's variables, and its configuration.
+const KUBESPRAYS: [&str; 2] = [
+    "/etc/kubernetes/kubelet.env",
+    "/etc/kubernetes/kubelet-config.yaml",
+];
+
+/// Kubespray, whose inventory must say what the node has become.
+fn kubespray(view: &View<'_>) -> Option<Finding> {
+    let [variables, settings] = KUBESPRAYS;
+    let kubelet = view.kubelet;
+    let reads = (kubelet.unit.environment_files.iter()).any(|file| file.path.as_str() == variables);
+    let configured = (kubelet.config.as_ref()).is_some_and(|config| config.path.as_str() == settings);
+    if !reads || !configured {
+        return None;
+    }
+    let wanted = if view.upgrades() {
+        format!("{}_version: {}", view.target.runtime.name(), view.target.version)
+    } else {
+        view.target.runtime.profile().kubespray.join(", ")
+    };
+    Some(KUBESPRAY_WOULD_UNDO.found(
+        format!("kubelet.service reads {variables} and {settings}, which Kubespray's next play writes for the runtime of its inventory"),
+        format!("Set in the inventory before that: {wanted}."),
+    ))
 }
 
 fn not_a_service(view: &View<'_>) -> Option<Finding> {

@@ -198,6 +198,31 @@ fn a_worker_with_a_static_pod_is_no_control_plane() {
     assert_eq!(of(&facts, &to_containerd(), "StaticPods"), []);
 }
 
+/// Kubespray's next play would bring the source back, unless its inventory names the target.
+#[test]
+fn kubesprays_inventory_must_name_the_target() {
+    let code = "KubesprayWouldUndo";
+    assert_eq!(of(&lab(), &to_containerd(), code), []);
+    let mut facts = fixtures::named("ubuntu2204-kubespray-1.23-containerd-2.1");
+    let finding = one(&facts, &to_containerd(), code);
+    assert!(
+        finding.message.contains("/etc/kubernetes/kubelet.env"),
+        "{finding:?}"
+    );
+    for variable in ["container_manager: containerd", "etcd_deployment_type: host"] {
+        assert!(finding.remedy.contains(variable), "{finding:?}");
+    }
+    let shim = fixtures::named("debian12-kubeadm-1.36-cri-dockerd").cri_dockerd;
+    facts.cri_dockerd = shim;
+    let finding = one(&facts, &fixtures::to(Runtime::CriDockerd), code);
+    for variable in ["container_manager: docker", "cri_dockerd_enabled: true"] {
+        assert!(finding.remedy.contains(variable), "{finding:?}");
+    }
+    // KubeKey has a file of this name, too.
+    kubelet(&mut facts).config.as_mut().unwrap().path = path("/var/lib/kubelet/config.yaml");
+    assert_eq!(of(&facts, &to_containerd(), code), []);
+}
+
 /// The same thing twice is one finding.
 #[test]
 fn a_finding_is_said_once() {
