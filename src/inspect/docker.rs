@@ -66,7 +66,7 @@ fn runtime_programs(
     let daemon = daemon_json.and_then(|file| daemon_json::parse(&file.text).ok());
     let mut runtimes = docker_runtimes::configured(service, &daemon.unwrap_or_default());
     runtimes.extend(engine.map(|engine| DockerRuntime::of_shim(&engine.default_runtime)));
-    let programs = runtimes.iter().map(DockerRuntime::needs);
+    let programs = runtimes.iter().filter_map(DockerRuntime::needs);
     programs
         .filter_map(|program| Some((program.clone(), find(files, &program)?)))
         .collect()

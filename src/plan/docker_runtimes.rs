@@ -51,12 +51,13 @@ impl DockerRuntime {
         self.shim.as_deref().unwrap_or(known)
     }
 
-    /// What must be on the node under containerd: the shim, or the program in runc's place.
-    pub fn needs(&self) -> String {
+    /// What must be on the node under containerd: the shim, or the program in runc's place; `None` for runc itself, and for
+    /// a shim that is named by its path, which has no type.
+    pub fn needs(&self) -> Option<String> {
         match (self.kind(), self.options.get("BinaryName")) {
-            (RUNC_SHIM, Some(program)) => program.clone(),
-            (RUNC_SHIM, None) if !self.program.is_empty() => self.program.clone(),
-            (kind, _) => shim_program(kind),
+            (RUNC_SHIM, Some(program)) => Some(program.clone()),
+            (RUNC_SHIM, None) => Some(self.program.clone()).filter(|program| !program.is_empty()),
+            (kind, _) => (!kind.starts_with('/')).then(|| shim_program(kind)),
         }
     }
 }
@@ -68,11 +69,15 @@ fn shim_program(kind: &str) -> String {
     format!("containerd-shim-{}-{version}", parts.next().unwrap_or_default())
 }
 
-/// Whether a default runtime is Docker's own runc.
+/// Whether a default runtime is Docker's own runc, which Red Hat's Docker 1.13 calls `docker-runc`.
 pub fn is_runc(name: &str) -> bool {
     matches!(
         name,
-        "" | "runc" | "io.containerd.runc.v2" | "io.containerd.runc.v1" | "io.containerd.runtime.v1.linux"
+        "" | "runc"
+            | "docker-runc"
+            | "io.containerd.runc.v2"
+            | "io.containerd.runc.v1"
+            | "io.containerd.runtime.v1.linux"
     )
 }
 
@@ -108,7 +113,13 @@ fn in_file(name: &str, value: &Value) -> DockerRuntime {
     let text = |key: &str| value.get(key).and_then(Value::as_str);
     let arguments = value.get("runtimeArgs").and_then(Value::as_array);
     let options = value.get("options").and_then(Value::as_object);
-    let texts = options.into_iter().flatten();
+    // containerd's planner gives runc the cgroup driver of the kubelet.
+    let options = options
+        .into_iter()
+        .flatten()
+        .filter(|(key, _)| *key != "SystemdCgroup");
+    let all = options.clone().count();
+    let texts = options;
     let texts = texts.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())));
     let options_of_text: BTreeMap<String, String> = texts.collect();
     DockerRuntime {
@@ -120,7 +131,7 @@ fn in_file(name: &str, value: &Value) -> DockerRuntime {
         shim: text("runtimeType")
             .filter(|kind| !kind.is_empty())
             .map(str::to_owned),
-        has_other_options: options.map_or(0, Map::len) > options_of_text.len(),
+        has_other_options: all > options_of_text.len(),
         options: options_of_text,
     }
 }
@@ -146,12 +157,12 @@ mod tests {
             "runc": { "path": "runc" },
             "nvidia": { "path": "nvidia-container-runtime", "runtimeArgs": ["--debug"] },
             "kata": { "runtimeType": "io.containerd.kata.v2", "options": { "ConfigPath": "/etc/kata.toml" } },
-            "crun": { "runtimeType": "io.containerd.runc.v2", "options": { "BinaryName": "/usr/bin/crun", "SystemdCgroup": true } },
+            "crun": { "runtimeType": "io.containerd.runc.v2", "options": { "BinaryName": "/usr/bin/crun", "NoPivotRoot": true, "SystemdCgroup": true } },
         } });
         let found = configured(&service, daemon.as_object().unwrap());
         let seen: Vec<(&str, &str, String)> = found
             .iter()
-            .map(|runtime| (runtime.name.as_str(), runtime.kind(), runtime.needs()))
+            .map(|runtime| (runtime.name.as_str(), runtime.kind(), runtime.needs().unwrap()))
             .collect();
         let of = |name, kind, needs: &str| (name, kind, needs.to_owned());
         assert_eq!(
@@ -167,6 +178,9 @@ mod tests {
         assert_eq!(found[2].arguments, ["--debug"]);
         assert_eq!(found.iter().filter(|one| one.has_other_options).count(), 1);
         let alone = DockerRuntime::of_shim("io.containerd.kata.v2");
-        assert_eq!(alone.needs(), "containerd-shim-kata-v2");
+        assert_eq!(alone.needs().as_deref(), Some("containerd-shim-kata-v2"));
+        for nothing in ["io.containerd.runc.v2", "/opt/kata/bin/containerd-shim-kata-v2"] {
+            assert_eq!(DockerRuntime::of_shim(nothing).needs(), None);
+        }
     }
 }

@@ -30,6 +30,19 @@ pub fn bytes(text: &str) -> Option<u64> {
     whole.checked_mul(factor)?.checked_add(factor / 10 * tenths)
 }
 
+/// The bytes of a limit of Docker's logs: powers of 1000 (`units.FromHumanSize`, in `daemon/logger/jsonfilelog`).
+pub fn decimal(text: &str) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let suffix = text[end..]
+        .trim()
+        .trim_end_matches(['b', 'B', 'i'])
+        .to_ascii_lowercase();
+    let power = ["", "k", "m", "g", "t"].iter().position(|unit| *unit == suffix)?;
+    let number: u64 = text[..end].parse().ok()?;
+    number.checked_mul(1000u64.pow(u32::try_from(power).ok()?))
+}
+
 /// Bytes for people, in powers of 1024: `50 MiB`, `3.5 GiB`.
 pub fn words(bytes: u64) -> String {
     const UNITS: [(u32, &str); 4] = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
@@ -61,6 +74,19 @@ mod tests {
             ("10x", None),
         ] {
             assert_eq!(bytes(text), wanted, "{text}");
+        }
+    }
+
+    #[test]
+    fn limits_of_dockers_logs_are_decimal() {
+        for (text, wanted) in [
+            ("100m", Some(100_000_000)),
+            ("1GB", Some(1_000_000_000)),
+            ("4096", Some(4096)),
+            ("-1", None),
+            ("1x", None),
+        ] {
+            assert_eq!(decimal(text), wanted, "{text}");
         }
     }
 

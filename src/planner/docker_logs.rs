@@ -35,7 +35,7 @@ pub fn docker_keeps(view: &View<'_>) -> Option<LogLimits> {
             .map(str::to_owned)
     };
     Some(LogLimits {
-        file_bytes: quantity::bytes(&value("max-size")?)?,
+        file_bytes: quantity::decimal(&value("max-size")?)?,
         files: value("max-file")
             .and_then(|files| files.parse().ok())
             .unwrap_or(1),
@@ -44,7 +44,9 @@ pub fn docker_keeps(view: &View<'_>) -> Option<LogLimits> {
 
 /// What becomes of Docker's limits, if the user asks that the kubelet keeps as much (`target.keepLogLimits`).
 pub fn setting(view: &View<'_>) -> Option<Setting> {
-    let docker = docker_keeps(view).filter(|_| view.request.target.keep_log_limits)?;
+    let driver = view.engine.map(|engine| engine.logging_driver.as_str());
+    let in_files = matches!(driver, Some("json-file" | ""));
+    let docker = docker_keeps(view).filter(|_| in_files && view.request.target.keep_log_limits)?;
     Some(Setting::new(SETTING, fate(view, &docker)))
 }
 
@@ -112,6 +114,7 @@ fn written(bytes: u64) -> String {
     match bytes {
         _ if bytes.is_multiple_of(1 << 20) => format!("{}Mi", bytes >> 20),
         _ if bytes.is_multiple_of(1 << 10) => format!("{}Ki", bytes >> 10),
+        _ if bytes.is_multiple_of(1_000_000) => format!("{}M", bytes / 1_000_000),
         _ => bytes.to_string(),
     }
 }

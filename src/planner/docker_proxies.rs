@@ -3,10 +3,11 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    edit::{env_file, unit_file},
+    edit::{env_file, flags, unit_file},
     plan::{
         environment,
         facts::{Docker, UnitFacts},
+        kubelet_arguments,
     },
 };
 
@@ -20,16 +21,20 @@ const PROXIES: [&str; 6] = [
     "no_proxy",
 ];
 
-/// Docker's proxies as `NAME=value`: those of `daemon.json` (23.0 and later) win over the unit's environment.
+/// Docker's proxies as `NAME=value`: those of `daemon.json` and of flags (23.0 and later) win over the unit's environment.
 pub fn proxies(docker: &Docker, daemon: &Map<String, Value>) -> Vec<String> {
     let mut found = proxies_in(&docker.service);
     let given = daemon.get("proxies").and_then(Value::as_object);
+    let command = kubelet_arguments::command(&docker.service);
     for (key, name) in [
         ("http-proxy", "HTTP_PROXY"),
         ("https-proxy", "HTTPS_PROXY"),
         ("no-proxy", "NO_PROXY"),
     ] {
-        if let Some(value) = given.and_then(|proxies| proxies.get(key)).and_then(Value::as_str) {
+        let is_set = |value: &&str| !value.is_empty();
+        let in_file = given.and_then(|proxies| proxies.get(key)).and_then(Value::as_str);
+        let in_flag = flags::value(&command, key);
+        if let Some(value) = in_file.filter(is_set).or(in_flag).filter(is_set) {
             found.retain(|(other, _)| !other.eq_ignore_ascii_case(name));
             found.push((name, value.to_owned()));
         }

@@ -226,6 +226,11 @@ impl Writer<'_> {
                 let how = format!("{} names {urls}", file.path);
                 setting(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
             }
+            Err(there) if self.has_hosts(&there) => {
+                let how =
+                    format!("{there}/hosts.toml exists already, and stays as it is: it must name {urls}");
+                setting(MIRRORS, Fate::Approximated(None, how.into()))
+            }
             Err(there) => {
                 let what = format!("{there} exists already: let its hosts.toml name {urls}.");
                 setting(MIRRORS, Fate::NotCarried(what.into()))
@@ -247,6 +252,17 @@ impl Writer<'_> {
             found.settings.push(setting(INSECURE, carried));
         }
         let mut not_carried = Vec::new();
+        let (has_hosts, there): (Vec<String>, Vec<String>) =
+            there.into_iter().partition(|directory| self.has_hosts(directory));
+        if !has_hosts.is_empty() {
+            let how = format!(
+                "a hosts.toml in {} exists already, and stays as it is: it must set skip_verify, or name plain HTTP",
+                lists::some(&has_hosts)
+            );
+            found
+                .settings
+                .push(setting(INSECURE, Fate::Approximated(None, how.into())));
+        }
         if !there.is_empty() {
             not_carried.push(format!(
                 "{} exist already: let their hosts.toml set skip_verify.",
@@ -325,6 +341,12 @@ impl Writer<'_> {
             let carried = Fate::Carried(self.given(written), how.into());
             found.settings.push(setting(CERTIFICATES, carried));
         }
+    }
+
+    /// Whether somebody has written a `hosts.toml` in a directory.
+    fn has_hosts(&self, directory: &str) -> bool {
+        let mut all = self.view.facts.registry_directories.iter();
+        all.any(|found| found.path.as_str() == directory && found.hosts.is_some())
     }
 
     /// What containerd is given with these files.

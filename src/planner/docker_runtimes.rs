@@ -5,7 +5,6 @@ use crate::{
     plan::{
         docker_runtimes::{self, DockerRuntime},
         facts::{Docker, Engine},
-        paths::RUNC_SHIM,
     },
     planner::{
         context::View,
@@ -84,7 +83,7 @@ fn has(view: &View<'_>, name: &str) -> bool {
 
 /// The handler for a runtime, or why there can be none.
 fn handler(view: &View<'_>, docker: &Docker, runtime: &DockerRuntime) -> Result<Handler, String> {
-    let (kind, needs) = (runtime.kind(), runtime.needs());
+    let kind = runtime.kind();
     if !runtime.arguments.is_empty() {
         return Err(
             "It has runtimeArgs, which containerd cannot give to a runtime: let a small program add them, and name that \
@@ -98,14 +97,22 @@ fn handler(view: &View<'_>, docker: &Docker, runtime: &DockerRuntime) -> Result<
             view.target.runtime
         ));
     }
-    let Some(program) = docker.runtime_programs.get(&needs) else {
+    if kind.starts_with('/') {
         return Err(format!(
-            "containerd needs {needs} for it, which is not on this node: install it, and plan again."
+            "containerd takes a shim by its type: put {kind} where programs are looked for, name its type as runtimeType in \
+             daemon.json, and plan again."
         ));
-    };
+    }
     let mut options: Vec<(String, String)> = runtime.options.clone().into_iter().collect();
-    if kind == RUNC_SHIM && !runtime.options.contains_key("BinaryName") {
-        options.push(("BinaryName".to_owned(), program.to_string()));
+    if let Some(needs) = runtime.needs() {
+        let Some(program) = docker.runtime_programs.get(&needs) else {
+            return Err(format!(
+                "containerd needs {needs} for it, which is not on this node: install it, and plan again."
+            ));
+        };
+        if needs == runtime.program {
+            options.push(("BinaryName".to_owned(), program.to_string()));
+        }
     }
     Ok(Handler {
         name: runtime.name.clone(),

@@ -7,7 +7,9 @@ use crate::{
     edit::flags,
     plan::{
         facts::{Disk, Docker, Engine},
-        kubelet_arguments, lists, quantity, snapshots,
+        kubelet_arguments, lists,
+        paths::DAEMON_JSON,
+        quantity, snapshots,
     },
     planner::{
         context::View,
@@ -18,6 +20,9 @@ use crate::{
 
 /// How many layers are downloaded at the same time.
 const MAX_DOWNLOADS: &str = "max-concurrent-downloads";
+
+/// All proxies.
+const PROXIES: &str = "proxies";
 
 /// Every setting of Docker that is set but for those of registries, and what becomes of it where Docker is left.
 pub fn settings(view: &View<'_>) -> Vec<Setting> {
@@ -31,14 +36,18 @@ pub fn settings(view: &View<'_>) -> Vec<Setting> {
         .map(|(key, _)| key.clone())
         .collect();
     let command = kubelet_arguments::command(&docker.service);
-    for word in command.iter().skip(1) {
-        if let Some(flag) = word.strip_prefix("--") {
-            names.push(key_of_flag(flag.split('=').next().unwrap_or(flag)).to_owned());
+    for flag in command.iter().skip(1).filter_map(|word| word.strip_prefix("--")) {
+        let (name, value) = flag.split_once('=').unwrap_or((flag, "true"));
+        // As Go reads a boolean; 0 is a number of downloads, too.
+        let is_off = ["", "false", "f", "0"].contains(&&*value.to_ascii_lowercase());
+        if !is_off || (name == MAX_DOWNLOADS && value == "0") {
+            names.push(key_of_flag(name).to_owned());
         }
     }
     let proxies = docker_proxies::proxies(docker, daemon);
+    names.retain(|name| name != PROXIES);
     if !proxies.is_empty() {
-        names.push("proxies".to_owned());
+        names.push(PROXIES.to_owned());
     }
     names.sort_unstable();
     names.dedup();
@@ -46,11 +55,13 @@ pub fn settings(view: &View<'_>) -> Vec<Setting> {
         MAX_DOWNLOADS => fate_of_downloads(docker, daemon),
         "data-root" | "graph" => fate_of_data_root(view, engine),
         "default-cgroupns-mode" => fate_of_cgroup_namespace(view, docker),
-        "proxies" => Fate::Carried(
+        PROXIES => Fate::Carried(
             Given::Proxies(proxies.clone()),
             "they are written into a drop-in of containerd.service".into(),
         ),
         "storage-opts" => fate_of_storage(docker, daemon),
+        "config-file" => fate_of_configuration(docker),
+        "seccomp-profile" if daemon.get(name).and_then(Value::as_str) == Some("builtin") => Fate::SourcesOwn,
         other => fate(other),
     };
     let mut settings: Vec<Setting> = names
@@ -152,21 +163,28 @@ fn fate_of_cgroup_namespace(view: &View<'_>, docker: &Docker) -> Fate {
     }
 }
 
+/// Which file Docker reads.
+fn fate_of_configuration(docker: &Docker) -> Fate {
+    let command = kubelet_arguments::command(&docker.service);
+    match flags::value(&command, "config-file") {
+        Some(path) if path != DAEMON_JSON => Fate::NotCarried(
+            format!("Docker reads {path}, and Transship reads {DAEMON_JSON} alone: move its settings there, and plan again.").into(),
+        ),
+        _ => Fate::SourcesOwn,
+    }
+}
+
+/// Options of storage drivers that limit the size of a container.
+const LIMITS: [&str; 4] = ["size", "overlay2.size", "btrfs.size", "dm.basesize"];
+
 /// Options of the storage driver: only limits of a container's size mean something to pods.
 fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
     let listed = daemon.get("storage-opts").and_then(Value::as_array);
     let command = kubelet_arguments::command(&docker.service);
     let in_file = listed.into_iter().flatten().filter_map(Value::as_str);
-    let limits: Vec<String> = in_file
-        .chain(flags::values(&command, "storage-opt"))
-        .filter(|option| {
-            option
-                .split('=')
-                .next()
-                .is_some_and(|key| key.ends_with("size") && !key.ends_with("blocksize"))
-        })
-        .map(str::to_owned)
-        .collect();
+    let is_limit = |option: &&str| LIMITS.contains(&option.split('=').next().unwrap_or_default());
+    let all = in_file.chain(flags::values(&command, "storage-opt"));
+    let limits: Vec<String> = all.filter(is_limit).map(str::to_owned).collect();
     if limits.is_empty() {
         return Fate::SourcesOwn;
     }
@@ -196,8 +214,17 @@ fn key_of_flag(flag: &str) -> &str {
         "storage-opt" => "storage-opts",
         "add-runtime" => "runtimes",
         "default-ulimit" => "default-ulimits",
+        "default-address-pool" => "default-address-pools",
+        "default-network-opt" => "default-network-opts",
+        "authorization-plugin" => "authorization-plugins",
+        "cdi-spec-dir" => "cdi-spec-dirs",
+        "cluster-store-opt" => "cluster-store-opts",
+        "dns-opt" => "dns-opts",
+        "feature" => "features",
         "host" => "hosts",
-        "http-proxy" | "https-proxy" | "no-proxy" => "proxies",
+        "label" => "labels",
+        "node-generic-resource" => "node-generic-resources",
+        "http-proxy" | "https-proxy" | "no-proxy" => PROXIES,
         other => other,
     }
 }
@@ -269,7 +296,6 @@ fn fate(name: &str) -> Fate {
         | "group"
         | "labels"
         | "containerd"
-        | "config-file"
         | "containerd-namespace"
         | "containerd-plugins-namespace"
         | "shutdown-timeout"
@@ -290,6 +316,12 @@ fn fate(name: &str) -> Fate {
         | "allow-nondistributable-artifacts"
         | "network-control-plane-mtu"
         | "cdi-spec-dirs"
+        | "cluster-advertise"
+        | "cluster-store"
+        | "cluster-store-opts"
+        | "disable-legacy-registry"
+        | "init-path"
+        | "ip-forward-no-drop"
         | "default-network-opts"
         | "firewall-backend"
         | "host-gateway-ip"

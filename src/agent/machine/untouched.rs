@@ -124,7 +124,12 @@ fn obstacles(findings: &[Finding]) -> String {
         0 => String::new(),
         n => format!(" (and {n} more findings)"),
     };
-    format!("{}: {}. {}{others}", first.code, first.message, first.remedy)
+    format!(
+        "{}: {}. {}{others}",
+        first.full_name(),
+        first.message,
+        first.remedy
+    )
 }
 
 /// The plan was made; the executor has it, or gets it.

@@ -295,7 +295,7 @@ fn logs_that_move_are_told_in_numbers() {
 /// Under cri-dockerd the kubelet asks for a rotation that Docker refuses.
 #[rstest]
 #[case::no_limit("{}", &["in its data root without a limit"])]
-#[case::larger(r#"{"log-opts": {"max-size": "100m"}}"#, &["in 1 file of 100 MiB per container"])]
+#[case::larger(r#"{"log-opts": {"max-size": "100m"}}"#, &["in 1 file of 95.3 MiB per container"])]
 #[case::limited(r#"{"log-opts": {"max-size": "10m", "max-file": "3"}}"#, &[])]
 #[case::elsewhere(r#"{"log-driver": "journald"}"#, &[])]
 fn logs_that_nobody_rotates_any_more_are_told(#[case] daemon: &str, #[case] wanted: &[&str]) {
@@ -318,7 +318,7 @@ fn logs_that_have_the_room_of_before_are_good_to_know() {
     );
     let finding = one(&facts, &to_containerd(), "LogsMove");
     assert!(
-        finding.message.contains("in 3 files of 10 MiB per container"),
+        finding.message.contains("in 3 files of 9.5 MiB per container"),
         "{finding:?}"
     );
     assert_eq!(of(&facts, &to_containerd(), "LogsShrink"), []);

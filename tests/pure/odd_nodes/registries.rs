@@ -164,7 +164,7 @@ fn what_is_written_already_is_not_written_again_and_what_others_wrote_stays() {
     assert_eq!(written(&facts, &to_containerd(), HUB), None);
     let (code, text) = &fates(&facts, "registry-mirrors")[0];
     assert!(
-        code == "DockerSettingNotCarried" && text.contains("https://m.example"),
+        code == "DockerSettingApproximated" && text.contains("https://m.example"),
         "{text}"
     );
     assert!(

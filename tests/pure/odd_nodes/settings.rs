@@ -71,6 +71,7 @@ fn a_runtime_that_containerd_has_is_not_written_again() {
 #[case::not_installed(json!({ "path": "/opt/gone" }), "needs /opt/gone for it")]
 #[case::arguments(json!({ "path": "/usr/bin/crun", "runtimeArgs": ["--debug"] }), "runtimeArgs")]
 #[case::options(json!({ "runtimeType": "io.containerd.runc.v2", "options": { "NoPivotRoot": true } }), "options that are not translated")]
+#[case::shim_by_its_path(json!({ "runtimeType": "/opt/kata/bin/containerd-shim-kata-v2" }), "takes a shim by its type")]
 #[case::no_shim(json!({ "path": "/usr/local/bin/runsc" }), "needs containerd-shim-runsc-v1")]
 fn a_runtime_that_cannot_come_along_blocks_if_pods_use_it(
     #[case] runtime: serde_json::Value,
@@ -159,6 +160,7 @@ fn labels_of_selinux_stay_on() {
     Some("DockerSettingNotCarried")
 )]
 #[case::of_docker(r#"{"cgroup-parent": "/x"}"#, "cgroup-parent", None)]
+#[case::builtin(r#"{"seccomp-profile": "builtin"}"#, "seccomp-profile", None)]
 #[case::unknown(r#"{"unheard-of": 1}"#, "unheard-of", Some("DockerSettingNotCarried"))]
 fn a_setting_is_judged_by_its_value(#[case] daemon: &str, #[case] name: &str, #[case] code: Option<&str>) {
     let mut facts = lab();
@@ -167,6 +169,41 @@ fn a_setting_is_judged_by_its_value(#[case] daemon: &str, #[case] name: &str, #[
     let found = about(&facts, &to_containerd(), name);
     let codes: Vec<&str> = found.iter().map(|finding| finding.code.as_str()).collect();
     assert_eq!(codes, code.into_iter().collect::<Vec<_>>(), "{found:?}");
+}
+
+/// As Docker's units and files of options have them.
+#[rstest]
+#[case::off(
+    "--selinux-enabled=false --live-restore=False --init=false --userns-remap=",
+    None
+)]
+#[case::singular(
+    "--label=a=b --dns-opt=ndots:1 --default-address-pool=base=10.0.0.0/8,size=24 --feature=x=true",
+    None
+)]
+#[case::red_hat(
+    "--add-runtime docker-runc=/usr/libexec/docker/docker-runc-current --default-runtime=docker-runc --init-path=/usr/libexec/docker/docker-init-current --signature-verification=False",
+    None
+)]
+#[case::other_file("--config-file=/etc/docker/k8s.json", Some("config-file"))]
+#[case::same_file("--config-file=/etc/docker/daemon.json", None)]
+#[case::on("--no-new-privileges", Some("no-new-privileges"))]
+fn flags_of_docker_are_settings(#[case] flags: &str, #[case] left: Option<&str>) {
+    let mut facts = lab();
+    let words = flags.split_whitespace().map(str::to_owned);
+    docker(&mut facts).service.exec_start.extend(words);
+    if flags.contains("docker-runc") {
+        engine(&mut facts).default_runtime = "docker-runc".into();
+    }
+    let found = of(&facts, &to_containerd(), "DockerSettingNotCarried");
+    let subjects: Vec<Option<&str>> = found.iter().map(|finding| finding.subject.as_deref()).collect();
+    assert_eq!(
+        subjects,
+        left.map(Some).into_iter().collect::<Vec<_>>(),
+        "{found:?}"
+    );
+    assert_eq!(about(&facts, &to_containerd(), "selinux-enabled"), []);
+    assert_eq!(about(&facts, &to_containerd(), "live-restore"), []);
 }
 
 #[test]
@@ -194,8 +231,8 @@ fn another_data_root_is_told_with_both_places_in_numbers() {
 
 /// As much as under Docker, where the kubelet has nothing of its own and the user asks for it.
 #[rstest]
-#[case::the_same(r#"{"max-size": "100m", "max-file": "3"}"#, "", Some(("100Mi", 3)), "DockerSettingCarried")]
-#[case::one_file(r#"{"max-size": "10m"}"#, "", Some(("5Mi", 2)), "DockerSettingApproximated")]
+#[case::the_same(r#"{"max-size": "100m", "max-file": "3"}"#, "", Some(("100M", 3)), "DockerSettingCarried")]
+#[case::one_file(r#"{"max-size": "10m"}"#, "", Some(("5M", 2)), "DockerSettingApproximated")]
 #[case::of_its_own(
     r#"{"max-size": "10m"}"#,
     "containerLogMaxFiles: 9\n",
@@ -246,7 +283,7 @@ fn log_limits_of_a_kubelet_without_a_file_are_flags() {
     request.target.keep_log_limits = true;
     let text = drop_in(&facts, &request, "kubelet.service").unwrap();
     assert!(
-        text.contains("--container-log-max-size=20Mi --container-log-max-files=4"),
+        text.contains("--container-log-max-size=20M --container-log-max-files=4"),
         "{text}"
     );
 }
@@ -273,4 +310,38 @@ fn the_page_about_settings_is_true() {
         seen += 1;
     }
     assert!(seen > 15, "{seen}");
+}
+
+/// The flags came with 23.0.
+#[test]
+fn proxies_of_flags_come_along() {
+    let mut facts = lab();
+    docker(&mut facts)
+        .service
+        .exec_start
+        .push("--http-proxy=http://proxy.example:3128".to_owned());
+    let text = drop_in(&facts, &to_containerd(), "containerd.service").unwrap();
+    assert!(text.contains("HTTP_PROXY=http://proxy.example:3128"), "{text}");
+    assert_eq!(
+        one_about(&facts, &to_containerd(), "proxies").code,
+        "DockerSettingCarried"
+    );
+    // An empty one of the file changes nothing.
+    daemon_json(&mut facts, r#"{"proxies": {"http-proxy": ""}}"#);
+    let same = drop_in(&facts, &to_containerd(), "containerd.service").unwrap();
+    assert_eq!(same, text);
+}
+
+/// A shim of runc's kind without a program of its own runs runc.
+#[test]
+fn a_shim_of_runc_gets_no_other_program() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let daemon = json!({ "runtimes": { "r2": { "runtimeType": "io.containerd.runc.v2", "options": { "Root": "/run/r2" } } } });
+    daemon_json(&mut facts, &daemon.to_string());
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    let (_, options) = config.split_once(".runtimes.r2.options]\n").unwrap();
+    assert!(
+        options.starts_with("Root = \"/run/r2\"\nSystemdCgroup = true\n"),
+        "{config}"
+    );
 }
