@@ -1,5 +1,6 @@
 //! One result of preflight.
 
+use regex_lite::Regex;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -138,9 +139,5 @@ pub(super) const SUBJECT: &str = "[A-Za-z0-9][A-Za-z0-9._-]{0,46}";
 
 /// Whether a text can be a subject: what [`SUBJECT`] says.
 fn is_subject(text: &str) -> bool {
-    let within = text.len() <= 47 && text.starts_with(|c: char| c.is_ascii_alphanumeric());
-    within
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    Regex::new(&format!("^{SUBJECT}$")).is_ok_and(|pattern| pattern.is_match(text))
 }

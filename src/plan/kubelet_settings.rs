@@ -153,20 +153,17 @@ impl Settings {
             network,
             runtime_cgroups: flag("runtime-cgroups"),
             pull_deadline: flag(PULL_DEADLINE_FLAG),
-            logs_are_set: ["container-log-max-size", "container-log-max-files"]
-                .iter()
-                .any(|name| flag(name).is_some())
-                || ["containerLogMaxSize", "containerLogMaxFiles"]
-                    .iter()
-                    .any(|name| config.get(name).is_some_and(|value| !value.is_null())),
+            logs_are_set: [LOG_SIZE, LOG_FILES].iter().any(|(name, of_flag)| {
+                flag(of_flag).is_some() || config.get(name).is_some_and(|value| !value.is_null())
+            }),
             logs: LogLimits {
-                file_bytes: flag("container-log-max-size")
-                    .or_else(|| field("containerLogMaxSize"))
+                file_bytes: flag(LOG_SIZE.1)
+                    .or_else(|| field(LOG_SIZE.0))
                     .and_then(|size| quantity::bytes(&size))
                     .unwrap_or(DEFAULT_LOGS.file_bytes),
-                files: flag("container-log-max-files")
+                files: flag(LOG_FILES.1)
                     .and_then(|files| files.parse().ok())
-                    .or_else(|| config.get("containerLogMaxFiles").and_then(Value::as_u64))
+                    .or_else(|| config.get(LOG_FILES.0).and_then(Value::as_u64))
                     .unwrap_or(DEFAULT_LOGS.files),
             },
             version,
@@ -176,6 +173,10 @@ impl Settings {
 
 /// The flag of a kubelet with dockershim, and of cri-dockerd, for a pull that makes no progress.
 pub const PULL_DEADLINE_FLAG: &str = "image-pull-progress-deadline";
+/// The field for the size of a log, and the flag of the same meaning, which wins over it.
+pub const LOG_SIZE: (&str, &str) = ("containerLogMaxSize", "container-log-max-size");
+/// The same for the number of files.
+pub const LOG_FILES: (&str, &str) = ("containerLogMaxFiles", "container-log-max-files");
 /// What the kubelet keeps unless told otherwise (`pkg/kubelet/apis/config/v1beta1/defaults.go`).
 const DEFAULT_LOGS: LogLimits = LogLimits {
     file_bytes: 10 << 20,

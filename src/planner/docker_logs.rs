@@ -5,7 +5,11 @@ use crate::{
         flags::{self, Change},
         yaml::{self, YamlError},
     },
-    plan::{kubelet_arguments, kubelet_settings::LogLimits, lists, quantity},
+    plan::{
+        kubelet_arguments,
+        kubelet_settings::{LOG_FILES as FILES, LOG_SIZE as SIZE, LogLimits},
+        lists, quantity,
+    },
     planner::{
         context::View,
         setting::{Fate, Given, Setting},
@@ -13,9 +17,6 @@ use crate::{
 };
 
 const SETTING: &str = "log-opts";
-/// The fields of the kubelet's configuration, and its flags of the same meaning, which win over them.
-const SIZE: (&str, &str) = ("containerLogMaxSize", "container-log-max-size");
-const FILES: (&str, &str) = ("containerLogMaxFiles", "container-log-max-files");
 /// The kubelet does not start with fewer files (`pkg/kubelet/apis/config/validation`).
 const LEAST_FILES: u64 = 2;
 

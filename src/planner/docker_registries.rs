@@ -12,21 +12,20 @@ use std::collections::BTreeSet;
 
 use insecure::{HUB, Insecure};
 
-use serde_json::{Map, Value};
-
 use crate::{
     edit::{
-        containerd_toml, flags,
+        containerd_toml,
         hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
     },
     plan::{
         digest::Digest,
-        facts::{Docker, Facts, RegistryDirectory},
-        kubelet_arguments, lists,
+        facts::{Facts, RegistryDirectory},
+        lists,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
     },
     planner::{
         context::View,
+        docker_settings,
         setting::{Fate, Given, RegistryFile, Setting},
     },
 };
@@ -52,15 +51,20 @@ pub fn registries(view: &View<'_>) -> Registries {
     let Some((docker, _)) = view.docker_left().filter(|_| is_named) else {
         return found;
     };
-    let mirrors = given(docker, view.daemon, MIRRORS, "registry-mirror");
-    let insecure = Insecure::read(&given(docker, view.daemon, INSECURE, "insecure-registry"));
+    let mirrors = docker_settings::listed(docker, view.daemon, MIRRORS, "registry-mirror");
+    let insecure = Insecure::read(&docker_settings::listed(
+        docker,
+        view.daemon,
+        INSECURE,
+        "insecure-registry",
+    ));
     let directories = of_docker(view);
     if let Some(why) = obstacle(view) {
         let set = [(MIRRORS, !mirrors.is_empty()), (INSECURE, !insecure.is_empty())];
         for (name, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
             found
                 .settings
-                .push(setting(name, Fate::NotCarried(why.clone().into())));
+                .push(Setting::new(name, Fate::NotCarried(why.clone().into())));
         }
         found.left = directories.iter().map(|found| found.path.to_string()).collect();
         return found;
@@ -132,20 +136,6 @@ fn obstacle(view: &View<'_>) -> Option<String> {
     ))
 }
 
-/// The values of a list of Docker's, from `daemon.json` and from its flag.
-fn given(docker: &Docker, daemon: &Map<String, Value>, key: &str, flag: &str) -> Vec<String> {
-    let listed = daemon.get(key).and_then(Value::as_array);
-    let in_file = listed.into_iter().flatten().filter_map(Value::as_str);
-    let command = kubelet_arguments::command(&docker.service);
-    let mut found: Vec<String> = in_file
-        .chain(flags::values(&command, flag))
-        .map(str::to_owned)
-        .collect();
-    let mut seen = BTreeSet::new();
-    found.retain(|value| seen.insert(value.clone()));
-    found
-}
-
 /// Docker's directories with certificates, but for Docker Hub.
 fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     let all = view.facts.registry_directories.iter();
@@ -180,10 +170,6 @@ fn can_be_written(host: &str) -> bool {
     is_host(host) && !host.contains('[')
 }
 
-fn setting(name: &str, fate: Fate) -> Setting {
-    Setting::new(name, fate)
-}
-
 fn paths(files: &[RegistryFile]) -> String {
     let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
     lists::some(&paths)
@@ -208,7 +194,7 @@ impl Writer<'_> {
                 None => {
                     let what = "One of them is not a URL that containerd can read in a hosts.toml: it has a user, a query or \
                                 an address of IPv6. Give the mirror a name.";
-                    let not_carried = setting(MIRRORS, Fate::NotCarried(what.into()));
+                    let not_carried = Setting::new(MIRRORS, Fate::NotCarried(what.into()));
                     if !found.settings.contains(&not_carried) {
                         found.settings.push(not_carried);
                     }
@@ -224,16 +210,16 @@ impl Writer<'_> {
         found.settings.push(match self.file(DOCKER, text) {
             Ok(file) => {
                 let how = format!("{} names {urls}", file.path);
-                setting(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
+                Setting::new(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
             }
             Err(there) if self.has_hosts(&there) => {
                 let how =
                     format!("{there}/hosts.toml exists already, and stays as it is: it must name {urls}");
-                setting(MIRRORS, Fate::Approximated(None, how.into()))
+                Setting::new(MIRRORS, Fate::Approximated(None, how.into()))
             }
             Err(there) => {
                 let what = format!("{there} exists already: let its hosts.toml name {urls}.");
-                setting(MIRRORS, Fate::NotCarried(what.into()))
+                Setting::new(MIRRORS, Fate::NotCarried(what.into()))
             }
         });
     }
@@ -249,7 +235,7 @@ impl Writer<'_> {
                 paths(&written)
             );
             let carried = Fate::Carried(self.given(written), how.into());
-            found.settings.push(setting(INSECURE, carried));
+            found.settings.push(Setting::new(INSECURE, carried));
         }
         let mut not_carried = Vec::new();
         let (has_hosts, there): (Vec<String>, Vec<String>) =
@@ -261,7 +247,7 @@ impl Writer<'_> {
             );
             found
                 .settings
-                .push(setting(INSECURE, Fate::Approximated(None, how.into())));
+                .push(Setting::new(INSECURE, Fate::Approximated(None, how.into())));
         }
         if !there.is_empty() {
             not_carried.push(format!(
@@ -287,19 +273,19 @@ impl Writer<'_> {
                      skip_verify for a registry there that pods come to use"
                 );
                 let nothing = Fate::Approximated(None, how.into());
-                found.settings.push(setting(INSECURE, nothing));
+                found.settings.push(Setting::new(INSECURE, nothing));
             } else {
                 let how = format!(
                     "containerd has no networks; of {names} it gets what images of this node name by address: {}",
                     paths(&written)
                 );
                 let some = Fate::Approximated(Some(self.given(written)), how.into());
-                found.settings.push(setting(INSECURE, some));
+                found.settings.push(Setting::new(INSECURE, some));
             }
         }
         let more = not_carried
             .into_iter()
-            .map(|what| setting(INSECURE, Fate::NotCarried(what.into())));
+            .map(|what| Setting::new(INSECURE, Fate::NotCarried(what.into())));
         found.settings.extend(more);
     }
 
@@ -339,7 +325,7 @@ impl Writer<'_> {
         if !written.is_empty() {
             let how = format!("{} name what is in {DOCKER_CERTIFICATES}", paths(&written));
             let carried = Fate::Carried(self.given(written), how.into());
-            found.settings.push(setting(CERTIFICATES, carried));
+            found.settings.push(Setting::new(CERTIFICATES, carried));
         }
     }
 

@@ -1,6 +1,8 @@
 //! Docker's settings, from `daemon.json`, the daemon's command line and its unit, and what becomes of each under
 //! containerd.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use crate::{
@@ -74,6 +76,20 @@ pub fn settings(view: &View<'_>) -> Vec<Setting> {
     settings.extend(docker_runtimes::settings(view, docker, engine));
     settings.extend(docker_logs::setting(view));
     settings
+}
+
+/// The values of a list of Docker's, from `daemon.json` and from its flag.
+pub fn listed(docker: &Docker, daemon: &Map<String, Value>, key: &str, flag: &str) -> Vec<String> {
+    let listed = daemon.get(key).and_then(Value::as_array);
+    let in_file = listed.into_iter().flatten().filter_map(Value::as_str);
+    let command = kubelet_arguments::command(&docker.service);
+    let mut found: Vec<String> = in_file
+        .chain(flags::values(&command, flag))
+        .map(str::to_owned)
+        .collect();
+    let mut seen = BTreeSet::new();
+    found.retain(|value| seen.insert(value.clone()));
+    found
 }
 
 /// What becomes of the number of layers that Docker downloads at the same time, all pulls together; 0 is all of them. dockerd
@@ -179,12 +195,9 @@ const LIMITS: [&str; 4] = ["size", "overlay2.size", "btrfs.size", "dm.basesize"]
 
 /// Options of the storage driver: only limits of a container's size mean something to pods.
 fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
-    let listed = daemon.get("storage-opts").and_then(Value::as_array);
-    let command = kubelet_arguments::command(&docker.service);
-    let in_file = listed.into_iter().flatten().filter_map(Value::as_str);
-    let is_limit = |option: &&str| LIMITS.contains(&option.split('=').next().unwrap_or_default());
-    let all = in_file.chain(flags::values(&command, "storage-opt"));
-    let limits: Vec<String> = all.filter(is_limit).map(str::to_owned).collect();
+    let is_limit = |option: &String| LIMITS.contains(&option.split('=').next().unwrap_or_default());
+    let mut limits = listed(docker, daemon, "storage-opts", "storage-opt");
+    limits.retain(is_limit);
     if limits.is_empty() {
         return Fate::SourcesOwn;
     }
