@@ -7,10 +7,12 @@
 //! - [`containerd_toml`]: containerd's `config.toml`; [`containerd_toml::upgrade`]: what 2.x needs of the file of 1.x.
 //! - [`hosts_toml`]: containerd's files for registries, written whole.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files; [`json`]: the same where they are JSON.
+//! - [`crio_conf`]: what CRI-O prints of its configuration, and the part of it that is written.
 //! - [`daemon_json`]: Docker's `daemon.json`, to which the cgroup driver is added.
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
 
 pub mod containerd_toml;
+pub mod crio_conf;
 pub mod daemon_json;
 pub mod env_file;
 pub mod flags;

@@ -3,7 +3,7 @@
 //!
 //! - `notes`: the host, and what could not be read there.
 //! - `units`: units as systemd describes them.
-//! - `kubelet`, `docker`, `containerd`, `cri_dockerd`: the programs.
+//! - `kubelet`, `docker`, `containerd`, `cri_dockerd`, `crio`: the programs. `programs`: where others are.
 //! - `service`: what the upgrade of a containerd that serves the kubelet depends on.
 //! - `tasks`: the living tasks of containerd, by their bundles.
 //! - `cri`: what a CRI says of itself and holds.
@@ -13,12 +13,14 @@
 mod containerd;
 mod cri;
 mod cri_dockerd;
+mod crio;
 mod disks;
 mod docker;
 mod kubelet;
 mod network;
 mod notes;
 mod prerequisites;
+mod programs;
 mod registries;
 mod rivals;
 mod service;
@@ -38,7 +40,7 @@ use crate::{
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
         kubelet_settings::Settings,
-        paths::{CONTAINERD_ENVIRONMENT, CRICTL, HOLD_DROP_IN},
+        paths::{CONTAINERD_ENVIRONMENT, CRICTL, CRIO_ENVIRONMENT, CRIO_REGISTRIES, HOLD_DROP_IN},
         runtime::Runtime,
         snapshots,
         step::KUBELET_UNIT,
@@ -53,6 +55,7 @@ pub async fn inspect(host: &Host) -> Facts {
         .chain(docker::UNITS)
         .map(str::to_owned)
         .chain(cri_dockerd::units())
+        .chain(crio::UNITS.map(str::to_owned))
         .chain(rivals::units())
         .collect();
     let units = if host.live {
@@ -63,24 +66,29 @@ pub async fn inspect(host: &Host) -> Facts {
     };
     let unit = units.named(KUBELET_UNIT);
     let flags = kubelet::Flags::of(files, &unit, notes);
-    let (kubelet, mut docker, mut containerd, cri_dockerd) = tokio::join!(
+    let (kubelet, mut docker, mut containerd, cri_dockerd, mut crio) = tokio::join!(
         kubelet::inspect(host, unit, &flags, notes),
         docker::inspect(files, &units, &flags, notes),
         containerd::inspect(host, &units, notes),
         cri_dockerd::inspect(host, &units, notes),
+        crio::inspect(host, &units, notes),
     );
     let engine = docker.as_mut().and_then(|docker| docker.engine.as_mut());
     let engine = engine.map(|engine| &mut engine.store);
-    let cri = containerd
+    let of_containerd = containerd
         .as_mut()
         .and_then(|containerd| containerd.store.as_mut());
-    for store in engine.into_iter().chain(cri) {
+    let of_crio = crio.as_mut().and_then(|crio| crio.store.as_mut());
+    for store in engine.into_iter().chain(of_containerd).chain(of_crio) {
         follow_mounts(files, store);
     }
-    let bin_dirs = containerd::cni_bin_dirs(containerd.as_ref());
+    let mut bin_dirs = containerd::cni_bin_dirs(containerd.as_ref());
+    bin_dirs.extend(crio::cni_bin_dirs(crio.as_ref()));
     let cni = network::inspect(files, &flags, bin_dirs, notes);
     let snapshots = snapshots::snapshots(containerd.as_ref()).directory;
-    let disks = disks::inspect(files, &[docker::data_root(docker.as_ref()), &snapshots], notes);
+    let of_crio = crio::root(crio.as_ref());
+    let stores = [docker::data_root(docker.as_ref()), &snapshots, &of_crio];
+    let disks = disks::inspect(files, &stores, notes);
     let prerequisites = prerequisites::inspect(files, notes);
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
@@ -98,6 +106,8 @@ pub async fn inspect(host: &Host) -> Facts {
         docker,
         containerd,
         cri_dockerd,
+        crio,
+        crio_programs: crio::called(files),
         docker_group: system.docker_group,
         cni,
         prerequisites: Some(prerequisites),
@@ -141,11 +151,18 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
         .into_iter()
         .filter(|runtime| !installed.contains_key(runtime));
     let of_absent = absent.flat_map(|runtime| runtime.profile().written);
-    [CRICTL, HOLD_DROP_IN, DROP_IN, CONTAINERD_ENVIRONMENT]
-        .iter()
-        .chain(of_absent)
-        .filter_map(|path| notes.maybe(files, path))
-        .collect()
+    [
+        CRICTL,
+        HOLD_DROP_IN,
+        DROP_IN,
+        CONTAINERD_ENVIRONMENT,
+        CRIO_ENVIRONMENT,
+        CRIO_REGISTRIES,
+    ]
+    .iter()
+    .chain(of_absent)
+    .filter_map(|path| notes.maybe(files, path))
+    .collect()
 }
 
 /// Adds where mounted paths really are: a pod may mount `/var/lib/docker`, which is a link to the data root.

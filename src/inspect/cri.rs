@@ -83,9 +83,11 @@ fn container(container: CriContainer, pods: &BTreeMap<String, PodRef>) -> Contai
         container: name.clone(),
         ..pod.clone()
     });
+    // CRI-O's reference is a name with a digest (`ListContainers`); newer runtimes tell the id, too.
+    let image_id = Some(container.image_id).filter(|id| !id.is_empty());
     Container {
         id: container.id,
-        image_id: container.image_ref,
+        image_id: image_id.unwrap_or(container.image_ref),
         name,
         running,
         pod,

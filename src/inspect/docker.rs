@@ -7,6 +7,7 @@ use bollard::models::{ContainerInspectResponse, ContainerSummary, ContainerSumma
 use super::{
     kubelet::Flags,
     notes::{Notes, exists},
+    programs,
     units::Units,
 };
 use crate::{
@@ -68,32 +69,9 @@ fn runtime_programs(
     runtimes.extend(engine.map(|engine| DockerRuntime::of_shim(&engine.default_runtime)));
     let programs = runtimes.iter().filter_map(DockerRuntime::needs);
     programs
-        .filter_map(|program| Some((program.clone(), find(files, &program)?)))
+        .filter_map(|program| Some((program.clone(), programs::find(files, &program)?)))
         .collect()
 }
-
-/// A program by its path, or by its name where systemd looks for programs (`systemd-path search-binaries-default`).
-fn find(files: &Files, program: &str) -> Option<HostPath> {
-    let paths: Vec<String> = if program.starts_with('/') {
-        vec![program.to_owned()]
-    } else {
-        SEARCHED
-            .iter()
-            .map(|directory| format!("{directory}/{program}"))
-            .collect()
-    };
-    let found = paths.into_iter().find(|path| exists(files, path))?;
-    HostPath::new(found).ok()
-}
-
-const SEARCHED: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
 
 /// The path of an endpoint as it is written, without its scheme.
 fn socket_path(endpoint: &str) -> String {

@@ -4,6 +4,7 @@
 pub mod attempts;
 pub mod configuration;
 pub mod containers;
+pub mod crio;
 pub mod delivery;
 pub mod drain;
 pub mod images;
@@ -38,6 +39,7 @@ pub fn all_codes() -> Vec<Code> {
     [
         kubelet::CODES,
         runtimes::CODES,
+        crio::CODES,
         delivery::CODES,
         configuration::CODES,
         containers::CODES,

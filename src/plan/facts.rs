@@ -3,6 +3,8 @@
 
 mod registries;
 mod tasks;
+mod texts;
+mod units;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +12,10 @@ use serde::{Deserialize, Serialize};
 
 pub use registries::RegistryDirectory;
 pub use tasks::{ForeignRecord, Task};
+pub use texts::{MaybeFile, TextFile};
+pub use units::{Limits, UnitFacts};
 
-use super::{digest::Digest, host_path::HostPath};
+use super::host_path::HostPath;
 
 /// What kubeadm, from 1.34 on, patches `config.yaml` of its node with at every upgrade
 /// (`cmd/kubeadm/app/phases/kubelet/config.go`).
@@ -46,6 +50,12 @@ pub struct Facts {
     /// cri-dockerd; absent when there is no unit for it.
     #[serde(default)]
     pub cri_dockerd: Option<CriDockerd>,
+    /// CRI-O; absent when there is no unit for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crio: Option<Crio>,
+    /// Programs that CRI-O calls and that are where systemd looks for programs, by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub crio_programs: BTreeMap<String, HostPath>,
     /// Whether `/etc/group` has a group `docker`; absent where it could not be read.
     #[serde(default)]
     pub docker_group: Option<bool>,
@@ -134,108 +144,6 @@ pub enum Layout {
     Windows,
     /// No kubelet was recognised.
     Unknown,
-}
-
-/// A file with its text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct TextFile {
-    /// Where it is.
-    pub path: HostPath,
-    /// Its text (UTF-8; a file that is not UTF-8 is listed in [`Facts::unreadable`]).
-    pub text: String,
-    /// Digest of its bytes.
-    pub digest: Digest,
-    /// Its permission bits.
-    pub mode: u32,
-}
-
-/// A path, and the file there if there is one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct MaybeFile {
-    /// Where it would be.
-    pub path: HostPath,
-    /// The file there.
-    pub file: Option<TextFile>,
-}
-
-/// A systemd unit as systemd itself describes it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct UnitFacts {
-    /// Name with its suffix.
-    pub name: String,
-    /// `LoadState`: `loaded`, `not-found`, `masked`, …
-    pub load: String,
-    /// `ActiveState`: `active`, `inactive`, `failed`, …
-    pub active: String,
-    /// `UnitFileState`: `enabled`, `disabled`, `static`, `masked`, …
-    pub boot: String,
-    /// `FragmentPath`, where there is one.
-    pub fragment: Option<HostPath>,
-    /// Text of the drop-ins, in systemd's order.
-    pub drop_ins: Vec<TextFile>,
-    /// `Environment`: `NAME=value`.
-    pub environment: Vec<String>,
-    /// `EnvironmentFiles` that exist, in systemd's order, with their text.
-    pub environment_files: Vec<TextFile>,
-    /// First command of `ExecStart` as it stands in the unit, before variables are replaced.
-    pub exec_start: Vec<String>,
-    /// `MainPID`, 0 when it does not run.
-    pub main_pid: u32,
-    /// `Requires`, `BindsTo`, `Requisite` and `PartOf`: units whose stop would stop this one.
-    pub bound_to: Vec<String>,
-    /// `RequiredBy`, `BoundBy` and `WantedBy`: units that start this one, or stop with it.
-    pub needed_by: Vec<String>,
-    /// When it became active, in microseconds since 1970; 0 if it never was.
-    pub active_since_micros: u64,
-    /// Effective `LimitNOFILE`.
-    pub limit_nofile: Limits,
-}
-
-/// A soft and a hard limit (setrlimit(2)).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Limits {
-    /// The soft limit; [`u64::MAX`] is infinity, written as `"infinity"`.
-    #[serde(with = "limit")]
-    pub soft: u64,
-    /// The hard limit; [`u64::MAX`] is infinity, written as `"infinity"`.
-    #[serde(with = "limit")]
-    pub hard: u64,
-}
-
-/// A limit, which may be infinite. JSON has no number for [`u64::MAX`] that every reader keeps exactly.
-mod limit {
-    use serde::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(untagged)]
-    enum Limit {
-        Number(u64),
-        Word(Infinity),
-    }
-
-    #[derive(Serialize, Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    enum Infinity {
-        Infinity,
-    }
-
-    pub(super) fn serialize<S: Serializer>(limit: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-        match *limit {
-            u64::MAX => Limit::Word(Infinity::Infinity),
-            number => Limit::Number(number),
-        }
-        .serialize(serializer)
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
-        Ok(match Limit::deserialize(deserializer)? {
-            Limit::Number(number) => number,
-            Limit::Word(Infinity::Infinity) => u64::MAX,
-        })
-    }
 }
 
 /// The kubelet.
@@ -459,6 +367,30 @@ pub struct CriDockerd {
     pub drop_in: MaybeFile,
 }
 
+/// CRI-O.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Crio {
+    /// `crio.service`.
+    pub service: UnitFacts,
+    /// Version (`1.34.0`) of the program in the unit.
+    pub version: String,
+    /// Output of `crio config`: what its files say together, the defaults as comments; absent when it failed.
+    pub effective: Option<String>,
+    /// Its socket (`/run/crio/crio.sock`).
+    pub endpoint: HostPath,
+    /// What its CRI says; absent when it does not answer.
+    pub cri: Option<CriFacts>,
+    /// What its CRI holds; absent when it does not answer.
+    pub store: Option<Store>,
+    /// The part of its configuration that Transship writes.
+    pub config: MaybeFile,
+    /// The drop-in that Transship writes for the unit.
+    pub drop_in: MaybeFile,
+    /// `crio-wipe.service`, which removes images and containers at boot after CRI-O was not stopped cleanly.
+    pub wipe: UnitFacts,
+}
+
 /// What a CRI says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -549,6 +481,10 @@ impl Facts {
                 .chain(&containerd.imported)
         });
         let cri_dockerd = self.cri_dockerd.iter().flat_map(|shim| &shim.drop_in.file);
+        let crio = self
+            .crio
+            .iter()
+            .flat_map(|crio| crio.config.file.iter().chain(&crio.drop_in.file));
         let units = (self.kubelet.iter().map(|kubelet| &kubelet.unit))
             .chain(
                 self.docker
@@ -560,7 +496,8 @@ impl Facts {
                 self.cri_dockerd
                     .iter()
                     .flat_map(|shim| [&shim.service, &shim.socket]),
-            );
+            )
+            .chain(self.crio.iter().map(|crio| &crio.service));
         let units = units.flat_map(|unit| unit.drop_ins.iter().chain(&unit.environment_files));
         let files = self.files.iter().filter_map(|maybe| maybe.file.as_ref());
         files
@@ -568,6 +505,7 @@ impl Facts {
             .chain(docker)
             .chain(containerd)
             .chain(cri_dockerd)
+            .chain(crio)
             .chain(units)
             .chain(&self.cni.configs)
     }

@@ -44,9 +44,18 @@ impl Facts {
             config: None,
             cri: found.cri.as_ref(),
         });
+        let crio = self.crio.as_ref().map(|found| Installed {
+            service: &found.service,
+            socket: None,
+            version: &found.version,
+            endpoint: &found.endpoint,
+            config: Some(&found.config),
+            cri: found.cri.as_ref(),
+        });
         [
             (Runtime::Containerd, containerd),
             (Runtime::CriDockerd, cri_dockerd),
+            (Runtime::CriO, crio),
         ]
         .into_iter()
         .filter_map(|(runtime, found)| Some((runtime, found?)))

@@ -35,6 +35,34 @@ pub const CRI_DOCKERD_DROP_IN: &str = "/etc/systemd/system/cri-docker.service.d/
 /// cri-dockerd's socket unless its service names another.
 pub const CRI_DOCKERD_SOCKET: &str = "/run/cri-dockerd.sock";
 
+/// CRI-O's socket unless its configuration names another.
+pub const CRIO_SOCKET: &str = "/run/crio/crio.sock";
+
+/// The part of CRI-O's configuration that Transship writes: CRI-O reads the files of this directory in the order of their names,
+/// and the last one wins.
+pub const CRIO_CONFIG: &str = "/etc/crio/crio.conf.d/zz-transship.conf";
+
+/// The drop-in of CRI-O's unit that Transship writes.
+pub const CRIO_DROP_IN: &str = "/etc/systemd/system/crio.service.d/zz-transship.conf";
+
+/// The environment file for CRI-O's unit that Transship writes.
+pub const CRIO_ENVIRONMENT: &str = "/etc/systemd/system/crio.service.d/transship.env";
+
+/// Where CRI-O, as all tools of containers/image, has its settings of registries, file by file in the order of their names.
+pub const CRIO_REGISTRIES_DIRECTORY: &str = "/etc/containers/registries.conf.d";
+
+/// The file there that Transship writes.
+pub const CRIO_REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";
+
+/// Where CRI-O's own bundle has its policy of signatures.
+pub const CRIO_POLICY: &str = "/etc/crio/policy.json";
+
+/// The policy of signatures that CRI-O uses unless its configuration names another; it cannot pull an image without one.
+pub const CONTAINERS_POLICY: &str = "/etc/containers/policy.json";
+
+/// Where CRI-O keeps images and containers, unless its configuration names another directory.
+pub const CRIO_ROOT: &str = "/var/lib/containers/storage";
+
 /// Docker's service and the socket unit that starts it.
 pub const DOCKER_UNITS: [&str; 2] = ["docker.service", "docker.socket"];
 

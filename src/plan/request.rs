@@ -15,7 +15,7 @@ use super::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
-    /// The runtime to move to. This version moves nodes to `containerd` and `cri-dockerd`.
+    /// The runtime to move to. This version moves nodes to `containerd`, `cri-dockerd` and `cri-o`.
     pub runtime: Runtime,
     /// The version that must be found: a version (`1.6.20`) or a semver range (`>=1.6, <2`). Any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -31,6 +31,8 @@ pub struct Profile {
     pub store: Store,
     /// Where its CRI is, under `/run`, unless it is configured otherwise.
     pub socket: &'static str,
+    /// Its program.
+    pub program: &'static str,
     /// Names of its service and of the socket unit that starts it, as its packages have them. Empty if it is a part of
     /// the kubelet.
     pub units: &'static [&'static str],
@@ -76,6 +78,8 @@ pub struct ArchiveForm {
     pub prefixes: &'static [&'static str],
     /// What stands between the version and the architecture.
     pub separator: &'static str,
+    /// Whether the architecture comes before the version.
+    pub architecture_first: bool,
     /// The directory of its programs.
     pub bin_dir: &'static str,
 }
@@ -85,6 +89,7 @@ const DOCKERSHIM: Profile = Profile {
     scheme: "docker",
     store: Store::Docker,
     socket: "/run/dockershim.sock",
+    program: "kubelet",
     units: &[],
     in_kubelet_before: Some(24),
     written: &[],
@@ -102,6 +107,7 @@ const DOCKERSHIM: Profile = Profile {
 const CRI_DOCKERD: Profile = Profile {
     name: "cri-dockerd",
     socket: paths::CRI_DOCKERD_SOCKET,
+    program: "cri-dockerd",
     units: &["cri-docker.service", "cri-docker.socket"],
     in_kubelet_before: None,
     written: &[paths::CRI_DOCKERD_DROP_IN],
@@ -110,6 +116,7 @@ const CRI_DOCKERD: Profile = Profile {
     archive: Some(ArchiveForm {
         prefixes: &["cri-dockerd-"],
         separator: ".",
+        architecture_first: false,
         bin_dir: "cri-dockerd",
     }),
     kubespray: &["container_manager: docker", "cri_dockerd_enabled: true"],
@@ -121,6 +128,7 @@ const CONTAINERD: Profile = Profile {
     scheme: "containerd",
     store: Store::Containerd,
     socket: paths::CONTAINERD_SOCKET,
+    program: "containerd",
     units: &["containerd.service"],
     in_kubelet_before: None,
     written: &[paths::CONTAINERD_CONFIG, paths::CONTAINERD_DROP_IN],
@@ -133,6 +141,7 @@ const CONTAINERD: Profile = Profile {
     archive: Some(ArchiveForm {
         prefixes: &["containerd-static-", "containerd-"],
         separator: "-linux-",
+        architecture_first: false,
         bin_dir: "bin",
     }),
     client: Some("ctr"),
@@ -146,17 +155,29 @@ const CRI_O: Profile = Profile {
     name: "cri-o",
     scheme: "cri-o",
     store: Store::CriO,
-    socket: "/run/crio/crio.sock",
+    socket: paths::CRIO_SOCKET,
+    program: "crio",
     units: &["crio.service"],
     in_kubelet_before: None,
-    written: &[],
+    written: &[
+        paths::CRIO_CONFIG,
+        paths::CRIO_POLICY,
+        paths::CONTAINERS_POLICY,
+        paths::CRIO_DROP_IN,
+    ],
     checkpoints: None,
-    certificates: "/etc/containers/certs.d",
+    // containers/image looks there, too.
+    certificates: paths::DOCKER_CERTIFICATES,
     certificates_are_named: false,
-    takes_digests: false,
-    is_source: false,
-    is_target: false,
-    archive: None,
+    takes_digests: true,
+    is_source: true,
+    is_target: true,
+    archive: Some(ArchiveForm {
+        prefixes: &["cri-o."],
+        separator: ".",
+        architecture_first: true,
+        bin_dir: "cri-o/bin",
+    }),
     client: None,
     kubespray: &[
         "container_manager: crio",

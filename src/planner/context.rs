@@ -13,7 +13,7 @@ use crate::{
         runtime::Runtime,
         step::{Endpoint, FileStep, Layers, ShimsStep, Step},
     },
-    planner::{delivery::Delivery, images::CarriedImages, request::Request},
+    planner::{delivery::Delivery, images::CarriedImages, request::Request, setting::Registries},
 };
 
 /// What is known of one runtime.
@@ -49,10 +49,38 @@ pub struct TargetPart {
     pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,
     /// Its store, into which images are carried.
     pub store: fn(&View<'_>) -> TargetStore,
+    /// How it takes settings of Docker's; `None` if it stands on Docker itself.
+    pub takes: Option<Takes>,
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
     /// How it takes the place of an older version of itself, whose pods keep running; `None` if it cannot.
     pub upgrade: Option<Upgrade>,
+}
+
+/// How a target takes settings of Docker's that pods depend on.
+#[derive(Clone, Copy, Debug)]
+pub struct Takes {
+    /// The setting that gives containers labels of SELinux.
+    pub selinux: &'static str,
+    /// How many layers are downloaded at the same time.
+    pub downloads: Downloads,
+    /// The setting that names the runtime of pods that name none.
+    pub default_runtime: &'static str,
+    /// Whether further runtimes may be shims of containerd, and not only programs.
+    pub shims: bool,
+    /// Whether it has a runtime of this name.
+    pub has_runtime: fn(&View<'_>, &str) -> bool,
+    /// What becomes of settings of registries.
+    pub registries: fn(&View<'_>) -> Registries,
+}
+
+/// How many layers a target downloads at the same time.
+#[derive(Clone, Copy, Debug)]
+pub enum Downloads {
+    /// As many of each image as its configuration says.
+    Configured,
+    /// As many of each image, whatever anybody says.
+    Fixed(u32),
 }
 
 /// The store of a target, as far as images are carried into it.
@@ -218,6 +246,11 @@ impl View<'_> {
     /// Docker Engine as the source, whose pods are its containers.
     pub fn docker_left(&self) -> Option<(&Docker, &Engine)> {
         self.docker.zip(self.engine).filter(|_| self.leaves_docker())
+    }
+
+    /// How the target takes Docker's settings, where Docker is left.
+    pub fn takes(&self) -> Option<Takes> {
+        self.parts.1.takes.filter(|_| self.docker_left().is_some())
     }
 
     /// Whether Docker ends after the switch.

@@ -114,7 +114,7 @@ fn package(target: &Target, origin: &PackageOrigin, facts: &Facts) -> Result<Del
             version: version.to_owned(),
             units: profile.units.iter().map(|unit| (*unit).to_owned()).collect(),
         })),
-        program: bin_dir.join(runtime.name()).map_err(wrong)?,
+        program: bin_dir.join(profile.program).map_err(wrong)?,
         ctr: profile
             .client
             .map(|client| bin_dir.join(client))
@@ -232,7 +232,7 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// `containerd[-static]-2.4.2-linux-amd64.tar.gz`, `cri-dockerd-0.4.3.amd64.tgz`.
+    /// `containerd[-static]-2.4.2-linux-amd64.tar.gz`, `cri-dockerd-0.4.3.amd64.tgz`, `cri-o.amd64.v1.34.0.tar.gz`.
     fn read(runtime: Runtime, file: &'a str) -> Option<Self> {
         let stem = file
             .strip_suffix(".tar.gz")
@@ -240,7 +240,12 @@ impl<'a> Named<'a> {
         let form = runtime.profile().archive.as_ref()?;
         let mut prefixes = form.prefixes.iter();
         let rest = prefixes.find_map(|prefix| stem.strip_prefix(prefix))?;
-        let (version, arch) = rest.rsplit_once(form.separator)?;
+        let (version, arch) = if form.architecture_first {
+            let (arch, version) = rest.split_once(form.separator)?;
+            (version, arch)
+        } else {
+            rest.rsplit_once(form.separator)?
+        };
         Some(Self {
             version: version::exact(version)?,
             arch: Some(arch),
@@ -264,7 +269,7 @@ impl Place {
         let bin = profile.archive.as_ref().map_or("bin", |form| form.bin_dir);
         let bin_dir = dir.join(bin)?;
         Ok(Self {
-            program: bin_dir.join(runtime.name())?,
+            program: bin_dir.join(profile.program)?,
             ctr: profile.client.map(|client| bin_dir.join(client)).transpose()?,
             dir,
             bin_dir,
@@ -359,6 +364,7 @@ mod tests {
         "0.4.3",
         "cri-dockerd/cri-dockerd"
     )]
+    #[case::cri_o(Runtime::CriO, None, "cri-o.amd64.v1.34.0.tar.gz", "1.34.0", "cri-o/bin/crio")]
     #[case::a_range_chooses_nothing(
         Runtime::Containerd,
         Some(">=2"),
@@ -536,7 +542,7 @@ mod tests {
 
         let facts = facts();
         hold(&samples("archives", &[]), |text| {
-            for runtime in [Runtime::Containerd, Runtime::CriDockerd] {
+            for runtime in Runtime::targets() {
                 if let Some(named) = Named::read(runtime, text) {
                     assert_eq!(version::exact(named.version), Some(named.version));
                 }

@@ -6,7 +6,7 @@
 //! name and reads nothing (containerd/containerd#12808). So each registry gets a file in one directory. The files name
 //! Docker's certificates where they are, so a certificate that is renewed there counts.
 
-mod insecure;
+pub mod insecure;
 
 use std::collections::BTreeSet;
 
@@ -26,38 +26,42 @@ use crate::{
     planner::{
         context::View,
         docker_settings,
-        setting::{Fate, Given, RegistryFile, Setting},
+        setting::{Fate, Given, Registries, RegistryFile, Setting},
     },
 };
 
-const MIRRORS: &str = "registry-mirrors";
-const INSECURE: &str = "insecure-registries";
+/// Its mirrors of Docker Hub.
+pub const MIRRORS: &str = "registry-mirrors";
+/// Its registries without a check of the certificate.
+pub const INSECURE: &str = "insecure-registries";
 /// What Docker's directory is called in a finding.
 const CERTIFICATES: &str = "certs.d";
 
-/// What becomes of Docker's settings of registries.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Registries {
-    /// What becomes of each setting.
-    pub settings: Vec<Setting>,
-    /// Docker's directories whose certificates stay behind.
-    pub left: Vec<String>,
+/// What Docker says of registries.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// URLs of mirrors of Docker Hub.
+    pub mirrors: Vec<String>,
+    /// Registries whose certificate is not checked.
+    pub insecure: Insecure,
 }
 
-/// What becomes of them; nothing where Docker is not left for a runtime whose configuration names the directories.
+/// What Docker says of registries, where it is left.
+pub fn asked(view: &View<'_>) -> Option<Asked> {
+    let (docker, _) = view.docker_left()?;
+    let listed = |key, flag| docker_settings::listed(docker, view.daemon, key, flag);
+    Some(Asked {
+        mirrors: listed(MIRRORS, "registry-mirror"),
+        insecure: Insecure::read(&listed(INSECURE, "insecure-registry")),
+    })
+}
+
+/// What becomes of them under containerd; nothing where Docker is not left.
 pub fn registries(view: &View<'_>) -> Registries {
     let mut found = Registries::default();
-    let is_named = view.target.runtime.profile().certificates_are_named;
-    let Some((docker, _)) = view.docker_left().filter(|_| is_named) else {
+    let Some(Asked { mirrors, insecure }) = asked(view) else {
         return found;
     };
-    let mirrors = docker_settings::listed(docker, view.daemon, MIRRORS, "registry-mirror");
-    let insecure = Insecure::read(&docker_settings::listed(
-        docker,
-        view.daemon,
-        INSECURE,
-        "insecure-registry",
-    ));
     let directories = of_docker(view);
     if let Some(why) = obstacle(view) {
         let set = [(MIRRORS, !mirrors.is_empty()), (INSECURE, !insecure.is_empty())];
@@ -144,6 +148,14 @@ fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
         host.is_some_and(|host| !HUB.contains(&host)) && !certificates(found).is_empty()
     };
     all.filter(has_some).collect()
+}
+
+/// Hosts of the node's images that are addresses in an insecure network, and that are not listed themselves.
+pub fn in_networks<'a>(view: &'a View<'_>, insecure: &'a Insecure) -> impl Iterator<Item = &'a str> {
+    let images = view.source.store.images.iter();
+    let names = images.flat_map(|image| image.names.iter().chain(&image.digests));
+    let hosts = names.filter_map(|name| Some(name.split_once('/')?.0));
+    hosts.filter(|host| insecure.has(host) && !insecure.lists(host))
 }
 
 /// The certificates in a directory of Docker's.
@@ -261,7 +273,9 @@ impl Writer<'_> {
         let networks: Vec<String> = self.insecure.networks().map(str::to_owned).collect();
         if !networks.is_empty() {
             let names = lists::some(&networks);
-            let seen = self.in_networks().filter(|host| can_be_written(host)).collect();
+            let seen = in_networks(self.view, self.insecure)
+                .filter(|host| can_be_written(host))
+                .collect();
             let (written, there) = self.try_both(&seen);
             if !there.is_empty() {
                 not_carried.push(format!(
@@ -341,14 +355,6 @@ impl Writer<'_> {
             directory: self.directory,
             files,
         }
-    }
-
-    /// Hosts of the node's images that are addresses in an insecure network, and that are not listed themselves.
-    fn in_networks(&self) -> impl Iterator<Item = &str> {
-        let images = self.view.source.store.images.iter();
-        let names = images.flat_map(|image| image.names.iter().chain(&image.digests));
-        let hosts = names.filter_map(|name| Some(name.split_once('/')?.0));
-        hosts.filter(|host| self.insecure.has(host) && !self.insecure.lists(host))
     }
 
     /// The text of a file.

@@ -1,13 +1,14 @@
-//! Docker's runtimes other than runc, under containerd: handlers of the same names.
+//! Docker's runtimes other than runc: handlers of the same names under the target.
 
 use crate::{
-    edit::containerd_toml::{self, Handler},
+    edit::containerd_toml::Handler,
     plan::{
         docker_runtimes::{self, DockerRuntime},
         facts::{Docker, Engine},
+        paths::RUNC_SHIM,
     },
     planner::{
-        context::View,
+        context::{Takes, View},
         setting::{Fate, Given, Setting},
     },
 };
@@ -19,6 +20,10 @@ const OPTIONS: [&str; 4] = ["BinaryName", "ConfigPath", "Root", "TypeUrl"];
 
 /// What becomes of them, and of the default runtime if it is not runc.
 pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Setting> {
+    let Some(takes) = view.takes() else {
+        return Vec::new();
+    };
+    let target = view.target.runtime.store();
     let default = engine.default_runtime.as_str();
     let default = Some(default).filter(|name| !docker_runtimes::is_runc(name));
     let mut all = docker_runtimes::configured(&docker.service, view.daemon);
@@ -31,9 +36,9 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
         let is_default = default == Some(runtime.name.as_str());
         // dockershim, a part of the kubelet, gives all pods the default runtime.
         let is_used = is_default || view.source.runtime.profile().in_kubelet_before.is_none();
-        let fate = match handler(view, docker, runtime) {
-            _ if has(view, &runtime.name) => {
-                Fate::Inherent("containerd's configuration has a runtime of this name already".into())
+        let fate = match handler(view, takes, docker, runtime) {
+            _ if (takes.has_runtime)(view, &runtime.name) => {
+                Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into())
             }
             Ok(handler) => {
                 let options: Vec<String> = handler
@@ -42,7 +47,7 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
                     .map(|(key, value)| format!(", {key} {value}"))
                     .collect();
                 let how = format!(
-                    "a handler of this name in containerd's configuration: {}{}",
+                    "a handler of this name in {target}'s configuration: {}{}",
                     handler.kind,
                     options.concat()
                 );
@@ -56,11 +61,11 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
     }
     settings.extend(default.map(|name| {
         let fate = if has_default {
-            let how = format!("default_runtime_name = {name:?} in containerd's configuration");
+            let how = format!("{} = {name:?} in {target}'s configuration", takes.default_runtime);
             Fate::Carried(Given::DefaultHandler(name.to_owned()), how.into())
         } else {
             let what = format!(
-                "Pods would run with runc and not with {name}. Give containerd a runtime of this name, and plan again; or leave \
+                "Pods would run with runc and not with {name}. Give {target} a runtime of this name, and plan again; or leave \
                  such nodes out with a selector."
             );
             Fate::NotCarried(what.into())
@@ -70,26 +75,25 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
     settings
 }
 
-/// Whether containerd has a runtime of this name.
-fn has(view: &View<'_>, name: &str) -> bool {
-    let texts = view.containerd.into_iter().flat_map(|containerd| {
-        let written = containerd.config.file.as_ref().map(|file| file.text.as_str());
-        [containerd.effective.as_deref(), written]
-    });
-    texts
-        .flatten()
-        .any(|text| containerd_toml::has_runtime(text, name))
-}
-
 /// The handler for a runtime, or why there can be none.
-fn handler(view: &View<'_>, docker: &Docker, runtime: &DockerRuntime) -> Result<Handler, String> {
+fn handler(
+    view: &View<'_>,
+    takes: Takes,
+    docker: &Docker,
+    runtime: &DockerRuntime,
+) -> Result<Handler, String> {
     let kind = runtime.kind();
+    let target = view.target.runtime.store();
+    if !takes.shims && kind != RUNC_SHIM {
+        return Err(format!(
+            "{target} does not call shims of containerd: give it a runtime of this name, and plan again."
+        ));
+    }
     if !runtime.arguments.is_empty() {
-        return Err(
-            "It has runtimeArgs, which containerd cannot give to a runtime: let a small program add them, and name that \
+        return Err(format!(
+            "It has runtimeArgs, which {target} cannot give to a runtime: let a small program add them, and name that \
              program in daemon.json."
-                .to_owned(),
-        );
+        ));
     }
     if runtime.has_other_options || runtime.options.keys().any(|key| !OPTIONS.contains(&key.as_str())) {
         return Err(format!(
@@ -107,7 +111,7 @@ fn handler(view: &View<'_>, docker: &Docker, runtime: &DockerRuntime) -> Result<
     if let Some(needs) = runtime.needs() {
         let Some(program) = docker.runtime_programs.get(&needs) else {
             return Err(format!(
-                "containerd needs {needs} for it, which is not on this node: install it, and plan again."
+                "{target} needs {needs} for it, which is not on this node: install it, and plan again."
             ));
         };
         if needs == runtime.program {

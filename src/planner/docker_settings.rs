@@ -1,5 +1,5 @@
 //! Docker's settings, from `daemon.json`, the daemon's command line and its unit, and what becomes of each under
-//! containerd.
+//! the target.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use crate::{
         facts::{Disk, Docker, Engine},
         kubelet_arguments, lists,
         paths::DAEMON_JSON,
-        quantity, snapshots,
+        quantity,
     },
     planner::{
-        context::View,
+        context::{Downloads, View},
         docker_logs, docker_proxies, docker_runtimes, layers,
         setting::{Fate, Given, Setting},
     },
@@ -28,10 +28,10 @@ const PROXIES: &str = "proxies";
 
 /// Every setting of Docker that is set but for those of registries, and what becomes of it where Docker is left.
 pub fn settings(view: &View<'_>) -> Vec<Setting> {
-    let Some((docker, engine)) = view.docker_left() else {
+    let Some(((docker, engine), takes)) = view.docker_left().zip(view.takes()) else {
         return Vec::new();
     };
-    let daemon = view.daemon;
+    let (daemon, target) = (view.daemon, view.target.runtime.store());
     let mut names: Vec<String> = daemon
         .iter()
         .filter(|(_, value)| is_set(value))
@@ -54,17 +54,21 @@ pub fn settings(view: &View<'_>) -> Vec<Setting> {
     names.sort_unstable();
     names.dedup();
     let fate_of = |name: &str| match name {
-        MAX_DOWNLOADS => fate_of_downloads(docker, daemon),
+        MAX_DOWNLOADS => fate_of_downloads(docker, daemon, takes.downloads, target),
         "data-root" | "graph" => fate_of_data_root(view, engine),
         "default-cgroupns-mode" => fate_of_cgroup_namespace(view, docker),
         PROXIES => Fate::Carried(
             Given::Proxies(proxies.clone()),
-            "they are written into a drop-in of containerd.service".into(),
+            format!("they are written into a drop-in of {}", view.target.unit).into(),
         ),
-        "storage-opts" => fate_of_storage(docker, daemon),
+        "selinux-enabled" => Fate::Carried(
+            Given::Selinux,
+            format!("{} = true in {target}'s configuration", takes.selinux).into(),
+        ),
+        "storage-opts" => fate_of_storage(docker, daemon, target),
         "config-file" => fate_of_configuration(docker),
         "seccomp-profile" if daemon.get(name).and_then(Value::as_str) == Some("builtin") => Fate::SourcesOwn,
-        other => fate(other),
+        other => fate(other, target),
     };
     let mut settings: Vec<Setting> = names
         .into_iter()
@@ -95,7 +99,12 @@ pub fn listed(docker: &Docker, daemon: &Map<String, Value>, key: &str, flag: &st
 /// What becomes of the number of layers that Docker downloads at the same time, all pulls together; 0 is all of them. dockerd
 /// refuses to start with the flag and the key. A 0 of the file is no number to Docker, which merges the file over its
 /// defaults (`daemon/config/config.go`).
-fn fate_of_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
+fn fate_of_downloads(
+    docker: &Docker,
+    daemon: &Map<String, Value>,
+    downloads: Downloads,
+    target: &str,
+) -> Fate {
     let (command, of_file) = (
         kubelet_arguments::command(&docker.service),
         daemon.get(MAX_DOWNLOADS),
@@ -108,6 +117,13 @@ fn fate_of_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
         },
         None => of_flag(),
     };
+    if let Downloads::Fixed(downloads) = downloads {
+        let number = number.map_or_else(|| "another number".to_owned(), |number| number.to_string());
+        return Fate::Approximated(
+            None,
+            format!("{target} downloads at most {downloads} layers of each image at the same time; for Docker {number} was set").into(),
+        );
+    }
     match number {
         Some(0) => Fate::Carried(
             Given::Downloads(0),
@@ -126,9 +142,9 @@ fn fate_of_downloads(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
     }
 }
 
-/// Where images and containers are kept. containerd keeps its own where it does already.
+/// Where images and containers are kept. The target keeps its own where it does already.
 fn fate_of_data_root(view: &View<'_>, engine: &Engine) -> Fate {
-    let root = snapshots::snapshots(view.containerd).directory;
+    let (root, target) = ((view.parts.1.store)(view).directory, view.target.runtime.store());
     let disk = |path: &str| layers::disk(view.facts, path);
     let words = |path: &str, disk: &Disk| {
         let (free, total) = (quantity::words(disk.free), quantity::words(disk.total));
@@ -136,22 +152,22 @@ fn fate_of_data_root(view: &View<'_>, engine: &Engine) -> Fate {
     };
     let data_root = engine.data_root.as_str();
     match (disk(data_root), disk(&root)) {
-        (Some(docker), Some(containerd)) if docker.device == containerd.device => {
-            Fate::Inherent(format!("containerd keeps its images in {root}, on the same file system").into())
+        (Some(docker), Some(store)) if docker.device == store.device => {
+            Fate::Inherent(format!("{target} keeps its images in {root}, on the same file system").into())
         }
-        (Some(docker), Some(containerd)) => Fate::Approximated(
+        (Some(docker), Some(store)) => Fate::Approximated(
             None,
             format!(
-                "Docker keeps images and containers in {}, and containerd in {}; `root` in its configuration names another \
+                "Docker keeps images and containers in {}, and {target} in {}; `root` in its configuration names another \
                  place, as long as nothing is in it",
                 words(data_root, docker),
-                words(&root, containerd)
+                words(&root, store)
             )
             .into(),
         ),
         _ => Fate::Approximated(
             None,
-            format!("Docker keeps images and containers in {data_root}, and containerd in {root}").into(),
+            format!("Docker keeps images and containers in {data_root}, and {target} in {root}").into(),
         ),
     }
 }
@@ -160,6 +176,7 @@ fn fate_of_data_root(view: &View<'_>, engine: &Engine) -> Fate {
 /// runtimes (`daemon/config/config_linux.go` of Docker, `pkg/cri` of containerd).
 fn fate_of_cgroup_namespace(view: &View<'_>, docker: &Docker) -> Fate {
     const KEY: &str = "default-cgroupns-mode";
+    let target = view.target.runtime.store();
     let command = kubelet_arguments::command(&docker.service);
     let of_file = view.daemon.get(KEY).and_then(Value::as_str);
     let mode = of_file
@@ -171,10 +188,10 @@ fn fate_of_cgroup_namespace(view: &View<'_>, docker: &Docker) -> Fate {
         "host"
     };
     if mode == usual {
-        Fate::Inherent(format!("containerd gives containers the same namespace of cgroups ({usual})").into())
+        Fate::Inherent(format!("{target} gives containers the same namespace of cgroups ({usual})").into())
     } else {
         Fate::NotCarried(
-            format!("containerd gives containers the other namespace of cgroups ({usual}).").into(),
+            format!("{target} gives containers the other namespace of cgroups ({usual}).").into(),
         )
     }
 }
@@ -194,7 +211,7 @@ fn fate_of_configuration(docker: &Docker) -> Fate {
 const LIMITS: [&str; 4] = ["size", "overlay2.size", "btrfs.size", "dm.basesize"];
 
 /// Options of the storage driver: only limits of a container's size mean something to pods.
-fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
+fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>, target: &str) -> Fate {
     let is_limit = |option: &String| LIMITS.contains(&option.split('=').next().unwrap_or_default());
     let mut limits = listed(docker, daemon, "storage-opts", "storage-opt");
     limits.retain(is_limit);
@@ -203,7 +220,7 @@ fn fate_of_storage(docker: &Docker, daemon: &Map<String, Value>) -> Fate {
     }
     let limits = lists::some(&limits);
     Fate::NotCarried(
-        format!("containerd has no limit like {limits}: limit the ephemeral storage of pods instead.").into(),
+        format!("{target} has no limit like {limits}: limit the ephemeral storage of pods instead.").into(),
     )
 }
 
@@ -242,23 +259,21 @@ fn key_of_flag(flag: &str) -> &str {
     }
 }
 
-fn fate(name: &str) -> Fate {
+fn fate(name: &str, target: &str) -> Fate {
     match name {
-        "exec-opts" => Fate::Inherent("containerd gets the cgroup driver that the kubelet uses".into()),
-        "live-restore" => Fate::Inherent("containers outlive a restart of containerd anyway".into()),
-        "selinux-enabled" => Fate::Carried(
-            Given::Selinux,
-            "enable_selinux = true in containerd's configuration".into(),
-        ),
+        "exec-opts" => Fate::Inherent(format!("{target} gets the cgroup driver that the kubelet uses").into()),
+        "live-restore" => Fate::Inherent(format!("containers outlive a restart of {target} anyway").into()),
         // Planners of their own carry them.
         "registry-mirrors" | "insecure-registries" | "runtimes" | "default-runtime" => Fate::SourcesOwn,
         "userns-remap" => Fate::NotCarried(
-            "Pods run without a remapped root under containerd; use user namespaces of pods.".into(),
+            format!("Pods run without a remapped root under {target}; use user namespaces of pods.").into(),
         ),
         // It is the profile of pods that ask for RuntimeDefault; all others had none.
         "seccomp-profile" => Fate::NotCarried(
-            "Pods with the seccomp profile RuntimeDefault get containerd's own: name this one as Localhost in pods that need it."
-                .into(),
+            format!(
+                "Pods with the seccomp profile RuntimeDefault get {target}'s own: name this one as Localhost in pods that need it."
+            )
+            .into(),
         ),
         "init" => Fate::NotCarried(
             "Nothing collects the ended children that a container's program forgets: give such images an init program, or their \
@@ -270,7 +285,7 @@ fn fate(name: &str) -> Fate {
                 .into(),
         ),
         "authorization-plugins" => Fate::NotCarried(
-            "Nobody judges what the kubelet asks of containerd: let the API server's admission judge pods.".into(),
+            format!("Nobody judges what the kubelet asks of {target}: let the API server's admission judge pods.").into(),
         ),
         // Findings of their own look at what is in effect.
         "log-driver" | "log-opts" | "storage-driver" | "default-ulimits" => Fate::SourcesOwn,

@@ -66,7 +66,7 @@ impl CarriedImages {
             }
         }
         if request.images.transfer != Transfer::None {
-            for (image, pod) in used(store, &by_id) {
+            for (image, pod) in used(store, &by_id, &by_name) {
                 match image {
                     Some(image) if !names_of(image).is_empty() => names.extend(names_of(image)),
                     Some(Image { digests, .. }) if !digests.is_empty() => {
@@ -103,6 +103,7 @@ impl CarriedImages {
 fn used<'a>(
     store: &'a Store,
     by_id: &BTreeMap<&str, &'a Image>,
+    by_name: &BTreeMap<String, &'a Image>,
 ) -> impl Iterator<Item = (Option<&'a Image>, String)> {
     store.containers.iter().filter_map(|container| {
         let pod = container.pod.as_ref()?;
@@ -110,7 +111,9 @@ fn used<'a>(
         if container.image_id.is_empty() {
             return None;
         }
-        let image = by_id.get(&*container.image_id).copied();
+        let by_id = by_id.get(&*container.image_id);
+        // Older releases of CRI-O name the image with its digest.
+        let image = by_id.or_else(|| by_name.get(&container.image_id)).copied();
         Some((image, format!("{}/{}", pod.namespace, pod.name)))
     })
 }

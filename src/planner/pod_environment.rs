@@ -15,6 +15,11 @@ const UNPRIVILEGED_SINCE: Version = Version::new(20, 10, 0);
 /// Major and minor version of the first kernel with both settings; with an older one containerd's CRI plugin does not
 /// load if they are switched on (`pkg/cri/config/config_kernel_linux.go`), and Docker does not set them.
 const UNPRIVILEGED_KERNEL: (u64, u64) = (4, 11);
+/// The settings of the kernel with which Docker gives every container both (`daemon/oci_linux.go`).
+pub const UNPRIVILEGED_SYSCTLS: [(&str, &str); 2] = [
+    ("net.ipv4.ip_unprivileged_port_start", "0"),
+    ("net.ipv4.ping_group_range", "0 2147483647"),
+];
 /// How long dockershim and cri-dockerd let a pull make no progress unless told otherwise.
 const PULL_DEADLINE: Duration = Duration::from_secs(60);
 

@@ -46,8 +46,8 @@ struct Unprivileged {
 }
 
 /// containerd's `RELEASES.md`, "Kubernetes Support", and `docs/containerd-2.0.md`; for cri-dockerd `core/` and
-/// `backend/` of its tags.
-const RELEASES: [Releases; 2] = [
+/// `backend/` of its tags; for CRI-O its README, "Compatibility matrix": its minor release is that of the kubelet.
+const RELEASES: [Releases; 3] = [
     Releases {
         runtime: Runtime::Containerd,
         oldest: (1, 5, 0),
@@ -83,6 +83,41 @@ const RELEASES: [Releases; 2] = [
         unprivileged: None,
         deprecates_cgroup_v1: None,
         supported: &[],
+    },
+    Releases {
+        runtime: Runtime::CriO,
+        oldest: (1, 20, 0),
+        v1: (1, 23, 0),
+        v1alpha2: &[((0, 0, 0), (1, 26, 0))],
+        tells_driver: (1, 28, 0),
+        refuses_unversioned_cni: None,
+        pull_deadline: Some(((1, 31, 0), "pull_progress_timeout (no limit by default)")),
+        unprivileged: Some(Unprivileged {
+            settings: "default_sysctls",
+            since: (1, 17, 0),
+            by_default: (u64::MAX, 0, 0),
+        }),
+        deprecates_cgroup_v1: None,
+        supported: &[
+            (20, &[(1, 20, 0)]),
+            (21, &[(1, 21, 0)]),
+            (22, &[(1, 22, 0)]),
+            (23, &[(1, 23, 0)]),
+            (24, &[(1, 24, 0)]),
+            (25, &[(1, 25, 0)]),
+            (26, &[(1, 26, 0)]),
+            (27, &[(1, 27, 0)]),
+            (28, &[(1, 28, 0)]),
+            (29, &[(1, 29, 0)]),
+            (30, &[(1, 30, 0)]),
+            (31, &[(1, 31, 0)]),
+            (32, &[(1, 32, 0)]),
+            (33, &[(1, 33, 0)]),
+            (34, &[(1, 34, 0)]),
+            (35, &[(1, 35, 0)]),
+            (36, &[(1, 36, 0)]),
+            (37, &[(1, 37, 0)]),
+        ],
     },
 ];
 

@@ -4,13 +4,19 @@
 
 pub mod containerd;
 pub mod cri_dockerd;
+pub mod crio;
 pub mod docker;
 pub mod dockershim;
 
 use crate::{plan::runtime::Runtime, planner::context::Planner};
 
 /// Every runtime that can be planned.
-pub const PLANNERS: [Planner; 3] = [dockershim::PLANNER, cri_dockerd::PLANNER, containerd::PLANNER];
+pub const PLANNERS: [Planner; 4] = [
+    dockershim::PLANNER,
+    cri_dockerd::PLANNER,
+    containerd::PLANNER,
+    crio::PLANNER,
+];
 
 /// The planner of a runtime.
 pub fn planner_of(runtime: Runtime) -> Option<Planner> {

@@ -86,3 +86,12 @@ pub struct RegistryFile {
     /// It lies there already, with this text.
     pub is_there: bool,
 }
+
+/// What becomes of settings of registries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registries {
+    /// What becomes of each setting.
+    pub settings: Vec<Setting>,
+    /// The source's directories whose certificates stay behind.
+    pub left: Vec<String>,
+}

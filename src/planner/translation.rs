@@ -5,7 +5,7 @@ use crate::{
     plan::kubelet_settings::LogLimits,
     planner::{
         context::View,
-        docker_registries, docker_settings,
+        docker_settings,
         setting::{Given, RegistryFile, Setting},
     },
 };
@@ -21,7 +21,9 @@ impl Translation {
     /// What becomes of Docker's settings where Docker is left; nothing otherwise.
     pub fn of(view: &View<'_>) -> Self {
         let mut settings = docker_settings::settings(view);
-        settings.extend(docker_registries::registries(view).settings);
+        if let Some(takes) = view.takes() {
+            settings.extend((takes.registries)(view).settings);
+        }
         settings.sort_by(|a, b| a.name.cmp(&b.name));
         Self { settings }
     }

@@ -16,7 +16,7 @@ use super::{
     cri::Cri,
     docker::Engine,
     kubelet,
-    pods::{Ending, Extent, bundles, dockershim, orphans, over_cri, process::Processes, stuck},
+    pods::{Ending, Extent, bundles, conmon, dockershim, orphans, over_cri, process::Processes, stuck},
     program, reference, rehearsal, restore, sandbox_image, tasks, transfer,
 };
 use crate::{
@@ -197,7 +197,8 @@ impl HostRuntimes {
                 let engine = self.docker(what).await?;
                 dockershim::end_pods(&engine, of.runtime, network, how).await
             }
-            runtime::Store::Docker | runtime::Store::CriO => Err(error),
+            runtime::Store::CriO => conmon::end_pods(network, Processes(&self.files), how).await,
+            runtime::Store::Docker => Err(error),
         }
     }
 
@@ -429,11 +430,7 @@ impl Runtimes for HostRuntimes {
                     let socket = self.socket(&what.target.socket)?;
                     stuck::Records::Containerd(Containerd::connect(&socket).await?)
                 }
-                runtime::Store::CriO => {
-                    return Err(RuntimeError::new(
-                        "this version does not remove sandboxes of CRI-O",
-                    ));
-                }
+                runtime::Store::CriO => stuck::Records::CriO,
             })
         };
         stuck::remove(self.network(what), Processes(&self.files), records.await, stuck).await

@@ -4,17 +4,21 @@
 //!
 //! - [`dockershim`]: pods in Docker Engine, of which the server, a part of the kubelet, has stopped already.
 //! - [`bundles`]: pods of a containerd that does not answer.
+//! - [`conmon`]: pods of a CRI-O that does not answer.
 //! - [`over_cri`]: pods of a CRI, which has its own way to end them.
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`orphans`]: shims that their engine lost.
 //! - [`stuck`]: sandboxes that have ended and could not leave their network.
+//! - [`leaving`]: sandboxes leave their network without their server.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
 //! preStop hooks are the kubelet's; it is stopped, and only pods that were drained have had theirs.
 
 pub mod bundles;
 pub mod checkpoint;
+pub mod conmon;
 pub mod dockershim;
+mod leaving;
 pub mod orphans;
 pub mod over_cri;
 pub mod process;

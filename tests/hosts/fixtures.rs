@@ -60,6 +60,7 @@ pub(crate) fn request() -> Request {
 pub(crate) fn from_archive(runtime: Runtime) -> Request {
     let name = match runtime {
         Runtime::Containerd => "containerd-2.4.2-linux-amd64.tar.gz",
+        Runtime::CriO => "cri-o.amd64.v1.34.0.tar.gz",
         _ => "cri-dockerd-0.4.3.amd64.tgz",
     };
     let mut request = to(runtime);
@@ -74,6 +75,7 @@ pub(crate) fn from_archive(runtime: Runtime) -> Request {
 pub(crate) fn from_package(runtime: Runtime) -> Request {
     let (name, version) = match runtime {
         Runtime::Containerd => ("containerd.io", "2.4.2"),
+        Runtime::CriO => ("cri-o", "1.34.0"),
         _ => ("cri-dockerd", "0.4.3"),
     };
     let mut request = to(runtime);

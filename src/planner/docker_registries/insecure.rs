@@ -6,11 +6,11 @@ use std::collections::BTreeSet;
 use crate::edit::hosts_toml::DOCKER;
 
 /// Docker Hub under its names. Docker always checks its certificate, and reads none for it.
-pub(super) const HUB: [&str; 2] = [DOCKER, "index.docker.io"];
+pub const HUB: [&str; 2] = [DOCKER, "index.docker.io"];
 
 /// The registries whose certificate Docker does not check.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Insecure {
+pub struct Insecure {
     hosts: BTreeSet<String>,
     /// Each with the text that it was read from.
     networks: Vec<(String, Network)>,
@@ -18,7 +18,7 @@ pub(super) struct Insecure {
 
 impl Insecure {
     /// The values as Docker reads them.
-    pub(super) fn read(values: &[String]) -> Self {
+    pub fn read(values: &[String]) -> Self {
         let mut found = Self::default();
         for value in values.iter().map(|value| without_scheme(value)) {
             if let Some(network) = Network::read(value) {
@@ -30,27 +30,28 @@ impl Insecure {
         found
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// Whether nothing is listed.
+    pub fn is_empty(&self) -> bool {
         self.hosts.is_empty() && self.networks.is_empty()
     }
 
     /// The hosts that are listed.
-    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+    pub fn hosts(&self) -> impl Iterator<Item = &str> {
         self.hosts.iter().map(String::as_str)
     }
 
     /// The networks, as they are written.
-    pub(super) fn networks(&self) -> impl Iterator<Item = &str> {
+    pub fn networks(&self) -> impl Iterator<Item = &str> {
         self.networks.iter().map(|(text, _)| text.as_str())
     }
 
     /// Whether a host is listed.
-    pub(super) fn lists(&self, host: &str) -> bool {
+    pub fn lists(&self, host: &str) -> bool {
         self.hosts.contains(host)
     }
 
     /// Whether a host is listed, or is an address in a network.
-    pub(super) fn has(&self, host: &str) -> bool {
+    pub fn has(&self, host: &str) -> bool {
         let in_network = |address| self.networks.iter().any(|(_, network)| network.has(address));
         self.lists(host) || address(host).is_some_and(in_network)
     }

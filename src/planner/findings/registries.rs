@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::{
     plan::{codes::registries::REGISTRY_CERTIFICATES, facts::Facts, finding::Finding, lists},
-    planner::{context::View, docker_registries},
+    planner::context::View,
 };
 
 /// Directories of registries that the target has no directory for.
@@ -13,8 +13,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     let (from, to) = (source.certificates, target.certificates);
     let missing: Vec<String> = if from == to {
         Vec::new()
-    } else if target.certificates_are_named {
-        docker_registries::registries(view).left
+    } else if let Some(takes) = view.takes() {
+        (takes.registries)(view).left
     } else {
         let there = hosts(view.facts, to);
         let missing = hosts(view.facts, from);

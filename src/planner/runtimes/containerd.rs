@@ -34,9 +34,9 @@ use crate::{
         version,
     },
     planner::{
-        context::{Planner, Source, SourcePart, Target, TargetPart, View},
+        context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
         delivery::{self, Delivery},
-        docker_limits, docker_proxies, pod_environment, pod_network, refusals,
+        docker_limits, docker_proxies, docker_registries, pod_environment, pod_network, refusals,
         request::Request,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
         translation::Translation,
@@ -53,6 +53,14 @@ pub const PLANNER: Planner = Planner {
         switch,
         configuration,
         store: store::store,
+        takes: Some(Takes {
+            selinux: "enable_selinux",
+            downloads: Downloads::Configured,
+            default_runtime: "default_runtime_name",
+            shims: true,
+            has_runtime,
+            registries: docker_registries::registries,
+        }),
         check,
         upgrade: Some(upgrade::in_place),
     }),
@@ -137,6 +145,17 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: SERVICE,
     })
+}
+
+/// Whether it has a runtime of this name.
+fn has_runtime(view: &View<'_>, name: &str) -> bool {
+    let texts = view.containerd.into_iter().flat_map(|containerd| {
+        let written = containerd.config.file.as_ref().map(|file| file.text.as_str());
+        [containerd.effective.as_deref(), written]
+    });
+    texts
+        .flatten()
+        .any(|text| containerd_toml::has_runtime(text, name))
 }
 
 /// Nothing: Docker's engine runs on containerd, and its CRI harms nobody.

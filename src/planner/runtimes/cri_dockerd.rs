@@ -53,6 +53,7 @@ pub const PLANNER: Planner = Planner {
         switch: |_| Ok(Vec::new()),
         configuration: |_| None,
         store: docker::store,
+        takes: None,
         check,
         upgrade: None,
     }),

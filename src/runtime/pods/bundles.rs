@@ -11,23 +11,17 @@ use std::{
 use nix::sys::signal::Signal;
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::{
-    sync::Semaphore,
-    time::{Instant, timeout_at},
-};
 
 use super::{
-    Container, Ending, PLUGINS_AT_ONCE, Pod, Server, Wave, end_all, grace,
-    process::{KILLED_WITHIN, Processes, Shims},
+    Container, Ending, Pod, Server, Wave, end_all, grace,
+    leaving::Leaving,
+    process::{Processes, Shims},
 };
 use crate::{
     edit::parse,
     host::files::Files,
     plan::host_path::HostPath,
-    runtime::{
-        RuntimeError, Stopped,
-        cni_del::{Attachment, Network, attachments_everywhere},
-    },
+    runtime::{RuntimeError, Stopped, cni_del::Network},
 };
 
 /// containerd's namespace for what the kubelet asks for (`k8sContainerdNamespace` in its CRI plugin).
@@ -40,8 +34,6 @@ pub(in crate::runtime) const OWN: Shims = Shims {
 const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// By this part of it the directory of another `state` is known.
 const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
-/// How long the network of all pods together may take; the node does not serve meanwhile.
-const NETWORK_WITHIN: Duration = Duration::from_secs(60);
 
 /// The part of a bundle's `config.json` that counts.
 #[derive(Debug, Default, Deserialize)]
@@ -98,21 +90,18 @@ pub async fn end_pods(
     processes: Processes<'_>,
     ending: Ending,
 ) -> Result<Stopped, RuntimeError> {
-    let (attachments, wrong) = attachments_everywhere(network.files);
     let server = Bundles {
         network,
         processes,
         limit_secs: ending.limit_secs,
-        attachments,
-        plugins: Semaphore::new(PLUGINS_AT_ONCE),
-        until: Instant::now() + NETWORK_WITHIN,
+        leaving: Leaving::new(network),
         gone: RefCell::default(),
     };
     let mut stopped = end_all(&server, processes, ending.extent).await?;
     stopped.stuck = server.gone.into_inner();
     if !stopped.stuck.is_empty() {
         let gone: Vec<String> = stopped.stuck.keys().cloned().collect();
-        stopped.left.extend(wrong);
+        stopped.left.extend(server.leaving.wrong);
         stopped.left.extend(network.free_leases(&gone));
     }
     Ok(stopped)
@@ -123,10 +112,7 @@ struct Bundles<'a> {
     network: Network<'a>,
     processes: Processes<'a>,
     limit_secs: u32,
-    attachments: BTreeMap<String, Vec<Attachment>>,
-    plugins: Semaphore,
-    /// Until when plugins may run.
-    until: Instant,
+    leaving: Leaving<'a>,
     /// Sandboxes that were ended here, with what is left of each.
     gone: RefCell<BTreeMap<String, String>>,
 }
@@ -170,8 +156,7 @@ impl Server for Bundles<'_> {
             let runs = pod.containers.iter().any(|container| container.running)
                 || running.contains_key(sandbox)
                 || shims.contains_key(sandbox);
-            let attached =
-                self.attachments.contains_key(sandbox) && !self.gone.borrow().contains_key(sandbox);
+            let attached = self.leaving.is_attached(sandbox) && !self.gone.borrow().contains_key(sandbox);
             runs || attached
         });
         Ok(pods.into_values().collect())
@@ -184,26 +169,24 @@ impl Server for Bundles<'_> {
 
     async fn stop_container(&self, id: &str, grace_secs: u32) -> Result<(), RuntimeError> {
         let grace = Duration::from_secs(grace_secs.into());
-        self.end(id, Some(grace)).await
+        self.processes.end_container(id, Some(grace)).await
     }
 
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
-        self.end(&container.id, None).await
+        self.processes.end_container(&container.id, None).await
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
         // A containerd that was killed and started again takes the bundle away once its shim is gone.
         let netns = self.netns(&pod.sandbox);
-        self.end(&pod.sandbox, None).await?;
+        self.processes.end_container(&pod.sandbox, None).await?;
         self.processes.end_shim(OWN, &pod.sandbox).await?;
         let mut why = format!(
             "sandbox {} of pod {} has ended, and containerd, which did not answer, keeps a record of it",
             pod.sandbox, pod.name
         );
-        for attachment in self.attachments.get(&pod.sandbox).into_iter().flatten() {
-            if let Err(error) = self.detach(&pod.sandbox, attachment, &netns).await {
-                why.push_str(&format!("; {error}"));
-            }
+        for error in self.leaving.leave(&pod.sandbox, &netns).await {
+            why.push_str(&format!("; {error}"));
         }
         self.gone.borrow_mut().insert(pod.sandbox.clone(), why);
         Ok(Vec::new())
@@ -231,26 +214,6 @@ impl Bundles<'_> {
         parse::json(text).ok()
     }
 
-    /// Ends all processes of a container: by SIGTERM and so much time, then by SIGKILL.
-    async fn end(&self, id: &str, grace: Option<Duration>) -> Result<(), RuntimeError> {
-        if let Some(grace) = grace {
-            self.processes.signal_container(id, Signal::SIGTERM);
-            if self.processes.none(id, grace).await {
-                return Ok(());
-            }
-        }
-        self.processes.signal_container(id, Signal::SIGKILL);
-        if self.processes.none(id, KILLED_WITHIN).await {
-            return Ok(());
-        }
-        let left = self.processes.of(&BTreeSet::from([id])).remove(id);
-        Err(RuntimeError::new(format!(
-            "processes {:?} of container {id} do not end, {} s after SIGKILL",
-            left.unwrap_or_default(),
-            KILLED_WITHIN.as_secs()
-        )))
-    }
-
     /// The network namespace of a sandbox, empty when it is gone.
     fn netns(&self, sandbox: &str) -> String {
         let config = directories(self.network.files)
@@ -259,19 +222,6 @@ impl Bundles<'_> {
             .unwrap_or_default();
         let netns = config.netns(self.network.files);
         netns.map(|netns| netns.to_string()).unwrap_or_default()
-    }
-
-    async fn detach(&self, sandbox: &str, attachment: &Attachment, netns: &str) -> Result<(), String> {
-        let detached = async {
-            let _permit = self.plugins.acquire().await;
-            self.network.detach(attachment, netns).await
-        };
-        timeout_at(self.until, detached).await.unwrap_or_else(|_| {
-            Err(format!(
-                "sandbox {sandbox} was not taken off its network within {} s",
-                NETWORK_WITHIN.as_secs()
-            ))
-        })
     }
 }
 

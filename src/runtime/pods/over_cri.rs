@@ -187,16 +187,23 @@ fn in_host_network(described: &PodSandboxStatusResponse) -> bool {
     options.is_some_and(|options| options.network() == NamespaceMode::Node)
 }
 
-/// Whether ports of the node lead to a sandbox, by the configuration that it was made from, which containerd tells;
-/// nothing where the runtime does not.
+/// Whether ports of the node lead to a sandbox, by the configuration that it was made from, which containerd tells, or by the
+/// annotation in which CRI-O keeps the same; nothing where the runtime does not tell.
 fn has_host_ports(described: &PodSandboxStatusResponse) -> Option<bool> {
     let info: Value = parse::json(described.info.get("info")?).ok()?;
-    let ports = info.get("config")?.get("port_mappings").and_then(Value::as_array);
+    let ports: Value = match info.get("config") {
+        Some(config) => config.get("port_mappings").cloned().unwrap_or_default(),
+        None => {
+            let annotations = info.get("runtimeSpec")?.get("annotations")?;
+            parse::json(annotations.get("io.kubernetes.cri-o.PortMappings")?.as_str()?).ok()?
+        }
+    };
     // All ports of a pod are there; those without one of the node have none or 0.
     let leads = |port: &Value| {
-        port.get("host_port")
-            .and_then(Value::as_u64)
-            .is_some_and(|port| port > 0)
+        ["host_port", "hostPort"]
+            .into_iter()
+            .filter_map(|name| port.get(name)?.as_u64())
+            .any(|port| port > 0)
     };
-    Some(ports.is_some_and(|ports| ports.iter().any(leads)))
+    Some(ports.as_array().is_some_and(|ports| ports.iter().any(leads)))
 }

@@ -23,7 +23,7 @@ const POLL: Duration = Duration::from_millis(10);
 /// The same for all processes of a container, for which all of the host are looked at.
 const LIST_POLL: Duration = Duration::from_millis(100);
 /// How long the kernel may take to end a process that was killed; one in an uninterruptible wait takes longer.
-pub(super) const KILLED_WITHIN: Duration = Duration::from_secs(15);
+const KILLED_WITHIN: Duration = Duration::from_secs(15);
 /// How the kernel names a shim of containerd (`/proc/PID/comm`, 15 characters at most).
 const SHIM: &str = "containerd-shim";
 /// Programs that do nothing but wait, and those that do it under the name that they are called by.
@@ -261,6 +261,29 @@ impl Processes<'_> {
         }
     }
 
+    /// Ends all processes of a container: by SIGTERM and so much time, then by SIGKILL.
+    ///
+    /// # Errors
+    /// When some are left.
+    pub async fn end_container(&self, id: &str, grace: Option<Duration>) -> Result<(), RuntimeError> {
+        if let Some(grace) = grace {
+            self.signal_container(id, Signal::SIGTERM);
+            if self.none(id, grace).await {
+                return Ok(());
+            }
+        }
+        self.signal_container(id, Signal::SIGKILL);
+        if self.none(id, KILLED_WITHIN).await {
+            return Ok(());
+        }
+        let left = self.of(&BTreeSet::from([id])).remove(id);
+        Err(RuntimeError::new(format!(
+            "processes {:?} of container {id} do not end, {} s after SIGKILL",
+            left.unwrap_or_default(),
+            KILLED_WITHIN.as_secs()
+        )))
+    }
+
     /// Waits until a container has no process, at most `within`; answers whether that is so.
     pub async fn none(&self, container: &str, within: Duration) -> bool {
         let until = Instant::now() + within;
@@ -385,11 +408,16 @@ fn signal_if(pid: u32, signal: Signal, is_it: impl FnOnce() -> bool) -> io::Resu
     }
 }
 
+/// How CRI-O calls the scope of a container's monitor, which is no process of the container.
+const MONITOR: &str = "crio-conmon-";
+
 /// The ids of containers in the text of `/proc/PID/cgroup`: `docker-ID.scope`, `cri-containerd-ID.scope`,
-/// `…:cri-containerd:ID`, `…/ID`.
+/// `…:cri-containerd:ID`, `crio-ID.scope`, `…/ID`.
 fn ids(cgroup: &str) -> impl Iterator<Item = &str> {
     cgroup
-        .split(|c: char| !c.is_ascii_hexdigit())
+        .split(['/', '\n'])
+        .filter(|part| !part.starts_with(MONITOR))
+        .flat_map(|part| part.split(|c: char| !c.is_ascii_hexdigit()))
         .filter(|word| word.len() == ID)
 }
 
@@ -466,6 +494,9 @@ mod tests {
             assert!(ids(&path).any(|found| found == id), "{path}");
         }
         assert_eq!(ids("0::/system.slice/docker.service").next(), None);
+        // CRI-O's monitor of a container is none of its processes.
+        let monitor = format!("1:name=systemd:/system.slice/crio-conmon-{id}.scope");
+        assert_eq!(ids(&monitor).next(), None);
     }
 
     #[test]

@@ -7,8 +7,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::{StreamExt as _, stream};
 use nix::mount::{MntFlags, umount2};
 
-use super::{PLUGINS_AT_ONCE, bundles, process::Processes};
+use super::{PLUGINS_AT_ONCE, bundles, conmon, process::Processes};
 use crate::{
+    host::files::Files,
     plan::host_path::HostPath,
     runtime::{
         RuntimeError,
@@ -18,7 +19,7 @@ use crate::{
     },
 };
 
-/// Where containerd mounts the network namespaces of sandboxes, under both of its names.
+/// Where runtimes mount the network namespaces of sandboxes, under both of its names.
 const NETWORKS: [&str; 2] = ["/run/netns/", "/var/run/netns/"];
 
 /// What keeps records of sandboxes.
@@ -28,21 +29,29 @@ pub enum Records {
     Containerd(Containerd),
     /// Docker Engine, for which a sandbox is a container.
     Docker(Box<Engine>),
+    /// CRI-O, which is away, and removes its records of sandboxes that are gone when it starts again.
+    CriO,
 }
 
 impl Records {
-    async fn specification_of(&self, sandbox: &str) -> Result<Option<Vec<u8>>, RuntimeError> {
-        match self {
-            Self::Containerd(containerd) => containerd.specification_of(sandbox).await,
-            // Its network namespace is that of a process, which has ended.
-            Self::Docker(_) => Ok(None),
-        }
+    /// The network namespace of a sandbox, if it is there.
+    async fn netns_of(&self, files: &Files, sandbox: &str) -> Result<Option<HostPath>, RuntimeError> {
+        Ok(match self {
+            Self::Containerd(containerd) => {
+                let specification = containerd.specification_of(sandbox).await?;
+                specification.and_then(|text| bundles::netns_in(files, &text))
+            }
+            Self::CriO => conmon::netns_of(files, sandbox),
+            // It is that of a process, which has ended.
+            Self::Docker(_) => None,
+        })
     }
 
     async fn forget(&self, sandbox: &str) -> Result<(), RuntimeError> {
         match self {
             Self::Containerd(containerd) => containerd.forget_sandbox(sandbox).await,
             Self::Docker(engine) => engine.remove(sandbox).await,
+            Self::CriO => Ok(()),
         }
     }
 }
@@ -81,14 +90,13 @@ async fn remove_one(
     attachments: &[Attachment],
     sandbox: &str,
 ) -> Result<(), String> {
-    let specification = match records {
+    let netns = match records {
         Ok(records) => records
-            .specification_of(sandbox)
+            .netns_of(network.files, sandbox)
             .await
             .map_err(|error| error.to_string())?,
         Err(_) => None,
     };
-    let netns = specification.and_then(|text| bundles::netns_in(network.files, &text));
     for attachment in attachments {
         let path = netns.as_ref().map_or("", HostPath::as_str);
         network.detach(attachment, path).await?;
@@ -127,7 +135,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{host::files::Files, runtime::pods::bundles::tests::write};
+    use crate::runtime::pods::bundles::tests::write;
 
     /// A plugin that asks for something that is away, until it is there.
     const PLUGIN: &str =

@@ -35,10 +35,6 @@ const PLACES: &[(&str, &str)] = &[
         "carries settings of registries from Docker to containerd",
     ),
     (
-        "planner/docker_settings.rs",
-        "says where settings of Docker go under containerd",
-    ),
-    (
         "planner/findings/registries.rs",
         "says what a person writes for each runtime",
     ),

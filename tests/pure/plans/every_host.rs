@@ -24,6 +24,22 @@ fn archives_have_their_plans() {
     facts.cri_dockerd = None;
     let outcome = plan(&facts, &fixtures::from_archive(Runtime::CriDockerd));
     insta::assert_snapshot!("archive-cri-dockerd-alone", in_words(&facts, &outcome));
+    let request = fixtures::from_archive(Runtime::CriO);
+    for (name, host) in [
+        (
+            "archive-cri-o-from-cri-dockerd",
+            "debian12-kubeadm-1.36-cri-dockerd",
+        ),
+        (
+            "archive-cri-o-from-containerd",
+            "debian12-kubeadm-1.36-control-plane-containerd-2.4",
+        ),
+    ] {
+        let mut facts = fixtures::named(host);
+        facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
+        let outcome = plan(&facts, &request);
+        insta::assert_snapshot!(name, in_words(&facts, &outcome));
+    }
 }
 
 /// A newer containerd takes the place of the one that serves, and no pod is stopped.
@@ -74,6 +90,9 @@ fn packages_have_their_plans() {
     facts.cri_dockerd = None;
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriDockerd));
     insta::assert_snapshot!("package-cri-dockerd", in_words(&facts, &outcome));
+    facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
+    let outcome = plan(&facts, &fixtures::from_package(Runtime::CriO));
+    insta::assert_snapshot!("package-cri-o", in_words(&facts, &outcome));
     let mut facts = fixtures::named("rocky8-kubeadm-1.22-rpm");
     facts.containerd = None;
     let mut request = fixtures::from_package(Runtime::Containerd);

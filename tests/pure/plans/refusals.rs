@@ -195,7 +195,8 @@ fn a_bad_host_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Facts)) {
 #[case::driver("CgroupDriverMismatch", |r: &mut Request| r.target.cgroup_driver = CgroupDriverChoice::Cgroupfs)]
 #[case::version("TargetVersionMismatch", |r: &mut Request| r.target.version = Some("1.7".into()))]
 #[case::no_version("TargetVersionMismatch", |r: &mut Request| r.target.version = Some("newest".into()))]
-#[case::cri_o("UnsupportedPair", |r: &mut Request| r.target.runtime = Runtime::CriO)]
+#[case::dockershim("UnsupportedPair", |r: &mut Request| r.target.runtime = Runtime::Dockershim)]
+#[case::not_there("TargetNotInstalled", |r: &mut Request| r.target.runtime = Runtime::CriO)]
 #[case::sandbox("SandboxImageMissing", |r: &mut Request| r.target.sandbox_image = Some("registry.k8s.io/pause:3.9".into()))]
 #[case::agent("RequiredImageMissing", |r: &mut Request| with_pods(r).images.push("transship:0.1.0".into()))]
 fn a_bad_request_is_refused(#[case] code: &str, #[case] spoil: fn(&mut Request)) {

@@ -1,0 +1,105 @@
+//! CRI-O: its unit and configuration, what its CRI says of itself, and the programs that it calls.
+
+use std::collections::BTreeMap;
+
+use super::{
+    cri,
+    notes::{Host, Notes},
+    programs,
+    units::Units,
+};
+use crate::{
+    edit::crio_conf::Printed,
+    host::files::Files,
+    plan::{
+        facts::Crio,
+        host_path::{self, HostPath},
+        kubelet_arguments,
+        paths::{CRIO_CONFIG, CRIO_DROP_IN, CRIO_ROOT, CRIO_SOCKET},
+    },
+};
+
+/// Its unit, and the one that removes its images at boot.
+pub(super) const UNITS: [&str; 2] = ["crio.service", "crio-wipe.service"];
+/// Programs that it calls: the monitor of containers, what makes their namespaces, the runtimes, and what sets ports of the node
+/// up.
+const CALLED: [&str; 5] = ["conmon", "crun", "nft", "pinns", "runc"];
+
+/// Looks at CRI-O; nothing when there is no unit for it.
+pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option<Crio> {
+    let [service, wipe] = UNITS.map(|name| units.named(name));
+    if service.load == "not-found" || service.load.is_empty() {
+        return None;
+    }
+    let command = kubelet_arguments::command(&service);
+    let (version, effective) = match command.split_first() {
+        Some((program, arguments)) if host.live => {
+            let mut config: Vec<&str> = arguments.iter().map(String::as_str).collect();
+            config.push("config");
+            tokio::join!(
+                notes.output(program, &["--version"]),
+                notes.output(program, &config)
+            )
+        }
+        _ => (None, None),
+    };
+    let printed = effective.as_deref().map(Printed::read).unwrap_or_default();
+    let socket = printed.listen().unwrap_or_else(|| CRIO_SOCKET.to_owned());
+    let endpoint = notes.keep(HostPath::new(host_path::socket(&socket)))?;
+    let (cri, store) = match notes.keep(host.files.real(&endpoint)) {
+        Some(socket) if service.active == "active" => {
+            let (cri, store) = tokio::join!(cri::facts(&socket), cri::store(&socket));
+            (cri.ok(), store.ok())
+        }
+        _ => (None, None),
+    };
+    Some(Crio {
+        version: version.as_deref().map(version_in).unwrap_or_default(),
+        effective,
+        endpoint,
+        cri,
+        store,
+        config: notes.maybe(&host.files, CRIO_CONFIG)?,
+        drop_in: notes.maybe(&host.files, CRIO_DROP_IN)?,
+        service,
+        wipe,
+    })
+}
+
+/// Where the programs are that it calls.
+pub(super) fn called(files: &Files) -> BTreeMap<String, HostPath> {
+    let found = |name: &str| Some((name.to_owned(), programs::find(files, name)?));
+    CALLED.into_iter().filter_map(found).collect()
+}
+
+/// Where it keeps images and containers.
+pub(super) fn root(crio: Option<&Crio>) -> String {
+    let printed = crio.and_then(|crio| crio.effective.as_deref());
+    let root = printed.and_then(|text| Printed::read(text).root());
+    root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
+}
+
+/// The directories in which it looks for CNI plugins.
+pub(super) fn cni_bin_dirs(crio: Option<&Crio>) -> Vec<String> {
+    let printed = crio.and_then(|crio| crio.effective.as_deref());
+    printed.map_or_else(Vec::new, |text| Printed::read(text).plugin_dirs())
+}
+
+/// `crio version 1.34.0`, followed by lines about its build.
+fn version_in(text: &str) -> String {
+    let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
+    let mut words = text.split_whitespace();
+    words.find(number).unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_first_number() {
+        let said = "crio version 1.34.0\nVersion:        1.34.0\nGoVersion:      go1.26.6\n";
+        assert_eq!(version_in(said), "1.34.0");
+        assert_eq!(version_in("crio version unknown"), "");
+    }
+}

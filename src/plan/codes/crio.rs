@@ -1,0 +1,22 @@
+//! CRI-O as the target.
+
+use crate::plan::finding::Code;
+
+/// A program without which CRI-O ends.
+pub const NFT_MISSING: Code = Code::block_unless_allowed(
+    "NftMissing",
+    "There is no `nft`, without which CRI-O ends at the first pod with a port of the node",
+);
+/// CRI-O's own rules for ports of the node.
+pub const HOST_PORTS_NOT_ON_LOOPBACK: Code = Code::info(
+    "HostPortsNotOnLoopback",
+    "Ports of the node that lead to pods do not answer at 127.0.0.1 under CRI-O",
+);
+/// The unit that removes images.
+pub const CRIO_WIPE: Code = Code::warn(
+    "CrioWipe",
+    "`crio-wipe.service` would remove the images at the boot after a power cut; the plan disables it",
+);
+
+/// All codes of this module.
+pub const CODES: &[Code] = &[NFT_MISSING, HOST_PORTS_NOT_ON_LOOPBACK, CRIO_WIPE];

@@ -1,0 +1,154 @@
+//! Docker's settings of registries under CRI-O: mirrors of Docker Hub and registries without a valid certificate, in a file for
+//! `registries.conf.d` (containers-registries.conf(5)). CRI-O finds certificates where Docker does, in `/etc/docker/certs.d`.
+
+use std::collections::BTreeSet;
+
+use toml_edit::Value;
+
+use crate::{
+    edit::hosts_toml::{DOCKER, is_host},
+    plan::{
+        lists,
+        paths::{CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY},
+    },
+    planner::{
+        context::View,
+        docker_registries::{Asked, INSECURE, MIRRORS, asked, in_networks, insecure::Insecure},
+        setting::{Fate, Given, Registries, RegistryFile, Setting},
+        steps,
+    },
+};
+
+/// A mirror, or a registry.
+struct Location<'a> {
+    host: &'a str,
+    insecure: bool,
+}
+
+/// What becomes of them; nothing where Docker is not left.
+pub(super) fn registries(view: &View<'_>) -> Registries {
+    let mut found = Registries::default();
+    let Some(Asked { mirrors, insecure }) = asked(view) else {
+        return found;
+    };
+    let mut text = "# Written by Transship: the registries of Docker's configuration.\n".to_owned();
+    let mut fates = Vec::new();
+    let (carried, other): (Vec<_>, Vec<_>) = mirrors
+        .iter()
+        .partition(|mirror| mirror_of(mirror, &insecure).is_some());
+    if !carried.is_empty() {
+        text.push_str(&format!("\n[[registry]]\nlocation = {}\n", Value::from(DOCKER)));
+        for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, &insecure)) {
+            text.push_str(&entry("[[registry.mirror]]", &mirror));
+        }
+        let urls: Vec<String> = carried.iter().map(ToString::to_string).collect();
+        fates.push((
+            MIRRORS,
+            format!("{CRIO_REGISTRIES} names {}", lists::some(&urls)),
+            true,
+        ));
+    }
+    if !other.is_empty() {
+        let what = "One of them is not a URL that CRI-O can take for a mirror: it has a path, a user or a query, or an address of \
+                    IPv6. Give the mirror a host name of its own.";
+        found
+            .settings
+            .push(Setting::new(MIRRORS, Fate::NotCarried(what.into())));
+    }
+    insecure_registries(view, &insecure, &mut text, &mut fates, &mut found);
+    let path = steps::path(CRIO_REGISTRIES);
+    let is_there = path.is_ok_and(|path| view.facts.text_at(&path).is_some_and(|file| file.text == text));
+    // One file for all of them.
+    let given = Given::Registries {
+        directory: CRIO_REGISTRIES_DIRECTORY,
+        files: vec![RegistryFile {
+            path: CRIO_REGISTRIES.to_owned(),
+            text,
+            is_there,
+        }],
+    };
+    found.settings.extend(fates.into_iter().map(|(name, how, whole)| {
+        let fate = if whole {
+            Fate::Carried(given.clone(), how.into())
+        } else {
+            Fate::Approximated(Some(given.clone()), how.into())
+        };
+        Setting::new(name, fate)
+    }));
+    found
+}
+
+/// CRI-O asks them over TLS without a check of the certificate, then over plain HTTP, as Docker does.
+fn insecure_registries(
+    view: &View<'_>,
+    insecure: &Insecure,
+    text: &mut String,
+    fates: &mut Vec<(&'static str, String, bool)>,
+    found: &mut Registries,
+) {
+    let can_be_written = |host: &&str| is_host(host) && !host.contains('[');
+    let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = insecure.hosts().partition(can_be_written);
+    let write = |text: &mut String, hosts: &BTreeSet<&str>| {
+        for host in hosts {
+            text.push_str(&entry("[[registry]]", &Location { host, insecure: true }));
+        }
+        lists::some(&hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    if !hosts.is_empty() {
+        let names = write(text, &hosts);
+        fates.push((
+            INSECURE,
+            format!("{CRIO_REGISTRIES} lets TLS without a check of the certificate, then plain HTTP, be tried for {names}"),
+            true,
+        ));
+    }
+    if !wrong.is_empty() {
+        let what =
+            "One of them is not a host that can be written there, as an address of IPv6: give it a name.";
+        found
+            .settings
+            .push(Setting::new(INSECURE, Fate::NotCarried(what.into())));
+    }
+    let networks: Vec<String> = insecure.networks().map(str::to_owned).collect();
+    if networks.is_empty() {
+        return;
+    }
+    let names = lists::some(&networks);
+    let seen: BTreeSet<&str> = in_networks(view, insecure).filter(can_be_written).collect();
+    if seen.is_empty() {
+        let how = format!(
+            "CRI-O has no networks; no image of this node is named by an address in {names}. Write `insecure = true` for a \
+             registry there that pods come to use"
+        );
+        found
+            .settings
+            .push(Setting::new(INSECURE, Fate::Approximated(None, how.into())));
+    } else {
+        let hosts = write(text, &seen);
+        let how = format!(
+            "CRI-O has no networks; of {names} it gets what images of this node name by address: {hosts}"
+        );
+        fates.push((INSECURE, how, false));
+    }
+}
+
+fn entry(table: &str, location: &Location<'_>) -> String {
+    let mut text = format!("\n{table}\nlocation = {}\n", Value::from(location.host));
+    if location.insecure {
+        text.push_str("insecure = true\n");
+    }
+    text
+}
+
+/// A mirror that can be written: a host without a path, for CRI-O puts the path of an image's name after `/v2`, and Docker before
+/// it.
+fn mirror_of<'a>(url: &'a str, insecure: &Insecure) -> Option<Location<'a>> {
+    let (scheme, rest) = url.split_once("://")?;
+    let host = rest.trim_end_matches('/');
+    let scheme = scheme.to_ascii_lowercase();
+    let reads = ["http", "https"].contains(&scheme.as_str()) && is_host(host) && !host.contains('[');
+    reads.then(|| Location {
+        host,
+        insecure: scheme == "http" || insecure.has(host),
+    })
+}

@@ -1,0 +1,258 @@
+//! CRI-O as the target and as the source.
+
+use serde_json::json;
+use transship::plan::facts::{CriFacts, Crio, MaybeFile, UnitFacts};
+
+use super::*;
+
+const CRIO_CONF: &str = "/etc/crio/crio.conf.d/zz-transship.conf";
+const REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";
+
+/// The node of the lab with CRI-O next to Docker, as upstream's packages install it.
+fn with_crio() -> Facts {
+    let mut facts = lab();
+    let unit = |name: &str, boot: &str| UnitFacts {
+        name: name.to_owned(),
+        load: "loaded".to_owned(),
+        active: "inactive".to_owned(),
+        boot: boot.to_owned(),
+        exec_start: vec!["/usr/bin/crio".to_owned()],
+        ..UnitFacts::default()
+    };
+    let maybe = |at: &str| MaybeFile {
+        path: path(at),
+        file: None,
+    };
+    facts.crio = Some(Crio {
+        service: unit("crio.service", "disabled"),
+        version: "1.23.5".to_owned(),
+        effective: Some(include_str!("../../fuzz/crio-conf/printed-1.34.0.toml").to_owned()),
+        endpoint: path("/run/crio/crio.sock"),
+        cri: None,
+        store: None,
+        config: maybe(CRIO_CONF),
+        drop_in: maybe("/etc/systemd/system/crio.service.d/zz-transship.conf"),
+        wipe: UnitFacts::default(),
+    });
+    let programs = ["conmon", "crun", "nft", "pinns", "runc"];
+    facts.crio_programs = programs
+        .map(|name| (name.to_owned(), path(&format!("/usr/bin/{name}"))))
+        .into();
+    facts
+}
+
+fn to_crio() -> Request {
+    let mut request = fixtures::to(Runtime::CriO);
+    request.preflight.allow = vec!["DockerSettingNotCarried".to_owned()];
+    request
+}
+
+#[test]
+fn docker_can_be_left_for_cri_o() {
+    let facts = with_crio();
+    assert_eq!(blocking(&facts, &to_crio()), [""; 0]);
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    for line in [
+        "pause_image = \"registry.k8s.io/pause:3.6\"\n",
+        "cgroup_manager = \"systemd\"\n",
+        "plugin_dirs = [\"/opt/cni/bin\"]\n",
+        // What Docker gives every container.
+        "\"net.ipv4.ip_unprivileged_port_start=0\"",
+        // It limited the number of processes itself before 1.26.
+        "pids_limit = -1\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    assert!(
+        !text.contains("default_runtime") && !text.contains("signature_policy"),
+        "{text}"
+    );
+}
+
+/// The bundle names crun; nobody has installed it.
+#[test]
+fn runc_serves_where_the_runtime_of_the_configuration_is_missing() {
+    let mut facts = with_crio();
+    facts.crio_programs.remove("crun");
+    let crio = facts.crio.as_mut().unwrap();
+    crio.effective = Some("[crio.runtime]\n# default_runtime = \"crun\"\n".to_owned());
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    for line in [
+        "default_runtime = \"runc\"\n",
+        "[crio.runtime.runtimes.runc]\nruntime_path = \"/usr/bin/runc\"\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+}
+
+#[test]
+fn a_node_without_nft_is_refused_for_releases_that_call_it() {
+    let mut facts = with_crio();
+    facts.crio_programs.remove("nft");
+    assert_eq!(of(&facts, &to_crio(), "NftMissing"), []);
+    let mut request = fixtures::from_archive(Runtime::CriO);
+    assert_eq!(one(&facts, &request, "NftMissing").severity, Severity::Block);
+    request.preflight.allow = vec!["NftMissing".to_owned()];
+    assert_eq!(one(&facts, &request, "NftMissing").severity, Severity::Warn);
+}
+
+#[test]
+fn the_unit_that_removes_images_is_disabled_and_named() {
+    let mut facts = with_crio();
+    assert_eq!(of(&facts, &to_crio(), "CrioWipe"), []);
+    facts.crio.as_mut().unwrap().wipe = UnitFacts {
+        name: "crio-wipe.service".to_owned(),
+        load: "loaded".to_owned(),
+        boot: "enabled".to_owned(),
+        ..UnitFacts::default()
+    };
+    one(&facts, &to_crio(), "CrioWipe");
+    let outcome = plan(&facts, &to_crio());
+    let words = outcome.plan().unwrap().words().join("\n");
+    assert!(words.contains("crio-wipe.service"), "{words}");
+}
+
+/// Its minor release is that of the kubelet.
+#[test]
+fn a_release_of_another_minor_is_told() {
+    let mut facts = with_crio();
+    assert_eq!(of(&facts, &to_crio(), "TargetVersionUnsupported"), []);
+    facts.crio.as_mut().unwrap().version = "1.22.4".to_owned();
+    one(&facts, &to_crio(), "TargetVersionUnsupported");
+}
+
+#[test]
+fn settings_of_docker_come_along_in_cri_os_own_words() {
+    let mut facts = with_crio();
+    let daemon = json!({
+        "exec-opts": ["native.cgroupdriver=systemd"],
+        "registry-mirrors": ["https://m.example/", "http://10.1.2.3:5000", "https://p.example/docker/hub"],
+        "insecure-registries": ["r.example:5000", "10.0.0.0/8"],
+        "selinux-enabled": true,
+        "max-concurrent-downloads": 10,
+        "default-runtime": "nvidia",
+        "runtimes": {
+            "nvidia": { "path": "nvidia-container-runtime" },
+            "kata": { "runtimeType": "io.containerd.kata.v2" },
+        },
+        "default-ulimits": { "memlock": { "Name": "memlock", "Hard": -1, "Soft": -1 } },
+        "proxies": { "https-proxy": "http://me:pw@proxy:3128" },
+    });
+    daemon_json(&mut facts, &daemon.to_string());
+    engine(&mut facts).default_runtime = "nvidia".into();
+    let programs = ["nvidia-container-runtime", "containerd-shim-kata-v2"];
+    docker(&mut facts).runtime_programs = programs
+        .map(|name| (name.to_owned(), path(&format!("/usr/bin/{name}"))))
+        .into();
+    assert_eq!(
+        written(&facts, &to_crio(), REGISTRIES).unwrap(),
+        r#"# Written by Transship: the registries of Docker's configuration.
+
+[[registry]]
+location = "docker.io"
+
+[[registry.mirror]]
+location = "m.example"
+
+[[registry.mirror]]
+location = "10.1.2.3:5000"
+insecure = true
+
+[[registry]]
+location = "r.example:5000"
+insecure = true
+"#
+    );
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    for line in [
+        "selinux = true\n",
+        "default_runtime = \"nvidia\"\n",
+        "[crio.runtime.runtimes.nvidia]\nruntime_path = \"/usr/bin/nvidia-container-runtime\"\nruntime_root = \"/run/nvidia\"\n",
+    ] {
+        assert!(text.contains(line), "{line}{text}");
+    }
+    let unit = drop_in(&facts, &to_crio(), "crio.service").unwrap();
+    assert!(unit.contains("LimitMEMLOCK=infinity\n"), "{unit}");
+    assert!(
+        unit.contains("EnvironmentFile=") && !unit.contains("pw@"),
+        "{unit}"
+    );
+    let fate = |name: &str| -> Vec<String> {
+        about(&facts, &to_crio(), name)
+            .into_iter()
+            .map(|finding| finding.code)
+            .collect()
+    };
+    let (carried, near, left) = (
+        "DockerSettingCarried",
+        "DockerSettingApproximated",
+        "DockerSettingNotCarried",
+    );
+    // A mirror with a path cannot be written.
+    assert_eq!(fate("registry-mirrors"), [left, carried]);
+    assert_eq!(fate("insecure-registries"), [near, carried]);
+    assert_eq!(fate("selinux-enabled"), [carried]);
+    assert_eq!(fate("max-concurrent-downloads"), [near]);
+    assert_eq!(fate("runtimes.nvidia"), [carried]);
+    assert_eq!(fate("default-runtime"), [carried]);
+    for finding in findings(&facts, &to_crio()) {
+        assert!(
+            !finding.message.contains("containerd's configuration"),
+            "{}",
+            finding.message
+        );
+    }
+}
+
+/// Certificates are read where Docker reads them.
+#[test]
+fn certificates_of_docker_are_read_as_they_are() {
+    let mut facts = with_crio();
+    facts.registry_directories = vec![registry("/etc/docker/certs.d/r.example", &["ca.crt"])];
+    assert_eq!(of(&facts, &to_crio(), "RegistryCertificates"), []);
+}
+
+/// The node of the lab after a move to CRI-O.
+fn on_crio() -> Facts {
+    let mut facts = with_crio();
+    let store = engine(&mut facts).store.clone();
+    let crio = facts.crio.as_mut().unwrap();
+    crio.effective = Some("[crio.image]\npause_image = \"registry.k8s.io/pause:3.6\"\n".to_owned());
+    crio.service.active = "active".to_owned();
+    crio.service.boot = "enabled".to_owned();
+    crio.store = Some(store);
+    crio.cri = Some(CriFacts {
+        name: "cri-o".to_owned(),
+        version: "1.23.5".to_owned(),
+        api_version: "v1".to_owned(),
+        runtime_ready: true,
+        network_ready: true,
+        cgroup_driver: None,
+    });
+    let words = kubelet(&mut facts).command_line.join(" ");
+    command_line(
+        &mut facts,
+        &format!(
+            "{words} --container-runtime=remote --container-runtime-endpoint=unix:///var/run/crio/crio.sock"
+        ),
+    );
+    facts
+}
+
+#[test]
+fn cri_o_is_left_and_ends() {
+    let facts = on_crio();
+    let outcome = plan(&facts, &to_containerd());
+    let plan = outcome.plan().unwrap_or_else(|| panic!("{:?}", outcome.findings));
+    assert_eq!(plan.source.runtime, Runtime::CriO);
+    let words = plan.words().join("\n");
+    assert!(words.contains("Stop and disable crio.service"), "{words}");
+    assert_eq!(plan.source.version, "1.23.5");
+}
+
+#[test]
+fn a_cri_o_that_does_not_answer_is_not_left() {
+    let mut facts = on_crio();
+    facts.crio.as_mut().unwrap().cri = None;
+    assert_eq!(blocking(&facts, &to_containerd()), ["SourceNotAnswering"]);
+}
