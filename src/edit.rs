@@ -4,6 +4,7 @@
 //!
 //! - [`parse`]: YAML, JSON and TOML as data; no error quotes the text.
 //! - [`env_file`]: systemd environment files; [`flags`]: the command line words inside their values.
+//! - [`containers_storage`]: the lists of CRI-O's store.
 //! - [`containerd_toml`]: containerd's `config.toml`; [`containerd_toml::upgrade`]: what 2.x needs of the file of 1.x.
 //! - [`hosts_toml`]: containerd's files for registries, written whole.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files; [`json`]: the same where they are JSON.
@@ -12,6 +13,7 @@
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
 
 pub mod containerd_toml;
+pub mod containers_storage;
 pub mod crio_conf;
 pub mod daemon_json;
 pub mod env_file;

@@ -6,11 +6,17 @@
 
 mod change;
 mod layer;
+mod layer_reader;
 mod links;
+mod one_mount;
+mod record_lock;
 mod tree;
 mod trial;
 
 pub use change::is_private;
+pub use layer_reader::LayerCount;
+pub use one_mount::OneMount;
+pub use record_lock::RecordLock;
 pub use tree::{NewFile, PIECE};
 
 use std::{
@@ -175,12 +181,12 @@ impl Files {
     }
 
     fn resolve(&self, path: &HostPath) -> io::Result<PathBuf> {
-        // Parts still to walk, the next one last.
-        let mut rest: Vec<std::ffi::OsString> = path
-            .relative()
-            .rsplit('/')
-            .map(|part| OsStr::new(part).to_os_string())
-            .collect();
+        let parts = path.relative().rsplit('/');
+        self.resolve_parts(parts.map(|part| OsStr::new(part).to_os_string()).collect())
+    }
+
+    /// The place of what is called so; the first part stands last in `rest`.
+    fn resolve_parts(&self, mut rest: Vec<std::ffi::OsString>) -> io::Result<PathBuf> {
         let (mut inside, mut links) = (PathBuf::new(), 0);
         while let Some(part) = rest.pop() {
             if part.as_bytes() == b".." {
