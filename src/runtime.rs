@@ -2,8 +2,10 @@
 //!
 //! - [`hosted`]: all of it, for the runtimes of this host.
 //! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd apart from its CRI.
-//! - [`reference`](mod@reference), [`transfer`], [`link`], [`overlay2`], [`restore`]: names of images; carrying an image from one store
-//!   to another, by its archive or by links to Docker's layers; giving names back.
+//! - [`reference`](mod@reference), [`transfer`], [`link`], [`crio_images`], [`restore`]: names of images; carrying an image from one
+//!   store to another, by its archive or by links to its layers; giving names back.
+//! - [`unpacked`], [`overlay2`], [`containers_storage`], [`tar_split`], [`docker_archive`]: images as they lie in the stores of Docker
+//!   and CRI-O, and their archives.
 //! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
 //! - `tasks`: the containers that run on while containerd is restarted.
@@ -12,8 +14,11 @@
 
 pub mod cni_del;
 pub mod containerd;
+mod containers_storage;
 pub mod cri;
+pub mod crio_images;
 pub mod docker;
+mod docker_archive;
 mod grpc;
 pub mod hosted;
 pub mod kubelet;
@@ -25,8 +30,10 @@ pub use crate::plan::reference;
 pub mod rehearsal;
 mod restore;
 pub mod sandbox_image;
+mod tar_split;
 pub mod tasks;
 pub mod transfer;
+mod unpacked;
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,6 +4,8 @@
 //!
 //! See containerd's `docs/garbage-collection.md` and `docs/content-flow.md`.
 
+mod content;
+
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},

@@ -2,13 +2,14 @@
 
 use std::{path::Path, path::PathBuf, time::Duration};
 
+pub use k8s_cri::v1::Image;
 use k8s_cri::v1::{
-    CgroupDriver, Container, ContainerStatusRequest, Image, ImageSpec, ImageStatusRequest,
+    CgroupDriver, Container, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
     ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
     PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, RemoveContainerRequest,
-    RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest, StopContainerRequest,
-    StopPodSandboxRequest, VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
-    runtime_service_client::RuntimeServiceClient,
+    RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest,
+    StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
+    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
@@ -336,6 +337,40 @@ impl Cri {
             .ask_found(&verb, self.deadlines.question, client.image_status(request))
             .await?
             .and_then(|answer| answer.image))
+    }
+
+    /// Where the runtime keeps its images (`ImageFsInfo`): a path of the host, in the form that the runtime gives it.
+    ///
+    /// # Errors
+    /// When it does not answer in time, or names no place.
+    pub async fn image_store(&self) -> Result<String, RuntimeError> {
+        let mut client = self.images.clone();
+        let asked = client.image_fs_info(ImageFsInfoRequest::default());
+        let answer = self.ask("ImageFsInfo", self.deadlines.question, asked).await?;
+        let places = answer.image_filesystems.into_iter();
+        let mut named = places.filter_map(|place| place.fs_id).map(|id| id.mountpoint);
+        named.find(|place| !place.is_empty()).ok_or_else(|| {
+            RuntimeError::new(format!(
+                "ImageFsInfo at {}: it names no place of the images",
+                self.socket.display()
+            ))
+        })
+    }
+
+    /// Removes a name of an image, and the image with its last one, or the image of this id; what is not there is removed.
+    ///
+    /// # Errors
+    /// The runtime's own words.
+    pub async fn remove_image(&self, name: &str) -> Result<(), RuntimeError> {
+        let mut client = self.images.clone();
+        let image = Some(ImageSpec {
+            image: name.to_owned(),
+            ..Default::default()
+        });
+        let verb = format!("RemoveImage {name}");
+        let asked = client.remove_image(RemoveImageRequest { image });
+        self.ask_found(&verb, self.deadlines.question, asked).await?;
+        Ok(())
     }
 
     /// The socket, for the tools of the runtime.

@@ -14,6 +14,7 @@ use super::{
     cni_del::Network,
     containerd::Containerd,
     cri::Cri,
+    crio_images,
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, bundles, conmon, dockershim, orphans, over_cri, process::Processes, stuck},
@@ -55,6 +56,7 @@ enum Connected {
 enum Store {
     Docker(Engine),
     Containerd(transfer::Store),
+    CriO(Cri),
 }
 
 impl HostRuntimes {
@@ -82,12 +84,7 @@ impl HostRuntimes {
         let socket = self.socket(&of.socket)?;
         Ok(match of.runtime.profile().store {
             runtime::Store::Docker => Store::Docker(Engine::connect(&socket).await?),
-            runtime::Store::CriO => {
-                return Err(RuntimeError::new(format!(
-                    "this version does not carry images of {}",
-                    of.runtime
-                )));
-            }
+            runtime::Store::CriO => Store::CriO(Cri::connect(&socket).await?),
             runtime::Store::Containerd => Store::Containerd(transfer::Store {
                 cri: Cri::connect(&socket).await?,
                 api: Containerd::connect(&socket).await?,
@@ -269,6 +266,7 @@ impl Runtimes for HostRuntimes {
                     .map(|image| ([image.repo_tags, image.repo_digests].concat(), image.id))
                     .collect()
             }
+            Store::CriO(cri) => crio_images::images(&cri).await?,
         };
         let named = |(names, id): &(Vec<String>, String)| {
             let id = id.clone();
@@ -292,6 +290,20 @@ impl Runtimes for HostRuntimes {
             (Store::Containerd(containerd), Store::Docker(engine)) => {
                 transfer::into_docker(&containerd, &engine, &name).await
             }
+            (Store::Docker(engine), Store::CriO(cri)) => {
+                let from = crio_images::Source::Docker(&engine);
+                crio_images::into_cri_o(&self.files, from, &cri, &step.layers, &name).await
+            }
+            (Store::Containerd(containerd), Store::CriO(cri)) => {
+                let from = crio_images::Source::Containerd(&containerd);
+                crio_images::into_cri_o(&self.files, from, &cri, &step.layers, &name).await
+            }
+            (Store::CriO(cri), Store::Containerd(containerd)) => {
+                crio_images::into_containerd(&self.files, &cri, &containerd, &step.layers, &name).await
+            }
+            (Store::CriO(cri), Store::Docker(engine)) => {
+                crio_images::into_docker(&self.files, &cri, &engine, &name).await
+            }
             _ => Err(RuntimeError::new(format!(
                 "images cannot be carried from {} to {}",
                 step.from.runtime, step.to.runtime
@@ -307,6 +319,7 @@ impl Runtimes for HostRuntimes {
         match self.store(store, None).await? {
             Store::Containerd(containerd) => restore::in_containerd(&containerd, before).await,
             Store::Docker(engine) => restore::in_docker(&engine, before).await,
+            Store::CriO(cri) => crio_images::restore(&self.files, &cri, before).await,
         }
     }
 

@@ -5,44 +5,21 @@
 
 use serde::Deserialize;
 
-use super::RuntimeError;
+use super::{
+    RuntimeError,
+    unpacked::{Compressed, Compression, Image, Layer, TarSplit, hex, layers},
+};
 use crate::{
     edit::parse,
     host::files::Files,
     plan::{digest::Digest, host_path::HostPath},
 };
 
-/// An image in Docker's store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Image {
-    /// Its configuration, whose digest is its id.
-    pub(super) config: Vec<u8>,
-    /// Its layers, the lowest first; at least one.
-    pub(super) layers: Vec<Layer>,
-}
-
-/// A layer in Docker's store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Layer {
-    /// Digest of its uncompressed archive.
-    pub(super) diff_id: Digest,
-    /// What it is called together with the layers below it.
-    pub(super) chain_id: Digest,
-    /// Bytes of its files.
-    pub(super) size: u64,
-    /// Its files, in the form of overlayfs.
-    pub(super) directory: HostPath,
-}
-
-/// The part of an image's configuration that names its layers.
+/// What Docker notes of the archive that a layer was pulled as.
 #[derive(Deserialize)]
-struct Config {
-    rootfs: RootFs,
-}
-
-#[derive(Deserialize)]
-struct RootFs {
-    diff_ids: Vec<Digest>,
+#[serde(rename_all = "PascalCase")]
+struct Pulled {
+    digest: Digest,
 }
 
 /// The image with this id in the store below `data_root`.
@@ -58,8 +35,6 @@ pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Ima
     };
     let text =
         |path: &HostPath| String::from_utf8(read(path)?).map_err(|error| RuntimeError::because(path, error));
-    let hex = |digest: &str| digest.trim_start_matches("sha256:").to_owned();
-
     let path = at(format!("image/overlay2/imagedb/content/sha256/{}", hex(id)))?;
     let config = read(&path)?;
     if Digest::of(&config).as_str() != id {
@@ -67,16 +42,8 @@ pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Ima
             "{path} is damaged: its digest is another"
         )));
     }
-    let diff_ids = parse::json::<Config>(&config)
-        .map_err(|error| RuntimeError::because(&path, error))?
-        .rootfs
-        .diff_ids;
-    let mut layers: Vec<Layer> = Vec::new();
-    for diff_id in diff_ids {
-        let chain_id = match layers.last() {
-            Some(below) => Digest::of(format!("{} {diff_id}", below.chain_id)),
-            None => diff_id.clone(),
-        };
+    let mut found: Vec<Layer> = Vec::new();
+    for (diff_id, chain_id) in layers(&config, &path)? {
         let layer = at(format!(
             "image/overlay2/layerdb/sha256/{}",
             hex(chain_id.as_str())
@@ -90,19 +57,43 @@ pub(super) fn image(files: &Files, data_root: &HostPath, id: &str) -> Result<Ima
                 "{layer} is another layer than {diff_id}"
             )));
         }
-        layers.push(Layer {
-            diff_id,
-            chain_id,
+        let split = layer.join("tar-split.json.gz").map_err(RuntimeError::of)?;
+        let kept = files.exists(&split).map_err(RuntimeError::of)?;
+        let pulled = at(format!(
+            "image/overlay2/distribution/v2metadata-by-diffid/sha256/{}",
+            hex(diff_id.as_str())
+        ))?;
+        found.push(Layer {
             size: file("size")?
                 .parse()
                 .map_err(|error| RuntimeError::because(format!("{layer}/size"), error))?,
             directory: at(format!("overlay2/{}/diff", file("cache-id")?))?,
+            tar_split: if kept {
+                TarSplit::Kept(split)
+            } else {
+                TarSplit::Missing
+            },
+            compressed: compressed(files, &pulled),
+            diff_id,
+            chain_id,
         });
     }
-    if layers.is_empty() {
-        return Err(RuntimeError::new(format!("{path} names no layers")));
-    }
-    Ok(Image { config, layers })
+    Ok(Image {
+        config,
+        manifests: Vec::new(),
+        layers: found,
+    })
+}
+
+/// The archive that a layer was last pulled as, or pushed as. It spares a later pull, and nothing depends on it.
+fn compressed(files: &Files, pulled: &HostPath) -> Option<Compressed> {
+    let bytes = files.read(pulled).ok()??;
+    let last = parse::json::<Vec<Pulled>>(bytes).ok()?.pop()?;
+    Digest::is_written(last.digest.as_str()).then_some(Compressed {
+        digest: last.digest,
+        size: None,
+        by: Compression::Gzip,
+    })
 }
 
 #[cfg(test)]
@@ -130,7 +121,30 @@ mod tests {
             write(format!("{layer}/size"), "1024");
             write(format!("{layer}/cache-id"), cache);
         }
+        let pulled = Digest::of("pulled");
+        let metadata =
+            format!(r#"[{{"Digest":"{first}","SourceRepository":"r/a"}},{{"Digest":"{pulled}","HMAC":""}}]"#);
+        write(
+            format!(
+                "distribution/v2metadata-by-diffid/sha256/{}",
+                &second.as_str()[7..]
+            ),
+            &metadata,
+        );
+        write(
+            format!("layerdb/sha256/{}/tar-split.json.gz", &first.as_str()[7..]),
+            "",
+        );
         let found = image(&files, &path("/data"), id.as_str()).unwrap();
+        assert!(matches!(&found.layers[0].tar_split, TarSplit::Kept(at) if files.exists(at).unwrap()));
+        assert_eq!(found.layers[1].tar_split, TarSplit::Missing);
+        let compressed: Vec<_> = found
+            .layers
+            .iter()
+            .map(|layer| layer.compressed.clone())
+            .collect();
+        assert_eq!(compressed[0], None);
+        assert_eq!(compressed[1].as_ref().map(|found| &found.digest), Some(&pulled));
         let layers: Vec<_> = found
             .layers
             .iter()

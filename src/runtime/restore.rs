@@ -84,7 +84,7 @@ pub(super) async fn in_docker(
 }
 
 /// Names go back to images before others are removed, for the image that gets one may be the image that loses one.
-fn in_order(before: &BTreeMap<String, Option<String>>) -> Vec<(&String, &Option<String>)> {
+pub(super) fn in_order(before: &BTreeMap<String, Option<String>>) -> Vec<(&String, &Option<String>)> {
     let mut names: Vec<_> = before.iter().collect();
     names.sort_by_key(|(_, id)| Reverse(id.is_some()));
     names

@@ -16,23 +16,24 @@ use tokio::{
 
 use super::{
     Carried, Cause, Means, RuntimeError, containerd::Containerd, cri::Cri, docker::Engine, link::link,
+    overlay2,
 };
 use crate::{
     host::{
         command::{bounded, command, run},
         files::Files,
     },
-    plan::step::Layers,
+    plan::{host_path::HostPath, step::Layers},
 };
 
 /// How long `ctr` may take to say what it can do.
 const ASK: Duration = Duration::from_secs(30);
 /// How long the stream may stand still. The engine packs a layer before it sends the first byte of it.
-const STALLED: Duration = Duration::from_secs(300);
+pub(super) const STALLED: Duration = Duration::from_secs(300);
 /// How long what `ctr` printed is read after its exit.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// How long the store that gets an image may take to unpack the layers after the last byte.
-const UNPACK: Duration = Duration::from_secs(900);
+pub(super) const UNPACK: Duration = Duration::from_secs(900);
 /// How long containerd's CRI may take to learn of a change of the store: it follows containerd's events.
 const NOTICED: Duration = Duration::from_secs(5);
 /// How often it is asked meanwhile.
@@ -41,7 +42,7 @@ const POLL: Duration = Duration::from_millis(20);
 const CHUNK: usize = 1 << 16;
 
 /// Of an image that is there already.
-const NAMED: Carried = Carried {
+pub(super) const NAMED: Carried = Carried {
     bytes: 0,
     means: Means::Named,
 };
@@ -75,33 +76,69 @@ pub async fn into_containerd(
     if to.api.target(name).await?.is_some_and(is_wanted) {
         return Ok(NAMED);
     }
-    keep_replaced(to, name, &wanted).await?;
-    // The CRI plugin keeps every image under its id too.
-    if let Some(target) = to.api.target(&wanted).await? {
-        to.api.name(name, target).await?;
-        proven(to, name, &wanted, "").await?;
-        return Ok(NAMED);
-    }
-    let mut instead = None;
-    if let Layers::Linked { data_root } = layers {
-        let linked = async {
-            let bytes = link(files, data_root, &to.api, &wanted, name).await?;
-            proven(to, name, &wanted, "").await.map(|()| bytes)
+    let linking = async {
+        let Layers::Linked { data_root } = layers else {
+            return Ok(None);
         };
-        match linked.await {
-            Ok(bytes) => {
-                return Ok(Carried {
-                    bytes,
-                    means: Means::Linked,
-                });
-            }
-            Err(error) => {
-                tracing::warn!(image = name, %error, "streaming an image that cannot be linked");
-                instead = Some(error.to_string());
-            }
+        let data_root = data_root_of(from, data_root.as_ref()).await?;
+        let image = overlay2::image(files, &data_root, &wanted)?;
+        link(files, &image, &to.api, name).await.map(Some)
+    };
+    take(to, name, &wanted, linking, from.export(name)).await
+}
+
+/// Docker's data root: the one that is named, or the one that the engine names.
+pub(super) async fn data_root_of(
+    engine: &Engine,
+    named: Option<&HostPath>,
+) -> Result<HostPath, RuntimeError> {
+    match named {
+        Some(root) => Ok(root.clone()),
+        None => {
+            HostPath::new(engine.info().await?.docker_root_dir.unwrap_or_default()).map_err(RuntimeError::of)
         }
     }
-    let bytes = import(from, to, name, &wanted).await?;
+}
+
+/// Takes an image into containerd: under another name if it is there, linked by `linking`, which returns the bytes of its
+/// layers or nothing where they are not to be linked, or else from the archive.
+///
+/// # Errors
+/// As [`into_containerd`].
+pub(super) async fn take(
+    to: &Store,
+    name: &str,
+    wanted: &str,
+    linking: impl Future<Output = Result<Option<u64>, RuntimeError>>,
+    archive: impl Stream<Item = Result<impl AsRef<[u8]>, RuntimeError>>,
+) -> Result<Carried, RuntimeError> {
+    keep_replaced(to, name, wanted).await?;
+    // The CRI plugin keeps every image under its id too.
+    if let Some(target) = to.api.target(wanted).await? {
+        to.api.name(name, target).await?;
+        proven(to, name, wanted, "").await?;
+        return Ok(NAMED);
+    }
+    let linked = async {
+        let Some(bytes) = linking.await? else {
+            return Ok(None);
+        };
+        proven(to, name, wanted, "").await.map(|()| Some(bytes))
+    };
+    let instead = match linked.await {
+        Ok(Some(bytes)) => {
+            return Ok(Carried {
+                bytes,
+                means: Means::Linked,
+            });
+        }
+        Ok(None) => None,
+        Err(error) => {
+            tracing::warn!(image = name, %error, "streaming an image that cannot be linked");
+            Some(error.to_string())
+        }
+    };
+    let bytes = import(archive, to, name, wanted).await?;
     Ok(Carried {
         bytes,
         means: Means::Streamed { instead },
@@ -119,11 +156,16 @@ async fn keep_replaced(to: &Store, name: &str, wanted: &str) -> Result<(), Runti
     }
 }
 
-async fn import(from: &Engine, to: &Store, name: &str, wanted: &str) -> Result<u64, RuntimeError> {
+async fn import(
+    archive: impl Stream<Item = Result<impl AsRef<[u8]>, RuntimeError>>,
+    to: &Store,
+    name: &str,
+    wanted: &str,
+) -> Result<u64, RuntimeError> {
     let mut import = ctr_images(to);
     import.arg("import");
     if name.contains('@') {
-        // The engine's archive names tags only. The index of the archive is kept under the name with the digest,
+        // An archive names tags only. The index of the archive is kept under the name with the digest,
         // so that pods which are pinned by digest find their image.
         import.args(["--index-name", name]);
     }
@@ -133,7 +175,7 @@ async fn import(from: &Engine, to: &Store, name: &str, wanted: &str) -> Result<u
     let mut child = import
         .spawn()
         .map_err(|error| say(RuntimeError::because("ctr could not be started", error).into()))?;
-    let (bytes, status, words) = feed(&mut child, from.export(name))
+    let (bytes, status, words) = feed(&mut child, archive)
         .await
         .map_err(|error| say(error.into()))?;
     if !status.success() {
@@ -158,7 +200,7 @@ async fn proven(to: &Store, name: &str, wanted: &str, words: &str) -> Result<(),
         return Ok(());
     }
     Err(say(format!(
-        "containerd has {id} under this name, Docker has {wanted}"
+        "containerd has {id} under this name, and it should be {wanted}"
     )
     .into()))
 }
@@ -324,7 +366,7 @@ async fn pour(
     let mut bytes = 0;
     while let Some(chunk) = timeout(STALLED, archive.next())
         .await
-        .map_err(|_| stalled("the engine"))?
+        .map_err(|_| stalled("the source"))?
     {
         let chunk = chunk?;
         match timeout(STALLED, stdin.write_all(chunk.as_ref()))

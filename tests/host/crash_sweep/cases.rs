@@ -433,7 +433,7 @@ pub fn by_hand() -> Case {
             .map(str::to_owned)
             .to_vec(),
         layers: Layers::Linked {
-            data_root: path("/var/lib/docker"),
+            data_root: Some(path("/var/lib/docker")),
         },
         ctr: None,
     });

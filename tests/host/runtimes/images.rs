@@ -139,7 +139,7 @@ async fn an_image_that_cannot_be_linked_is_streamed_and_the_reason_is_kept() {
         engine.image_id = APP_ID.to_owned();
         engine.archive = archive_of(&format!("{APP} {APP_ID}"), 1);
     });
-    let data_root = path("/var/lib/docker");
+    let data_root = Some(path("/var/lib/docker"));
     let step = into_containerd(Layers::Linked { data_root });
     let carried = host.runtimes.carry_image(&step, APP).await.unwrap();
     let Means::Streamed { instead: Some(why) } = carried.means else {

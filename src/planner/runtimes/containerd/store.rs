@@ -20,7 +20,7 @@ pub(super) fn store(view: &View<'_>) -> TargetStore {
         || streamed(view),
         |engine| match obstacle(view, engine, &snapshots) {
             None => Layers::Linked {
-                data_root: engine.data_root.clone(),
+                data_root: Some(engine.data_root.clone()),
             },
             Some(why) => Layers::Streamed { why },
         },
