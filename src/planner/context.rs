@@ -9,6 +9,7 @@ use crate::{
         effective::Effective,
         facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet, Store},
         finding::Finding,
+        host_path::HostPath,
         kubelet_settings::{PodNetwork, Settings},
         runtime::Runtime,
         step::{Endpoint, FileStep, Layers, ShimsStep, Step},
@@ -34,6 +35,17 @@ pub struct SourcePart {
     pub look: for<'a> fn(&'a Facts, &Settings) -> Result<Source<'a>, Finding>,
     /// What ends after the critical section.
     pub settle: fn(&View<'_>) -> Vec<Step>,
+    /// Where the layers of its images lie, if another store can share them.
+    pub layers: fn(&View<'_>) -> Result<LayersOf, String>,
+}
+
+/// Where the layers of a source's images lie, in the form of overlayfs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayersOf {
+    /// The directory that they are below.
+    pub directory: String,
+    /// Docker's data root, where Docker has them: the other stores say themselves where a layer is.
+    pub data_root: Option<HostPath>,
 }
 
 /// How a node goes to a runtime.

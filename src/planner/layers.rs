@@ -16,6 +16,33 @@ pub fn streamed(view: &View<'_>) -> Layers {
     }
 }
 
+/// Layers for the store of a target in `directory`, which can share those of the source if both lie on one file system.
+pub fn shared(view: &View<'_>, directory: &str) -> Layers {
+    match place(view, directory) {
+        Ok(data_root) => Layers::Linked { data_root },
+        Err(why) => Layers::Streamed { why },
+    }
+}
+
+/// Docker's data root, where Docker is the source; or why the layers cannot be shared.
+fn place(view: &View<'_>, directory: &str) -> Result<Option<HostPath>, String> {
+    let found = (view.parts.0.layers)(view)?;
+    let (Some(source), Some(target)) = (disk(view.facts, &found.directory), disk(view.facts, directory))
+    else {
+        return Err(format!(
+            "the file systems of {} and {directory} are not known",
+            found.directory
+        ));
+    };
+    if source.device != target.device {
+        return Err(format!(
+            "{} and {directory} lie on different file systems",
+            found.directory
+        ));
+    }
+    Ok(found.data_root)
+}
+
 /// containerd's client `ctr`, which lies beside the containerd that runs while images are carried; an archive is not
 /// in `PATH`.
 pub fn ctr(view: &View<'_>) -> Option<HostPath> {

@@ -46,7 +46,11 @@ use crate::{
 /// The planner of containerd.
 pub const PLANNER: Planner = Planner {
     runtime: Runtime::Containerd,
-    source: Some(SourcePart { look: source, settle }),
+    source: Some(SourcePart {
+        look: source,
+        settle,
+        layers: store::layers,
+    }),
     target: Some(TargetPart {
         look: target,
         prepare,

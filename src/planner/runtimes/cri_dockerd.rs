@@ -46,6 +46,7 @@ pub const PLANNER: Planner = Planner {
     source: Some(SourcePart {
         look: source,
         settle: docker::settle,
+        layers: docker::layers,
     }),
     target: Some(TargetPart {
         look: target,

@@ -27,11 +27,13 @@ use crate::{
             CRIO_SOCKET,
         },
         runtime::Runtime,
-        step::{Boot, Endpoint, Restart, Step, UnitStep},
+        step::{Boot, Endpoint, Layers, Restart, Step, UnitStep},
         version,
     },
     planner::{
-        context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, TargetStore, View},
+        context::{
+            Downloads, LayersOf, Planner, Source, SourcePart, Takes, Target, TargetPart, TargetStore, View,
+        },
         delivery, docker_limits, docker_proxies, layers, pod_environment, pod_network, refusals, releases,
         request::Request,
         steps::{file, future_unit, maybe, opening, path, starts_program},
@@ -42,7 +44,11 @@ use crate::{
 /// The planner of CRI-O.
 pub const PLANNER: Planner = Planner {
     runtime: Runtime::CriO,
-    source: Some(SourcePart { look: source, settle }),
+    source: Some(SourcePart {
+        look: source,
+        settle,
+        layers,
+    }),
     target: Some(TargetPart {
         look: target,
         prepare,
@@ -230,13 +236,37 @@ fn crio(facts: &Facts) -> Result<Cow<'_, Crio>, Finding> {
 }
 
 fn store(view: &View<'_>) -> TargetStore {
-    let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
-    let directory = root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root));
+    let layers = match layers(view) {
+        Ok(own) => layers::shared(view, &own.directory),
+        Err(why) => Layers::Streamed { why },
+    };
     TargetStore {
-        layers: layers::streamed(view),
-        directory,
+        directory: root(view),
         copies: COPIES,
+        layers,
     }
+}
+
+/// Where its layers lie.
+fn layers(view: &View<'_>) -> Result<LayersOf, String> {
+    let driver = view
+        .facts
+        .crio
+        .as_ref()
+        .and_then(|crio| printed(crio).storage_driver());
+    match driver {
+        Some(driver) if driver != "overlay" => Err(format!("CRI-O's storage driver is {driver}")),
+        _ => Ok(LayersOf {
+            directory: root(view),
+            data_root: None,
+        }),
+    }
+}
+
+/// Where it keeps images and containers.
+fn root(view: &View<'_>) -> String {
+    let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
+    root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
 }
 
 /// CRI-O brought, configured, and started beside the source.

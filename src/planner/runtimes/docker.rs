@@ -16,7 +16,7 @@ use crate::{
         step::{Boot, Restart, Step, UnitStep},
     },
     planner::{
-        context::{TargetStore, View},
+        context::{LayersOf, TargetStore, View},
         layers::streamed,
         steps::{file, opening, path},
     },
@@ -51,6 +51,21 @@ pub fn store(view: &View<'_>) -> TargetStore {
         copies: TIMES_COMPRESSED,
         layers: streamed(view),
     }
+}
+
+/// Where its layers lie.
+pub fn layers(view: &View<'_>) -> Result<LayersOf, String> {
+    let engine = view.engine.ok_or("Docker does not answer")?;
+    if engine.storage_driver != "overlay2" {
+        return Err(format!("Docker's storage driver is {}", engine.storage_driver));
+    }
+    if engine.user_namespaces {
+        return Err("Docker shifts the owners of files (userns-remap)".to_owned());
+    }
+    Ok(LayersOf {
+        directory: engine.data_root.to_string(),
+        data_root: Some(engine.data_root.clone()),
+    })
 }
 
 /// Docker's units end after a switch, unless the target needs the engine or the user keeps it; and before them

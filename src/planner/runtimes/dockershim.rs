@@ -14,6 +14,7 @@ pub const PLANNER: Planner = Planner {
     source: Some(SourcePart {
         look,
         settle: docker::settle,
+        layers: docker::layers,
     }),
     target: None,
 };
