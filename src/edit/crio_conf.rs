@@ -101,6 +101,11 @@ impl Printed {
         self.text("crio.runtime", "default_runtime")
     }
 
+    /// Whether containers get labels of SELinux.
+    pub fn selinux(&self) -> Option<bool> {
+        self.value("crio.runtime", "selinux")?.as_bool()
+    }
+
     /// The program of one of its runtimes, if it is named by its path.
     pub fn runtime_path(&self, runtime: &str) -> Option<String> {
         self.text(&format!("crio.runtime.runtimes.{runtime}"), "runtime_path")

@@ -2,21 +2,74 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::edit::containerd_toml::{self, Carried};
+use crate::edit::{
+    containerd_toml::{self, Carried},
+    crio_conf::Printed,
+};
 
-/// What containerd's effective configuration must have: files that it imports beat the file that the plan edits.
+/// What a runtime's effective configuration must have: files that containerd imports beat the file that the plan edits, and so do
+/// files that CRI-O reads after the plan's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigurationWant {
-    /// The command that prints it: `containerd --config … config dump`.
+    /// The command that prints it: `containerd --config … config dump`, `crio config`.
     pub command: Vec<String>,
-    /// `SystemdCgroup` of the default runtime.
+    /// In which form it is printed.
+    #[serde(default)]
+    pub form: Form,
+    /// Containers get their cgroups from systemd.
     pub systemd_cgroup: bool,
     /// The sandbox (pause) image.
     pub sandbox_image: String,
     /// What came along from the runtime that is left.
     #[serde(default)]
     pub carried: Carried,
+}
+
+/// In which form a program prints its configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Form {
+    /// `containerd config dump`.
+    #[default]
+    Containerd,
+    /// `crio config`.
+    Crio,
+}
+
+/// What of it was printed.
+struct Found {
+    /// What decides about cgroups, and whether it is systemd.
+    cgroups: Option<(String, bool)>,
+    sandbox_image: Option<String>,
+    carried: Carried,
+}
+
+impl Found {
+    fn of(form: Form, printed: &str) -> Self {
+        match form {
+            Form::Containerd => Self {
+                cgroups: containerd_toml::default_runtime(printed)
+                    .map(|(name, systemd)| (format!("SystemdCgroup of the default runtime {name}"), systemd)),
+                sandbox_image: containerd_toml::sandbox_image(printed),
+                carried: containerd_toml::carried_in(printed),
+            },
+            Form::Crio => {
+                let printed = Printed::read(printed);
+                Self {
+                    cgroups: printed
+                        .cgroup_manager()
+                        .map(|manager| ("cgroup_manager = \"systemd\"".to_owned(), manager == "systemd")),
+                    sandbox_image: printed.pause_image(),
+                    carried: Carried {
+                        selinux: printed.selinux(),
+                        default_runtime: printed.default_runtime(),
+                        ..Carried::default()
+                    },
+                }
+            }
+        }
+    }
 }
 
 /// A setting that is not as planned.
@@ -33,24 +86,25 @@ pub struct Difference {
 impl ConfigurationWant {
     /// The first setting that is another one in what the command printed. What is not printed is not compared.
     pub fn difference(&self, printed: &str) -> Option<Difference> {
-        let cgroups = containerd_toml::default_runtime(printed)
+        let found = Found::of(self.form, printed);
+        let cgroups = found
+            .cgroups
             .filter(|(_, systemd)| *systemd != self.systemd_cgroup)
-            .map(|(name, systemd)| Difference {
-                setting: format!("SystemdCgroup of the default runtime {name}"),
+            .map(|(setting, systemd)| Difference {
+                setting,
                 found: systemd.to_string(),
                 planned: self.systemd_cgroup.to_string(),
             });
         let image = || {
-            containerd_toml::sandbox_image(printed)
-                .filter(|image| *image != self.sandbox_image)
-                .map(|image| Difference {
-                    setting: "the sandbox image".to_owned(),
-                    found: image,
-                    planned: self.sandbox_image.clone(),
-                })
+            let image = found.sandbox_image.filter(|image| *image != self.sandbox_image)?;
+            Some(Difference {
+                setting: "the sandbox image".to_owned(),
+                found: image,
+                planned: self.sandbox_image.clone(),
+            })
         };
         let carried = || {
-            let (setting, found, planned) = self.carried.missing_in(&containerd_toml::carried_in(printed))?;
+            let (setting, found, planned) = self.carried.missing_in(&found.carried)?;
             Some(Difference {
                 setting: setting.to_owned(),
                 found,
@@ -96,6 +150,7 @@ config_path = "/etc/containerd/certs.d"
     ) {
         let want = ConfigurationWant {
             command: Vec::new(),
+            form: Form::Containerd,
             systemd_cgroup,
             sandbox_image: sandbox_image.to_owned(),
             carried: Carried {
@@ -104,6 +159,38 @@ config_path = "/etc/containerd/certs.d"
             },
         };
         let found = want.difference(PRINTED);
+        let found = found
+            .as_ref()
+            .map(|found| (&*found.setting, &*found.found, &*found.planned));
+        assert_eq!(found, wanted);
+    }
+
+    #[rstest]
+    #[case::as_planned("", None)]
+    #[case::nothing_is_said("# selinux = true\n", None)]
+    #[case::image("[crio.image]\npause_image = \"a/pause:2\"\n",
+        Some(("the sandbox image", "a/pause:2", "a/pause:1")))]
+    #[case::cgroups("[crio.runtime]\ncgroup_manager = \"cgroupfs\"\n",
+        Some(("cgroup_manager = \"systemd\"", "false", "true")))]
+    #[case::runtime("[crio.runtime]\ndefault_runtime = \"crun\"\n",
+        Some(("default_runtime_name", "crun", "nvidia")))]
+    fn a_file_that_cri_o_reads_later_is_noticed(
+        #[case] later: &str,
+        #[case] wanted: Option<(&str, &str, &str)>,
+    ) {
+        let want = ConfigurationWant {
+            command: Vec::new(),
+            form: Form::Crio,
+            systemd_cgroup: true,
+            sandbox_image: "a/pause:1".to_owned(),
+            carried: Carried {
+                default_runtime: Some("nvidia".to_owned()),
+                ..Carried::default()
+            },
+        };
+        let ours = "[crio.image]\npause_image = \"a/pause:1\"\n[crio.runtime]\ncgroup_manager = \"systemd\"\n\
+                    default_runtime = \"nvidia\"\n";
+        let found = want.difference(&format!("{ours}{later}"));
         let found = found
             .as_ref()
             .map(|found| (&*found.setting, &*found.found, &*found.planned));

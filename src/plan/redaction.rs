@@ -39,8 +39,9 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 73] = [
+const KEYS: [&str; 89] = [
     "After",
+    "Before",
     "Delegate",
     "Description",
     "Documentation",
@@ -72,6 +73,7 @@ const KEYS: [&str; 73] = [
     "SystemdCgroup",
     "TasksMax",
     "TimeoutSec",
+    "TimeoutStartSec",
     "Type",
     "WantedBy",
     "Wants",
@@ -81,12 +83,16 @@ const KEYS: [&str; 73] = [
     "ca",
     "capabilities",
     "cgroupDriver",
+    "cgroup_manager",
     "clusterDNS",
     "clusterDomain",
     "conf_dir",
     "config_path",
+    "conmon_cgroup",
     "containerRuntimeEndpoint",
+    "default_runtime",
     "default_runtime_name",
+    "default_sysctls",
     "disable",
     "disabled_plugins",
     "enable_unprivileged_icmp",
@@ -96,17 +102,27 @@ const KEYS: [&str; 73] = [
     "imageServiceEndpoint",
     "image_pull_progress_timeout",
     "imports",
+    "insecure",
     "kind",
+    "location",
     "max_concurrent_downloads",
+    "network_dir",
     "override_path",
     "path",
+    "pause_image",
+    "pids_limit",
+    "plugin_dirs",
+    "pull_progress_timeout",
     "root",
     "runtime-endpoint",
     "runtime_path",
+    "runtime_root",
     "runtime_type",
     "sandbox",
     "sandbox_image",
+    "selinux",
     "server",
+    "signature_policy",
     "skip_verify",
     "snapshotter",
     "state",
@@ -115,9 +131,10 @@ const KEYS: [&str; 73] = [
     "version",
 ];
 
-/// First names of the tables of containerd's files, and sections of units.
-const TABLES: [&str; 11] = [
-    "Install", "Service", "Socket", "Unit", "cgroup", "debug", "grpc", "host", "metrics", "plugins", "ttrpc",
+/// First names of the tables of containerd's and CRI-O's files, and sections of units.
+const TABLES: [&str; 13] = [
+    "Install", "Service", "Socket", "Unit", "cgroup", "crio", "debug", "grpc", "host", "metrics", "plugins",
+    "registry", "ttrpc",
 ];
 
 /// Flags of the kubelet and of cri-dockerd whose values are shown.

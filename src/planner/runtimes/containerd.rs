@@ -20,7 +20,7 @@ use crate::{
             },
             runtimes::{CRI_DISABLED, CRI_NOT_ANSWERING, SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        configuration::ConfigurationWant,
+        configuration::{ConfigurationWant, Form},
         digest::Digest,
         effective::Effective,
         facts::{Containerd, Facts, UpgradeFacts},
@@ -466,6 +466,7 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
         command: [program, "--config", path, "config", "dump"]
             .map(str::to_owned)
             .to_vec(),
+        form: Form::Containerd,
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
         carried: carried(&translation),

@@ -8,7 +8,7 @@ use semver::Version;
 
 use crate::{
     edit::{
-        containerd_toml::Handler,
+        containerd_toml::{Carried, Handler},
         crio_conf::{self, Printed},
         hosts_toml,
     },
@@ -17,10 +17,11 @@ use crate::{
             crio::{CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, NFT_MISSING},
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
+        configuration::{ConfigurationWant, Form},
         effective::Effective,
         facts::{Crio, Facts, UnitFacts},
         finding::Finding,
-        host_path,
+        host_path, kubelet_arguments,
         kubelet_settings::{PodNetwork, Settings},
         paths::{
             CONTAINERS_POLICY, CRIO_CONFIG, CRIO_DROP_IN, CRIO_ENVIRONMENT, CRIO_POLICY, CRIO_ROOT,
@@ -53,7 +54,7 @@ pub const PLANNER: Planner = Planner {
         look: target,
         prepare,
         switch: |_| Ok(Vec::new()),
-        configuration: |_| None,
+        configuration,
         store,
         takes: Some(Takes {
             selinux: "selinux",
@@ -390,6 +391,37 @@ fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
             .filter(|_| releases::lacks_pull_deadline(Runtime::CriO, &view.target.version).is_none()),
         no_pids_limit: version.is_some_and(|version| version < NO_PIDS_LIMIT_SINCE),
     }
+}
+
+/// What the effective configuration must have before a pod stops.
+fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
+    let crio = crio(view.facts).ok()?;
+    let mut command = kubelet_arguments::command(&crio.service);
+    if let Some(delivery) = view
+        .target
+        .delivery
+        .as_ref()
+        .filter(|delivery| !delivery.has_unit)
+    {
+        *command.first_mut()? = delivery.program.to_string();
+    }
+    // systemd would replace a variable.
+    if command.first()?.contains('$') {
+        return None;
+    }
+    command.push("config".to_owned());
+    let wanted = wanted(view, &crio);
+    Some(ConfigurationWant {
+        command,
+        form: Form::Crio,
+        systemd_cgroup: wanted.cgroup_manager == "systemd",
+        sandbox_image: wanted.pause_image,
+        carried: Carried {
+            selinux: wanted.selinux.then_some(true),
+            default_runtime: wanted.default_runtime,
+            ..Carried::default()
+        },
+    })
 }
 
 /// runc, where CRI-O is installed and the runtime that it would use is not on the node.

@@ -7,7 +7,7 @@ use transship::{
     api::request::{Runtime, RuntimeVersion},
     edit::containerd_toml::Carried,
     plan::{
-        configuration::ConfigurationWant,
+        configuration::{ConfigurationWant, Form},
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
         effective::Effective,
@@ -444,6 +444,7 @@ pub fn by_hand() -> Case {
             version: None,
             configuration: (side == Side::Target && endpoint.is_none()).then(|| ConfigurationWant {
                 command: vec!["containerd".to_owned()],
+                form: Form::Containerd,
                 systemd_cgroup: true,
                 sandbox_image: "a/pause:1".to_owned(),
                 carried: Carried::default(),
