@@ -419,7 +419,7 @@ impl ContainersStorage {
         let config = config.ok_or_else(|| RuntimeError::new(format!("there is no {path}")))?;
         if hex(Digest::of(&config).as_str()) != id {
             return Err(RuntimeError::new(format!(
-                "{path} is damaged: its digest is another one"
+                "{path} is damaged: it has a different digest"
             )));
         }
         let (recorded, list) = self.layers()?;

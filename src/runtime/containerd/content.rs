@@ -96,7 +96,7 @@ impl Containerd {
             return Ok(None);
         }
         if Digest::of(&bytes).as_str() != digest {
-            return Err(self.said(&verb, "its digest is another one"));
+            return Err(self.said(&verb, "it has a different digest"));
         }
         Ok(Some(bytes))
     }
