@@ -18,5 +18,16 @@ pub const CRIO_WIPE: Code = Code::warn(
     "`crio-wipe.service` would remove the images at the boot after a power cut; the plan disables it",
 );
 
+/// Images cannot come along.
+pub const LAYERS_NOT_LINKED: Code = Code::block(
+    "LayersNotLinked",
+    "The layers of images cannot be linked into CRI-O's store, which is the only way for them to come along",
+);
+
 /// All codes of this module.
-pub const CODES: &[Code] = &[NFT_MISSING, HOST_PORTS_NOT_ON_LOOPBACK, CRIO_WIPE];
+pub const CODES: &[Code] = &[
+    NFT_MISSING,
+    HOST_PORTS_NOT_ON_LOOPBACK,
+    CRIO_WIPE,
+    LAYERS_NOT_LINKED,
+];

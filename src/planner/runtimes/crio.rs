@@ -14,7 +14,7 @@ use crate::{
     },
     plan::{
         codes::{
-            crio::{CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, NFT_MISSING},
+            crio::{CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, LAYERS_NOT_LINKED, NFT_MISSING},
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
         configuration::{ConfigurationWant, Form},
@@ -87,8 +87,8 @@ const SANDBOX_IMAGE: &str = "registry.k8s.io/pause:3.10";
 const NFT_SINCE: Version = Version::new(1, 34, 0);
 /// The first release without a limit of its own on the number of processes of a container.
 const NO_PIDS_LIMIT_SINCE: Version = Version::new(1, 26, 0);
-/// Of an image, CRI-O keeps the unpacked layers; what comes through its client lies in a temporary file before.
-const COPIES: u64 = 2;
+/// Of an image, CRI-O keeps the unpacked layers alone.
+const COPIES: u64 = 1;
 
 /// Upstream's unit, with this command.
 fn unit_text(command: &str, search_path: &str) -> String {
@@ -518,6 +518,12 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "under CRI-O a hostPort answers at the node's addresses, and not at 127.0.0.1",
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
+    if let Layers::Streamed { why } = store(view).layers {
+        findings.push(LAYERS_NOT_LINKED.found(
+            why,
+            "Let both stores lie on one file system (`root` in CRI-O's configuration), and plan again.",
+        ));
+    }
     if let Some(crio) = &view.facts.crio {
         findings.extend(refusals::not_loaded(&crio.service));
         if let Some(ours) = drop_in(view, crio) {

@@ -34,6 +34,9 @@ fn with_crio() -> Facts {
         drop_in: maybe("/etc/systemd/system/crio.service.d/zz-transship.conf"),
         wipe: UnitFacts::default(),
     });
+    let mut disk = facts.disks[0].clone();
+    disk.path = path("/var/lib/containers/storage");
+    facts.disks.push(disk);
     let programs = ["conmon", "crun", "nft", "pinns", "runc"];
     facts.crio_programs = programs
         .map(|name| (name.to_owned(), path(&format!("/usr/bin/{name}"))))
@@ -110,6 +113,19 @@ fn the_unit_that_removes_images_is_disabled_and_named() {
     let outcome = plan(&facts, &to_crio());
     let words = outcome.plan().unwrap().words().join("\n");
     assert!(words.contains("crio-wipe.service"), "{words}");
+}
+
+/// Images come along by links alone.
+#[test]
+fn a_store_on_another_file_system_is_refused() {
+    let mut facts = with_crio();
+    assert_eq!(of(&facts, &to_crio(), "LayersNotLinked"), []);
+    for disk in &mut facts.disks {
+        if disk.path.as_str() == "/var/lib/docker" {
+            disk.device += 1;
+        }
+    }
+    one(&facts, &to_crio(), "LayersNotLinked");
 }
 
 /// Its minor release is that of the kubelet.

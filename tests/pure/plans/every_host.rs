@@ -36,10 +36,18 @@ fn archives_have_their_plans() {
         ),
     ] {
         let mut facts = fixtures::named(host);
-        facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
+        ready_for_cri_o(&mut facts);
         let outcome = plan(&facts, &request);
         insta::assert_snapshot!(name, in_words(&facts, &outcome));
     }
+}
+
+/// What a newer inspector finds there: nft, and the file system of CRI-O's store.
+fn ready_for_cri_o(facts: &mut Facts) {
+    facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
+    let mut disk = facts.disks[0].clone();
+    disk.path = HostPath::new("/var/lib/containers/storage").unwrap();
+    facts.disks.push(disk);
 }
 
 /// A newer containerd takes the place of the one that serves, and no pod is stopped.
@@ -90,7 +98,7 @@ fn packages_have_their_plans() {
     facts.cri_dockerd = None;
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriDockerd));
     insta::assert_snapshot!("package-cri-dockerd", in_words(&facts, &outcome));
-    facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
+    ready_for_cri_o(&mut facts);
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriO));
     insta::assert_snapshot!("package-cri-o", in_words(&facts, &outcome));
     let mut facts = fixtures::named("rocky8-kubeadm-1.22-rpm");
