@@ -32,11 +32,27 @@ diagnose() {
     k get nodemigrations -o jsonpath='{range .items[*]}{.metadata.name}: {.status.phase}: {.status.message} {.status.lastError}{"\n"}{end}'
     k -n "$SYSTEM" get pods -o wide
     k -n "$SYSTEM" logs -l app.kubernetes.io/component=controller --tail=15
+    pods_not_ready
     local node
     for node in $(k get nodes -o jsonpath='{.items[*].metadata.name}'); do
         echo "journal of $node:"
-        lab exec "$node" sh -c 'journalctl -u "transship-*" -o cat --no-pager -n 25; systemctl is-active docker containerd kubelet'
+        lab exec "$node" sh -c 'journalctl -u "transship-*" -o cat --no-pager -n 25; systemctl is-active docker containerd crio kubelet; journalctl -u kubelet -o cat --no-pager -n 5 -p 3'
     done
+}
+
+# Why pods are not Ready: what they say of themselves, what their containers wait for, and what was last told of them.
+pods_not_ready() {
+    local namespace pod
+    k get pods -A -o json | jq -r '.items[] | select(.status.phase != "Succeeded")
+        | select([.status.conditions[]? | select(.type == "Ready" and .status == "True")] == [])
+        | "\(.metadata.namespace) \(.metadata.name)"' |
+        while read -r namespace pod; do
+            k -n "$namespace" get pod "$pod" -o json </dev/null | jq -r '"pod \(.metadata.namespace)/\(.metadata.name) on \(.spec.nodeName) is \(.status.phase) \(.status.reason // "")",
+                (.status.conditions[]? | select(.status != "True") | "  \(.type) is \(.status) since \(.lastTransitionTime): \(.reason // "") \(.message // "")"),
+                (.status | .initContainerStatuses[]?, .containerStatuses[]? | select(.ready | not)
+                    | "  \(.name), started \(.restartCount + 1) times: \(.state) before: \(.lastState)")' || true
+            k -n "$namespace" get events --field-selector "involvedObject.name=$pod" --sort-by=.lastTimestamp --no-headers </dev/null | tail -n 6 | sed 's/^/  /'
+        done
 }
 
 # wait_until SECONDS WHAT COMMAND…: tries the command until it succeeds.
@@ -169,6 +185,9 @@ pods_ready() {
     [[ -z $(k get pods -A --field-selector "spec.nodeName=$1" -o json |
         jq -r '.items[] | select([.status.conditions[]? | select(.type == "Ready" and .status == "True")] == []) | .metadata.name') ]]
 }
+# await_pods NODE [WHAT]: until all its pods are Ready. A kubelet that could not reach the API server tries to mount a token again
+# after up to two minutes, and on a node that reaches it through a pod of its own that is so after each boot.
+await_pods() { wait_until 300 "${2:-the pods of $1 to be Ready}" pods_ready "$1"; }
 # drained NODE: its pods were moved before the switch, and not restarted with it.
 drained() {
     local mode

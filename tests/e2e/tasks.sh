@@ -129,7 +129,7 @@ pods_meanwhile() {
 }
 pods_arrived() { # NODE
     local restarted
-    wait_until 90 "the pods that were made meanwhile to be Ready" pods_ready "$1"
+    await_pods "$1" "the pods that were made meanwhile to be Ready"
     restarted=$(k -n lab get pods -l app=meanwhile -o json | jq -r '.items[] | select(.status.containerStatuses[0].restartCount > 0) | .metadata.name')
     [[ -z $restarted ]] || fail "made meanwhile, and restarted: $restarted"
     k -n lab delete pods -l app=meanwhile --wait >/dev/null

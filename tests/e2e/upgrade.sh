@@ -15,8 +15,8 @@ awaiting() {
 }
 version_is() { [[ $(runtime_of "$1") == "containerd://$2" ]]; }
 settled_on() { # NODE VERSION
-    wait_until 90 "$1 to be Ready on containerd $2" eval "ready $1 && version_is $1 $2"
-    wait_until 120 "the pods of $1 to be Ready" pods_ready "$1"
+    wait_until 180 "$1 to be Ready on containerd $2" eval "ready $1 && version_is $1 $2"
+    await_pods "$1"
 }
 begin() { # NODE: what must be the same afterwards
     count_in_the_log "$1"
