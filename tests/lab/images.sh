@@ -35,16 +35,24 @@ load_image() {
     local file=$1 node
     shift
     for node; do
-        if uses_containerd "$node"; then
-            node_exec "$node" timeout 300 ctr --namespace k8s.io images import - <"$file"
-        else
-            node_exec "$node" timeout 300 docker load --quiet <"$file"
-        fi
+        case $(endpoint_now "$node") in
+            *containerd.sock*) node_exec "$node" timeout 300 ctr --namespace k8s.io images import - <"$file" ;;
+            *crio.sock*) load_into_crio "$file" "$node" ;;
+            *) node_exec "$node" timeout 300 docker load --quiet <"$file" ;;
+        esac
     done
 }
 
-# What the kubelet has been told: on its command line, else in its configuration.
-uses_containerd() {
+# CRI has no call for it, so the program is the lab's own. It lies in the node's memory and goes with it.
+load_into_crio() { # FILE.tar NODE
+    # shellcheck disable=SC2016 # the node's shell expands it
+    node_exec "$2" sh -c 'cat >/run/crio-load && chmod 755 /run/crio-load' <"$(part "$(archive_part cri-o)")/crio-load"
+    # shellcheck disable=SC2016 # the same
+    node_exec "$2" sh -c 'cat >/run/image.tar && timeout 300 /run/crio-load /run/image.tar && rm /run/image.tar' <"$1"
+}
+
+# The endpoint that the kubelet has been told: on its command line, else in its configuration.
+endpoint_now() {
     local endpoint
     # shellcheck disable=SC2016 # the node's shell expands it
     endpoint=$(node_exec "$1" sh -c '{
@@ -53,7 +61,7 @@ uses_containerd() {
     } 2>/dev/null | sed -nE "s/^(--container-runtime-endpoint=|containerRuntimeEndpoint: *)//p"') || true
     # Before kubeadm has been there it will be what the node was made with; a
     # kubelet that names none has dockershim.
-    [[ ${endpoint:-$(endpoint_of "$1")} == *containerd.sock* ]]
+    echo "${endpoint:-$(endpoint_of "$1")}"
 }
 
 # --- The cluster's own images -----------------------------------------------
@@ -119,12 +127,12 @@ put_libraries() {
         install -D -t "$directory/usr/lib/x86_64-linux-gnu" "$library"
     done
 }
-root_libraries() { echo "$(part "root-bookworm-$ROOT_REVISION")/root/usr/lib/x86_64-linux-gnu"; }
+root_libraries() { echo "$(base_root)/usr/lib/x86_64-linux-gnu"; }
 
 # kube-proxy calls iptables in the variant that the nodes themselves use.
 fill_proxy() {
     local directory=$1 root name
-    root=$(part "root-bookworm-$ROOT_REVISION")/root
+    root=$(base_root)
     put_program "$directory" "$root/usr/sbin/xtables-nft-multi"
     put_program "$directory" "$root/usr/sbin/conntrack"
     for name in iptables ip6tables; do

@@ -8,6 +8,9 @@
 HELM=3.22.0
 CONTAINERD=2.4.2
 CONTAINERD_1=1.7.35          # the last line of 1.x, which nodes are upgraded from
+CRIO=1.34.0
+# No GnuPG, no btrfs, no device mapper; and a static program needs Go's own name and user look-ups.
+CRIO_TAGS="containers_image_openpgp exclude_graphdriver_btrfs exclude_graphdriver_devicemapper seccomp netgo osusergo"
 CRI_DOCKERD=0.4.3            # what the stand-in says to be
 NEXT_KUBELET=1.24.17         # the first minor version without dockershim
 DEBIAN_GO=1.19               # of Debian, for what is as old
@@ -51,7 +54,7 @@ make_parts() {
     local runtime
     mkdir -p "$CACHE"
     need_packages ca-certificates curl debootstrap gcc iproute2 iptables jq libc6-dev \
-        rsync unzip util-linux "golang-$DEBIAN_GO-go"
+        libseccomp-dev rsync unzip util-linux "golang-$DEBIAN_GO-go"
     make_part "root-bookworm-$ROOT_REVISION" build_root
     make_part "kubernetes-$KUBERNETES" build_kubernetes
     make_part "etcd-$ETCD" "build_etcd_$ETCD_FROM"
@@ -204,6 +207,7 @@ make_archives() {
     make_archive containerd
     make_archive containerd-1
     make_archive cri-dockerd
+    make_archive cri-o
 }
 make_archive() {
     case $1 in
@@ -214,7 +218,11 @@ make_archive() {
                 die "TRANSSHIP_LAB_CRI_DOCKERD names no program: $TRANSSHIP_LAB_CRI_DOCKERD"
             make_part "$(archive_part "$1")" build_cri_dockerd
             ;;
-        *) die "no archive $1; there are: containerd containerd-1 cri-dockerd" ;;
+        cri-o)
+            make_part "root-bookworm-$ROOT_REVISION" build_root
+            make_part "$(archive_part "$1")" build_crio
+            ;;
+        *) die "no archive $1; there are: containerd containerd-1 cri-dockerd cri-o" ;;
     esac
 }
 archive() {
@@ -237,6 +245,10 @@ archive_part() {
     case $1 in
         containerd) echo "containerd-$CONTAINERD" ;;
         containerd-1) echo "containerd-$CONTAINERD_1" ;;
+        cri-o)
+            sources=$(cat "$LAB/runc" "$LAB"/cri-o/* | sha256sum)
+            echo "cri-o-$CRIO-$ROOT_REVISION-${sources:0:8}"
+            ;;
         cri-dockerd)
             # Named after what it is made from, too.
             sources=$(find ${given:+"$given"} "$LAB/cri-dockerd" -type f -print0 | sort -z | xargs -0 cat | sha256sum)
@@ -265,6 +277,31 @@ build_containerd_1() {
     go build -ldflags "-s -w -X $package/version.Version=v$CONTAINERD_1" -o bin/ \
         "$package/cmd/"{containerd,containerd-shim-runc-v2,ctr}
     pack "containerd-$CONTAINERD_1-linux-amd64.tar.gz" bin
+}
+
+# With crio-load, with which the lab loads images. The layout of upstream's static bundle (github.com/cri-o/packaging, templates/latest/cri-o/bundle); its own files are in cri-o/.
+# What of it is missing or bent is in README.md.
+build_crio() {
+    local package=github.com/cri-o/cri-o module program
+    use_go modern_go
+    module=$(go mod download -json "$package@v$CRIO" | jq -r .Dir)
+    mkdir -p cri-o/{bin,contrib,etc,completions,cni-plugins}
+    go mod init transship.dev/lab/cri-o
+    # With its own sums: no checksum database has two of them.
+    install -m 644 "$module/go.sum" .
+    go get "$package@v$CRIO"
+    CGO_ENABLED=1 go build -tags "$CRIO_TAGS" -ldflags '-s -w -extldflags=-static' -o cri-o/bin/ "$package/cmd/crio"
+    cp "$LAB/cri-o/load.go" .
+    CGO_ENABLED=1 go build -tags "$CRIO_TAGS" -ldflags '-s -w -extldflags=-static' -o crio-load ./load.go
+    gcc -std=c99 -Os -static -s -o cri-o/bin/pinns "$module"/pinns/src/*.c
+    install -m 755 "$(base_root)/usr/bin/conmon" cri-o/bin/
+    for program in crun runc; do install -m 755 "$LAB/runc" "cri-o/bin/$program"; done
+    install -m 755 -t cri-o/cni-plugins "$(base_root)"/opt/cni/bin/*
+    install -m 644 -t cri-o/etc "$LAB/cri-o/10-crio.conf" "$module"/{crictl.yaml,crio-umount.conf,contrib/sysconfig/crio}
+    install -m 644 -t cri-o/contrib "$LAB"/cri-o/{10-crio-bridge.conflist.disabled,crio.service,policy.json,registries.conf}
+    cp -r --no-preserve=mode "$module/completions" cri-o/
+    install -m 644 -t cri-o "$module/LICENSE"
+    pack "cri-o.amd64.v$CRIO.tar.gz" cri-o
 }
 
 # The stand-in needs the module of Kubernetes that still has dockershim.

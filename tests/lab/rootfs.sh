@@ -2,9 +2,10 @@
 # The root file system of a node: a base made once, and a copy for each node.
 
 # Part of the base's name in the cache: raise it when build_root changes.
-ROOT_REVISION=1
+ROOT_REVISION=2
 ROOT_PACKAGES=(systemd systemd-sysv dbus iproute2 iptables kmod procps ca-certificates
-    docker.io containerd runc containernetworking-plugins conntrack ethtool socat jq curl)
+    docker.io containerd runc containernetworking-plugins conntrack ethtool socat jq curl
+    conmon crun nftables)    # for CRI-O
 # They wait for, or fight over, devices that the nodes do not have.
 MASKED_UNITS=(getty.target console-getty.service getty@.service serial-getty@.service
     systemd-networkd-wait-online.service systemd-logind.service cni-dhcp.service
@@ -27,13 +28,15 @@ build_root() {
     mv root/usr/lib/cni root/opt/cni/bin
 }
 
+base_root() { part "root-bookworm-$ROOT_REVISION/root"; }
+
 # make_root NODE: the node's own copy, with Kubernetes on it.
 make_root() {
     local node=$1 root
     root=$(root_of "$node")
     rm -rf "$root"
     mkdir -p "${root%/*}"
-    cp -a --reflink=auto "$(part "root-bookworm-$ROOT_REVISION")/root" "$root"
+    cp -a --reflink=auto "$(base_root)" "$root"
     install -m 755 -t "$root/usr/bin" "$(part "kubernetes-$KUBERNETES")"/{kubelet,kubeadm,kubectl}
     install -D -m 755 "$LAB/runc" "$root/usr/local/sbin/runc"
     write_identity "$node" "$root"
