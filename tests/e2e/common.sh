@@ -8,6 +8,9 @@ SYSTEM=transship-system
 IMAGE=transship.dev/transship
 VERSION=$(sed -n 's/^version = "\(.*\)"/\1/p' "$ROOT/Cargo.toml" | head -n 1)
 
+# Scenarios that run at the same time have labs of their own (tests/e2e.rs).
+[[ -z ${TRANSSHIP_LANE:-} ]] || export TRANSSHIP_LAB=/var/lib/transship-lab-${TRANSSHIP_CLUSTER:-k123}$TRANSSHIP_LANE
+
 lab() { "$ROOT/tests/lab/lab" "$@"; }
 k() { lab kubectl "$@"; }
 step() { printf '\n\033[1m--- %s\033[0m\n' "$*"; }
