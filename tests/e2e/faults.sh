@@ -10,7 +10,7 @@ fingerprint() {
             ! -path "/etc/mtab" ! -path "/etc/resolv.conf" ! -path "/etc/docker/key.json" -exec sha256sum {} + | sort -k 2
         find /etc/systemd/system -type l -printf "%p -> %l\n" | sort
         for unit in kubelet containerd docker.service docker.socket cri-docker.service cri-docker.socket \
-            cri-dockerd.service cri-dockerd.socket transship-executor; do
+            cri-dockerd.service cri-dockerd.socket crio.service transship-executor; do
             systemctl show "$unit" -p Id -p LoadState -p ActiveState -p UnitFileState
         done | sed s/^ActiveState=failed/ActiveState=inactive/'
 }
@@ -23,6 +23,7 @@ as_before() {
     wait_until 60 "the executor of $node to end" executor_ended "$node"
     fingerprint "$node" | diff "$before" - || fail "$node is not as it was (< before, > after)"
     [[ $runtime == containerd || -z $(lab exec "$node" ctr -n k8s.io containers ls -q 2>/dev/null) ]] || fail "$node has pods in containerd too"
+    [[ $runtime == cri-o ]] || ! lab exec "$node" pgrep -a conmon || fail "$node has containers of CRI-O too"
 }
 executor_ended() { ! lab exec "$1" systemctl is-active --quiet transship-executor; }
 

@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What a node must look like when a migration has ended on it, whichever way: nothing of the other runtime is left.
 
-# unsettled NODE SIDE: prints what is not as it must be on a node whose pods are all under SIDE (docker, containerd).
+# unsettled NODE SIDE: prints what is not as it must be on a node whose pods are all under SIDE (docker, containerd, cri-o).
 unsettled() {
     local node=$1 side=$2 pods addresses count
     pods=$(k --request-timeout=5s get pods -A --field-selector "spec.nodeName=$node" -o json) || { echo "the API server does not answer"; return; }
@@ -20,17 +20,33 @@ unsettled() {
         (.spec.taints[]? | select(.key != "node-role.kubernetes.io/control-plane" and .key != "node-role.kubernetes.io/master") | "taint \(.key)")'
     lab exec "$node" bash -s -- "$side" "$count" "$addresses" <<'SH'
 side=$1 count=$2 addresses=" $3 "
-[[ $side == docker ]] && other=k8s.io || other=moby
+case $side in
+    docker) others='containerd-shim.*-namespace k8s\.io|/conmon -' ;;
+    containerd) others='containerd-shim.*-namespace moby|/conmon -' ;;
+    cri-o) others='containerd-shim' ;;
+esac
 known() { [[ $addresses == *" $1 "* ]]; }
 for process in /proc/[0-9]*; do
     command=$(tr '\0' ' ' 2>/dev/null <"$process/cmdline") || continue
-    [[ $command != *containerd-shim*"-namespace $other "* ]] || echo "a shim of the other runtime runs: $command"
+    [[ ! $command =~ $others ]] || echo "a shim of another runtime runs: $command"
 done
-sandboxes=$(pgrep -xc pause)
-[[ $sandboxes == "$count" ]] || echo "$sandboxes sandboxes run for $count pods"
-if [[ $side == docker ]]; then
-    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | sed 's/^/container in containerd: /'
+# A sandbox of CRI-O has no process, but shared memory for as long as it lives.
+if [[ $side == cri-o ]]; then
+    sandboxes=$(grep -c '/overlay-containers/[^/]*/userdata/shm ' /proc/1/mounts)
 else
+    sandboxes=$(pgrep -xc pause)
+fi
+[[ $sandboxes == "$count" ]] || echo "$sandboxes sandboxes run for $count pods"
+if [[ $side != containerd ]]; then
+    systemctl is-active --quiet containerd && ctr -n k8s.io containers ls -q 2>/dev/null | sed 's/^/container in containerd: /'
+fi
+if [[ $side != cri-o ]]; then
+    ! systemctl is-active --quiet crio.service || echo "crio.service runs"
+    ! nft list tables 2>/dev/null | grep crio || echo "a table of CRI-O is left"
+    ls -d /var/lib/containers/storage/overlay-containers/*/ 2>/dev/null | sed 's/^/container in CRI-O: /'
+    grep -oP '^\S+ \K\S*/run/(containers|ipcns|utsns)/\S*' /proc/1/mounts | sed 's/^/mount of CRI-O: /'
+fi
+if [[ $side != docker ]]; then
     ! systemctl is-active --quiet docker.service || echo "docker.service runs"
     # Docker that is killed while it removes a container leaves its file and no layer. It never loads it again ("mount does
     # not exist"), and nobody can remove it through Docker.
