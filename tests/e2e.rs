@@ -95,6 +95,11 @@ fn b_a_current_kubernetes_moves_from_cri_dockerd_and_back() -> io::Result<()> {
 }
 
 #[test]
+fn c_workers_and_the_control_plane_move_to_cri_o_and_back() -> io::Result<()> {
+    scenario("cri-o")
+}
+
+#[test]
 fn d_nodes_die_in_the_middle_and_end_on_one_side() -> io::Result<()> {
     scenario("power-cuts")
 }

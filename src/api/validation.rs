@@ -275,7 +275,7 @@ mod tests {
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } }),
         "spec.nodeSelector is {\"matchExpressions\""
     )]
-    #[case::runtime(json!({ "target": { "runtime": "cri-o" } }), "spec.target.runtime is cri-o; this version")]
+    #[case::runtime(json!({ "target": { "runtime": "dockershim" } }), "spec.target.runtime is dockershim; this version")]
     #[case::version(
         json!({ "target": { "runtime": "containerd", "version": "newest" } }),
         "spec.target.version is newest; allowed are"

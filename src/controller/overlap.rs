@@ -145,7 +145,7 @@ mod tests {
     #[case::plans_only(OLDER, json!({ "spec": { "mode": "Plan" } }), false, false)]
     #[case::ended(OLDER, json!({ "status": { "phase": "Succeeded" } }), false, false)]
     #[case::edited_since(OLDER, json!({ "status": { "phase": "Succeeded", "observedGeneration": 0 } }), true, true)]
-    #[case::invalid(OLDER, json!({ "spec": { "target": { "runtime": "cri-o" } } }), false, false)]
+    #[case::invalid(OLDER, json!({ "spec": { "target": { "runtime": "dockershim" } } }), false, false)]
     #[case::deleted(OLDER, json!({ "metadata": { "deletionTimestamp": OLDER } }), false, false)]
     #[case::paused(OLDER, json!({ "spec": { "paused": true } }), true, true)]
     fn migrations_that_may_start_the_same_nodes_overlap(

@@ -144,6 +144,8 @@ pub struct Wanted {
     pub network_dir: String,
     /// Where CNI plugins are.
     pub plugin_dirs: Vec<String>,
+    /// Capabilities of containers that ask for none.
+    pub default_capabilities: Vec<&'static str>,
     /// Settings of the kernel that every pod gets (`name=value`); none to leave them.
     pub default_sysctls: Vec<String>,
     /// The file with the policy of signatures, if it is another one than it has.
@@ -208,6 +210,10 @@ pub fn part(wanted: &Wanted) -> String {
             .iter()
             .map(|name| ("default_runtime", name.into())),
     );
+    if !wanted.default_capabilities.is_empty() {
+        let capabilities = wanted.default_capabilities.iter().copied().collect::<Array>();
+        runtime.push(("default_capabilities", Value::Array(capabilities)));
+    }
     if !wanted.default_sysctls.is_empty() {
         runtime.push(("default_sysctls", list(&wanted.default_sysctls)));
     }
@@ -307,6 +313,7 @@ pause_image = "a/pause:1"
             cgroup_manager: "cgroupfs".to_owned(),
             network_dir: "/etc/cni/net.d".to_owned(),
             plugin_dirs: vec!["/opt/cni/bin".to_owned(), "/usr/lib/cni".to_owned()],
+            default_capabilities: vec!["CHOWN", "NET_RAW"],
             default_sysctls: vec!["net.ipv4.ip_unprivileged_port_start=0".to_owned()],
             signature_policy: Some("/etc/crio/policy.json".to_owned()),
             default_runtime: Some("runc".to_owned()),
@@ -325,6 +332,7 @@ pause_image = "a/pause:1"
         assert_eq!(runtime["conmon_cgroup"].as_str(), Some("pod"));
         assert_eq!(runtime["pids_limit"].as_integer(), Some(-1));
         assert_eq!(runtime["selinux"].as_bool(), Some(true));
+        assert_eq!(runtime["default_capabilities"].as_array().unwrap().len(), 2);
         let printed = Printed::read(&text);
         assert_eq!(printed.pause_image().unwrap(), wanted.pause_image);
         assert_eq!(printed.cgroup_manager().unwrap(), "cgroupfs");

@@ -103,6 +103,7 @@ mod tests {
         let modules = [
             include_str!("codes/kubelet.rs"),
             include_str!("codes/runtimes.rs"),
+            include_str!("codes/crio.rs"),
             include_str!("codes/delivery.rs"),
             include_str!("codes/configuration.rs"),
             include_str!("codes/containers.rs"),

@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 89] = [
+const KEYS: [&str; 90] = [
     "After",
     "Before",
     "Delegate",
@@ -90,6 +90,7 @@ const KEYS: [&str; 89] = [
     "config_path",
     "conmon_cgroup",
     "containerRuntimeEndpoint",
+    "default_capabilities",
     "default_runtime",
     "default_runtime_name",
     "default_sysctls",

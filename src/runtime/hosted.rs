@@ -154,7 +154,7 @@ impl HostRuntimes {
         how: Ending,
         hurried: bool,
     ) -> Result<Stopped, RuntimeError> {
-        let stopped = match self.connect(of).await? {
+        let mut stopped = match self.connect(of).await? {
             Connected::Docker(engine) => {
                 let network = Network {
                     files: &self.files,
@@ -172,6 +172,9 @@ impl HostRuntimes {
                 over_cri::end_pods(&cri, engine.as_ref(), &self.files, of.runtime, how).await
             }
         }?;
+        if of.runtime.profile().store == runtime::Store::CriO && how.extent == Extent::Everything {
+            stopped.left.extend(conmon::forget_host_ports(&self.files).await);
+        }
         for left in stopped.left.iter().chain(stopped.stuck.values()) {
             tracing::warn!(runtime = of.runtime.name(), "{left}");
         }

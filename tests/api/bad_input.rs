@@ -97,9 +97,9 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
             "spec.nodeSelector is empty; name at least one label",
         ),
         (
-            "cri-o",
-            json!({ "target": { "runtime": "cri-o" } }),
-            "spec.target.runtime is cri-o; this version moves nodes to containerd",
+            "dockershim",
+            json!({ "target": { "runtime": "dockershim" } }),
+            "spec.target.runtime is dockershim; this version moves nodes to containerd",
         ),
     ] {
         server.kubectl(&["create", "-f", "-"], &object(name, "bad", &change).to_string());
@@ -115,7 +115,7 @@ async fn the_controller_says_what_this_server_cannot_refuse() {
     }
     assert!(!s.node("bad2").await.labels().contains_key(AGENT_LABEL));
     assert!(s.share("bad2").await.is_none());
-    s.end(&["empty", "cri-o"]).await;
+    s.end(&["empty", "dockershim"]).await;
 }
 
 #[tokio::test]

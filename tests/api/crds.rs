@@ -178,7 +178,6 @@ async fn the_api_server_and_the_controller_agree(#[case] release: Release, #[cas
         json!({ "nodeSelector": { "matchExpressions": [] } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Near" }] } }),
         json!({ "nodeSelector": { "matchExpressions": [{ "key": "a", "operator": "Gt", "values": ["1"] }] } }),
-        json!({ "target": { "runtime": "cri-o" } }),
         json!({ "target": { "runtime": "dockershim" } }),
         from(&json!({}), None),
         from(

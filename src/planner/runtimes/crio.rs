@@ -87,6 +87,24 @@ const SANDBOX_IMAGE: &str = "registry.k8s.io/pause:3.10";
 const NFT_SINCE: Version = Version::new(1, 34, 0);
 /// The first release without a limit of its own on the number of processes of a container.
 const NO_PIDS_LIMIT_SINCE: Version = Version::new(1, 26, 0);
+/// The capabilities that Docker and containerd give to containers that ask for none (`oci/caps/defaults.go`, `oci/spec.go`). CRI-O's
+/// own are nine of them.
+const CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
 /// Of an image, CRI-O keeps the unpacked layers alone.
 const COPIES: u64 = 1;
 
@@ -382,6 +400,7 @@ fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
         network_dir: view.source.network.conf_dir.clone(),
         // Where no directory has all plugins there is a finding.
         plugin_dirs: pod_network::bin_dir(view).into_iter().collect(),
+        default_capabilities: CAPABILITIES.to_vec(),
         default_sysctls,
         signature_policy: lacks_policy(view).then(|| CRIO_POLICY.to_owned()),
         default_runtime,

@@ -133,9 +133,9 @@ pub async fn end_pods(
     Ok(stopped)
 }
 
-/// Removes the rules for ports of the node; those of the next pod there are another server's. Returns a sentence for each table
-/// that may be left.
-async fn forget_host_ports(files: &Files) -> Vec<String> {
+/// Removes the rules for ports of the node once CRI-O has no pods: those of the next pod there are another server's, and CRI-O itself
+/// makes the table again when it needs it. Returns a sentence for each table that may be left.
+pub async fn forget_host_ports(files: &Files) -> Vec<String> {
     let places = NFT.iter().filter_map(|path| HostPath::new(*path).ok());
     let mut there = places.filter(|path| files.exists(path).unwrap_or(false));
     // Without it CRI-O has made none.

@@ -60,6 +60,7 @@ fn docker_can_be_left_for_cri_o() {
         "cgroup_manager = \"systemd\"\n",
         "plugin_dirs = [\"/opt/cni/bin\"]\n",
         // What Docker gives every container.
+        "\"NET_RAW\", ",
         "\"net.ipv4.ip_unprivileged_port_start=0\"",
         // It limited the number of processes itself before 1.26.
         "pids_limit = -1\n",
