@@ -111,6 +111,26 @@ impl Printed {
         self.text(&format!("crio.runtime.runtimes.{runtime}"), "runtime_path")
     }
 
+    /// The file with the policy of signatures.
+    pub fn signature_policy(&self) -> Option<String> {
+        self.text("crio.image", "signature_policy")
+    }
+
+    /// Its runtimes whose programs are named by their paths.
+    pub fn runtimes(&self) -> Vec<Runtime> {
+        let tables = self.values.keys().filter(|(_, key)| key == "runtime_path");
+        let names = tables.filter_map(|(table, _)| table.strip_prefix("crio.runtime.runtimes."));
+        names
+            .filter_map(|name| {
+                Some(Runtime {
+                    name: name.to_owned(),
+                    path: self.runtime_path(name)?,
+                    root: self.text(&format!("crio.runtime.runtimes.{name}"), "runtime_root")?,
+                })
+            })
+            .collect()
+    }
+
     /// Whether it has a runtime of this name.
     pub fn has_runtime(&self, name: &str) -> bool {
         let table = format!("crio.runtime.runtimes.{name}");
@@ -339,6 +359,8 @@ pause_image = "a/pause:1"
         assert_eq!(printed.default_sysctls(), wanted.default_sysctls);
         assert_eq!(printed.plugin_dirs(), wanted.plugin_dirs);
         assert_eq!(printed.runtime_path("runc").unwrap(), "/usr/sbin/runc");
+        assert_eq!(printed.runtimes(), wanted.runtimes);
+        assert_eq!(printed.signature_policy(), wanted.signature_policy);
 
         let text = part(&Wanted {
             cgroup_manager: "systemd".to_owned(),

@@ -409,6 +409,7 @@ impl ContainersStorage {
     /// # Errors
     /// When the store does not hold all of it, naming what is missing.
     pub(super) fn image(&self, id: &str) -> Result<Image, RuntimeError> {
+        self.check_form()?;
         let id = hex(id);
         let (images, path) = self.images()?;
         let found: FoundImage = images

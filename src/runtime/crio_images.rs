@@ -414,7 +414,7 @@ pub async fn into_containerd(
     let poured = futures::stream::once(async { archive(files, image.clone(), name) })
         .map_ok(|archive| archive.map_err(|error| RuntimeError::because(format_args!("image {name}"), error)))
         .try_flatten();
-    take(to, name, &wanted, linking, poured).await
+    take(to, name, &wanted, Box::pin(linking), Box::pin(poured)).await
 }
 
 /// Carries the image of this name (a full reference with a tag) from CRI-O into Docker Engine.

@@ -283,29 +283,58 @@ impl Runtimes for HostRuntimes {
     async fn carry_image(&self, step: &ImagesStep, name: &str) -> Result<Carried, RuntimeError> {
         let ctr = step.ctr.as_ref();
         let name = reference::full(name);
+        // Each way is a future of its own: all of them in one would be large, and it lies on the stack.
         match (
             self.store(&step.from, ctr).await?,
             self.store(&step.to, ctr).await?,
         ) {
             (Store::Docker(engine), Store::Containerd(containerd)) => {
-                transfer::into_containerd(&self.files, &engine, &containerd, &step.layers, &name).await
+                Box::pin(transfer::into_containerd(
+                    &self.files,
+                    &engine,
+                    &containerd,
+                    &step.layers,
+                    &name,
+                ))
+                .await
             }
             (Store::Containerd(containerd), Store::Docker(engine)) => {
-                transfer::into_docker(&containerd, &engine, &name).await
+                Box::pin(transfer::into_docker(&containerd, &engine, &name)).await
             }
             (Store::Docker(engine), Store::CriO(cri)) => {
                 let from = crio_images::Source::Docker(&engine);
-                crio_images::into_cri_o(&self.files, from, &cri, &step.layers, &name).await
+                Box::pin(crio_images::into_cri_o(
+                    &self.files,
+                    from,
+                    &cri,
+                    &step.layers,
+                    &name,
+                ))
+                .await
             }
             (Store::Containerd(containerd), Store::CriO(cri)) => {
                 let from = crio_images::Source::Containerd(&containerd);
-                crio_images::into_cri_o(&self.files, from, &cri, &step.layers, &name).await
+                Box::pin(crio_images::into_cri_o(
+                    &self.files,
+                    from,
+                    &cri,
+                    &step.layers,
+                    &name,
+                ))
+                .await
             }
             (Store::CriO(cri), Store::Containerd(containerd)) => {
-                crio_images::into_containerd(&self.files, &cri, &containerd, &step.layers, &name).await
+                Box::pin(crio_images::into_containerd(
+                    &self.files,
+                    &cri,
+                    &containerd,
+                    &step.layers,
+                    &name,
+                ))
+                .await
             }
             (Store::CriO(cri), Store::Docker(engine)) => {
-                crio_images::into_docker(&self.files, &cri, &engine, &name).await
+                Box::pin(crio_images::into_docker(&self.files, &cri, &engine, &name)).await
             }
             _ => Err(RuntimeError::new(format!(
                 "images cannot be carried from {} to {}",

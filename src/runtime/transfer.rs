@@ -84,7 +84,7 @@ pub async fn into_containerd(
         let image = overlay2::image(files, &data_root, &wanted)?;
         link(files, &image, &to.api, name).await.map(Some)
     };
-    take(to, name, &wanted, linking, from.export(name)).await
+    take(to, name, &wanted, Box::pin(linking), Box::pin(from.export(name))).await
 }
 
 /// Docker's data root: the one that is named, or the one that the engine names.
@@ -138,7 +138,7 @@ pub(super) async fn take(
             Some(error.to_string())
         }
     };
-    let bytes = import(archive, to, name, wanted).await?;
+    let bytes = Box::pin(import(archive, to, name, wanted)).await?;
     Ok(Carried {
         bytes,
         means: Means::Streamed { instead },

@@ -1,4 +1,4 @@
-//! CRI-O as the target.
+//! CRI-O as the target and as the source.
 
 use crate::plan::finding::Code;
 
@@ -24,10 +24,24 @@ pub const LAYERS_NOT_LINKED: Code = Code::block(
     "The layers of images cannot be linked into CRI-O's store, which is the only way for them to come along",
 );
 
+/// CRI-O takes what it does not know off the network.
+pub const PODS_LOSE_NETWORK: Code = Code::block(
+    "PodsLoseNetwork",
+    "CRI-O would take the source's pods off the network when it starts next to it",
+);
+
+/// CRI-O would come back.
+pub const KUBELET_STARTS_CRIO: Code = Code::block(
+    "KubeletStartsCrio",
+    "The kubelet's unit starts CRI-O again after it is left, which would take the pods of the next runtime off the network",
+);
+
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     NFT_MISSING,
     HOST_PORTS_NOT_ON_LOOPBACK,
     CRIO_WIPE,
     LAYERS_NOT_LINKED,
+    PODS_LOSE_NETWORK,
+    KUBELET_STARTS_CRIO,
 ];

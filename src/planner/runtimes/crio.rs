@@ -5,16 +5,20 @@ mod registries;
 use std::borrow::Cow;
 
 use semver::Version;
+use serde_json::Value;
 
 use crate::{
     edit::{
         containerd_toml::{Carried, Handler},
         crio_conf::{self, Printed},
-        hosts_toml,
+        hosts_toml, parse,
     },
     plan::{
         codes::{
-            crio::{CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, LAYERS_NOT_LINKED, NFT_MISSING},
+            crio::{
+                CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, KUBELET_STARTS_CRIO, LAYERS_NOT_LINKED, NFT_MISSING,
+                PODS_LOSE_NETWORK,
+            },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
         configuration::{ConfigurationWant, Form},
@@ -28,7 +32,7 @@ use crate::{
             CRIO_SOCKET,
         },
         runtime::Runtime,
-        step::{Boot, Endpoint, Layers, Restart, Step, UnitStep},
+        step::{Boot, Endpoint, KUBELET_UNIT, Layers, Restart, Step, UnitStep},
         version,
     },
     planner::{
@@ -153,6 +157,13 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
             "Look at `systemctl status crio`; a source that does not work cannot be rolled back to.",
         )
     })?;
+    if crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
+        let unit = &crio.service.name;
+        return Err(KUBELET_STARTS_CRIO.found(
+            format!("{KUBELET_UNIT} names {unit} in Wants=, Requires= or BindsTo="),
+            format!("Remove {unit} from the kubelet's unit, run `systemctl daemon-reload`, and plan again."),
+        ));
+    }
     let printed = printed(crio);
     let bin_dirs: Vec<String> = printed
         .plugin_dirs()
@@ -394,6 +405,14 @@ fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
     if let Some(name) = translation.default_handler() {
         default_runtime = Some(name.to_owned());
     }
+    // What an earlier plan wrote is a part of what is printed, and stays.
+    let text = crio.config.file.as_ref().map_or("", |file| &file.text);
+    let earlier = Printed::read(text);
+    default_runtime = default_runtime.or_else(|| earlier.default_runtime());
+    let is_new = |runtime: &crio_conf::Runtime| runtimes.iter().all(|other| other.name != runtime.name);
+    let kept: Vec<crio_conf::Runtime> = earlier.runtimes().into_iter().filter(is_new).collect();
+    runtimes.extend(kept);
+    let signature_policy = lacks_policy(view).then(|| CRIO_POLICY.to_owned());
     crio_conf::Wanted {
         pause_image: view.carried.sandbox.clone(),
         cgroup_manager: view.cgroup_driver().to_owned(),
@@ -402,7 +421,7 @@ fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
         plugin_dirs: pod_network::bin_dir(view).into_iter().collect(),
         default_capabilities: CAPABILITIES.to_vec(),
         default_sysctls,
-        signature_policy: lacks_policy(view).then(|| CRIO_POLICY.to_owned()),
+        signature_policy: signature_policy.or_else(|| earlier.signature_policy()),
         default_runtime,
         runtimes,
         selinux: translation.selinux(),
@@ -537,6 +556,7 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "under CRI-O a hostPort answers at the node's addresses, and not at 127.0.0.1",
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
+    findings.extend(pods_lose_network(view));
     if let Layers::Streamed { why } = store(view).layers {
         findings.push(LAYERS_NOT_LINKED.found(
             why,
@@ -557,4 +577,44 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         }
     }
     findings
+}
+
+/// The first version of CNI whose plugins are asked to collect garbage themselves.
+const PLUGINS_COLLECT_SINCE: Version = Version::new(1, 1, 0);
+
+/// At its start CRI-O takes every sandbox off the network that stands in its cache of libcni and is not its own; and has the plugins
+/// free what they hold for others, if their configuration is one of CNI 1.1 (`GC` of ocicni; tried with 1.34.0).
+fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
+    let network = &view.source.network;
+    let config = view.facts.cni.configs.first();
+    let config: Value = config
+        .and_then(|file| parse::json(&file.text).ok())
+        .unwrap_or_default();
+    let says = |name: &str| config.get(name).cloned().unwrap_or_default();
+    if matches!(&says("disableGC"), Value::Bool(true)) || says("disableGC") == "true" {
+        return None;
+    }
+    let version = says("cniVersion").as_str().and_then(version::upstream);
+    let why = if view.source.runtime == Runtime::Containerd || network.cache_dir == CNI_CACHE {
+        format!(
+            "{} and CRI-O note in {CNI_CACHE} which pods are on the network, and CRI-O takes those off it, when it starts, that \
+             it has not made",
+            view.source.runtime
+        )
+    } else if version.is_some_and(|version| version >= PLUGINS_COLLECT_SINCE) {
+        format!(
+            "the configuration in {} is one of CNI 1.1, and CRI-O has its plugins free, when it starts, what they hold for pods \
+             that it has not made",
+            network.conf_dir
+        )
+    } else {
+        return None;
+    };
+    Some(PODS_LOSE_NETWORK.found(
+        why,
+        format!(
+            "Add `\"disableGC\": true` to the first file in {}, and plan again; take it out after the commit.",
+            network.conf_dir
+        ),
+    ))
 }

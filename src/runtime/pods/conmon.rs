@@ -31,6 +31,8 @@ use crate::{
 const CONTAINERS: &str = "/run/containers/storage/overlay-containers";
 /// By this part of a mount the directory of another `runroot` is known: a sandbox's shared memory is mounted there.
 const PART: &str = "/overlay-containers/";
+/// What CRI-O calls itself in what it keeps of containers; older releases do not.
+const MANAGER: &str = "cri-o";
 /// Where namespaces of sandboxes are mounted.
 const NAMESPACES: [&str; 4] = ["/run/netns/", "/run/ipcns/", "/run/utsns/", "/run/userns/"];
 /// The table of CRI-O's rules for ports of the node, per family (`internal/hostport`).
@@ -270,15 +272,17 @@ impl Server for Conmon<'_> {
 }
 
 impl Conmon<'_> {
-    /// What CRI-O keeps of pods' containers and sandboxes, by their ids. Containers of podman lie in the same store and are not
-    /// among them.
+    /// What CRI-O keeps of pods' containers and sandboxes, by their ids. Containers of podman lie in the same store, some with
+    /// the same annotations, and are not among them: CRI-O itself tells them by who manages them (`ErrIsNonCrioContainer`).
     fn configs(&self) -> BTreeMap<String, Config> {
         let files = self.network.files;
         let mut configs = BTreeMap::new();
         for directory in directories(files) {
             for id in files.list(&directory).unwrap_or_default() {
                 let config = config(files, &directory, &id).unwrap_or_default();
-                if !config.annotation("ContainerType").is_empty()
+                let is_own = ["", MANAGER].contains(&config.text("io.container.manager"));
+                if is_own
+                    && !config.annotation("ContainerType").is_empty()
                     && !config.annotation("SandboxID").is_empty()
                 {
                     configs.insert(id, config);
@@ -369,7 +373,9 @@ mod tests {
         let root = place.path();
         container(root, SANDBOX, &of_pod("sandbox"));
         container(root, APP, &of_pod("container"));
-        container(root, OF_PODMAN, &serde_json::json!({}));
+        let mut podman = of_pod("container");
+        podman["io.container.manager"] = "libpod".into();
+        container(root, OF_PODMAN, &podman);
         for namespace in ["netns", "ipcns", "utsns"] {
             write(root, &format!("run/{namespace}/u"), "");
         }

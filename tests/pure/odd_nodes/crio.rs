@@ -89,6 +89,20 @@ fn runc_serves_where_the_runtime_of_the_configuration_is_missing() {
     }
 }
 
+/// What a plan has written is a part of what CRI-O prints at the next one.
+#[test]
+fn a_second_plan_keeps_what_the_first_one_wrote() {
+    let mut facts = with_crio();
+    facts.crio_programs.remove("crun");
+    let printed = "[crio.runtime]\n# default_runtime = \"crun\"\n";
+    facts.crio.as_mut().unwrap().effective = Some(printed.to_owned());
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    let crio = facts.crio.as_mut().unwrap();
+    crio.effective = Some(format!("{printed}{text}"));
+    crio.config.file = Some(file(CRIO_CONF, &text));
+    assert_eq!(written(&facts, &to_crio(), CRIO_CONF), None);
+}
+
 #[test]
 fn a_node_without_nft_is_refused_for_releases_that_call_it() {
     let mut facts = with_crio();
@@ -114,6 +128,34 @@ fn the_unit_that_removes_images_is_disabled_and_named() {
     let outcome = plan(&facts, &to_crio());
     let words = outcome.plan().unwrap().words().join("\n");
     assert!(words.contains("crio-wipe.service"), "{words}");
+}
+
+/// Its start would cost the pods of containerd their network, and those of Docker where the plugins collect garbage.
+#[test]
+fn pods_that_would_lose_their_network_are_told_how_to_keep_it() {
+    let code = "PodsLoseNetwork";
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    let request = fixtures::from_archive(Runtime::CriO);
+    assert_eq!(one(&facts, &request, code).severity, Severity::Block);
+    let kept = |facts: &mut Facts, word: &str| {
+        let config = &mut facts.cni.configs[0];
+        let mut value: serde_json::Value = serde_json::from_str(&config.text).unwrap();
+        value["disableGC"] = serde_json::from_str(word).unwrap();
+        *config = file(config.path.as_str(), &value.to_string());
+    };
+    kept(&mut facts, "false");
+    one(&facts, &request, code);
+    for word in ["true", "\"true\""] {
+        kept(&mut facts, word);
+        assert_eq!(of(&facts, &request, code), [], "{word}");
+    }
+    let mut facts = with_crio();
+    assert_eq!(of(&facts, &to_crio(), code), []);
+    let config = &mut facts.cni.configs[0];
+    let mut value: serde_json::Value = serde_json::from_str(&config.text).unwrap();
+    value["cniVersion"] = "1.1.0".into();
+    *config = file(config.path.as_str(), &value.to_string());
+    one(&facts, &to_crio(), code);
 }
 
 /// Images come along by links alone.
@@ -265,6 +307,14 @@ fn cri_o_is_left_and_ends() {
     let words = plan.words().join("\n");
     assert!(words.contains("Stop and disable crio.service"), "{words}");
     assert_eq!(plan.source.version, "1.23.5");
+}
+
+/// As Kubespray's unit does it.
+#[test]
+fn a_kubelet_that_starts_cri_o_again_is_refused() {
+    let mut facts = on_crio();
+    facts.crio.as_mut().unwrap().service.needed_by = vec!["kubelet.service".to_owned()];
+    assert_eq!(blocking(&facts, &to_containerd()), ["KubeletStartsCrio"]);
 }
 
 #[test]
