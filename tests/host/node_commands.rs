@@ -100,7 +100,7 @@ fn every_runtime_that_can_be_moved_to_is_a_target_on_the_command_line() {
     let help = transship(&["node", "switch", "--help"]);
     let help = String::from_utf8(help.stdout).unwrap();
     assert!(
-        help.contains("[possible values: cri-dockerd, containerd]"),
+        help.contains("[possible values: cri-dockerd, containerd, cri-o]"),
         "{help}"
     );
 }
