@@ -3,6 +3,7 @@
 use super::{
     cri,
     notes::{Host, Notes},
+    programs,
     units::Units,
 };
 use crate::{
@@ -50,7 +51,7 @@ pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option
         _ => None,
     };
     Some(CriDockerd {
-        version: version.as_deref().map(version_in).unwrap_or_default(),
+        version: version.as_deref().map(programs::version_in).unwrap_or_default(),
         drop_in: notes.maybe(
             &host.files,
             &format!("/etc/systemd/system/{name}.service.d/zz-transship.conf"),
@@ -67,13 +68,6 @@ fn endpoint(arguments: &[String]) -> String {
     let value = flags::value(arguments, ENDPOINT_FLAG);
     let path = value.and_then(|value| value.strip_prefix("unix:"));
     host_path::plain(path.unwrap_or(CRI_DOCKERD_SOCKET))
-}
-
-/// `cri-dockerd 0.4.3 (42ceb44)`.
-fn version_in(text: &str) -> String {
-    let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
-    let words = text.split_whitespace().map(|word| word.trim_start_matches('v'));
-    words.into_iter().find(number).unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -96,7 +90,5 @@ mod tests {
             let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
             assert_eq!(endpoint(&words), wanted);
         }
-        assert_eq!(version_in("cri-dockerd 0.4.3 (42ceb44)\n"), "0.4.3");
-        assert_eq!(version_in("cri-dockerd v0.3.21"), "0.3.21");
     }
 }

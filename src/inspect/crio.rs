@@ -54,7 +54,7 @@ pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option
         _ => (None, None),
     };
     Some(Crio {
-        version: version.as_deref().map(version_in).unwrap_or_default(),
+        version: version.as_deref().map(programs::version_in).unwrap_or_default(),
         effective,
         endpoint,
         cri,
@@ -83,23 +83,4 @@ pub(super) fn root(crio: Option<&Crio>) -> String {
 pub(super) fn cni_bin_dirs(crio: Option<&Crio>) -> Vec<String> {
     let printed = crio.and_then(|crio| crio.effective.as_deref());
     printed.map_or_else(Vec::new, |text| Printed::read(text).plugin_dirs())
-}
-
-/// `crio version 1.34.0`, followed by lines about its build.
-fn version_in(text: &str) -> String {
-    let number = |word: &&str| word.starts_with(|c: char| c.is_ascii_digit());
-    let mut words = text.split_whitespace();
-    words.find(number).unwrap_or_default().to_owned()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_version_is_the_first_number() {
-        let said = "crio version 1.34.0\nVersion:        1.34.0\nGoVersion:      go1.26.6\n";
-        assert_eq!(version_in(said), "1.34.0");
-        assert_eq!(version_in("crio version unknown"), "");
-    }
 }

@@ -6,7 +6,7 @@ use crate::{
         host_path::HostPath,
         step::Layers,
     },
-    planner::context::View,
+    planner::context::{LayersOf, View},
 };
 
 /// Layers that come into the target's store as the archives that it takes.
@@ -16,9 +16,10 @@ pub fn streamed(view: &View<'_>) -> Layers {
     }
 }
 
-/// Layers for the store of a target in `directory`, which can share those of the source if both lie on one file system.
-pub fn shared(view: &View<'_>, directory: &str) -> Layers {
-    match place(view, directory) {
+/// Layers for the store of a target, which can share those of the source if both lie on one file system. `own` is where the target
+/// keeps its layers, or why they cannot be shared.
+pub fn shared(view: &View<'_>, own: Result<LayersOf, String>) -> Layers {
+    match own.and_then(|own| place(view, &own.directory)) {
         Ok(data_root) => Layers::Linked { data_root },
         Err(why) => Layers::Streamed { why },
     }

@@ -65,6 +65,12 @@ pub fn chain(view: &View<'_>) -> Result<Option<Chain>, String> {
     }))
 }
 
+/// The configuration that is used, if it can be read.
+pub fn configuration(view: &View<'_>) -> Option<Value> {
+    let file = view.facts.cni.configs.first()?;
+    parse::json(&file.text).ok()
+}
+
 /// The plugins of `chain`, and the one for the loopback device, that are not in `dir`.
 pub fn missing(view: &View<'_>, chain: &Chain, dir: &str) -> Vec<String> {
     let names = view
@@ -113,9 +119,7 @@ pub fn has_ipv6(view: &View<'_>) -> bool {
     }
     let words = &view.kubelet.command_line;
     let node = flags::value(words, "node-ip").is_some_and(|node| node.contains(':'));
-    let config = view.facts.cni.configs.first();
-    let config = config.and_then(|file| parse::json::<Value>(&file.text).ok());
-    node || config.is_some_and(|config| is_ipv6(&config))
+    node || configuration(view).is_some_and(|config| is_ipv6(&config))
 }
 
 /// Whether a sandbox can be rehearsed in the pod network.

@@ -77,6 +77,30 @@ pub fn starts_program(line: &str) -> bool {
     line.starts_with("ExecStart=") || line.starts_with("Environment=\"PATH=")
 }
 
+/// Lines of a unit's drop-in for its program: its command and its `PATH` where the plan has `brought` one for a unit that `is_there`;
+/// else those of the `old` drop-in, for the program that an earlier plan brought goes on running.
+pub fn program_lines(
+    brought: Option<(String, String)>,
+    is_there: bool,
+    old: Option<&TextFile>,
+) -> Vec<String> {
+    match brought {
+        Some((command, search_path)) if is_there => vec![
+            search_path,
+            "ExecStart=".to_owned(),
+            format!("ExecStart={command}"),
+        ],
+        Some(_) => Vec::new(),
+        None => {
+            let text = old.map_or("", |file| file.text.as_str());
+            text.lines()
+                .filter(|line| starts_program(line))
+                .map(str::to_owned)
+                .collect()
+        }
+    }
+}
+
 /// A unit that the plan is going to write.
 pub fn future_unit(name: &str, exec_start: &[&str]) -> UnitFacts {
     UnitFacts {

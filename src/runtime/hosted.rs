@@ -243,6 +243,14 @@ fn docker_socket() -> Result<HostPath, RuntimeError> {
     HostPath::new(DOCKER_SOCKET).map_err(RuntimeError::of)
 }
 
+/// Of two stores between which nothing carries images.
+fn not_carried(step: &ImagesStep) -> RuntimeError {
+    RuntimeError::new(format!(
+        "images cannot be carried from {} to {}",
+        step.from.runtime, step.to.runtime
+    ))
+}
+
 /// How the pods of the target end on the way back.
 fn of_target(what: &StopPods) -> Ending {
     Ending {
@@ -301,19 +309,12 @@ impl Runtimes for HostRuntimes {
             (Store::Containerd(containerd), Store::Docker(engine)) => {
                 Box::pin(transfer::into_docker(&containerd, &engine, &name)).await
             }
-            (Store::Docker(engine), Store::CriO(cri)) => {
-                let from = crio_images::Source::Docker(&engine);
-                Box::pin(crio_images::into_cri_o(
-                    &self.files,
-                    from,
-                    &cri,
-                    &step.layers,
-                    &name,
-                ))
-                .await
-            }
-            (Store::Containerd(containerd), Store::CriO(cri)) => {
-                let from = crio_images::Source::Containerd(&containerd);
+            (from, Store::CriO(cri)) => {
+                let from = match &from {
+                    Store::Docker(engine) => crio_images::Source::Docker(engine),
+                    Store::Containerd(containerd) => crio_images::Source::Containerd(containerd),
+                    Store::CriO(_) => return Err(not_carried(step)),
+                };
                 Box::pin(crio_images::into_cri_o(
                     &self.files,
                     from,
@@ -336,10 +337,9 @@ impl Runtimes for HostRuntimes {
             (Store::CriO(cri), Store::Docker(engine)) => {
                 Box::pin(crio_images::into_docker(&self.files, &cri, &engine, &name)).await
             }
-            _ => Err(RuntimeError::new(format!(
-                "images cannot be carried from {} to {}",
-                step.from.runtime, step.to.runtime
-            ))),
+            (Store::Docker(_), Store::Docker(_)) | (Store::Containerd(_), Store::Containerd(_)) => {
+                Err(not_carried(step))
+            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! - [`checkpoint`]: what dockershim and cri-dockerd keep of each sandbox, which tells whose it is.
 //! - [`orphans`]: shims that their engine lost.
 //! - [`stuck`]: sandboxes that have ended and could not leave their network.
+//! - [`specification`]: what those two make pods out of.
 //! - [`leaving`]: sandboxes leave their network without their server.
 //! - [`process`]: the processes of containers, signalled without the runtime.
 //!
@@ -22,6 +23,7 @@ mod leaving;
 pub mod orphans;
 pub mod over_cri;
 pub mod process;
+mod specification;
 pub mod stuck;
 
 use std::{

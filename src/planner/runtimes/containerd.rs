@@ -38,7 +38,7 @@ use crate::{
         delivery::{self, Delivery},
         docker_limits, docker_proxies, docker_registries, pod_environment, pod_network, refusals,
         request::Request,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, starts_program},
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, program_lines},
         translation::Translation,
     },
 };
@@ -398,24 +398,9 @@ struct DropIn {
 fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<DropIn> {
     let mut environment = None;
     let old = containerd.drop_in.file.as_ref();
-    let mut lines = Vec::new();
     let brought = view.target.command(&containerd.service.exec_start);
-    match brought.filter(|_| program == Program::Brought) {
-        Some((command, search_path)) if view.containerd.is_some() => {
-            lines.extend([
-                search_path,
-                "ExecStart=".to_owned(),
-                format!("ExecStart={command}"),
-            ]);
-        }
-        Some(_) => {}
-        // The program that an earlier plan brought goes on running.
-        None => {
-            let text = old.map_or("", |file| file.text.as_str());
-            let brought = text.lines().filter(|line| starts_program(line));
-            lines.extend(brought.map(str::to_owned));
-        }
-    }
+    let brought = brought.filter(|_| program == Program::Brought);
+    let mut lines = program_lines(brought, view.containerd.is_some(), old);
     if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
         let whole = old.is_some() || !lines.is_empty();
         let unit = &containerd.service;

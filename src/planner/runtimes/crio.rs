@@ -11,7 +11,7 @@ use crate::{
     edit::{
         containerd_toml::{Carried, Handler},
         crio_conf::{self, Printed},
-        hosts_toml, parse,
+        hosts_toml,
     },
     plan::{
         codes::{
@@ -41,7 +41,7 @@ use crate::{
         },
         delivery, docker_limits, docker_proxies, layers, pod_environment, pod_network, refusals, releases,
         request::Request,
-        steps::{file, future_unit, maybe, opening, path, starts_program},
+        steps::{file, future_unit, maybe, opening, path, program_lines},
         translation::Translation,
     },
 };
@@ -266,14 +266,10 @@ fn crio(facts: &Facts) -> Result<Cow<'_, Crio>, Finding> {
 }
 
 fn store(view: &View<'_>) -> TargetStore {
-    let layers = match layers(view) {
-        Ok(own) => layers::shared(view, &own.directory),
-        Err(why) => Layers::Streamed { why },
-    };
     TargetStore {
         directory: root(view),
         copies: COPIES,
-        layers,
+        layers: layers::shared(view, layers(view)),
     }
 }
 
@@ -400,18 +396,23 @@ fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
             default_sysctls.push(format!("{name}={value}"));
         }
     }
-    let (mut default_runtime, mut runtimes) = oci_runtime(view, &printed);
-    runtimes.extend(translation.handlers().map(runtime_of));
-    if let Some(name) = translation.default_handler() {
-        default_runtime = Some(name.to_owned());
-    }
+    let usual = oci_runtime(view, &printed);
     // What an earlier plan wrote is a part of what is printed, and stays.
-    let text = crio.config.file.as_ref().map_or("", |file| &file.text);
-    let earlier = Printed::read(text);
-    default_runtime = default_runtime.or_else(|| earlier.default_runtime());
-    let is_new = |runtime: &crio_conf::Runtime| runtimes.iter().all(|other| other.name != runtime.name);
-    let kept: Vec<crio_conf::Runtime> = earlier.runtimes().into_iter().filter(is_new).collect();
-    runtimes.extend(kept);
+    let earlier = Printed::read(crio.config.file.as_ref().map_or("", |file| &file.text));
+    let default_runtime = translation
+        .default_handler()
+        .or(usual.as_ref().map(|runtime| runtime.name.as_str()))
+        .map(str::to_owned)
+        .or_else(|| earlier.default_runtime());
+    let mut runtimes: Vec<crio_conf::Runtime> = usual
+        .into_iter()
+        .chain(translation.handlers().map(runtime_of))
+        .collect();
+    for runtime in earlier.runtimes() {
+        if runtimes.iter().all(|other| other.name != runtime.name) {
+            runtimes.push(runtime);
+        }
+    }
     let signature_policy = lacks_policy(view).then(|| CRIO_POLICY.to_owned());
     crio_conf::Wanted {
         pause_image: view.carried.sandbox.clone(),
@@ -463,21 +464,18 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
 }
 
 /// runc, where CRI-O is installed and the runtime that it would use is not on the node.
-fn oci_runtime(view: &View<'_>, printed: &Printed) -> (Option<String>, Vec<crio_conf::Runtime>) {
+fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime> {
     let programs = &view.facts.crio_programs;
     let name = printed.default_runtime().unwrap_or_else(|| "crun".to_owned());
     let is_there = printed.runtime_path(&name).is_some() || programs.contains_key(&name);
-    match programs.get("runc") {
-        Some(runc) if !view.target.is_unpacked() && !is_there => {
-            let runc = crio_conf::Runtime {
-                name: "runc".to_owned(),
-                path: runc.to_string(),
-                root: "/run/runc".to_owned(),
-            };
-            (Some(runc.name.clone()), vec![runc])
-        }
-        _ => (None, Vec::new()),
-    }
+    let runc = programs
+        .get("runc")
+        .filter(|_| !view.target.is_unpacked() && !is_there)?;
+    Some(crio_conf::Runtime {
+        name: "runc".to_owned(),
+        path: runc.to_string(),
+        root: "/run/runc".to_owned(),
+    })
 }
 
 /// A runtime of Docker's, whose program is an option of runc's shim.
@@ -501,24 +499,10 @@ struct DropIn {
 
 /// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
 fn drop_in(view: &View<'_>, crio: &Crio) -> Option<DropIn> {
-    let (mut lines, mut environment) = (Vec::new(), None);
+    let mut environment = None;
     let old = crio.drop_in.file.as_ref();
-    match view.target.command(&crio.service.exec_start) {
-        Some((command, search_path)) if view.facts.crio.is_some() => {
-            lines.extend([
-                search_path,
-                "ExecStart=".to_owned(),
-                format!("ExecStart={command}"),
-            ]);
-        }
-        Some(_) => {}
-        // The program that an earlier plan brought goes on running.
-        None => {
-            let text = old.map_or("", |file| file.text.as_str());
-            let brought = text.lines().filter(|line| starts_program(line));
-            lines.extend(brought.map(str::to_owned));
-        }
-    }
+    let brought = view.target.command(&crio.service.exec_start);
+    let mut lines = program_lines(brought, view.facts.crio.is_some(), old);
     if let Some((docker, _)) = view.docker_left() {
         let whole = old.is_some() || !lines.is_empty();
         let unit = &crio.service;
@@ -586,10 +570,7 @@ const PLUGINS_COLLECT_SINCE: Version = Version::new(1, 1, 0);
 /// free what they hold for others, if their configuration is one of CNI 1.1 (`GC` of ocicni; tried with 1.34.0).
 fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
     let network = &view.source.network;
-    let config = view.facts.cni.configs.first();
-    let config: Value = config
-        .and_then(|file| parse::json(&file.text).ok())
-        .unwrap_or_default();
+    let config = pod_network::configuration(view).unwrap_or_default();
     let says = |name: &str| config.get(name).cloned().unwrap_or_default();
     if matches!(&says("disableGC"), Value::Bool(true)) || says("disableGC") == "true" {
         return None;

@@ -9,13 +9,12 @@ use std::{
 };
 
 use nix::sys::signal::Signal;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
-    Container, Ending, Pod, Server, Wave, end_all, grace,
+    Container, Ending, Pod, Server, end_all, grace,
     leaving::Leaving,
     process::{Processes, Shims},
+    specification::{self, Kept, Namespace, Specification},
 };
 use crate::{
     edit::parse,
@@ -35,50 +34,24 @@ const BUNDLES: &str = "/run/containerd/io.containerd.runtime.v2.task/k8s.io";
 /// By this part of it the directory of another `state` is known.
 const PLUGIN: &str = "/io.containerd.runtime.v2.task/k8s.io/";
 
-/// The part of a bundle's `config.json` that counts.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Config {
-    annotations: BTreeMap<String, Value>,
-    linux: Linux,
+/// An annotation of containerd's CRI plugin (`pkg/cri/annotations`).
+fn annotation<'a>(of: &'a Specification, name: &str) -> Option<&'a str> {
+    of.annotation(&format!("io.kubernetes.cri.{name}"))
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Linux {
-    namespaces: Vec<Namespace>,
+fn network_of(of: &Specification) -> Option<&Namespace> {
+    of.namespaces().find(|namespace| namespace.kind == "network")
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Namespace {
-    r#type: String,
-    path: Option<String>,
-}
-
-impl Config {
-    /// An annotation of containerd's CRI plugin (`pkg/cri/annotations`).
-    fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations
-            .get(&format!("io.kubernetes.cri.{name}"))?
-            .as_str()
-    }
-
-    fn network(&self) -> Option<&Namespace> {
-        let mut namespaces = self.linux.namespaces.iter();
-        namespaces.find(|namespace| namespace.r#type == "network")
-    }
-
-    /// The network namespace, if it is there.
-    fn netns(&self, files: &Files) -> Option<HostPath> {
-        let path = HostPath::new(self.network()?.path.as_ref()?).ok()?;
-        files.exists(&path).unwrap_or(false).then_some(path)
-    }
+/// The network namespace of a container, if it is there.
+fn netns_of(files: &Files, of: &Specification) -> Option<HostPath> {
+    let path = HostPath::new(network_of(of)?.path.as_ref()?).ok()?;
+    files.exists(&path).unwrap_or(false).then_some(path)
 }
 
 /// The network namespace that an OCI runtime specification names, if it is there.
 pub(super) fn netns_in(files: &Files, specification: &[u8]) -> Option<HostPath> {
-    parse::json::<Config>(specification).ok()?.netns(files)
+    netns_of(files, &parse::json(specification).ok()?)
 }
 
 /// Ends the pods of a containerd that does not answer.
@@ -123,35 +96,18 @@ impl Server for Bundles<'_> {
         let ids = bundles.keys().map(String::as_str).collect();
         let running = self.processes.of(&ids);
         let shims = self.processes.shims(OWN);
-        let mut pods = BTreeMap::<String, Pod>::new();
-        for (id, config) in &bundles {
-            let Some(sandbox) = config.annotation("sandbox-id") else {
-                continue;
-            };
-            let pod = pods.entry(sandbox.to_owned()).or_insert_with(|| Pod {
-                sandbox: sandbox.to_owned(),
-                name: String::new(),
-                wave: Wave::Ordinary,
-                host_ports: false,
-                containers: Vec::new(),
-            });
-            if id != sandbox {
-                pod.containers.push(Container {
-                    id: id.clone(),
-                    running: running.contains_key(id),
-                    frozen: false,
-                    log_link: None,
-                    // Its annotation is not in the bundle.
-                    grace_secs: grace(None, self.limit_secs),
-                });
-            }
-            let part = |name| config.annotation(name).unwrap_or_default();
-            let (namespace, name) = (part("sandbox-namespace"), part("sandbox-name"));
-            if pod.name.is_empty() || id == sandbox {
-                pod.name = format!("{namespace}/{name}");
-                pod.wave = Wave::of(config.network().is_none(), namespace, name);
-            }
-        }
+        let kept = bundles.iter().filter_map(|(id, bundle)| {
+            Some(Kept {
+                id,
+                sandbox: annotation(bundle, "sandbox-id")?,
+                namespace: annotation(bundle, "sandbox-namespace").unwrap_or_default(),
+                name: annotation(bundle, "sandbox-name").unwrap_or_default(),
+                host_network: network_of(bundle).is_none(),
+                // Its annotation is not in the bundle.
+                grace_secs: grace(None, self.limit_secs),
+            })
+        });
+        let mut pods = specification::pods(kept, &running);
         pods.retain(|sandbox, pod| {
             let runs = pod.containers.iter().any(|container| container.running)
                 || running.contains_key(sandbox)
@@ -195,50 +151,38 @@ impl Server for Bundles<'_> {
 
 impl Bundles<'_> {
     /// The bundles of pods by their ids. What somebody made in the namespace without the CRI is not among them.
-    fn bundles(&self) -> BTreeMap<String, Config> {
+    fn bundles(&self) -> BTreeMap<String, Specification> {
         let mut bundles = BTreeMap::new();
         for directory in directories(self.network.files) {
             for id in self.network.files.list(&directory).unwrap_or_default() {
-                let config = self.config(&directory, &id).unwrap_or_default();
-                if config.annotation("container-type").is_some() {
-                    bundles.insert(id, config);
+                let bundle = self.bundle(&directory, &id).unwrap_or_default();
+                if annotation(&bundle, "container-type").is_some() {
+                    bundles.insert(id, bundle);
                 }
             }
         }
         bundles
     }
 
-    fn config(&self, directory: &HostPath, id: &str) -> Option<Config> {
+    fn bundle(&self, directory: &HostPath, id: &str) -> Option<Specification> {
         let path = directory.join(id).ok()?.join("config.json").ok()?;
-        let text = self.network.files.read_text(&path).ok()??;
-        parse::json(text).ok()
+        Specification::read(self.network.files, &path)
     }
 
     /// The network namespace of a sandbox, empty when it is gone.
     fn netns(&self, sandbox: &str) -> String {
-        let config = directories(self.network.files)
+        let bundle = directories(self.network.files)
             .iter()
-            .find_map(|directory| self.config(directory, sandbox))
+            .find_map(|directory| self.bundle(directory, sandbox))
             .unwrap_or_default();
-        let netns = config.netns(self.network.files);
+        let netns = netns_of(self.network.files, &bundle);
         netns.map(|netns| netns.to_string()).unwrap_or_default()
     }
 }
 
 /// The directories with bundles: the default one, and those whose mounts are seen.
 pub(in crate::runtime) fn directories(files: &Files) -> BTreeSet<HostPath> {
-    let mounts = HostPath::new("/proc/self/mountinfo").map(|path| files.read_text(&path));
-    let mounts = mounts.ok().and_then(Result::ok).flatten().unwrap_or_default();
-    let seen = mounts.lines().filter_map(|line| {
-        let at = line.split(' ').nth(4)?;
-        let (state, _) = at.split_once(PLUGIN)?;
-        Some(format!("{state}{}", PLUGIN.trim_end_matches('/')))
-    });
-    [BUNDLES.to_owned()]
-        .into_iter()
-        .chain(seen)
-        .filter_map(|path| HostPath::new(path).ok())
-        .collect()
+    specification::directories(files, BUNDLES, PLUGIN)
 }
 
 #[cfg(test)]
@@ -292,6 +236,20 @@ pub(super) mod tests {
         pid
     }
 
+    /// A process that ignores SIGTERM, and has said so: one that is told to end before would end.
+    pub(in super::super) fn deaf(root: &Path, container: &str) -> u32 {
+        let ready = root.join(format!("deaf-{container}"));
+        let script = format!(
+            "trap '' TERM; : >'{}'; while :; do sleep 1; done",
+            ready.display()
+        );
+        let pid = process(root, container, &["sh", "-c", &script]);
+        while !ready.exists() {
+            thread::yield_now();
+        }
+        pid
+    }
+
     /// A shim of containerd, which is a `sleep`.
     pub(in super::super) fn shim(root: &Path, namespace: &str, id: &str) -> u32 {
         let shim = process(root, "init", &["sleep", "600"]);
@@ -336,12 +294,7 @@ pub(super) mod tests {
         bundle(root, APP, &kind("container"), network);
         bundle(root, FOREIGN, "", "");
         let sandbox = process(root, SANDBOX, &["sleep", "600"]);
-        // One that ignores SIGTERM.
-        let app = process(
-            root,
-            APP,
-            &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
-        );
+        let app = deaf(root, APP);
         let foreign = process(root, FOREIGN, &["sleep", "600"]);
         let shim = shim(root, OWN.namespace, SANDBOX);
         write(

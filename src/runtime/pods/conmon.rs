@@ -14,14 +14,14 @@ use nix::{
     mount::{MntFlags, umount2},
     sys::signal::Signal,
 };
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
-    Container, Ending, GRACE, Pod, Server, Wave, end_all, grace, leaving::Leaving, process::Processes,
+    Container, Ending, GRACE, Pod, Server, end_all, grace,
+    leaving::Leaving,
+    process::Processes,
+    specification::{self, Kept, Namespace, Specification},
 };
 use crate::{
-    edit::parse,
     host::{command, files::Files},
     plan::host_path::{self, HostPath},
     runtime::{RuntimeError, Stopped, cni_del::Network},
@@ -47,64 +47,38 @@ const NFT: [&str; 4] = [
 /// How long it may take.
 const NFT_WITHIN: Duration = Duration::from_secs(10);
 
-/// The part of a `config.json` that counts.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Config {
-    annotations: BTreeMap<String, Value>,
-    linux: Linux,
+/// An annotation of CRI-O.
+fn annotation<'a>(of: &'a Specification, name: &str) -> &'a str {
+    text(of, &format!("io.kubernetes.cri-o.{name}"))
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Linux {
-    namespaces: Vec<Namespace>,
+fn text<'a>(of: &'a Specification, name: &str) -> &'a str {
+    of.annotation(name).unwrap_or_default()
 }
 
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Namespace {
-    r#type: String,
-    path: Option<String>,
+/// Files of namespaces that were made for a sandbox, under `/run`.
+fn namespaces<'a>(of: &'a Specification, kind: Option<&'a str>) -> impl Iterator<Item = HostPath> + 'a {
+    let of_kind = move |namespace: &&Namespace| kind.is_none_or(|kind| namespace.kind == kind);
+    of.namespaces().filter(of_kind).filter_map(|namespace| {
+        let path = host_path::socket(namespace.path.as_ref()?);
+        let is_own = NAMESPACES.iter().any(|directory| path.starts_with(directory));
+        HostPath::new(path).ok().filter(|_| is_own)
+    })
 }
 
-impl Config {
-    /// An annotation of CRI-O.
-    fn annotation(&self, name: &str) -> &str {
-        let found = self.annotations.get(&format!("io.kubernetes.cri-o.{name}"));
-        found.and_then(Value::as_str).unwrap_or_default()
-    }
+fn network_of(of: &Specification) -> Option<HostPath> {
+    namespaces(of, Some("network")).next()
+}
 
-    fn text(&self, name: &str) -> &str {
-        let found = self.annotations.get(name);
-        found.and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// Files of namespaces that were made for the sandbox, under `/run`.
-    fn namespaces(&self, kind: Option<&str>) -> impl Iterator<Item = HostPath> {
-        let of_kind = move |namespace: &&Namespace| kind.is_none_or(|kind| namespace.r#type == kind);
-        let namespaces = self.linux.namespaces.iter().filter(of_kind);
-        namespaces.filter_map(|namespace| {
-            let path = host_path::socket(namespace.path.as_ref()?);
-            let is_own = NAMESPACES.iter().any(|directory| path.starts_with(directory));
-            HostPath::new(path).ok().filter(|_| is_own)
-        })
-    }
-
-    /// Where its file system, and the shared memory of the sandbox, are mounted.
-    fn mounts(&self) -> impl Iterator<Item = HostPath> {
-        let named = ["MountPoint", "ShmPath"].map(|name| self.annotation(name));
-        named.into_iter().filter_map(|path| HostPath::new(path).ok())
-    }
+/// Where the file system of a container, and the shared memory of a sandbox, are mounted.
+fn mounts(of: &Specification) -> impl Iterator<Item = HostPath> {
+    let named = ["MountPoint", "ShmPath"].map(|name| annotation(of, name));
+    named.into_iter().filter_map(|path| HostPath::new(path).ok())
 }
 
 /// The network namespace of a sandbox, by what CRI-O keeps of it, if it is there.
 pub(super) fn netns_of(files: &Files, sandbox: &str) -> Option<HostPath> {
-    let directories = directories(files);
-    let config = directories
-        .iter()
-        .find_map(|directory| config(files, directory, sandbox))?;
-    let netns = config.namespaces(Some("network")).next()?;
+    let netns = network_of(&find(files, sandbox)?)?;
     files.exists(&netns).unwrap_or(false).then_some(netns)
 }
 
@@ -177,40 +151,18 @@ impl Server for Conmon<'_> {
         let configs = self.configs();
         let ids = configs.keys().map(String::as_str).collect();
         let running = self.processes.of(&ids);
-        let mut pods = BTreeMap::<String, Pod>::new();
-        for (id, config) in &configs {
-            let sandbox = config.annotation("SandboxID");
-            let pod = pods.entry(sandbox.to_owned()).or_insert_with(|| Pod {
-                sandbox: sandbox.to_owned(),
-                name: String::new(),
-                wave: Wave::Ordinary,
-                host_ports: false,
-                containers: Vec::new(),
-            });
-            if id != sandbox {
-                let own = config
-                    .annotations
-                    .get(GRACE)
-                    .and_then(Value::as_str)
-                    .map(str::to_owned);
-                pod.containers.push(Container {
-                    id: id.clone(),
-                    running: running.contains_key(id),
-                    frozen: false,
-                    log_link: None,
-                    grace_secs: grace(own.as_ref(), self.limit_secs),
-                });
+        let kept = configs.iter().map(|(id, config)| {
+            let own = config.annotation(GRACE).map(str::to_owned);
+            Kept {
+                id,
+                sandbox: annotation(config, "SandboxID"),
+                namespace: text(config, "io.kubernetes.pod.namespace"),
+                name: text(config, "io.kubernetes.pod.name"),
+                host_network: network_of(config).is_none(),
+                grace_secs: grace(own.as_ref(), self.limit_secs),
             }
-            let (namespace, name) = (
-                config.text("io.kubernetes.pod.namespace"),
-                config.text("io.kubernetes.pod.name"),
-            );
-            if pod.name.is_empty() || id == sandbox {
-                pod.name = format!("{namespace}/{name}");
-                let host_network = config.namespaces(Some("network")).next().is_none();
-                pod.wave = Wave::of(host_network, namespace, name);
-            }
-        }
+        });
+        let mut pods = specification::pods(kept, &running);
         pods.retain(|sandbox, pod| {
             let runs =
                 pod.containers.iter().any(|container| container.running) || running.contains_key(sandbox);
@@ -233,18 +185,17 @@ impl Server for Conmon<'_> {
 
     async fn remove_container(&self, container: &Container) -> Result<(), RuntimeError> {
         self.processes.end_container(&container.id, None).await?;
-        let config = self.configs().remove(&container.id);
-        for mount in config.iter().flat_map(Config::mounts) {
+        let config = find(self.network.files, &container.id);
+        for mount in config.iter().flat_map(mounts) {
             self.unmount(&mount);
         }
         Ok(())
     }
 
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
-        let config = self.configs().remove(&pod.sandbox).unwrap_or_default();
+        let config = find(self.network.files, &pod.sandbox).unwrap_or_default();
         self.processes.end_container(&pod.sandbox, None).await?;
-        let netns = config.namespaces(Some("network")).next();
-        let netns = netns.filter(|netns| self.network.files.exists(netns).unwrap_or(false));
+        let netns = network_of(&config).filter(|netns| self.network.files.exists(netns).unwrap_or(false));
         let mut why = format!(
             "sandbox {} of pod {} has ended, and CRI-O, which did not answer, keeps a record of it",
             pod.sandbox, pod.name
@@ -256,12 +207,12 @@ impl Server for Conmon<'_> {
         for error in &left {
             why.push_str(&format!("; {error}"));
         }
-        for mount in config.mounts() {
+        for mount in mounts(&config) {
             self.unmount(&mount);
         }
         // A network that was not left needs its namespace once more.
         if left.is_empty() {
-            for namespace in config.namespaces(None) {
+            for namespace in namespaces(&config, None) {
                 self.unmount(&namespace);
                 let _ = self.network.files.remove(&namespace);
             }
@@ -274,16 +225,16 @@ impl Server for Conmon<'_> {
 impl Conmon<'_> {
     /// What CRI-O keeps of pods' containers and sandboxes, by their ids. Containers of podman lie in the same store, some with
     /// the same annotations, and are not among them: CRI-O itself tells them by who manages them (`ErrIsNonCrioContainer`).
-    fn configs(&self) -> BTreeMap<String, Config> {
+    fn configs(&self) -> BTreeMap<String, Specification> {
         let files = self.network.files;
         let mut configs = BTreeMap::new();
         for directory in directories(files) {
             for id in files.list(&directory).unwrap_or_default() {
                 let config = config(files, &directory, &id).unwrap_or_default();
-                let is_own = ["", MANAGER].contains(&config.text("io.container.manager"));
+                let is_own = ["", MANAGER].contains(&text(&config, "io.container.manager"));
                 if is_own
-                    && !config.annotation("ContainerType").is_empty()
-                    && !config.annotation("SandboxID").is_empty()
+                    && !annotation(&config, "ContainerType").is_empty()
+                    && !annotation(&config, "SandboxID").is_empty()
                 {
                     configs.insert(id, config);
                 }
@@ -293,8 +244,8 @@ impl Conmon<'_> {
     }
 
     /// Whether a sandbox still has a namespace of its own.
-    fn holds(&self, config: &Config) -> bool {
-        let mut namespaces = config.namespaces(None);
+    fn holds(&self, config: &Specification) -> bool {
+        let mut namespaces = namespaces(config, None);
         namespaces.any(|namespace| self.network.files.exists(&namespace).unwrap_or(false))
     }
 
@@ -309,26 +260,22 @@ impl Conmon<'_> {
     }
 }
 
-fn config(files: &Files, directory: &HostPath, id: &str) -> Option<Config> {
+fn config(files: &Files, directory: &HostPath, id: &str) -> Option<Specification> {
     let path = directory.join(&format!("{id}/userdata/config.json")).ok()?;
-    let text = files.read_text(&path).ok()??;
-    parse::json(text).ok()
+    Specification::read(files, &path)
+}
+
+/// What it keeps of one container or sandbox.
+fn find(files: &Files, id: &str) -> Option<Specification> {
+    let directories = directories(files);
+    directories
+        .iter()
+        .find_map(|directory| config(files, directory, id))
 }
 
 /// The directories with what it keeps of containers: the default one, and those whose mounts are seen.
 fn directories(files: &Files) -> BTreeSet<HostPath> {
-    let mounts = HostPath::new("/proc/self/mountinfo").map(|path| files.read_text(&path));
-    let mounts = mounts.ok().and_then(Result::ok).flatten().unwrap_or_default();
-    let seen = mounts.lines().filter_map(|line| {
-        let at = line.split(' ').nth(4)?;
-        let (root, _) = at.split_once(PART)?;
-        Some(format!("{root}{}", PART.trim_end_matches('/')))
-    });
-    [CONTAINERS.to_owned()]
-        .into_iter()
-        .chain(seen)
-        .filter_map(|path| HostPath::new(path).ok())
-        .collect()
+    specification::directories(files, CONTAINERS, PART)
 }
 
 #[cfg(test)]
@@ -338,7 +285,7 @@ mod tests {
     use super::*;
     use crate::runtime::pods::{
         Extent,
-        bundles::tests::{kill, process, write},
+        bundles::tests::{deaf, kill, process, write},
     };
 
     const SANDBOX: &str = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
@@ -383,12 +330,7 @@ mod tests {
         write(root, lease, &format!("{SANDBOX}\r\neth0"));
         write(root, "usr/sbin/nft", "#!/bin/sh\ncat >>\"${0%/*}/rules\"\n");
         fs::set_permissions(root.join("usr/sbin/nft"), fs::Permissions::from_mode(0o755)).unwrap();
-        // One that ignores SIGTERM.
-        let app = process(
-            root,
-            APP,
-            &["sh", "-c", "trap '' TERM; while :; do sleep 1; done"],
-        );
+        let app = deaf(root, APP);
         let of_podman = process(root, OF_PODMAN, &["sleep", "600"]);
         let monitor = process(root, "x", &["sleep", "600"]);
         write(
@@ -448,7 +390,7 @@ mod tests {
             fs::write(&at, text).unwrap();
             let directory = HostPath::new(CONTAINERS).unwrap();
             let config = config(&files, &directory, SANDBOX).unwrap_or_default();
-            for namespace in config.namespaces(None) {
+            for namespace in namespaces(&config, None) {
                 let mut own = NAMESPACES.iter();
                 assert!(
                     own.any(|directory| namespace.as_str().starts_with(directory)),

@@ -1,7 +1,7 @@
 //! containerd's store: its place, what an image takes there, and whether its layers can be shared.
 
 use crate::{
-    plan::{snapshots, step::Layers},
+    plan::snapshots,
     planner::{
         context::{LayersOf, TargetStore, View},
         layers::shared,
@@ -13,14 +13,10 @@ const COPIES: u64 = 2;
 
 /// The store of containerd as the target.
 pub(super) fn store(view: &View<'_>) -> TargetStore {
-    let layers = match layers(view) {
-        Ok(own) => shared(view, &own.directory),
-        Err(why) => Layers::Streamed { why },
-    };
     TargetStore {
         directory: snapshots::snapshots(view.containerd).directory,
         copies: COPIES,
-        layers,
+        layers: shared(view, layers(view)),
     }
 }
 
