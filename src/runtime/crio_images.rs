@@ -1,4 +1,4 @@
-//! Carries images into CRI-O's store and out of it. Into it their layers are linked, while CRI-O runs or not; out of it
+//! Carries images into CRI-O's store and out of it. Into it their layers are linked, while CRI-O runs; out of it
 //! they are linked into containerd's, or the archive is made again that Docker Engine and `ctr` read. CRI-O's own answer
 //! is the proof.
 //!

@@ -1,47 +1,39 @@
 //! CRI-O. What it is given stands in a part of its own in `crio.conf.d`; the files of others are left.
 
+mod found;
+mod network;
 mod registries;
-
-use std::borrow::Cow;
+mod settings;
+mod store;
 
 use semver::Version;
-use serde_json::Value;
+
+use found::{SERVICE, crio, endpoint, printed};
 
 use crate::{
-    edit::{
-        containerd_toml::{Carried, Handler},
-        crio_conf::{self, Printed},
-        hosts_toml,
-    },
+    edit::{crio_conf, hosts_toml},
     plan::{
         codes::{
             crio::{
                 CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, KUBELET_STARTS_CRIO, LAYERS_NOT_LINKED, NFT_MISSING,
-                PODS_LOSE_NETWORK,
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        configuration::{ConfigurationWant, Form},
         effective::Effective,
-        facts::{Crio, Facts, UnitFacts},
+        facts::{Crio, Facts},
         finding::Finding,
-        host_path, kubelet_arguments,
+        host_path,
         kubelet_settings::{PodNetwork, Settings},
-        paths::{
-            CONTAINERS_POLICY, CRIO_CONFIG, CRIO_DROP_IN, CRIO_ENVIRONMENT, CRIO_POLICY, CRIO_ROOT,
-            CRIO_SOCKET,
-        },
+        paths::CRIO_ENVIRONMENT,
         runtime::Runtime,
-        step::{Boot, Endpoint, KUBELET_UNIT, Layers, Restart, Step, UnitStep},
+        step::{Boot, KUBELET_UNIT, Layers, Restart, Step, UnitStep},
         version,
     },
     planner::{
-        context::{
-            Downloads, LayersOf, Planner, Source, SourcePart, Takes, Target, TargetPart, TargetStore, View,
-        },
-        delivery, docker_limits, docker_proxies, layers, pod_environment, pod_network, refusals, releases,
+        context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
+        delivery, docker_limits, docker_proxies, refusals,
         request::Request,
-        steps::{file, future_unit, maybe, opening, path, program_lines},
+        steps::{file, maybe, opening, path, program_lines},
         translation::Translation,
     },
 };
@@ -52,14 +44,14 @@ pub const PLANNER: Planner = Planner {
     source: Some(SourcePart {
         look: source,
         settle,
-        layers,
+        layers: store::layers,
     }),
     target: Some(TargetPart {
         look: target,
         prepare,
         switch: |_| Ok(Vec::new()),
-        configuration,
-        store,
+        configuration: settings::configuration,
+        store: store::store,
         takes: Some(Takes {
             selinux: "selinux",
             // containers/image, `copy/copy.go`.
@@ -79,39 +71,13 @@ pub const PLANNER: Planner = Planner {
     }),
 };
 
-const SERVICE: &str = "crio.service";
 /// Where its unit is written where there is none.
 const UNIT: &str = "/etc/systemd/system/crio.service";
-/// Where libcni keeps what CRI-O gave to plugins (the default of the library).
-const CNI_CACHE: &str = "/var/lib/cni";
 /// The image of sandboxes that is compiled in (`pkg/config/config.go`).
 const SANDBOX_IMAGE: &str = "registry.k8s.io/pause:3.10";
 /// The first release that sets ports of the node up with nft, and ends where there is none
 /// (`internal/hostport`; tried with 1.34.0).
 const NFT_SINCE: Version = Version::new(1, 34, 0);
-/// The first release without a limit of its own on the number of processes of a container.
-const NO_PIDS_LIMIT_SINCE: Version = Version::new(1, 26, 0);
-/// The capabilities that Docker and containerd give to containers that ask for none (`oci/caps/defaults.go`, `oci/spec.go`). CRI-O's
-/// own are nine of them.
-const CAPABILITIES: [&str; 14] = [
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "FSETID",
-    "FOWNER",
-    "MKNOD",
-    "NET_RAW",
-    "SETGID",
-    "SETUID",
-    "SETFCAP",
-    "SETPCAP",
-    "NET_BIND_SERVICE",
-    "SYS_CHROOT",
-    "KILL",
-    "AUDIT_WRITE",
-];
-/// Of an image, CRI-O keeps the unpacked layers alone.
-const COPIES: u64 = 1;
-
 /// Upstream's unit, with this command.
 fn unit_text(command: &str, search_path: &str) -> String {
     format!(
@@ -142,9 +108,6 @@ WantedBy=multi-user.target
 "
     )
 }
-
-/// The policy of CRI-O's own packages: every image may be pulled.
-const POLICY: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n";
 
 fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding> {
     let answering = facts.crio.as_ref().and_then(|crio| {
@@ -186,7 +149,7 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
             } else {
                 bin_dirs
             },
-            cache_dir: CNI_CACHE.to_owned(),
+            cache_dir: network::CNI_CACHE.to_owned(),
             ..settings.network.clone()
         },
         sandbox_image: printed.pause_image().unwrap_or_else(|| SANDBOX_IMAGE.to_owned()),
@@ -195,10 +158,6 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: SERVICE,
     })
-}
-
-fn printed(crio: &Crio) -> Printed {
-    crio.effective.as_deref().map(Printed::read).unwrap_or_default()
 }
 
 /// It ends: at its next start it would look for pods that are gone.
@@ -240,71 +199,16 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
     })
 }
 
-fn endpoint(crio: &Crio) -> Endpoint {
-    Endpoint {
-        runtime: Runtime::CriO,
-        socket: crio.endpoint.clone(),
-    }
-}
-
-/// CRI-O as it was found, or as the plan is going to write its unit.
-fn crio(facts: &Facts) -> Result<Cow<'_, Crio>, Finding> {
-    if let Some(found) = &facts.crio {
-        return Ok(Cow::Borrowed(found));
-    }
-    Ok(Cow::Owned(Crio {
-        service: future_unit(SERVICE, &["crio"]),
-        version: String::new(),
-        effective: None,
-        endpoint: path(CRIO_SOCKET)?,
-        cri: None,
-        store: None,
-        config: maybe(facts, CRIO_CONFIG)?,
-        drop_in: maybe(facts, CRIO_DROP_IN)?,
-        wipe: UnitFacts::default(),
-    }))
-}
-
-fn store(view: &View<'_>) -> TargetStore {
-    TargetStore {
-        directory: root(view),
-        copies: COPIES,
-        layers: layers::shared(view, layers(view)),
-    }
-}
-
-/// Where its layers lie.
-fn layers(view: &View<'_>) -> Result<LayersOf, String> {
-    let driver = view
-        .facts
-        .crio
-        .as_ref()
-        .and_then(|crio| printed(crio).storage_driver());
-    match driver {
-        Some(driver) if driver != "overlay" => Err(format!("CRI-O's storage driver is {driver}")),
-        _ => Ok(LayersOf {
-            directory: root(view),
-            data_root: None,
-        }),
-    }
-}
-
-/// Where it keeps images and containers.
-fn root(view: &View<'_>) -> String {
-    let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
-    root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
-}
-
 /// CRI-O brought, configured, and started beside the source.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let crio = &*crio(view.facts)?;
     let mut steps: Vec<Step> = view.target.delivered().into_iter().collect();
     steps.extend(no_wipe(crio));
-    let policy = policy(view)?;
+    let policy = settings::policy(view)?;
     let config = file(
         &crio.config.path,
         crio.config.file.as_ref(),
-        crio_conf::part(&wanted(view, crio)),
+        crio_conf::part(&settings::wanted(view, crio)),
         0o644,
     );
     let mut files: Vec<Step> = policy.into_iter().chain(config).collect();
@@ -365,132 +269,6 @@ fn no_wipe(crio: &Crio) -> Option<Step> {
     })
 }
 
-/// Whether CRI-O, which the plan brings as an archive, has no policy of signatures: it would not pull any image.
-fn lacks_policy(view: &View<'_>) -> bool {
-    let is_there = |found: &str| path(found).is_ok_and(|path| view.facts.text_at(&path).is_some());
-    view.facts.crio.is_none() && view.target.is_unpacked() && !is_there(CONTAINERS_POLICY)
-}
-
-fn policy(view: &View<'_>) -> Result<Option<Step>, Finding> {
-    if !lacks_policy(view) {
-        return Ok(None);
-    }
-    let path = path(CRIO_POLICY)?;
-    // One that is there is somebody's choice.
-    Ok(match view.facts.text_at(&path) {
-        Some(_) => None,
-        None => file(&path, None, POLICY.to_owned(), 0o644),
-    })
-}
-
-/// What its configuration must say.
-fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
-    let printed = printed(crio);
-    let version = version::upstream(&view.target.version);
-    let translation = Translation::of(view);
-    let mut default_sysctls = Vec::new();
-    if pod_environment::unprivileged(view) {
-        default_sysctls = printed.default_sysctls();
-        for (name, value) in pod_environment::UNPRIVILEGED_SYSCTLS {
-            default_sysctls.retain(|setting| setting.split('=').next() != Some(name));
-            default_sysctls.push(format!("{name}={value}"));
-        }
-    }
-    let usual = oci_runtime(view, &printed);
-    // What an earlier plan wrote is a part of what is printed, and stays.
-    let earlier = Printed::read(crio.config.file.as_ref().map_or("", |file| &file.text));
-    let default_runtime = translation
-        .default_handler()
-        .or(usual.as_ref().map(|runtime| runtime.name.as_str()))
-        .map(str::to_owned)
-        .or_else(|| earlier.default_runtime());
-    let mut runtimes: Vec<crio_conf::Runtime> = usual
-        .into_iter()
-        .chain(translation.handlers().map(runtime_of))
-        .collect();
-    for runtime in earlier.runtimes() {
-        if runtimes.iter().all(|other| other.name != runtime.name) {
-            runtimes.push(runtime);
-        }
-    }
-    let signature_policy = lacks_policy(view).then(|| CRIO_POLICY.to_owned());
-    crio_conf::Wanted {
-        pause_image: view.carried.sandbox.clone(),
-        cgroup_manager: view.cgroup_driver().to_owned(),
-        network_dir: view.source.network.conf_dir.clone(),
-        // Where no directory has all plugins there is a finding.
-        plugin_dirs: pod_network::bin_dir(view).into_iter().collect(),
-        default_capabilities: CAPABILITIES.to_vec(),
-        default_sysctls,
-        signature_policy: signature_policy.or_else(|| earlier.signature_policy()),
-        default_runtime,
-        runtimes,
-        selinux: translation.selinux(),
-        pull_progress_timeout: pod_environment::pull_deadline(view)
-            .filter(|_| releases::lacks_pull_deadline(Runtime::CriO, &view.target.version).is_none()),
-        no_pids_limit: version.is_some_and(|version| version < NO_PIDS_LIMIT_SINCE),
-    }
-}
-
-/// What the effective configuration must have before a pod stops.
-fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
-    let crio = crio(view.facts).ok()?;
-    let mut command = kubelet_arguments::command(&crio.service);
-    if let Some(delivery) = view
-        .target
-        .delivery
-        .as_ref()
-        .filter(|delivery| !delivery.has_unit)
-    {
-        *command.first_mut()? = delivery.program.to_string();
-    }
-    // systemd would replace a variable.
-    if command.first()?.contains('$') {
-        return None;
-    }
-    command.push("config".to_owned());
-    let wanted = wanted(view, &crio);
-    Some(ConfigurationWant {
-        command,
-        form: Form::Crio,
-        systemd_cgroup: wanted.cgroup_manager == "systemd",
-        sandbox_image: wanted.pause_image,
-        carried: Carried {
-            selinux: wanted.selinux.then_some(true),
-            default_runtime: wanted.default_runtime,
-            ..Carried::default()
-        },
-    })
-}
-
-/// runc, where CRI-O is installed and the runtime that it would use is not on the node.
-fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime> {
-    let programs = &view.facts.crio_programs;
-    let name = printed.default_runtime().unwrap_or_else(|| "crun".to_owned());
-    let is_there = printed.runtime_path(&name).is_some() || programs.contains_key(&name);
-    let runc = programs
-        .get("runc")
-        .filter(|_| !view.target.is_unpacked() && !is_there)?;
-    Some(crio_conf::Runtime {
-        name: "runc".to_owned(),
-        path: runc.to_string(),
-        root: "/run/runc".to_owned(),
-    })
-}
-
-/// A runtime of Docker's, whose program is an option of runc's shim.
-fn runtime_of(handler: &Handler) -> crio_conf::Runtime {
-    let mut programs = handler.options.iter().filter(|(key, _)| key == "BinaryName");
-    crio_conf::Runtime {
-        name: handler.name.clone(),
-        path: programs
-            .next()
-            .map(|(_, program)| program.clone())
-            .unwrap_or_default(),
-        root: format!("/run/{}", handler.name),
-    }
-}
-
 /// A drop-in and the environment file that it names.
 struct DropIn {
     text: String,
@@ -540,8 +318,8 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "under CRI-O a hostPort answers at the node's addresses, and not at 127.0.0.1",
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
-    findings.extend(pods_lose_network(view));
-    if let Layers::Streamed { why } = store(view).layers {
+    findings.extend(network::pods_lose_network(view));
+    if let Layers::Streamed { why } = store::store(view).layers {
         findings.push(LAYERS_NOT_LINKED.found(
             why,
             "Let both stores lie on one file system (`root` in CRI-O's configuration), and plan again.",
@@ -561,41 +339,4 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         }
     }
     findings
-}
-
-/// The first version of CNI whose plugins are asked to collect garbage themselves.
-const PLUGINS_COLLECT_SINCE: Version = Version::new(1, 1, 0);
-
-/// At its start CRI-O takes every sandbox off the network that stands in its cache of libcni and is not its own; and has the plugins
-/// free what they hold for others, if their configuration is one of CNI 1.1 (`GC` of ocicni; tried with 1.34.0).
-fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
-    let network = &view.source.network;
-    let config = pod_network::configuration(view).unwrap_or_default();
-    let says = |name: &str| config.get(name).cloned().unwrap_or_default();
-    if matches!(&says("disableGC"), Value::Bool(true)) || says("disableGC") == "true" {
-        return None;
-    }
-    let version = says("cniVersion").as_str().and_then(version::upstream);
-    let why = if view.source.runtime == Runtime::Containerd || network.cache_dir == CNI_CACHE {
-        format!(
-            "{} and CRI-O note in {CNI_CACHE} which pods are on the network, and CRI-O takes those off it, when it starts, that \
-             it has not made",
-            view.source.runtime
-        )
-    } else if version.is_some_and(|version| version >= PLUGINS_COLLECT_SINCE) {
-        format!(
-            "the configuration in {} is one of CNI 1.1, and CRI-O has its plugins free, when it starts, what they hold for pods \
-             that it has not made",
-            network.conf_dir
-        )
-    } else {
-        return None;
-    };
-    Some(PODS_LOSE_NETWORK.found(
-        why,
-        format!(
-            "Add `\"disableGC\": true` to the first file in {}, and plan again; take it out after the commit.",
-            network.conf_dir
-        ),
-    ))
 }

@@ -1,0 +1,177 @@
+//! What CRI-O's configuration must say.
+
+use semver::Version;
+
+use super::found::{crio, printed};
+use crate::{
+    edit::{
+        containerd_toml::{Carried, Handler},
+        crio_conf::{self, Printed},
+    },
+    plan::{
+        configuration::{ConfigurationWant, Form},
+        facts::Crio,
+        finding::Finding,
+        kubelet_arguments,
+        paths::{CONTAINERS_POLICY, CRIO_POLICY},
+        runtime::Runtime,
+        step::Step,
+        version,
+    },
+    planner::{
+        context::View,
+        pod_environment, pod_network, releases,
+        steps::{file, path},
+        translation::Translation,
+    },
+};
+
+/// The first release without a limit of its own on the number of processes of a container.
+const NO_PIDS_LIMIT_SINCE: Version = Version::new(1, 26, 0);
+/// The capabilities that Docker and containerd give to containers that ask for none (`oci/caps/defaults.go`, `oci/spec.go`). CRI-O's
+/// own are nine of them.
+const CAPABILITIES: [&str; 14] = [
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FSETID",
+    "FOWNER",
+    "MKNOD",
+    "NET_RAW",
+    "SETGID",
+    "SETUID",
+    "SETFCAP",
+    "SETPCAP",
+    "NET_BIND_SERVICE",
+    "SYS_CHROOT",
+    "KILL",
+    "AUDIT_WRITE",
+];
+/// The policy of CRI-O's own packages: every image may be pulled.
+const POLICY: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n";
+
+/// Whether CRI-O, which the plan brings as an archive, has no policy of signatures: it would not pull any image.
+fn lacks_policy(view: &View<'_>) -> bool {
+    let is_there = |found: &str| path(found).is_ok_and(|path| view.facts.text_at(&path).is_some());
+    view.facts.crio.is_none() && view.target.is_unpacked() && !is_there(CONTAINERS_POLICY)
+}
+
+/// The file with a policy, where there is none.
+pub(super) fn policy(view: &View<'_>) -> Result<Option<Step>, Finding> {
+    if !lacks_policy(view) {
+        return Ok(None);
+    }
+    let path = path(CRIO_POLICY)?;
+    // One that is there is somebody's choice.
+    Ok(match view.facts.text_at(&path) {
+        Some(_) => None,
+        None => file(&path, None, POLICY.to_owned(), 0o644),
+    })
+}
+
+/// What its configuration must say.
+pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
+    let printed = printed(crio);
+    let version = version::upstream(&view.target.version);
+    let translation = Translation::of(view);
+    let mut default_sysctls = Vec::new();
+    if pod_environment::unprivileged(view) {
+        default_sysctls = printed.default_sysctls();
+        for (name, value) in pod_environment::UNPRIVILEGED_SYSCTLS {
+            default_sysctls.retain(|setting| setting.split('=').next() != Some(name));
+            default_sysctls.push(format!("{name}={value}"));
+        }
+    }
+    let usual = oci_runtime(view, &printed);
+    // What an earlier plan wrote is a part of what is printed, and stays.
+    let earlier = Printed::read(crio.config.file.as_ref().map_or("", |file| &file.text));
+    let default_runtime = translation
+        .default_handler()
+        .or(usual.as_ref().map(|runtime| runtime.name.as_str()))
+        .map(str::to_owned)
+        .or_else(|| earlier.default_runtime());
+    let mut runtimes: Vec<crio_conf::Runtime> = usual
+        .into_iter()
+        .chain(translation.handlers().map(runtime_of))
+        .collect();
+    for runtime in earlier.runtimes() {
+        if runtimes.iter().all(|other| other.name != runtime.name) {
+            runtimes.push(runtime);
+        }
+    }
+    let signature_policy = lacks_policy(view).then(|| CRIO_POLICY.to_owned());
+    crio_conf::Wanted {
+        pause_image: view.carried.sandbox.clone(),
+        cgroup_manager: view.cgroup_driver().to_owned(),
+        network_dir: view.source.network.conf_dir.clone(),
+        // Where no directory has all plugins there is a finding.
+        plugin_dirs: pod_network::bin_dir(view).into_iter().collect(),
+        default_capabilities: CAPABILITIES.to_vec(),
+        default_sysctls,
+        signature_policy: signature_policy.or_else(|| earlier.signature_policy()),
+        default_runtime,
+        runtimes,
+        selinux: translation.selinux(),
+        pull_progress_timeout: pod_environment::pull_deadline(view)
+            .filter(|_| releases::lacks_pull_deadline(Runtime::CriO, &view.target.version).is_none()),
+        no_pids_limit: version.is_some_and(|version| version < NO_PIDS_LIMIT_SINCE),
+    }
+}
+
+/// What the effective configuration must have before a pod stops.
+pub(super) fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
+    let crio = crio(view.facts).ok()?;
+    let mut command = kubelet_arguments::command(&crio.service);
+    if let Some(delivery) = view
+        .target
+        .delivery
+        .as_ref()
+        .filter(|delivery| !delivery.has_unit)
+    {
+        *command.first_mut()? = delivery.program.to_string();
+    }
+    // systemd would replace a variable.
+    if command.first()?.contains('$') {
+        return None;
+    }
+    command.push("config".to_owned());
+    let wanted = wanted(view, &crio);
+    Some(ConfigurationWant {
+        command,
+        form: Form::Crio,
+        systemd_cgroup: wanted.cgroup_manager == "systemd",
+        sandbox_image: wanted.pause_image,
+        carried: Carried {
+            selinux: wanted.selinux.then_some(true),
+            default_runtime: wanted.default_runtime,
+            ..Carried::default()
+        },
+    })
+}
+
+/// runc, where CRI-O is installed and the runtime that it would use is not on the node.
+fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime> {
+    let programs = &view.facts.crio_programs;
+    let name = printed.default_runtime().unwrap_or_else(|| "crun".to_owned());
+    let is_there = printed.runtime_path(&name).is_some() || programs.contains_key(&name);
+    let runc = programs
+        .get("runc")
+        .filter(|_| !view.target.is_unpacked() && !is_there)?;
+    Some(crio_conf::Runtime {
+        name: "runc".to_owned(),
+        path: runc.to_string(),
+        root: "/run/runc".to_owned(),
+    })
+}
+
+/// A runtime of Docker's, whose program is an option of runc's shim.
+fn runtime_of(handler: &Handler) -> crio_conf::Runtime {
+    let mut programs = handler.options.iter().filter(|(key, _)| key == "BinaryName");
+    crio_conf::Runtime {
+        name: handler.name.clone(),
+        path: programs
+            .next()
+            .map(|(_, program)| program.clone())
+            .unwrap_or_default(),
+        root: format!("/run/{}", handler.name),
+    }
+}

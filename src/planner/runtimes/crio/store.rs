@@ -1,0 +1,44 @@
+//! CRI-O's store: its place, what an image takes there, and whether its layers can be shared.
+
+use super::found::printed;
+use crate::{
+    plan::{host_path, paths::CRIO_ROOT},
+    planner::{
+        context::{LayersOf, TargetStore, View},
+        layers::shared,
+    },
+};
+
+/// Of an image, CRI-O keeps the unpacked layers alone.
+const COPIES: u64 = 1;
+
+/// The store of CRI-O as the target.
+pub(super) fn store(view: &View<'_>) -> TargetStore {
+    TargetStore {
+        directory: root(view),
+        copies: COPIES,
+        layers: shared(view, layers(view)),
+    }
+}
+
+/// Where its layers lie.
+pub(super) fn layers(view: &View<'_>) -> Result<LayersOf, String> {
+    let driver = view
+        .facts
+        .crio
+        .as_ref()
+        .and_then(|crio| printed(crio).storage_driver());
+    match driver {
+        Some(driver) if driver != "overlay" => Err(format!("CRI-O's storage driver is {driver}")),
+        _ => Ok(LayersOf {
+            directory: root(view),
+            data_root: None,
+        }),
+    }
+}
+
+/// Where it keeps images and containers.
+fn root(view: &View<'_>) -> String {
+    let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
+    root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
+}
