@@ -17,6 +17,7 @@
 mod archive;
 mod cases;
 mod checks;
+mod cri_o;
 mod disk;
 mod edits;
 mod lives;
@@ -126,6 +127,7 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
         containerd: secs,
         docker: secs,
         cri_dockerd: secs,
+        cri_o: secs,
     };
     let sweep = Sweep::new(&case, Fault::SlowBoot(late), others);
     sweep.sampled(8).parts().ends(end);
@@ -143,6 +145,7 @@ fn an_executor_that_a_boot_starts_first_waits_for_the_runtimes(#[case] others: O
             containerd: 2,
             docker: 14,
             cri_dockerd: 8,
+            cri_o: 5,
         };
         let world = begin(&Arc::new(case), Fault::SlowBoot(late));
         let before = world.tree();

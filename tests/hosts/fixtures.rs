@@ -1,13 +1,17 @@
 //! Hosts as fixtures, one directory each with the facts that were found there.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use transship::{
     api::request::{
         ArchiveOrigin, CgroupDriverChoice, Drain, Images, Origin, PackageOrigin, Preflight, Rollback,
         Runtime, Source, Target,
     },
-    plan::facts::Facts,
+    plan::{
+        digest::Digest,
+        facts::{Crio, Facts},
+        host_path::HostPath,
+    },
     planner::request::Request,
 };
 
@@ -29,6 +33,13 @@ pub(crate) fn all() -> Vec<(String, Facts)> {
     hosts
 }
 
+/// Every pair of different runtimes that can be planned.
+pub(crate) fn pairs() -> BTreeSet<(Runtime, Runtime)> {
+    let to = |source: Runtime| Runtime::targets().map(move |target| (source, target));
+    let pairs = Runtime::sources().flat_map(to);
+    pairs.filter(|(source, target)| source != target).collect()
+}
+
 /// One host.
 pub(crate) fn named(name: &str) -> Facts {
     all()
@@ -38,7 +49,8 @@ pub(crate) fn named(name: &str) -> Facts {
         .1
 }
 
-/// What can be asked for on every host, with a name: containerd everywhere, cri-dockerd where it is installed.
+/// What can be asked for on every host, with a name: containerd everywhere, cri-dockerd where it is installed, CRI-O on one host
+/// of each runtime.
 pub(crate) fn cases() -> Vec<(String, Facts, Request)> {
     let mut cases = Vec::new();
     for (name, facts) in all() {
@@ -46,9 +58,66 @@ pub(crate) fn cases() -> Vec<(String, Facts, Request)> {
             let asked = format!("{name}-to-cri-dockerd");
             cases.push((asked, facts.clone(), to(Runtime::CriDockerd)));
         }
+        if let Some((facts, request)) = to_cri_o(&name, facts.clone()) {
+            cases.push((format!("{name}-to-cri-o"), facts, request));
+        }
         cases.push((name, facts, request()));
     }
     cases
+}
+
+/// The way to CRI-O, on the hosts of which a test takes it: from its bundle, in the release of the kubelet where there is one; and
+/// as a package has installed it, with the unit that removes its images.
+fn to_cri_o(name: &str, mut facts: Facts) -> Option<(Facts, Request)> {
+    let mut request = from_archive(Runtime::CriO);
+    match name {
+        "debian12-kubeadm-1.23-dockershim" => {
+            if let Origin::Archive(archive) = &mut request.target.from {
+                archive.url = archive.url.replace("1.34.0", "1.23.5");
+            }
+        }
+        "debian12-kubeadm-1.36-control-plane-containerd-2.4" => keeps_networks(&mut facts),
+        "debian12-kubeadm-1.36-cri-dockerd" => {
+            facts.crio = Some(installed_cri_o());
+            request.target.from = Origin::default();
+        }
+        _ => return None,
+    }
+    ready_for_cri_o(&mut facts);
+    Some((facts, request))
+}
+
+/// What a newer inspector finds there: nft, and the file system of CRI-O's store.
+pub(crate) fn ready_for_cri_o(facts: &mut Facts) {
+    facts.crio_programs = [("nft".to_owned(), path("/usr/sbin/nft"))].into();
+    let mut disk = facts.disks[0].clone();
+    disk.path = path("/var/lib/containers/storage");
+    facts.disks.push(disk);
+}
+
+/// CRI-O is told to leave pods on the network that it has not made.
+fn keeps_networks(facts: &mut Facts) {
+    let config = &mut facts.cni.configs[0];
+    config.text = config.text.replacen('{', "{\n  \"disableGC\": true,", 1);
+    config.digest = Digest::of(&config.text);
+}
+
+/// CRI-O beside another runtime, as its package leaves it, but for `crio-wipe.service`, which somebody has enabled.
+fn installed_cri_o() -> Crio {
+    let mut crio = named("debian12-kubeadm-1.36-cri-o").crio.unwrap();
+    (crio.cri, crio.store) = (None, None);
+    crio.service.active = "inactive".to_owned();
+    crio.service.boot = "disabled".to_owned();
+    crio.service.main_pid = 0;
+    crio.wipe.name = "crio-wipe.service".to_owned();
+    crio.wipe.load = "loaded".to_owned();
+    crio.wipe.active = "inactive".to_owned();
+    crio.wipe.boot = "enabled".to_owned();
+    crio
+}
+
+fn path(text: &str) -> HostPath {
+    HostPath::new(text).unwrap()
 }
 
 /// The request that most users make: containerd, as it is installed.

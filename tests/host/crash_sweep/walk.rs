@@ -14,7 +14,7 @@
 
 mod hosts;
 
-use std::{panic, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, panic, sync::Arc, time::Duration};
 
 use transship::{
     api::request::Runtime,
@@ -47,6 +47,8 @@ const EVERY: usize = 16;
 const LONGEST: Duration = Duration::from_secs(600);
 
 const CONTAINERD: &str = "containerd.service";
+
+const CRIO: &str = "crio.service";
 
 const DOCKER: &str = "docker.service";
 
@@ -183,7 +185,12 @@ impl Walk {
         let (case, name) = (&self.case, &self.case.name);
         let world = begin_unwatched(case, Fault::Nothing);
         let before = world.tree();
-        let containerd_ran = world.state().runs(CONTAINERD);
+        let ran: BTreeSet<String> = case
+            .units
+            .iter()
+            .filter(|(_, active, _)| *active)
+            .map(|(name, ..)| name.clone())
+            .collect();
         let end = end(&world, Others::Commit, name);
         assert_eq!(end, End::Committed, "{name}: {}", world.journal());
         check(&world, &before, End::Committed, name);
@@ -202,17 +209,24 @@ impl Walk {
             assert_eq!(boot(unit), "enabled", "{name}: {unit}");
         }
         assert!(
-            state.runs(CONTAINERD) || !containerd_ran,
+            state.runs(CONTAINERD) || !ran.contains(CONTAINERD),
             "{name}: Docker's engine runs on it"
         );
-        let over_docker = target == Runtime::CriDockerd;
+        let (over_docker, leaves_docker) = (target == Runtime::CriDockerd, case.source().runs_on_docker());
         assert_eq!(
             state.runs(DOCKER),
-            over_docker || self.keeps_docker,
+            over_docker || ran.contains(DOCKER) && (!leaves_docker || self.keeps_docker),
             "{name}: {DOCKER}"
         );
+        if case.source() == Runtime::CriO {
+            assert!(!state.runs(CRIO) && boot(CRIO) == "disabled", "{name}: {CRIO}");
+        }
         for unit in [SHIM, SHIM_SOCKET] {
-            assert_eq!(state.runs(unit), over_docker, "{name}: {unit}");
+            assert_eq!(
+                state.runs(unit),
+                over_docker || ran.contains(unit) && !leaves_docker,
+                "{name}: {unit}"
+            );
             if case.source() == Runtime::CriDockerd {
                 assert_eq!(boot(unit), "masked", "{name}: any client would start {unit}");
             }

@@ -3,6 +3,7 @@
 //! that is killed there leaves, whatever it would have done next.
 
 mod bound;
+mod crio;
 mod fault;
 mod links;
 mod runtimes;
@@ -80,7 +81,7 @@ pub struct State {
     pub masked: BTreeSet<String>,
     /// What must never happen, and did.
     pub violations: Vec<String>,
-    /// containerd hangs.
+    /// The daemon of the target hangs.
     pub hangs: bool,
     /// The machine has booted since the beginning.
     pub booted: bool,

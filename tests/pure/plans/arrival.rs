@@ -132,6 +132,7 @@ fn the_files_of_a_plan_bring_the_kubelet_to_the_target() {
         let target = request.target.runtime;
         let endpoint = match target {
             Runtime::Containerd => "unix:///run/containerd/containerd.sock",
+            Runtime::CriO => "unix:///run/crio/crio.sock",
             _ => "unix:///run/cri-dockerd.sock",
         };
         assert_eq!(settings.runtime, Some(target), "{name}");

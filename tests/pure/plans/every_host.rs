@@ -36,18 +36,10 @@ fn archives_have_their_plans() {
         ),
     ] {
         let mut facts = fixtures::named(host);
-        ready_for_cri_o(&mut facts);
+        fixtures::ready_for_cri_o(&mut facts);
         let outcome = plan(&facts, &request);
         insta::assert_snapshot!(name, in_words(&facts, &outcome));
     }
-}
-
-/// What a newer inspector finds there: nft, and the file system of CRI-O's store.
-fn ready_for_cri_o(facts: &mut Facts) {
-    facts.crio_programs = [("nft".to_owned(), HostPath::new("/usr/sbin/nft").unwrap())].into();
-    let mut disk = facts.disks[0].clone();
-    disk.path = HostPath::new("/var/lib/containers/storage").unwrap();
-    facts.disks.push(disk);
 }
 
 /// A newer containerd takes the place of the one that serves, and no pod is stopped.
@@ -98,7 +90,7 @@ fn packages_have_their_plans() {
     facts.cri_dockerd = None;
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriDockerd));
     insta::assert_snapshot!("package-cri-dockerd", in_words(&facts, &outcome));
-    ready_for_cri_o(&mut facts);
+    fixtures::ready_for_cri_o(&mut facts);
     let outcome = plan(&facts, &fixtures::from_package(Runtime::CriO));
     insta::assert_snapshot!("package-cri-o", in_words(&facts, &outcome));
     let mut facts = fixtures::named("rocky8-kubeadm-1.22-rpm");
@@ -132,7 +124,7 @@ fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
     });
     assert_eq!(
         runtimes.into_iter().collect::<Vec<_>>(),
-        ["containerd", "cri-dockerd", "dockershim"]
+        ["containerd", "cri-dockerd", "cri-o", "dockershim"]
     );
     let pairs: BTreeSet<_> = fixtures::cases()
         .iter()
@@ -142,15 +134,9 @@ fn the_hosts_cover_layouts_drivers_and_forms_of_files() {
             Some((planned.source.runtime.name(), planned.target.runtime.name()))
         })
         .collect();
-    assert_eq!(
-        pairs.into_iter().collect::<Vec<_>>(),
-        [
-            ("containerd", "cri-dockerd"),
-            ("cri-dockerd", "containerd"),
-            ("dockershim", "containerd"),
-            ("dockershim", "cri-dockerd"),
-        ]
-    );
+    let wanted = fixtures::pairs().into_iter();
+    let wanted = wanted.map(|(source, target)| (source.name(), target.name()));
+    assert_eq!(pairs, wanted.collect());
     let configs = covered(&|facts| {
         let file = &facts.containerd.as_ref()?.config.file;
         let version = file.as_ref().map_or("no file", |file| {

@@ -32,6 +32,7 @@ fn archives_and_packages_are_walked_too() {
         seen += usize::from(walk(&facts, &request, &name).is_some());
         match request.target.runtime {
             Runtime::CriDockerd => facts.cri_dockerd = None,
+            Runtime::CriO => facts.crio = None,
             _ => facts.containerd = None,
         }
         walk(&facts, &request, &name);
@@ -91,7 +92,9 @@ fn what_an_earlier_plan_masked_is_unmasked_and_masked_again() {
 fn dockers_cgroup_driver_changes_where_nothing_runs_under_it() {
     let mut seen = 0;
     for (name, mut facts, request) in fixtures::cases() {
-        let Some(docker) = facts.docker.as_mut().filter(|docker| docker.engine.is_none()) else {
+        let to_docker = request.target.runtime == Runtime::CriDockerd;
+        let docker = facts.docker.as_mut().filter(|docker| docker.engine.is_none());
+        let Some(docker) = docker.filter(|_| to_docker) else {
             continue;
         };
         docker.daemon_json = None;

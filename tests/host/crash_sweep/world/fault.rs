@@ -38,7 +38,7 @@ pub enum Fault {
     DiskFull(u64),
     /// A drop-in of somebody else, of which the plan knows nothing, beats that of the target.
     Overridden,
-    /// A file that containerd imports sets another cgroup driver.
+    /// A file that containerd imports, or that CRI-O reads last, sets another cgroup driver.
     ImportWins,
     /// Somebody else writes this file of the plan before this effect of the first life.
     Edited {
@@ -50,7 +50,7 @@ pub enum Fault {
     /// containerd dies after the pods of the source have ended, and does not come back with its new files.
     TargetDies,
     /// From the kubelet's start under the target on containerd answers nobody, and Docker, which stands on it, neither,
-    /// until somebody kills it or the machine boots.
+    /// until somebody kills it or the machine boots; where CRI-O is the target, it alone.
     TargetHangs,
     /// The sandboxes of the target's pods cannot leave their network.
     SandboxSticks,
@@ -68,17 +68,19 @@ pub struct Late {
     pub containerd: u64,
     pub docker: u64,
     pub cri_dockerd: u64,
+    pub cri_o: u64,
 }
 
 impl Late {
     /// Seconds that differ, one of their orders drawn.
     pub fn drawn(random: &mut Random) -> Self {
-        let mut left = vec![2, 8, 14];
+        let mut left = vec![2, 6, 10, 14];
         let mut next = || left.swap_remove(random.below(left.len() as u64) as usize);
         Self {
             containerd: next(),
             docker: next(),
             cri_dockerd: next(),
+            cri_o: next(),
         }
     }
 
@@ -86,7 +88,8 @@ impl Late {
         match runtime {
             Runtime::Dockershim => self.docker,
             Runtime::CriDockerd => self.cri_dockerd,
-            Runtime::Containerd | Runtime::CriO => self.containerd,
+            Runtime::Containerd => self.containerd,
+            Runtime::CriO => self.cri_o,
         }
     }
 }

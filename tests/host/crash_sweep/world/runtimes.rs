@@ -8,6 +8,7 @@ use std::{
 use transship::{
     api::request::Runtime,
     plan::{
+        configuration::Form,
         host_path::HostPath,
         shims::ShimUse,
         step::{
@@ -74,7 +75,7 @@ impl World {
         let hangs = {
             let mut state = self.state();
             state.hangs |= self.fault == Fault::TargetHangs && self.kubelet_under_target(&state);
-            state.hangs
+            state.hangs && self.hangs_with_it(of.runtime)
         };
         if hangs {
             self.note_call(format!("wait for {}", of.runtime));
@@ -398,6 +399,9 @@ impl Runtimes for World {
                 _ => None,
             });
         let wanted = waits.unwrap();
+        if wanted.form == Form::Crio {
+            return Ok(self.crio_prints());
+        }
         let systemd = wanted.systemd_cgroup != (self.fault == Fault::ImportWins);
         let (table, carried) = ("plugins.'io.containerd.grpc.v1.cri'", wanted.carried);
         let name = carried.default_runtime.as_deref().unwrap_or("runc");

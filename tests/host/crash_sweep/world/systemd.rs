@@ -20,6 +20,7 @@ use transship::{
 
 use super::{
     FakeUnit, Fault, KUBELET, State, World,
+    crio::{CRIO, WIPE},
     links::{BASE, vendor, wanted_link},
     moment, path,
 };
@@ -42,6 +43,7 @@ impl World {
     /// A boot: what is enabled starts, runtimes before the kubelet.
     pub fn reboot(&self) {
         let mut state = self.state();
+        self.wipes(&mut state);
         for unit in state.units.values_mut() {
             unit.active = false;
             unit.failed = false;
@@ -53,13 +55,14 @@ impl World {
         state.newer = false;
         state.hangs = false;
         if let Fault::SlowBoot(_) = self.fault {
-            state.slow = [Runtime::Containerd, Runtime::Dockershim, Runtime::CriDockerd].into();
+            state.slow = Runtime::ALL.into();
         }
         // No container outlives the machine; the kubelet makes them again.
         state.pods.clear();
         state.masked.clear();
         self.read_units(&mut state);
         let mut names: Vec<String> = state.units.keys().cloned().collect();
+        names.retain(|name| name != WIPE);
         names.sort_by_key(|name| name == KUBELET_UNIT);
         for name in names {
             // Docker's unit wants containerd's, which on some hosts is not enabled itself.
@@ -137,9 +140,12 @@ impl World {
         let unit = state.units.entry(name.to_owned()).or_default();
         (unit.active, unit.failed, unit.pid) = (!dead, dead, pid);
         unit.runs_with = runs_with.clone();
-        state.hangs &= name != "containerd.service";
+        state.hangs &= name != self.hangs_in();
         if name == KUBELET_UNIT {
             self.kubelet_started(state);
+        }
+        if name == CRIO && !dead {
+            self.collects_garbage(state);
         }
         if self.case.upgrades() && name == self.case.target_unit && !dead {
             if state.newer && *runs_with == self.case.first_files(name) {
@@ -401,7 +407,7 @@ impl Systemd for World {
         self.effect();
         {
             let mut state = self.state();
-            state.hangs &= name != "containerd.service";
+            state.hangs &= name != self.hangs_in();
             if let Some(unit) = state.units.get_mut(name) {
                 (unit.active, unit.failed) = (false, true);
             }

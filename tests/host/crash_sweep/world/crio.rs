@@ -1,0 +1,73 @@
+//! What CRI-O does beside its units: at its start it takes pods of others off the network, its helper removes its images at a
+//! boot after a power cut, and it prints its configuration.
+
+use transship::{api::request::Runtime, plan::paths::CRIO_CONFIG};
+
+use super::{Fault, State, World, path};
+
+pub(super) const CRIO: &str = "crio.service";
+/// The unit that removes images and containers at a boot after CRI-O was not stopped. It runs and ends.
+pub(super) const WIPE: &str = "crio-wipe.service";
+
+impl World {
+    /// The daemon that [`Fault::TargetHangs`] is about.
+    pub(super) fn hangs_in(&self) -> &'static str {
+        match self.case.target() {
+            Runtime::CriO => CRIO,
+            _ => "containerd.service",
+        }
+    }
+
+    /// Whether a runtime answers nobody while that daemon hangs: Docker stands on containerd, and CRI-O on neither.
+    pub(super) fn hangs_with_it(&self, runtime: Runtime) -> bool {
+        (runtime == Runtime::CriO) == (self.hangs_in() == CRIO)
+    }
+
+    /// CRI-O starts: it takes those pods off the network that stand in the cache of libcni, which containerd writes too, and has
+    /// plugins of CNI 1.1 free what they hold for everybody else's (`GC` of ocicni), unless the configuration says no.
+    pub(super) fn collects_garbage(&self, state: &mut State) {
+        // The pods of the target end next when CRI-O is gone back to.
+        if self.case.source() == Runtime::CriO {
+            return;
+        }
+        let network = |name: &str| {
+            let mut files = self.case.files.iter();
+            files.any(|(at, _, bytes)| {
+                at.as_str().starts_with("/etc/cni/net.d/") && String::from_utf8_lossy(bytes).contains(name)
+            })
+        };
+        if network("\"disableGC\"") {
+            return;
+        }
+        let asks_plugins = network("\"cniVersion\": \"1.1");
+        let taken = state
+            .pods
+            .iter()
+            .find(|pods| **pods == Runtime::Containerd || pods.runs_on_docker() && asks_plugins);
+        if let Some(taken) = taken {
+            let what = format!("CRI-O took pods of {taken} off the network");
+            state.violations.push(what);
+        }
+    }
+
+    /// The boot after a power cut, as far as CRI-O's helper is enabled.
+    pub(super) fn wipes(&self, state: &mut State) {
+        let enabled = state
+            .units
+            .get(WIPE)
+            .is_some_and(|unit| self.boot(WIPE, unit) == "enabled");
+        if enabled && state.runs(CRIO) {
+            state.images.entry(Runtime::CriO).or_default().clear();
+        }
+    }
+
+    /// What `crio config` prints of the part that the plan wrote, and of one that is read after it.
+    pub(super) fn crio_prints(&self) -> String {
+        let part = self.read(&path(CRIO_CONFIG)).unwrap_or_default();
+        let mut text = String::from_utf8(part).unwrap();
+        if self.fault == Fault::ImportWins {
+            text.push_str("[crio.runtime]\ncgroup_manager = \"cgroupfs\"\n");
+        }
+        text
+    }
+}
