@@ -40,7 +40,10 @@ use crate::{
         host_path::HostPath,
         kubelet_arguments::DROP_IN,
         kubelet_settings::Settings,
-        paths::{CONTAINERD_ENVIRONMENT, CRICTL, CRIO_ENVIRONMENT, CRIO_REGISTRIES, HOLD_DROP_IN},
+        paths::{
+            CONTAINERD_ENVIRONMENT, CRICTL, CRIO_ENVIRONMENT, CRIO_NETWORK, CRIO_REGISTRIES,
+            CRIO_UNTIL_SWITCH, HOLD_DROP_IN,
+        },
         runtime::Runtime,
         snapshots,
         step::KUBELET_UNIT,
@@ -157,7 +160,9 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
         DROP_IN,
         CONTAINERD_ENVIRONMENT,
         CRIO_ENVIRONMENT,
+        CRIO_NETWORK,
         CRIO_REGISTRIES,
+        CRIO_UNTIL_SWITCH,
     ]
     .iter()
     .chain(of_absent)

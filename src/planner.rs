@@ -4,7 +4,7 @@
 //! - [`pair`]: whether there is a plan from the runtime in use to the one that is asked for.
 //! - [`findings`]: the checks; [`refusals`]: findings that several rooms return alike.
 //! - [`runtimes`]: what it takes to leave and to go to each runtime. [`recipes`] put the parts of a plan together, in more
-//!   than one way; [`steps`] are the parts that several planners write alike.
+//!   than one way; [`steps`] are the parts that several planners write alike, [`unit_drop_in`] the drop-in of a target's unit.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
 //!   becomes of the source's settings; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
 //!   [`docker_proxies`] and [`docker_limits`] read Docker's. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
@@ -35,6 +35,7 @@ pub mod runtimes;
 pub mod setting;
 pub mod steps;
 pub mod translation;
+pub mod unit_drop_in;
 pub mod upgraded_configuration;
 
 use crate::{

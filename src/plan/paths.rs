@@ -42,6 +42,15 @@ pub const CRIO_SOCKET: &str = "/run/crio/crio.sock";
 /// and the last one wins.
 pub const CRIO_CONFIG: &str = "/etc/crio/crio.conf.d/zz-transship.conf";
 
+/// The part that Transship writes for the time in which CRI-O runs next to a runtime that has pods. It is read after all others.
+pub const CRIO_UNTIL_SWITCH: &str = "/etc/crio/crio.conf.d/zzz-transship-until-switch.conf";
+
+/// Where CRI-O finds the pod network in that time.
+pub const CRIO_NETWORK_DIRECTORY: &str = "/var/lib/transship/cni";
+
+/// The configuration there.
+pub const CRIO_NETWORK: &str = "/var/lib/transship/cni/10-until-switch.conflist";
+
 /// The drop-in of CRI-O's unit that Transship writes.
 pub const CRIO_DROP_IN: &str = "/etc/systemd/system/crio.service.d/zz-transship.conf";
 

@@ -131,6 +131,9 @@ pub enum Restart {
     Never,
     /// When the step is applied.
     Forwards,
+    /// When the step is applied, between the kubelet's stop and its start: a step after it waits for the unit's health, and
+    /// no time is lost here with a look whether it stays.
+    ForwardsAtOnce,
     /// When the step is undone and the unit was running before.
     Backwards,
     /// When the step is undone the unit is only stopped, if it was running before: a step that opens the bracket, and

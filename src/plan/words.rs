@@ -171,11 +171,12 @@ fn unit_sentence(step: &UnitStep) -> String {
         return format!("(When undone: start {unit} again, if it was stopped)");
     }
     let mut parts = Vec::new();
+    let restarts = matches!(step.restart, Restart::Forwards | Restart::ForwardsAtOnce);
     match step.active {
-        Some(true) if step.restart == Restart::Forwards => parts.push("start or restart"),
+        Some(true) if restarts => parts.push("start or restart"),
         Some(true) => parts.push("start"),
         Some(false) => parts.push("stop"),
-        None if step.restart == Restart::Forwards => parts.push("restart"),
+        None if restarts => parts.push("restart"),
         None => {}
     }
     match step.boot {

@@ -33,10 +33,14 @@ pub struct Planner {
 pub struct SourcePart {
     /// The runtime as it was found, or why it cannot be left.
     pub look: for<'a> fn(&'a Facts, &Settings) -> Result<Source<'a>, Finding>,
+    /// What keeps the way back open, before anything else changes.
+    pub prepare: fn(&View<'_>) -> Vec<Step>,
     /// What ends after the critical section.
     pub settle: fn(&View<'_>) -> Vec<Step>,
     /// Where the layers of its images lie, if another store can share them.
     pub layers: fn(&View<'_>) -> Result<LayersOf, String>,
+    /// Checks of what was found of it.
+    pub check: fn(&View<'_>) -> Vec<Finding>,
 }
 
 /// Where the layers of a source's images lie, in the form of overlayfs.
@@ -57,6 +61,8 @@ pub struct TargetPart {
     pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
+    /// What cannot be done while the source has pods: it is done once they have ended, before the kubelet starts.
+    pub without_pods: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What its program must report as its configuration once it has started; `None` where nothing is asked.
     pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,
     /// Its store, into which images are carried.

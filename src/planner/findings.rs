@@ -34,6 +34,7 @@ use crate::{
 pub fn all(view: &View<'_>) -> Vec<Finding> {
     [
         kubelet::check(view),
+        (view.parts.0.check)(view),
         (view.parts.1.check)(view),
         runtimes::check(view),
         configuration::check(view),

@@ -47,10 +47,12 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &UnitStep
         // A crash may have come between the change and this.
         unit_links::settle(files)?;
     }
-    let restart = step.restart == Restart::Forwards;
+    let restart = matches!(step.restart, Restart::Forwards | Restart::ForwardsAtOnce);
     match step.active {
         Some(true) => {
-            run(systemd, &step.unit, restart).await?;
+            if start(systemd, &step.unit, restart).await? && step.restart != Restart::ForwardsAtOnce {
+                stays(systemd, &step.unit).await?;
+            }
             match &step.effective {
                 Some(wanted) => effective::check(systemd, &step.unit, wanted).await,
                 None => Ok(()),
@@ -145,9 +147,17 @@ pub(super) async fn restore_links(
 
 /// Starts (or, if asked for, restarts) the unit and looks whether it stays.
 async fn run(systemd: &impl Systemd, name: &str, restart: bool) -> Result<(), StepError> {
+    if start(systemd, name, restart).await? {
+        stays(systemd, name).await?;
+    }
+    Ok(())
+}
+
+/// Starts (or, if asked for, restarts) the unit, and answers whether it did.
+async fn start(systemd: &impl Systemd, name: &str, restart: bool) -> Result<bool, StepError> {
     let running = is_active(&systemd.unit(name).await?);
     if running && !restart {
-        return Ok(());
+        return Ok(false);
     }
     systemd.reset_failed(name).await?;
     if running {
@@ -155,6 +165,11 @@ async fn run(systemd: &impl Systemd, name: &str, restart: bool) -> Result<(), St
     } else {
         systemd.start(name).await?;
     }
+    Ok(true)
+}
+
+/// Looks whether a unit that was just started stays.
+async fn stays(systemd: &impl Systemd, name: &str) -> Result<(), StepError> {
     let started = systemd.unit(name).await?;
     tokio::time::sleep(STAYS).await;
     let unit = systemd.unit(name).await?;

@@ -27,7 +27,7 @@ pub const LAYERS_NOT_LINKED: Code = Code::block(
 /// CRI-O takes what it does not know off the network.
 pub const PODS_LOSE_NETWORK: Code = Code::block(
     "PodsLoseNetwork",
-    "CRI-O would take the source's pods off the network when it starts next to it",
+    "CRI-O would take the source's pods off the network when it starts next to it, and the plan cannot keep it from that",
 );
 
 /// CRI-O would come back.

@@ -41,7 +41,8 @@ pub fn steps(view: &View<'_>) -> Result<Sections, Finding> {
 
 /// While the node serves: the target brought, configured and started beside the source, the images, the rehearsal.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let mut steps = (view.parts.1.prepare)(view)?;
+    let mut steps = (view.parts.0.prepare)(view);
+    steps.extend((view.parts.1.prepare)(view)?);
     let mut wait = await_target(view, None, RUNTIME_WITHIN_SECS);
     if let Step::Await(wait) = &mut wait {
         wait.configuration = (view.parts.1.configuration)(view);
@@ -101,6 +102,7 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         source_units: daemons(view, view.source.runtime),
         target_units: daemons(view, view.target.runtime),
     }));
+    steps.extend((view.parts.1.without_pods)(view)?);
     steps.extend(kubelet_endpoint::files(view)?);
     steps.push(Step::Kubelet(KubeletStep { run: true }));
     let endpoint = Some(view.target.cri.url());

@@ -33,10 +33,11 @@ use crate::{
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
         delivery::{self, Delivery},
-        docker_limits, docker_proxies, docker_registries, pod_environment, pod_network, refusals,
+        docker_registries, pod_environment, pod_network, refusals,
         request::Request,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path, program_lines},
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
         translation::Translation,
+        unit_drop_in::{self, DropIn},
     },
 };
 
@@ -45,13 +46,16 @@ pub const PLANNER: Planner = Planner {
     runtime: Runtime::Containerd,
     source: Some(SourcePart {
         look: source,
+        prepare: |_| Vec::new(),
         settle,
         layers: store::layers,
+        check: |_| Vec::new(),
     }),
     target: Some(TargetPart {
         look: target,
         prepare,
         switch,
+        without_pods: |_| Ok(Vec::new()),
         configuration,
         store: store::store,
         takes: Some(Takes {
@@ -333,22 +337,9 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         Program::Brought
     };
     let mut effective = None;
-    if let Some(DropIn { text, environment }) = drop_in(view, containerd, program) {
-        effective = Some(Effective::of_drop_in(&containerd.drop_in.path, &text));
-        let named = maybe(view.facts, CONTAINERD_ENVIRONMENT)?;
-        let old = named.file.as_ref();
-        let is_left = environment.is_none();
-        // Before the drop-in that names it: the unit does not start without it.
-        files.extend(environment.and_then(|text| file(&named.path, old, text, 0o600)));
-        let drop_in = &containerd.drop_in;
-        files.extend(file(&drop_in.path, drop_in.file.as_ref(), text, 0o644));
-        if let Some(old) = old.filter(|_| is_left) {
-            files.push(Step::File(FileStep {
-                path: named.path.clone(),
-                planned_from: Some(old.digest.clone()),
-                want: None,
-            }));
-        }
+    if let Some(drop_in) = drop_in(view, containerd, program) {
+        effective = Some(drop_in.effective());
+        files.extend(drop_in.files(view.facts)?);
     }
     // A containerd whose files are right but whose CRI does not answer was started before they were; and its program may
     // have been replaced since.
@@ -385,47 +376,16 @@ enum Program {
     Brought,
 }
 
-/// A drop-in and the environment file that it names.
-struct DropIn {
-    text: String,
-    environment: Option<String>,
-}
-
-/// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
-fn drop_in(view: &View<'_>, containerd: &Containerd, program: Program) -> Option<DropIn> {
-    let mut environment = None;
-    let old = containerd.drop_in.file.as_ref();
+/// The drop-in for its unit, if it needs one.
+fn drop_in<'a>(view: &View<'_>, containerd: &'a Containerd, program: Program) -> Option<DropIn<'a>> {
     let brought = view.target.command(&containerd.service.exec_start);
-    let brought = brought.filter(|_| program == Program::Brought);
-    let mut lines = program_lines(brought, view.containerd.is_some(), old);
-    if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
-        let whole = old.is_some() || !lines.is_empty();
-        let unit = &containerd.service;
-        let translation = Translation::of(view);
-        let given = docker_proxies::for_unit(translation.proxies(), unit, whole, CONTAINERD_ENVIRONMENT);
-        lines.extend(given.lines);
-        environment = given.environment;
-        let limits = docker_limits::lines(docker, view.daemon, view.containerd, unit, whole);
-        // What an earlier plan wrote is what Docker's containers have inherited since.
-        let text = old.map_or("", |file| file.text.as_str());
-        let earlier = text.lines().filter(|line| line.starts_with("Limit"));
-        if limits.is_empty() {
-            lines.extend(earlier.map(str::to_owned));
-        }
-        lines.extend(limits);
-    }
-    let what = if lines.iter().any(|line| line.starts_with("ExecStart=")) {
-        "the program of an archive, and "
-    } else {
-        ""
+    let unit = unit_drop_in::Unit {
+        unit: &containerd.service,
+        is_there: view.containerd.is_some(),
+        drop_in: &containerd.drop_in,
+        environment: CONTAINERD_ENVIRONMENT,
     };
-    (!lines.is_empty()).then(|| DropIn {
-        text: format!(
-            "# Written by Transship: {what}what docker.service gave to its containers.\n[Service]\n{}\n",
-            lines.join("\n")
-        ),
-        environment,
-    })
+    unit_drop_in::drop_in(view, unit, brought.filter(|_| program == Program::Brought))
 }
 
 /// What the effective configuration must have before a pod stops, as the program reads it under which pods will run: a
@@ -520,8 +480,7 @@ fn check(view: &View<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.extend(refusals::not_loaded(&containerd.service));
     if let Some(ours) = drop_in(view, containerd, Program::Brought) {
-        let ours = Effective::of_drop_in(&containerd.drop_in.path, &ours.text);
-        findings.extend(refusals::shadowed(&ours, &containerd.service));
+        findings.extend(refusals::shadowed(&ours.effective(), &containerd.service));
     }
     let text = containerd
         .config

@@ -45,13 +45,16 @@ pub const PLANNER: Planner = Planner {
     runtime: Runtime::CriDockerd,
     source: Some(SourcePart {
         look: source,
+        prepare: |_| Vec::new(),
         settle: docker::settle,
         layers: docker::layers,
+        check: |_| Vec::new(),
     }),
     target: Some(TargetPart {
         look: target,
         prepare,
         switch: |_| Ok(Vec::new()),
+        without_pods: |_| Ok(Vec::new()),
         configuration: |_| None,
         store: docker::store,
         takes: None,

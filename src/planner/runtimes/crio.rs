@@ -19,7 +19,6 @@ use crate::{
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        effective::Effective,
         facts::{Crio, Facts},
         finding::Finding,
         host_path,
@@ -31,10 +30,11 @@ use crate::{
     },
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
-        delivery, docker_limits, docker_proxies, refusals,
+        delivery, refusals,
         request::Request,
-        steps::{file, maybe, opening, path, program_lines},
+        steps::{file, maybe, opening, path},
         translation::Translation,
+        unit_drop_in::{self, DropIn},
     },
 };
 
@@ -43,13 +43,17 @@ pub const PLANNER: Planner = Planner {
     runtime: Runtime::CriO,
     source: Some(SourcePart {
         look: source,
+        // Without its images there is no way back.
+        prepare: |view| view.facts.crio.iter().filter_map(no_wipe).collect(),
         settle,
         layers: store::layers,
+        check: |view| view.facts.crio.iter().filter_map(wipe_found).collect(),
     }),
     target: Some(TargetPart {
         look: target,
         prepare,
         switch: |_| Ok(Vec::new()),
+        without_pods: network::without_pods,
         configuration: settings::configuration,
         store: store::store,
         takes: Some(Takes {
@@ -212,6 +216,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         0o644,
     );
     let mut files: Vec<Step> = policy.into_iter().chain(config).collect();
+    files.extend(network::prepare(view)?);
     for registry in Translation::of(view)
         .registry_files()
         .filter(|file| !file.is_there)
@@ -228,12 +233,9 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         files.extend(file(&path(UNIT)?, None, unit_text(&command, &search_path), 0o644));
     }
     let mut effective = None;
-    if let Some(DropIn { text, environment }) = drop_in(view, crio) {
-        effective = Some(Effective::of_drop_in(&crio.drop_in.path, &text));
-        let named = maybe(view.facts, CRIO_ENVIRONMENT)?;
-        // Before the drop-in that names it: the unit does not start without it.
-        files.extend(environment.and_then(|text| file(&named.path, named.file.as_ref(), text, 0o600)));
-        files.extend(file(&crio.drop_in.path, crio.drop_in.file.as_ref(), text, 0o644));
+    if let Some(drop_in) = drop_in(view, crio) {
+        effective = Some(drop_in.effective());
+        files.extend(drop_in.files(view.facts)?);
     }
     let restart = !files.is_empty() || crio.cri.is_none();
     if restart {
@@ -255,7 +257,16 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
-/// Keeps the images from being removed at the next boot, if the power fails before the first clean stop of CRI-O.
+/// What is told of the unit that removes images.
+fn wipe_found(crio: &Crio) -> Option<Finding> {
+    no_wipe(crio)?;
+    Some(CRIO_WIPE.found(
+        format!("{} removes all images at the boot after a power cut", crio.wipe.name),
+        "The plan disables it. Enable it again after the commit if CRI-O serves then, and the node can pull its images again.",
+    ))
+}
+
+/// Keeps the images from being removed at the next boot, if the power fails before the next clean stop of CRI-O.
 fn no_wipe(crio: &Crio) -> Option<Step> {
     (crio.wipe.boot == "enabled").then(|| {
         Step::Unit(UnitStep {
@@ -269,40 +280,15 @@ fn no_wipe(crio: &Crio) -> Option<Step> {
     })
 }
 
-/// A drop-in and the environment file that it names.
-struct DropIn {
-    text: String,
-    environment: Option<String>,
-}
-
-/// The drop-in for its unit: the program that the plan brings, and what Docker's unit gave to its containers.
-fn drop_in(view: &View<'_>, crio: &Crio) -> Option<DropIn> {
-    let mut environment = None;
-    let old = crio.drop_in.file.as_ref();
-    let brought = view.target.command(&crio.service.exec_start);
-    let mut lines = program_lines(brought, view.facts.crio.is_some(), old);
-    if let Some((docker, _)) = view.docker_left() {
-        let whole = old.is_some() || !lines.is_empty();
-        let unit = &crio.service;
-        let translation = Translation::of(view);
-        let given = docker_proxies::for_unit(translation.proxies(), unit, whole, CRIO_ENVIRONMENT);
-        lines.extend(given.lines);
-        environment = given.environment;
-        lines.extend(docker_limits::lines(
-            docker,
-            view.daemon,
-            view.containerd,
-            unit,
-            whole,
-        ));
-    }
-    (!lines.is_empty()).then(|| DropIn {
-        text: format!(
-            "# Written by Transship: the program, and what docker.service gave to its containers.\n[Service]\n{}\n",
-            lines.join("\n")
-        ),
-        environment,
-    })
+/// The drop-in for its unit, if it needs one.
+fn drop_in<'a>(view: &View<'_>, crio: &'a Crio) -> Option<DropIn<'a>> {
+    let unit = unit_drop_in::Unit {
+        unit: &crio.service,
+        is_there: view.facts.crio.is_some(),
+        drop_in: &crio.drop_in,
+        environment: CRIO_ENVIRONMENT,
+    };
+    unit_drop_in::drop_in(view, unit, view.target.command(&crio.service.exec_start))
 }
 
 fn check(view: &View<'_>) -> Vec<Finding> {
@@ -318,7 +304,7 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "under CRI-O a hostPort answers at the node's addresses, and not at 127.0.0.1",
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
-    findings.extend(network::pods_lose_network(view));
+    findings.extend(network::pods_lose_network(view, view.facts.crio.as_ref()));
     if let Layers::Streamed { why } = store::store(view).layers {
         findings.push(LAYERS_NOT_LINKED.found(
             why,
@@ -328,15 +314,9 @@ fn check(view: &View<'_>) -> Vec<Finding> {
     if let Some(crio) = &view.facts.crio {
         findings.extend(refusals::not_loaded(&crio.service));
         if let Some(ours) = drop_in(view, crio) {
-            let ours = Effective::of_drop_in(&crio.drop_in.path, &ours.text);
-            findings.extend(refusals::shadowed(&ours, &crio.service));
+            findings.extend(refusals::shadowed(&ours.effective(), &crio.service));
         }
-        if no_wipe(crio).is_some() {
-            findings.push(CRIO_WIPE.found(
-                format!("{} removes all images at the boot after a power cut", crio.wipe.name),
-                "The plan disables it. Enable it again after the commit if the node can pull its images again.",
-            ));
-        }
+        findings.extend(wipe_found(crio));
     }
     findings
 }

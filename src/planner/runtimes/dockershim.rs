@@ -13,8 +13,10 @@ pub const PLANNER: Planner = Planner {
     runtime: Runtime::Dockershim,
     source: Some(SourcePart {
         look,
+        prepare: |_| Vec::new(),
         settle: docker::settle,
         layers: docker::layers,
+        check: |_| Vec::new(),
     }),
     target: None,
 };

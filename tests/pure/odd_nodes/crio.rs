@@ -44,6 +44,18 @@ fn with_crio() -> Facts {
     facts
 }
 
+/// A control plane on containerd that is ready for CRI-O.
+fn on_containerd() -> Facts {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    facts.crio_programs = with_crio().crio_programs;
+    let mut disk = facts.disks[0].clone();
+    for name in ["/var/lib/containerd", "/var/lib/containers/storage"] {
+        disk.path = path(name);
+        facts.disks.push(disk.clone());
+    }
+    facts
+}
+
 fn to_crio() -> Request {
     let mut request = fixtures::to(Runtime::CriO);
     request.preflight.allow = vec!["DockerSettingNotCarried".to_owned()];
@@ -130,32 +142,107 @@ fn the_unit_that_removes_images_is_disabled_and_named() {
     assert!(words.contains("crio-wipe.service"), "{words}");
 }
 
-/// Its start would cost the pods of containerd their network, and those of Docker where the plugins collect garbage.
+/// Its start would cost the pods of containerd their network, and those of Docker where the plugins collect garbage: it starts with a
+/// copy of the pod network that forbids that, and has the real one when they have ended.
+#[test]
+fn pods_keep_their_network_until_they_have_ended() {
+    const PART: &str = "/etc/crio/crio.conf.d/zzz-transship-until-switch.conf";
+    const NETWORK: &str = "/var/lib/transship/cni/10-until-switch.conflist";
+    let with_version = |facts: &mut Facts, version: &str| {
+        let config = &mut facts.cni.configs[0];
+        let mut value: serde_json::Value = serde_json::from_str(&config.text).unwrap();
+        value["cniVersion"] = version.into();
+        *config = file(config.path.as_str(), &value.to_string());
+    };
+    let containerd = on_containerd();
+    let mut docker = with_crio();
+    assert_eq!(written(&docker, &to_crio(), PART), None, "its pods are safe");
+    with_version(&mut docker, "1.1.0");
+    for (facts, request) in [
+        (containerd, fixtures::from_archive(Runtime::CriO)),
+        (docker, to_crio()),
+    ] {
+        let part = written(&facts, &request, PART).unwrap();
+        assert!(
+            part.contains("network_dir = \"/var/lib/transship/cni\"\n"),
+            "{part}"
+        );
+        let network: serde_json::Value =
+            serde_json::from_str(&written(&facts, &request, NETWORK).unwrap()).unwrap();
+        let real: serde_json::Value = serde_json::from_str(&facts.cni.configs[0].text).unwrap();
+        assert_eq!(network["disableGC"], true);
+        assert_eq!(network["name"], real["name"]);
+        assert_eq!(network["plugins"], real["plugins"]);
+        let words = plan(&facts, &request).plan().unwrap().words();
+        let at = |wanted: &str| words.iter().position(|words| words.contains(wanted)).unwrap();
+        let order = [
+            at(&format!("Create {PART}")),
+            at("enable crio.service"),
+            at("End the pods of"),
+            at(&format!("Remove {PART}")),
+            at(&format!("Remove {NETWORK}")),
+            at("Start the kubelet"),
+        ];
+        assert!(order.is_sorted(), "{order:?} {words:#?}");
+    }
+}
+
+/// A rollback would restart it with the real pod network, and without a configuration there is nothing to copy.
 #[test]
 fn pods_that_would_lose_their_network_are_told_how_to_keep_it() {
     let code = "PodsLoseNetwork";
-    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
-    let request = fixtures::from_archive(Runtime::CriO);
-    assert_eq!(one(&facts, &request, code).severity, Severity::Block);
-    let kept = |facts: &mut Facts, word: &str| {
-        let config = &mut facts.cni.configs[0];
-        let mut value: serde_json::Value = serde_json::from_str(&config.text).unwrap();
-        value["disableGC"] = serde_json::from_str(word).unwrap();
-        *config = file(config.path.as_str(), &value.to_string());
-    };
-    kept(&mut facts, "false");
+    let mut facts = on_containerd();
+    facts.crio = with_crio().crio;
+    let request = fixtures::to(Runtime::CriO);
+    assert_eq!(of(&facts, &request, code), []);
+    facts.crio.as_mut().unwrap().service.active = "active".to_owned();
+    assert!(
+        one(&facts, &request, code)
+            .remedy
+            .contains("disable --now crio.service")
+    );
+    facts.crio.as_mut().unwrap().service.active = "inactive".to_owned();
+    facts.cni.configs.clear();
     one(&facts, &request, code);
-    for word in ["true", "\"true\""] {
-        kept(&mut facts, word);
-        assert_eq!(of(&facts, &request, code), [], "{word}");
-    }
-    let mut facts = with_crio();
-    assert_eq!(of(&facts, &to_crio(), code), []);
-    let config = &mut facts.cni.configs[0];
-    let mut value: serde_json::Value = serde_json::from_str(&config.text).unwrap();
-    value["cniVersion"] = "1.1.0".into();
-    *config = file(config.path.as_str(), &value.to_string());
-    one(&facts, &to_crio(), code);
+}
+
+/// A file with one plugin is written as a list, which has a place for the word.
+#[test]
+fn a_pod_network_of_one_plugin_is_copied_as_a_list() {
+    let mut facts = on_containerd();
+    let list: serde_json::Value = serde_json::from_str(&facts.cni.configs[0].text).unwrap();
+    let mut plugin = list["plugins"][0].clone();
+    plugin["cniVersion"] = list["cniVersion"].clone();
+    plugin["name"] = list["name"].clone();
+    facts.cni.configs = vec![file("/etc/cni/net.d/10-one.conf", &plugin.to_string())];
+    let name = "/var/lib/transship/cni/10-until-switch.conflist";
+    let text = written(&facts, &fixtures::from_archive(Runtime::CriO), name).unwrap();
+    let network: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let wanted = json!({
+        "cniVersion": list["cniVersion"],
+        "name": list["name"],
+        "plugins": [plugin],
+        "disableGC": true,
+    });
+    assert_eq!(network, wanted);
+}
+
+/// Without its images there would be no way back after a power cut.
+#[test]
+fn its_images_stay_when_it_is_left() {
+    let wipe = UnitFacts {
+        name: "crio-wipe.service".to_owned(),
+        load: "loaded".to_owned(),
+        boot: "enabled".to_owned(),
+        ..UnitFacts::default()
+    };
+    let mut facts = on_crio();
+    let request = fixtures::from_archive(Runtime::Containerd);
+    assert_eq!(of(&facts, &request, "CrioWipe"), []);
+    facts.crio.as_mut().unwrap().wipe = wipe;
+    one(&facts, &request, "CrioWipe");
+    let words = plan(&facts, &request).plan().unwrap().words();
+    assert_eq!(words[0], "Disable crio-wipe.service");
 }
 
 /// Images come along by links alone.

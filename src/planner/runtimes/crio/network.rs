@@ -1,10 +1,30 @@
 //! The pod network when CRI-O starts next to another runtime.
+//!
+//! When its pod network is ready for the first time, CRI-O takes every sandbox off it that stands in its cache of libcni and is not its
+//! own, and has the plugins free what they hold for others, if their configuration is one of CNI 1.1 (`pollFunc` of
+//! `internal/config/cnimgr`, `GC` of ocicni; tried with 1.34.0). So where it shares that with the source, it has a copy of the
+//! configuration that forbids this (`disableGC`) for as long as the source has pods, and the real one from then on.
 
 use semver::Version;
+use serde_json::{Value, json};
 
+use super::found::SERVICE;
 use crate::{
-    plan::{codes::crio::PODS_LOSE_NETWORK, finding::Finding, runtime::Runtime, version},
-    planner::{context::View, pod_network},
+    plan::{
+        codes::crio::PODS_LOSE_NETWORK,
+        digest::Digest,
+        facts::Crio,
+        finding::Finding,
+        paths::{CRIO_NETWORK, CRIO_NETWORK_DIRECTORY, CRIO_UNTIL_SWITCH},
+        runtime::Runtime,
+        step::{FileStep, Restart, Step, UnitStep},
+        version,
+    },
+    planner::{
+        context::View,
+        pod_network,
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, maybe, path},
+    },
 };
 
 /// Where libcni keeps what CRI-O gave to plugins (the default of the library).
@@ -12,37 +32,120 @@ pub(super) const CNI_CACHE: &str = "/var/lib/cni";
 /// The first version of CNI whose plugins are asked to collect garbage themselves.
 const PLUGINS_COLLECT_SINCE: Version = Version::new(1, 1, 0);
 
-/// At its start CRI-O takes every sandbox off the network that stands in its cache of libcni and is not its own; and has the plugins
-/// free what they hold for others, if their configuration is one of CNI 1.1 (`GC` of ocicni; tried with 1.34.0).
-pub(super) fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
+/// Why the source's pods would lose their network when CRI-O starts; `None` if they would not.
+fn pods_lose_it(view: &View<'_>) -> Option<String> {
     let network = &view.source.network;
-    let config = pod_network::configuration(view).unwrap_or_default();
-    let says = |name: &str| config.get(name).cloned().unwrap_or_default();
-    let disabled = says("disableGC");
-    if disabled.as_bool() == Some(true) || disabled == "true" {
-        return None;
-    }
-    let version = says("cniVersion").as_str().and_then(version::upstream);
-    let why = if view.source.runtime == Runtime::Containerd || network.cache_dir == CNI_CACHE {
-        format!(
+    if view.source.runtime == Runtime::Containerd || network.cache_dir == CNI_CACHE {
+        return Some(format!(
             "{} and CRI-O note in {CNI_CACHE} which pods are on the network, and CRI-O takes those off it, when it starts, that \
              it has not made",
             view.source.runtime
-        )
-    } else if version.is_some_and(|version| version >= PLUGINS_COLLECT_SINCE) {
+        ));
+    }
+    let config = pod_network::configuration(view).unwrap_or_default();
+    let version = config.get("cniVersion").and_then(Value::as_str);
+    let collects = version
+        .and_then(version::upstream)
+        .is_some_and(|version| version >= PLUGINS_COLLECT_SINCE);
+    collects.then(|| {
         format!(
             "the configuration in {} is one of CNI 1.1, and CRI-O has its plugins free, when it starts, what they hold for pods \
              that it has not made",
             network.conf_dir
         )
-    } else {
-        return None;
-    };
-    Some(PODS_LOSE_NETWORK.found(
-        why,
-        format!(
-            "Add `\"disableGC\": true` to the first file in {}, and plan again; take it out after the commit.",
-            network.conf_dir
+    })
+}
+
+/// Where they cannot be spared that.
+pub(super) fn pods_lose_network(view: &View<'_>, crio: Option<&Crio>) -> Option<Finding> {
+    let why = pods_lose_it(view)?;
+    if crio.is_some_and(|crio| crio.service.active == "active") {
+        // It runs with the real configuration, to which a rollback would restart it.
+        return Some(PODS_LOSE_NETWORK.found(
+            format!("{SERVICE} runs already, and would be restarted; {why}"),
+            format!("Run `systemctl disable --now {SERVICE}`, and plan again: the plan starts it."),
+        ));
+    }
+    if pod_network::configuration(view).is_none() {
+        let directory = &view.source.network.conf_dir;
+        return Some(PODS_LOSE_NETWORK.found(
+            why,
+            format!("Let the first file in {directory} be a CNI configuration, and plan again."),
+        ));
+    }
+    None
+}
+
+/// The files with which it starts next to a source whose pods would lose their network.
+struct Beside {
+    /// The pod network, with the word that nothing is collected.
+    network: String,
+    /// The part of its configuration that names it.
+    part: String,
+}
+
+fn beside(view: &View<'_>) -> Option<Beside> {
+    pods_lose_it(view)?;
+    let mut config = pod_network::configuration(view)?;
+    if config.get("plugins").is_none() {
+        // A file with one plugin has no place for the word.
+        let said = |key: &str| config.get(key).cloned().unwrap_or_default();
+        config = json!({
+            "cniVersion": said("cniVersion"),
+            "name": said("name"),
+            "plugins": [config],
+        });
+    }
+    config
+        .as_object_mut()?
+        .insert("disableGC".to_owned(), true.into());
+    Some(Beside {
+        network: format!("{config:#}\n"),
+        part: format!(
+            "# Written by Transship until the pods of {} have ended: CRI-O must leave them on the network.\n\
+             [crio.network]\nnetwork_dir = \"{CRIO_NETWORK_DIRECTORY}\"\ncni_default_network = \"\"\n",
+            view.source.runtime
         ),
-    ))
+    })
+}
+
+/// Before it starts next to the source.
+pub(super) fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let Some(Beside { network, part }) = beside(view) else {
+        return Ok(Vec::new());
+    };
+    let mut steps = Vec::new();
+    for (name, text) in [(CRIO_NETWORK, network), (CRIO_UNTIL_SWITCH, part)] {
+        let there = maybe(view.facts, name)?;
+        steps.extend(file(&there.path, there.file.as_ref(), text, 0o644));
+    }
+    Ok(steps)
+}
+
+/// Once the source's pods have ended: it has the pod network as it is configured, and says that it is ready.
+pub(super) fn without_pods(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let Some(Beside { network, part }) = beside(view) else {
+        return Ok(Vec::new());
+    };
+    let remove = |name: &str, text: &str| {
+        Ok::<_, Finding>(Step::File(FileStep {
+            path: path(name)?,
+            planned_from: Some(Digest::of(text)),
+            want: None,
+        }))
+    };
+    Ok(vec![
+        remove(CRIO_UNTIL_SWITCH, &part)?,
+        Step::Unit(UnitStep {
+            unit: view.target.unit.clone(),
+            active: Some(true),
+            boot: None,
+            restart: Restart::ForwardsAtOnce,
+            socket: None,
+            effective: None,
+        }),
+        remove(CRIO_NETWORK, &network)?,
+        // The kubelet looks once, and for some seconds not again: it would leave its pods waiting.
+        await_target(view, None, RUNTIME_WITHIN_SECS),
+    ])
 }
