@@ -7,13 +7,15 @@
 //!   than one way; [`steps`] are the parts that several planners write alike, [`unit_drop_in`] the drop-in of a target's unit.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
 //!   becomes of the source's settings; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
-//!   [`docker_proxies`] and [`docker_limits`] read Docker's. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
+//!   [`docker_proxies`] and [`docker_limits`] read Docker's. [`docker_binding`]: whether Docker survives a restart of its
+//!   containerd. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: what stores have in common. [`delivery`]: where the target's files
 //!   come from. [`releases`]: which releases go together. [`upgraded_configuration`]: the configuration for a newer
 //!   containerd.
 
 pub mod context;
 pub mod delivery;
+pub mod docker_binding;
 pub mod docker_limits;
 pub mod docker_logs;
 pub mod docker_proxies;

@@ -43,6 +43,32 @@ pub fn settings(text: &str) -> impl Iterator<Item = (&str, String)> {
     })
 }
 
+/// The directives with which the stop of one unit stops another (systemd.unit(5)).
+const BINDING: [&str; 4] = ["BindsTo", "PartOf", "Requires", "Requisite"];
+
+/// The text of a unit that is bound to `other`, and only wants it in the text that is returned; `None` if its lines do not name
+/// it so.
+pub fn unbound(text: &str, other: &str) -> Option<String> {
+    let mut changed = false;
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let bound = line.split_once('=').filter(|(key, value)| {
+            BINDING.contains(&key.trim()) && value.split_whitespace().any(|unit| unit == other)
+        });
+        let Some((key, value)) = bound else {
+            lines.push(line.to_owned());
+            continue;
+        };
+        changed = true;
+        let others: Vec<&str> = value.split_whitespace().filter(|unit| *unit != other).collect();
+        if !others.is_empty() {
+            lines.push(format!("{key}={}", others.join(" ")));
+        }
+        lines.push(format!("Wants={other}"));
+    }
+    changed.then(|| lines.join("\n") + "\n")
+}
+
 /// The words of a value, without their quotes, `%%` as `%`, and without the signs before a command that say how it is
 /// run; none in a value whose quotes are not closed.
 pub fn words(value: &str) -> Vec<String> {
@@ -74,6 +100,20 @@ mod tests {
         assert_eq!(
             environment("P=http://u:100%@h"),
             "Environment=\"P=http://u:100%%@h\""
+        );
+    }
+
+    #[test]
+    fn a_unit_that_is_bound_to_another_only_wants_it() {
+        let text = "[Unit]\nAfter=docker.socket containerd.service\nBindsTo=containerd.service\nRequires=docker.socket \
+                    containerd.service\n\n[Service]\nExecStart=/usr/bin/dockerd \\\n    --x\n";
+        let weak = "[Unit]\nAfter=docker.socket containerd.service\nWants=containerd.service\nRequires=docker.socket\n\
+                    Wants=containerd.service\n\n[Service]\nExecStart=/usr/bin/dockerd \\\n    --x\n";
+        assert_eq!(unbound(text, "containerd.service").unwrap(), weak);
+        assert_eq!(unbound(weak, "containerd.service"), None);
+        assert_eq!(
+            unbound("[Unit]\n#BindsTo=containerd.service\n", "containerd.service"),
+            None
         );
     }
 

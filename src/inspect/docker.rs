@@ -45,6 +45,7 @@ pub(super) async fn inspect(files: &Files, units: &Units, flags: &Flags, notes: 
     let other_unit = (service.load == "not-found" && snap.active == "active").then_some(snap.name);
     let daemon_json = notes.text(files, DAEMON_JSON);
     Some(Docker {
+        own_unit: (service.own_file()).and_then(|path| notes.text(files, path.as_str())),
         runtime_programs: runtime_programs(files, &service, daemon_json.as_ref(), engine.as_ref()),
         daemon_json_unread: started != 0 && engine.is_some() && is_newer(files, DAEMON_JSON, started),
         other_unit,

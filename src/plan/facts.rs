@@ -177,6 +177,9 @@ pub struct Kubelet {
 pub struct Docker {
     /// `docker.service`.
     pub service: UnitFacts,
+    /// The file of `docker.service`, where an administrator has written it (below `/etc`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_unit: Option<TextFile>,
     /// `docker.socket`.
     pub socket: UnitFacts,
     /// Where the engine listens (`/var/run/docker.sock`).
@@ -474,7 +477,8 @@ impl Facts {
                 .chain(&kubelet.config_drop_ins)
                 .chain(&kubelet.instance_config)
         });
-        let docker = self.docker.iter().flat_map(|docker| &docker.daemon_json);
+        let docker = self.docker.iter();
+        let docker = docker.flat_map(|docker| docker.daemon_json.iter().chain(&docker.own_unit));
         let containerd = self.containerd.iter().flat_map(|containerd| {
             (containerd.config.file.iter())
                 .chain(&containerd.drop_in.file)

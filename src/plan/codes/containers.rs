@@ -50,7 +50,7 @@ pub const LOGGING_DRIVER: Code = Code::warn(
 /// Docker stops with containerd.
 pub const DOCKER_BOUND_TO_CONTAINERD: Code = Code::block(
     "DockerBoundToContainerd",
-    "Docker's unit stops when containerd's is restarted, which would end all containers while the node serves",
+    "Docker's unit, or its socket's, stops when containerd's is restarted, which would end all containers while the node serves; what binds it is not in a file below `/etc`, which the plan changes",
 );
 
 /// All codes of this module.

@@ -39,6 +39,14 @@ pub struct UnitFacts {
     pub limit_nofile: Limits,
 }
 
+impl UnitFacts {
+    /// Its file, where an administrator has written it: it lies where a mask would.
+    pub fn own_file(&self) -> Option<&HostPath> {
+        let path = self.fragment.as_ref();
+        path.filter(|path| path.as_str().starts_with("/etc/systemd/system/"))
+    }
+}
+
 /// A soft and a hard limit (setrlimit(2)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {

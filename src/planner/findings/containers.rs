@@ -11,7 +11,7 @@ use crate::{
         finding::{Code, Finding},
         lists,
     },
-    planner::context::View,
+    planner::{context::View, docker_binding},
 };
 
 /// Docker's configuration, with the certificates of registries.
@@ -36,12 +36,11 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Let the log agent read /var/log/pods in the CRI's format.",
         ));
     }
-    let bound = [&docker.service, &docker.socket];
     let target = &view.target.unit;
-    if bound.iter().any(|unit| unit.bound_to.contains(target)) {
+    if docker_binding::loosened(docker, target).is_none() {
         findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
-            format!("docker.service requires or binds to {target}"),
-            "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in docker.service, run `systemctl daemon-reload`, and plan again.",
+            format!("docker.service or docker.socket requires or binds to {target}"),
+            "Newer Docker packages only want it. Weaken `Requires=` or `BindsTo=` to `Wants=` in the unit, run `systemctl daemon-reload`, and plan again.",
         ));
     }
     findings

@@ -33,7 +33,7 @@ use crate::{
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
         delivery::{self, Delivery},
-        docker_registries, pod_environment, pod_network, refusals,
+        docker_binding, docker_registries, pod_environment, pod_network, refusals,
         request::Request,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
         translation::Translation,
@@ -349,6 +349,14 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     });
     let restart = !files.is_empty() || started_before;
     if restart {
+        let docker = view.docker_left();
+        // Where it cannot be loosened there is a finding.
+        steps.extend(
+            docker
+                .and_then(|(docker, _)| docker_binding::loosened(docker, &unit.name))
+                .into_iter()
+                .flatten(),
+        );
         steps.push(opening(unit));
     }
     steps.extend(files);

@@ -152,11 +152,11 @@ fn exists(unit: &UnitFacts) -> bool {
 
 /// Masked, or, where the unit's file lies where the mask would, disabled.
 fn never(unit: &UnitFacts) -> Boot {
-    let own = unit
-        .fragment
-        .as_ref()
-        .is_some_and(|path| path.as_str().starts_with("/etc/systemd/system/"));
-    if own { Boot::Disabled } else { Boot::Masked }
+    if unit.own_file().is_some() {
+        Boot::Disabled
+    } else {
+        Boot::Masked
+    }
 }
 
 /// What stands between Docker's cgroup driver and the kubelet's, under a target that stands on Docker.

@@ -137,3 +137,41 @@ fn every_container_that_is_not_kubernetes_is_named() {
         "{message}"
     );
 }
+
+/// Kubespray's docker.service: a restart of containerd would stop Docker, and all containers with it, while the node serves.
+#[test]
+fn a_docker_that_is_bound_to_containerd_is_loosened_until_the_way_back() {
+    let (name, code) = ("/etc/systemd/system/docker.service", "DockerBoundToContainerd");
+    let bound = "[Unit]\nAfter=containerd.service\nBindsTo=containerd.service\nWants=docker.socket\n[Service]\nExecStart=/usr/sbin/dockerd\n";
+    let mut facts = lab();
+    let service = &mut docker(&mut facts).service;
+    service.bound_to.push("containerd.service".into());
+    // Its package has it, and a drop-in cannot take it back.
+    assert_eq!(one(&facts, &to_containerd(), code).severity, Severity::Block);
+
+    let docker = docker(&mut facts);
+    docker.own_unit = Some(file(name, bound));
+    docker.service.fragment = Some(path(name));
+    assert_eq!(of(&facts, &to_containerd(), code), []);
+    assert_eq!(
+        written(&facts, &to_containerd(), name).unwrap(),
+        bound.replace("BindsTo=", "Wants=")
+    );
+    let words = plan(&facts, &to_containerd()).plan().unwrap().words();
+    let at = |wanted: &str| words.iter().position(|words| words.contains(wanted)).unwrap();
+    let order = [
+        at(name),
+        at("(When undone: restart containerd.service"),
+        at("enable containerd.service"),
+    ];
+    assert!(order.is_sorted(), "{words:#?}");
+
+    facts
+        .docker
+        .as_mut()
+        .unwrap()
+        .socket
+        .bound_to
+        .push("containerd.service".into());
+    one(&facts, &to_containerd(), code);
+}

@@ -1,0 +1,38 @@
+//! Docker's unit where it is bound to that of its containerd, as Kubespray and old packages have it: a restart of containerd would
+//! stop Docker, and with it all containers.
+
+use crate::{
+    edit::unit_file,
+    plan::{
+        facts::Docker,
+        step::{Contents, FileStep, Step},
+    },
+};
+
+/// Where an administrator's files of units are.
+const OWN: &str = "/etc/systemd/system/";
+
+/// The steps after which Docker's service only wants `unit`; none where it is not bound to it, and `None` where a file binds it that is
+/// not an administrator's. systemd adds what drop-ins say of other units, so no drop-in could take it back.
+pub fn loosened(docker: &Docker, unit: &str) -> Option<Vec<Step>> {
+    let is_bound = |bound_to: &[String]| bound_to.iter().any(|bound| bound == unit);
+    if is_bound(&docker.socket.bound_to) {
+        return None;
+    }
+    if !is_bound(&docker.service.bound_to) {
+        return Some(Vec::new());
+    }
+    let files = docker.own_unit.iter().chain(&docker.service.drop_ins);
+    let changed = files.filter_map(|old| Some((old, unit_file::unbound(&old.text, unit)?)));
+    let steps = changed.map(|(old, text)| {
+        old.path.as_str().starts_with(OWN).then(|| {
+            Step::File(FileStep {
+                path: old.path.clone(),
+                planned_from: Some(old.digest.clone()),
+                want: Some(Contents { text, mode: old.mode }),
+            })
+        })
+    });
+    let steps: Option<Vec<Step>> = steps.collect();
+    steps.filter(|steps| !steps.is_empty())
+}
