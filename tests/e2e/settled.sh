@@ -66,7 +66,8 @@ while read -r chain; do
     grep -q -- "-j $chain\$" <<<"$rules" || echo "chain that nothing leads to: $chain"
 done < <(grep -oP '^:\KCNI-(DN-)?[0-9a-f]+' <<<"$rules")
 systemctl list-unit-files --state=masked-runtime --no-legend --plain | sed 's/^/masked until the next boot: /'
-for left in /var/lib/transship/hold /etc/systemd/system/transship-executor.service; do
+for left in /var/lib/transship/hold /etc/systemd/system/transship-executor.service /var/lib/transship/cni/* \
+    /etc/crio/crio.conf.d/zzz-transship-until-switch.conf; do
     [[ ! -e $left ]] || echo "left: $left"
 done
 systemctl is-active --quiet transship-executor && echo "the executor runs"
