@@ -90,8 +90,12 @@ pub async fn inspect(host: &Host) -> Facts {
     let cni = network::inspect(files, &flags, bin_dirs, notes);
     let snapshots = snapshots::snapshots(containerd.as_ref()).directory;
     let of_crio = crio::root(crio.as_ref());
-    let stores = [docker::data_root(docker.as_ref()), &snapshots, &of_crio];
+    let data_root = docker::data_root(docker.as_ref());
+    let beside = disks::beside(data_root);
+    let mut stores = vec![data_root, &snapshots, &of_crio];
+    stores.extend(beside.iter().map(HostPath::as_str));
     let disks = disks::inspect(files, &stores, notes);
+    let empty_stores = disks::empty(files, &stores);
     let prerequisites = prerequisites::inspect(files, notes);
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
@@ -116,6 +120,7 @@ pub async fn inspect(host: &Host) -> Facts {
         prerequisites: Some(prerequisites),
         files: Vec::new(),
         disks,
+        empty_stores,
         registry_directories: registries::inspect(files),
         log_rules,
         rivals: rivals::inspect(files, &units),

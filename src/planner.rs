@@ -7,13 +7,14 @@
 //!   than one way; [`steps`] are the parts that several planners write alike, [`unit_drop_in`] the drop-in of a target's unit.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
 //!   becomes of the source's settings; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
-//!   [`docker_proxies`] and [`docker_limits`] read Docker's. [`docker_binding`]: whether Docker survives a restart of its
-//!   containerd. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
+//!   [`docker_proxies`], [`docker_limits`] and [`data_root`] read Docker's. [`docker_binding`]: whether Docker survives a restart
+//!   of its containerd. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: what stores have in common. [`delivery`]: where the target's files
 //!   come from. [`releases`]: which releases go together. [`upgraded_configuration`]: the configuration for a newer
 //!   containerd.
 
 pub mod context;
+pub mod data_root;
 pub mod delivery;
 pub mod docker_binding;
 pub mod docker_limits;
@@ -55,6 +56,7 @@ use crate::{
         pair::{Both, Pair},
         recipes::Recipe,
         request::{Outcome, Request, Verdict},
+        setting::Translation,
     },
 };
 
@@ -125,7 +127,7 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         .as_ref()
         .unwrap_or(&source.sandbox_image);
     let carried = CarriedImages::of(source.store, kubelet, request, sandbox);
-    let view = View {
+    let mut view = View {
         facts,
         request,
         kubelet,
@@ -139,7 +141,9 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         containerd: facts.containerd.as_ref(),
         cri_dockerd: facts.cri_dockerd.as_ref(),
         carried: &carried,
+        translation: Translation::default(),
     };
+    view.translation = translation::of(&view);
     found.extend(findings::all(&view));
     recipes::plan(recipe, &view).map(|plan| Verdict::Ready(Box::new(plan)))
 }

@@ -306,7 +306,7 @@ fn share(
             .map_or(0, |shims| shims.programs.iter().map(|shim| shim.pods).sum()),
         blocked_by: blocking
             .filter(|finding| finding.severity == Severity::Block)
-            .map(|finding| cut(&finding.code))
+            .map(|finding| cut(&finding.full_name()))
             .collect(),
         reported: share
             .managed_fields()

@@ -168,7 +168,7 @@ pub struct Share {
     pub timed_out: bool,
     /// Pods of the node that still ran on a shim of the version before an upgrade in place when that was last counted.
     pub pods_on_old_shims: u32,
-    /// The codes of the findings that block the node.
+    /// The findings that block the node, by their codes, with their subjects where they have one.
     pub blocked_by: Vec<String>,
     /// When its agent last wrote the status, by the API server's clock.
     pub reported: Option<Timestamp>,

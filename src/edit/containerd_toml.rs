@@ -15,9 +15,9 @@ use std::collections::BTreeMap;
 pub use carried::{Carried, Handler};
 use carried::{MAX_DOWNLOADS, SELINUX};
 pub use read::{
-    Cni, Snapshots, carried_in, cni, default_runtime, disables_cri, has_old_registries, has_runtime, imports,
-    misuses_systemd_cgroup, nri_is_off, pull_progress_timeout, registry_directories, sandbox_image,
-    snapshots, socket, state,
+    Cni, Snapshots, carried_in, cni, default_runtime, disables_cri, handlers, has_old_registries,
+    has_runtime, imports, misuses_systemd_cgroup, nri_is_off, pull_progress_timeout, registry_directories,
+    sandbox_image, snapshots, socket, state,
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
@@ -173,6 +173,9 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
         )?;
     }
     let carried = &wanted.carried;
+    if let Some(root) = &carried.root {
+        set(&["root"], root.as_str().into())?;
+    }
     if let Some(downloads) = carried.max_downloads {
         set(&["plugins", images, MAX_DOWNLOADS], i64::from(downloads).into())?;
     }

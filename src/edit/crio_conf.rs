@@ -125,7 +125,9 @@ impl Printed {
                 Some(Runtime {
                     name: name.to_owned(),
                     path: self.runtime_path(name)?,
-                    root: self.text(&format!("crio.runtime.runtimes.{name}"), "runtime_root")?,
+                    root: self
+                        .text(&format!("crio.runtime.runtimes.{name}"), "runtime_root")
+                        .unwrap_or_default(),
                 })
             })
             .collect()
@@ -142,6 +144,11 @@ impl Printed {
         self.texts("crio.runtime", "default_sysctls")
     }
 
+    /// Limits of containers (`nofile=1024:2048`).
+    pub fn default_ulimits(&self) -> Vec<String> {
+        self.texts("crio.runtime", "default_ulimits")
+    }
+
     /// Where CNI configurations are.
     pub fn network_dir(&self) -> Option<String> {
         self.text("crio.network", "network_dir")
@@ -156,6 +163,8 @@ impl Printed {
 /// What CRI-O's configuration must say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Wanted {
+    /// Where images and containers are kept, if it is another place than it has.
+    pub root: Option<String>,
     /// The image of sandboxes.
     pub pause_image: String,
     /// `systemd` or `cgroupfs`.
@@ -168,6 +177,8 @@ pub struct Wanted {
     pub default_capabilities: Vec<&'static str>,
     /// Settings of the kernel that every pod gets (`name=value`); none to leave them.
     pub default_sysctls: Vec<String>,
+    /// Limits of containers (`nofile=1024:2048`); none to leave them.
+    pub default_ulimits: Vec<String>,
     /// The file with the policy of signatures, if it is another one than it has.
     pub signature_policy: Option<String>,
     /// The runtime of pods that name none, if it is another one than it has.
@@ -208,6 +219,10 @@ pub fn part(wanted: &Wanted) -> String {
         }
     };
     let list = |texts: &[String]| Value::Array(texts.iter().collect::<Array>());
+    table(
+        "crio",
+        wanted.root.iter().map(|root| ("root", root.into())).collect(),
+    );
     let mut image = vec![("pause_image", Value::from(&wanted.pause_image))];
     image.extend(
         wanted
@@ -236,6 +251,9 @@ pub fn part(wanted: &Wanted) -> String {
     }
     if !wanted.default_sysctls.is_empty() {
         runtime.push(("default_sysctls", list(&wanted.default_sysctls)));
+    }
+    if !wanted.default_ulimits.is_empty() {
+        runtime.push(("default_ulimits", list(&wanted.default_ulimits)));
     }
     if wanted.selinux {
         runtime.push(("selinux", true.into()));
@@ -329,12 +347,14 @@ pause_image = "a/pause:1"
     #[test]
     fn what_is_written_is_read_back() {
         let wanted = Wanted {
+            root: Some("/data/containers/storage".to_owned()),
             pause_image: "a/pause:\"1\"".to_owned(),
             cgroup_manager: "cgroupfs".to_owned(),
             network_dir: "/etc/cni/net.d".to_owned(),
             plugin_dirs: vec!["/opt/cni/bin".to_owned(), "/usr/lib/cni".to_owned()],
             default_capabilities: vec!["CHOWN", "NET_RAW"],
             default_sysctls: vec!["net.ipv4.ip_unprivileged_port_start=0".to_owned()],
+            default_ulimits: vec!["nofile=1024:-1".to_owned()],
             signature_policy: Some("/etc/crio/policy.json".to_owned()),
             default_runtime: Some("runc".to_owned()),
             runtimes: vec![Runtime {
@@ -354,9 +374,11 @@ pause_image = "a/pause:1"
         assert_eq!(runtime["selinux"].as_bool(), Some(true));
         assert_eq!(runtime["default_capabilities"].as_array().unwrap().len(), 2);
         let printed = Printed::read(&text);
+        assert_eq!(printed.root(), wanted.root);
         assert_eq!(printed.pause_image().unwrap(), wanted.pause_image);
         assert_eq!(printed.cgroup_manager().unwrap(), "cgroupfs");
         assert_eq!(printed.default_sysctls(), wanted.default_sysctls);
+        assert_eq!(printed.default_ulimits(), wanted.default_ulimits);
         assert_eq!(printed.plugin_dirs(), wanted.plugin_dirs);
         assert_eq!(printed.runtime_path("runc").unwrap(), "/usr/sbin/runc");
         assert_eq!(printed.runtimes(), wanted.runtimes);

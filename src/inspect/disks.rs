@@ -5,7 +5,7 @@ use nix::sys::{stat, statvfs};
 use super::notes::Notes;
 use crate::{
     host::files::Files,
-    plan::{facts::Disk, host_path::HostPath},
+    plan::{facts::Disk, host_path::HostPath, paths::DOCKER_DATA_ROOT, runtime::Runtime},
 };
 
 const KUBELET: &str = "/var/lib/kubelet";
@@ -26,6 +26,28 @@ pub(super) fn inspect(files: &Files, stores: &[&str], notes: &Notes) -> Vec<Disk
         .into_iter()
         .filter_map(|path| disk(files, path, &mounts, notes))
         .collect()
+}
+
+/// The directories that the runtimes may get beside Docker's data root, if it is not the usual one.
+pub(super) fn beside(data_root: &str) -> Vec<HostPath> {
+    let parent = HostPath::new(data_root).ok().and_then(|path| path.parent());
+    let Some(parent) = parent.filter(|parent| data_root != DOCKER_DATA_ROOT && parent.as_str() != "/") else {
+        return Vec::new();
+    };
+    Runtime::targets()
+        .filter_map(|runtime| parent.join(runtime.profile().beside_docker?).ok())
+        .collect()
+}
+
+/// Those of these directories that are not there, or have nothing in them.
+pub(super) fn empty(files: &Files, stores: &[&str]) -> Vec<HostPath> {
+    let paths = stores.iter().filter_map(|path| HostPath::new(*path).ok());
+    let mut found: Vec<HostPath> = paths
+        .filter(|path| files.list(path).is_ok_and(|names| names.is_empty()))
+        .collect();
+    found.sort();
+    found.dedup();
+    found
 }
 
 fn disk(files: &Files, path: &str, mounts: &str, notes: &Notes) -> Option<Disk> {
@@ -62,6 +84,28 @@ fn kind(mounts: &str, major: u64, minor: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use crate::{host::files::Files, plan::host_path::HostPath};
+
+    #[test]
+    fn a_place_beside_dockers_is_empty_until_something_is_in_it() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        assert_eq!(super::beside("/var/lib/docker"), []);
+        assert_eq!(super::beside("/docker"), []);
+        let beside = super::beside("/data/docker");
+        let mut paths: Vec<&str> = beside.iter().map(HostPath::as_str).collect();
+        paths.sort_unstable();
+        assert_eq!(paths, ["/data/containerd", "/data/containers/storage"]);
+        assert_eq!(super::empty(&files, &paths).len(), 2);
+        let file = HostPath::new("/data/containerd/x").unwrap();
+        files.write(&file, b"", 0o644).unwrap();
+        let empty = super::empty(&files, &paths);
+        assert_eq!(
+            empty.iter().map(HostPath::as_str).collect::<Vec<_>>(),
+            ["/data/containers/storage"]
+        );
+    }
+
     #[test]
     fn the_type_is_that_of_the_device() {
         let mounts = "103 51 254:0 /var/root / rw,relatime shared:35 - ext4 /dev/vda rw\n\

@@ -2,9 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::paths::RUNC_SHIM;
 use crate::edit::{
-    containerd_toml::{self, Carried},
-    crio_conf::Printed,
+    containerd_toml::{self, Carried, Handler},
+    crio_conf::{Printed, Runtime},
 };
 
 /// What a runtime's effective configuration must have: files that containerd imports beat the file that the plan edits, and so do
@@ -24,7 +25,22 @@ pub struct ConfigurationWant {
     /// What came along from the runtime that is left.
     #[serde(default)]
     pub carried: Carried,
+    /// Runtimes that the plan writes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub handlers: Vec<Handler>,
 }
+
+/// A runtime of CRI-O's, whose program would be an option of runc's shim.
+pub fn handler_of(runtime: &Runtime) -> Handler {
+    Handler {
+        name: runtime.name.clone(),
+        kind: RUNC_SHIM.to_owned(),
+        options: vec![(BINARY.to_owned(), runtime.path.clone())],
+    }
+}
+
+/// The option with the program of runc's shim.
+pub const BINARY: &str = "BinaryName";
 
 /// In which form a program prints its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +59,8 @@ struct Found {
     cgroups: Option<(String, bool)>,
     sandbox_image: Option<String>,
     carried: Carried,
+    /// `None` where nothing is said of runtimes.
+    handlers: Option<Vec<Handler>>,
 }
 
 impl Found {
@@ -53,6 +71,7 @@ impl Found {
                     .map(|(name, systemd)| (format!("SystemdCgroup of the default runtime {name}"), systemd)),
                 sandbox_image: containerd_toml::sandbox_image(printed),
                 carried: containerd_toml::carried_in(printed),
+                handlers: containerd_toml::handlers(printed),
             },
             Form::Crio => {
                 let printed = Printed::read(printed);
@@ -62,10 +81,12 @@ impl Found {
                         .map(|manager| ("cgroup_manager = \"systemd\"".to_owned(), manager == "systemd")),
                     sandbox_image: printed.pause_image(),
                     carried: Carried {
+                        root: printed.root(),
                         selinux: printed.selinux(),
                         default_runtime: printed.default_runtime(),
                         ..Carried::default()
                     },
+                    handlers: Some(printed.runtimes().iter().map(handler_of).collect()),
                 }
             }
         }
@@ -111,7 +132,18 @@ impl ConfigurationWant {
                 planned,
             })
         };
-        cgroups.or_else(image).or_else(carried)
+        let handlers = || {
+            let all = found.handlers.as_ref()?;
+            let missing =
+                |wanted: &Handler| wanted.missing_in(all.iter().find(|found| found.name == wanted.name));
+            let (setting, found, planned) = self.handlers.iter().find_map(missing)?;
+            Some(Difference {
+                setting,
+                found,
+                planned,
+            })
+        };
+        cgroups.or_else(image).or_else(carried).or_else(handlers)
     }
 }
 
@@ -157,6 +189,7 @@ config_path = "/etc/containerd/certs.d"
                 registries: registries.map(str::to_owned),
                 ..Carried::default()
             },
+            handlers: Vec::new(),
         };
         let found = want.difference(PRINTED);
         let found = found
@@ -174,6 +207,8 @@ config_path = "/etc/containerd/certs.d"
         Some(("cgroup_manager = \"systemd\"", "false", "true")))]
     #[case::runtime("[crio.runtime]\ndefault_runtime = \"crun\"\n",
         Some(("default_runtime_name", "crun", "nvidia")))]
+    #[case::program("[crio.runtime.runtimes.nvidia]\nruntime_path = \"/other\"\n",
+        Some(("BinaryName of the runtime nvidia", "/other", "/usr/bin/nvidia")))]
     fn a_file_that_cri_o_reads_later_is_noticed(
         #[case] later: &str,
         #[case] wanted: Option<(&str, &str, &str)>,
@@ -187,9 +222,14 @@ config_path = "/etc/containerd/certs.d"
                 default_runtime: Some("nvidia".to_owned()),
                 ..Carried::default()
             },
+            handlers: vec![handler_of(&Runtime {
+                name: "nvidia".to_owned(),
+                path: "/usr/bin/nvidia".to_owned(),
+                root: String::new(),
+            })],
         };
         let ours = "[crio.image]\npause_image = \"a/pause:1\"\n[crio.runtime]\ncgroup_manager = \"systemd\"\n\
-                    default_runtime = \"nvidia\"\n";
+                    default_runtime = \"nvidia\"\n[crio.runtime.runtimes.nvidia]\nruntime_path = \"/usr/bin/nvidia\"\n";
         let found = want.difference(&format!("{ours}{later}"));
         let found = found
             .as_ref()

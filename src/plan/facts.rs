@@ -70,6 +70,9 @@ pub struct Facts {
     pub files: Vec<MaybeFile>,
     /// File systems below the stores and the logs.
     pub disks: Vec<Disk>,
+    /// Directories of stores, and those that a store may get, that are not there or have nothing in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub empty_stores: Vec<HostPath>,
     /// Directories of registries under `/etc/docker/certs.d` and `/etc/containerd/certs.d`.
     #[serde(default)]
     pub registry_directories: Vec<RegistryDirectory>,

@@ -39,9 +39,10 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 90] = [
+const KEYS: [&str; 93] = [
     "After",
     "Before",
+    "BinaryName",
     "Delegate",
     "Description",
     "Documentation",
@@ -94,8 +95,10 @@ const KEYS: [&str; 90] = [
     "default_runtime",
     "default_runtime_name",
     "default_sysctls",
+    "default_ulimits",
     "disable",
     "disabled_plugins",
+    "enable_selinux",
     "enable_unprivileged_icmp",
     "enable_unprivileged_ports",
     "exec-opts",

@@ -42,6 +42,9 @@ pub struct Profile {
     pub written: &'static [&'static str],
     /// Where it keeps a file for each sandbox. `None` if its store alone knows the sandboxes.
     pub checkpoints: Option<&'static str>,
+    /// The directory that it gets for its images and containers beside Docker's data root, where it has no store yet and that file
+    /// system is the larger one. `None` if it has no store of its own.
+    pub beside_docker: Option<&'static str>,
     /// Where it looks for certificates of registries: a directory per registry.
     pub certificates: &'static str,
     /// Whether it reads that directory only if its configuration names it.
@@ -94,6 +97,7 @@ const DOCKERSHIM: Profile = Profile {
     in_kubelet_before: Some(24),
     written: &[],
     checkpoints: Some("/var/lib/dockershim/sandbox"),
+    beside_docker: None,
     certificates: paths::DOCKER_CERTIFICATES,
     certificates_are_named: false,
     takes_digests: false,
@@ -133,6 +137,7 @@ const CONTAINERD: Profile = Profile {
     in_kubelet_before: None,
     written: &[paths::CONTAINERD_CONFIG, paths::CONTAINERD_DROP_IN],
     checkpoints: None,
+    beside_docker: Some("containerd"),
     certificates: paths::CONTAINERD_CERTIFICATES,
     certificates_are_named: true,
     takes_digests: true,
@@ -166,6 +171,7 @@ const CRI_O: Profile = Profile {
         paths::CRIO_DROP_IN,
     ],
     checkpoints: None,
+    beside_docker: Some("containers/storage"),
     // containers/image looks there, too.
     certificates: paths::DOCKER_CERTIFICATES,
     certificates_are_named: false,

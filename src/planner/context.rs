@@ -10,11 +10,16 @@ use crate::{
         facts::{Containerd, CriDockerd, Docker, Engine, Facts, Kubelet, Store},
         finding::Finding,
         host_path::HostPath,
-        kubelet_settings::{PodNetwork, Settings},
+        kubelet_settings::{LogLimits, PodNetwork, Settings},
         runtime::Runtime,
         step::{Endpoint, FileStep, Layers, ShimsStep, Step},
     },
-    planner::{delivery::Delivery, images::CarriedImages, request::Request, setting::Registries},
+    planner::{
+        delivery::Delivery,
+        images::CarriedImages,
+        request::Request,
+        setting::{Registries, Translation},
+    },
 };
 
 /// What is known of one runtime.
@@ -84,6 +89,11 @@ pub struct Takes {
     pub downloads: Downloads,
     /// The setting that names the runtime of pods that name none.
     pub default_runtime: &'static str,
+    /// Whether it runs, or has a place for its store that somebody chose.
+    pub store_is_settled: fn(&View<'_>) -> bool,
+    /// The setting with the limits (setrlimit(2)) of containers, as Docker writes them; `None` where pods inherit those of the
+    /// target's unit.
+    pub ulimits: Option<&'static str>,
     /// Whether further runtimes may be shims of containerd, and not only programs.
     pub shims: bool,
     /// Whether it has a runtime of this name.
@@ -238,6 +248,8 @@ pub struct View<'a> {
     pub cri_dockerd: Option<&'a CriDockerd>,
     /// The images that are to be carried.
     pub carried: &'a CarriedImages,
+    /// What becomes of the source's settings.
+    pub translation: Translation,
 }
 
 impl View<'_> {
@@ -269,6 +281,11 @@ impl View<'_> {
     /// How the target takes Docker's settings, where Docker is left.
     pub fn takes(&self) -> Option<Takes> {
         self.parts.1.takes.filter(|_| self.docker_left().is_some())
+    }
+
+    /// How much of a container's log the kubelet keeps after the switch.
+    pub fn logs_kept(&self) -> &LogLimits {
+        self.translation.logs().unwrap_or(&self.settings.logs)
     }
 
     /// Whether Docker ends after the switch.

@@ -1,7 +1,12 @@
-//! The limits (setrlimit(2)) that containers have under Docker, as lines of containerd's unit.
+//! The limits (setrlimit(2)) that containers have under Docker, and how a target gives them to its pods: in a setting of its own,
+//! or as lines of its unit, whose limits pods inherit.
 //!
 //! A container has the limits of `default-ulimits`; all others it inherits from the program that starts it. That is
 //! containerd: its own service, or, if Docker does not use one, a child of Docker.
+//!
+//! containerd's only setting of its own is a whole specification of containers (`base_runtime_spec`), which is never written:
+//! the file takes the place of the specification that each release of containerd makes itself
+//! (`internal/cri/server/service.go`, `runtimeSpec`), and would stay as it is at its next upgrade.
 
 use serde_json::{Map, Value};
 
@@ -11,6 +16,7 @@ use crate::{
         facts::{Containerd, Docker, Limits, UnitFacts},
         host_path, kubelet_arguments, paths,
     },
+    planner::context::{Takes, View},
 };
 
 /// Limits by their names in Docker, and the directive of systemd.exec(5) for each that does no harm to containerd
@@ -43,10 +49,36 @@ pub struct Ulimit {
 }
 
 impl Ulimit {
-    /// The line for containerd's unit; `None` if containerd itself could not work with it, or systemd does not know it.
-    pub fn line(&self) -> Option<String> {
+    /// The line for the target's unit; `None` if the target itself could not work with it, or systemd does not know it.
+    fn line(&self) -> Option<String> {
         let (_, directive) = LIMITS.iter().find(|(name, _)| *name == self.name)?;
         Some(line((*directive)?, self.limits))
+    }
+
+    /// As Docker and CRI-O read it (`nofile=1024:2048`); `None` if they do not: CRI-O ends at such a limit
+    /// (`internal/config/ulimits/ulimits.go`).
+    fn option(&self) -> Option<String> {
+        let reads = LIMITS.iter().any(|(name, _)| *name == self.name) && self.limits.soft <= self.limits.hard;
+        reads.then(|| self.to_string())
+    }
+}
+
+impl std::fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |limit: u64| match limit {
+            u64::MAX => "-1".to_owned(),
+            limit => limit.to_string(),
+        };
+        let (soft, hard) = (number(self.limits.soft), number(self.limits.hard));
+        write!(f, "{}={soft}:{hard}", self.name)
+    }
+}
+
+/// How a target takes one of `default-ulimits`: the line or the entry that carries it; `None` where it cannot.
+pub fn taken(ulimit: &Ulimit, takes: Takes) -> Option<String> {
+    match takes.ulimits {
+        Some(_) => ulimit.option(),
+        None => ulimit.line(),
     }
 }
 
@@ -92,25 +124,33 @@ fn limit(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(u64::MAX)
 }
 
-/// The lines for containerd's `unit` that give pods the limits that they had under Docker; empty if it gives them
+/// The entries for the target's setting of limits, where it has one.
+pub fn entries(view: &View<'_>) -> Vec<String> {
+    let given = view.docker_left().zip(view.takes());
+    let given = given.filter(|(_, takes)| takes.ulimits.is_some());
+    let all = given.map(|((docker, _), _)| ulimits(docker, view.daemon));
+    all.iter().flatten().filter_map(Ulimit::option).collect()
+}
+
+/// The lines for the target's `unit` that give pods the limits that they had under Docker; empty if it gives them
 /// already. In a drop-in that is written `whole`, every limit is written.
-pub fn lines(
-    docker: &Docker,
-    daemon: &Map<String, Value>,
-    containerd: Option<&Containerd>,
-    unit: &UnitFacts,
-    whole: bool,
-) -> Vec<String> {
-    let ulimits = ulimits(docker, daemon);
+pub fn lines(view: &View<'_>, docker: &Docker, unit: &UnitFacts, whole: bool) -> Vec<String> {
+    let ulimits = ulimits(docker, view.daemon);
+    let has_setting = view.takes().is_some_and(|takes| takes.ulimits.is_some());
     let mut lines: Vec<String> = ulimits
         .iter()
         .filter(|ulimit| whole || ulimit.name != NOFILE || ulimit.limits != unit.limit_nofile)
+        .filter(|_| !has_setting)
         .filter_map(Ulimit::line)
         .collect();
-    let inherited = docker.service.limit_nofile;
+    let starter = view
+        .containerd
+        .filter(|containerd| starts_containers(docker, containerd))
+        .map_or(&docker.service, |containerd| &containerd.service);
+    let inherited = starter.limit_nofile;
     let is_given = ulimits.iter().any(|ulimit| ulimit.name == NOFILE);
     if !is_given
-        && !containerd.is_some_and(|containerd| starts_containers(docker, containerd))
+        && starter.name != unit.name
         && inherited != Limits::default()
         && (whole || inherited != unit.limit_nofile)
     {

@@ -3,6 +3,7 @@
 use crate::{
     edit::containerd_toml::Handler,
     plan::{
+        configuration::BINARY,
         docker_runtimes::{self, DockerRuntime},
         facts::{Docker, Engine},
         paths::RUNC_SHIM,
@@ -16,7 +17,7 @@ use crate::{
 /// The key of the default runtime.
 const DEFAULT: &str = "default-runtime";
 /// Options of shims that containerd passes on (`api/types/runtimeoptions/v1`, and runc's).
-const OPTIONS: [&str; 4] = ["BinaryName", "ConfigPath", "Root", "TypeUrl"];
+const OPTIONS: [&str; 4] = [BINARY, "ConfigPath", "Root", "TypeUrl"];
 
 /// What becomes of them, and of the default runtime if it is not runc.
 pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Setting> {
@@ -115,8 +116,14 @@ fn handler(
             ));
         };
         if needs == runtime.program {
-            options.push(("BinaryName".to_owned(), program.to_string()));
+            options.push((BINARY.to_owned(), program.to_string()));
         }
+    }
+    // CRI-O would look for a program of the runtime's name, and end where there is none.
+    if !takes.shims && options.iter().all(|(key, _)| key != BINARY) {
+        return Err(format!(
+            "{target} needs a program for it: name one as its path in daemon.json, and plan again."
+        ));
     }
     Ok(Handler {
         name: runtime.name.clone(),

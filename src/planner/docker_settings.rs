@@ -7,15 +7,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     edit::flags,
-    plan::{
-        facts::{Disk, Docker, Engine},
-        kubelet_arguments, lists,
-        paths::DAEMON_JSON,
-        quantity,
-    },
+    plan::{facts::Docker, kubelet_arguments, lists, paths::DAEMON_JSON},
     planner::{
         context::{Downloads, View},
-        docker_logs, docker_proxies, docker_runtimes, layers,
+        data_root, docker_logs, docker_proxies, docker_runtimes,
         setting::{Fate, Given, Setting},
     },
 };
@@ -53,9 +48,10 @@ pub fn settings(view: &View<'_>) -> Vec<Setting> {
     }
     names.sort_unstable();
     names.dedup();
+    let labels = names.iter().any(|name| name == "selinux-enabled");
     let fate_of = |name: &str| match name {
         MAX_DOWNLOADS => fate_of_downloads(docker, daemon, takes.downloads, target),
-        "data-root" | "graph" => fate_of_data_root(view, engine),
+        "data-root" | "graph" => data_root::fate(view, engine, takes, labels),
         "default-cgroupns-mode" => fate_of_cgroup_namespace(view, docker),
         PROXIES => Fate::Carried(
             Given::Proxies(proxies.clone()),
@@ -139,36 +135,6 @@ fn fate_of_downloads(
             .into(),
         ),
         None => Fate::NotCarried("It is not a number. containerd downloads three layers of an image at the same time.".into()),
-    }
-}
-
-/// Where images and containers are kept. The target keeps its own where it does already.
-fn fate_of_data_root(view: &View<'_>, engine: &Engine) -> Fate {
-    let (root, target) = ((view.parts.1.store)(view).directory, view.target.runtime.store());
-    let disk = |path: &str| layers::disk(view.facts, path);
-    let words = |path: &str, disk: &Disk| {
-        let (free, total) = (quantity::words(disk.free), quantity::words(disk.total));
-        format!("{path} ({free} of {total} free)")
-    };
-    let data_root = engine.data_root.as_str();
-    match (disk(data_root), disk(&root)) {
-        (Some(docker), Some(store)) if docker.device == store.device => {
-            Fate::Inherent(format!("{target} keeps its images in {root}, on the same file system").into())
-        }
-        (Some(docker), Some(store)) => Fate::Approximated(
-            None,
-            format!(
-                "Docker keeps images and containers in {}, and {target} in {}; `root` in its configuration names another \
-                 place, as long as nothing is in it",
-                words(data_root, docker),
-                words(&root, store)
-            )
-            .into(),
-        ),
-        _ => Fate::Approximated(
-            None,
-            format!("Docker keeps images and containers in {data_root}, and {target} in {root}").into(),
-        ),
     }
 }
 

@@ -20,7 +20,6 @@ use crate::{
         context::View,
         docker_logs, refusals,
         steps::{file, path},
-        translation::Translation,
     },
 };
 
@@ -66,8 +65,7 @@ pub(super) fn files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let facts = view.facts;
     let flagged = is_flagged(view)?;
     let mut steps = Vec::new();
-    let translation = Translation::of(view);
-    let logs = translation.logs();
+    let logs = view.translation.logs();
     let mut changes = changes(view, flagged);
     if let Some(limits) = logs.filter(|_| view.kubelet.config.is_none()) {
         changes.extend(docker_logs::as_flags(limits));

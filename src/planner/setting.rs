@@ -45,6 +45,8 @@ pub enum Given {
     },
     /// How many layers of an image are downloaded at the same time, 0 for all.
     Downloads(u32),
+    /// Where images and containers are kept.
+    Root(String),
     /// Containers get labels of SELinux.
     Selinux,
     /// A runtime beside runc.
@@ -94,4 +96,89 @@ pub struct Registries {
     pub settings: Vec<Setting>,
     /// The source's directories whose certificates stay behind.
     pub left: Vec<String>,
+}
+
+/// What becomes of all settings of a source. It is made once per plan ([`translation`](crate::planner::translation)).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Translation {
+    /// Each setting, in the order of their names.
+    pub settings: Vec<Setting>,
+    /// The source's directories of registries whose certificates stay behind.
+    pub certificates_left: Vec<String>,
+}
+
+impl Translation {
+    fn given(&self) -> impl Iterator<Item = &Given> {
+        self.settings.iter().filter_map(|setting| setting.fate.given())
+    }
+
+    /// Proxies as `NAME=value`.
+    pub fn proxies(&self) -> &[String] {
+        let mut found = self.given().filter_map(|given| match given {
+            Given::Proxies(proxies) => Some(proxies.as_slice()),
+            _ => None,
+        });
+        found.next().unwrap_or_default()
+    }
+
+    /// How many layers of an image are downloaded at the same time.
+    pub fn downloads(&self) -> Option<u32> {
+        self.given().find_map(|given| match given {
+            Given::Downloads(number) => Some(*number),
+            _ => None,
+        })
+    }
+
+    /// Where images and containers are kept, if it is another place than before.
+    pub fn root(&self) -> Option<&str> {
+        self.given().find_map(|given| match given {
+            Given::Root(path) => Some(path.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether containers get labels of SELinux.
+    pub fn selinux(&self) -> bool {
+        self.given().any(|given| *given == Given::Selinux)
+    }
+
+    /// The directory with the settings of registries.
+    pub fn registries(&self) -> Option<&'static str> {
+        self.given().find_map(|given| match given {
+            Given::Registries { directory, .. } => Some(*directory),
+            _ => None,
+        })
+    }
+
+    /// The files with the settings of registries.
+    pub fn registry_files(&self) -> impl Iterator<Item = &RegistryFile> {
+        self.given().flat_map(|given| match given {
+            Given::Registries { files, .. } => files.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// Runtimes beside runc.
+    pub fn handlers(&self) -> impl Iterator<Item = &Handler> {
+        self.given().filter_map(|given| match given {
+            Given::Handler(handler) => Some(handler),
+            _ => None,
+        })
+    }
+
+    /// How much of a container's log the kubelet keeps.
+    pub fn logs(&self) -> Option<&LogLimits> {
+        self.given().find_map(|given| match given {
+            Given::Logs(limits) => Some(limits),
+            _ => None,
+        })
+    }
+
+    /// The runtime of pods that name none, where it is not runc.
+    pub fn default_handler(&self) -> Option<&str> {
+        self.given().find_map(|given| match given {
+            Given::DefaultHandler(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
 }

@@ -11,7 +11,6 @@ use crate::{
         context::View,
         docker_limits, docker_proxies,
         steps::{file, maybe, program_lines},
-        translation::Translation,
     },
 };
 
@@ -44,11 +43,10 @@ pub fn drop_in<'a>(view: &View<'_>, of: Unit<'a>, brought: Option<(String, Strin
     let mut lines = program_lines(brought, of.is_there, old);
     if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
         let whole = old.is_some() || !lines.is_empty();
-        let translation = Translation::of(view);
-        let given = docker_proxies::for_unit(translation.proxies(), of.unit, whole, of.environment);
+        let given = docker_proxies::for_unit(view.translation.proxies(), of.unit, whole, of.environment);
         lines.extend(given.lines);
         environment = given.environment;
-        let limits = docker_limits::lines(docker, view.daemon, view.containerd, of.unit, whole);
+        let limits = docker_limits::lines(view, docker, of.unit, whole);
         // What an earlier plan wrote is what Docker's containers have inherited since.
         let text = old.map_or("", |file| file.text.as_str());
         let earlier = text.lines().filter(|line| line.starts_with("Limit"));

@@ -80,6 +80,19 @@ fn command_line(facts: &mut Facts, words: &str) {
     kubelet.unit.exec_start = words;
 }
 
+/// Docker's data root on a larger disk of its own, below /data, where there may be another store beside it.
+fn on_a_disk_of_its_own(facts: &mut Facts, beside: &str) {
+    engine(facts).data_root = path("/data/docker");
+    daemon_json(facts, r#"{"data-root": "/data/docker"}"#);
+    for at in ["/data/docker", beside] {
+        let mut disk = facts.disks[0].clone();
+        disk.path = path(at);
+        (disk.device, disk.total, disk.free) = (disk.device + 7, disk.total * 4, disk.total * 3);
+        facts.disks.push(disk);
+    }
+    facts.empty_stores.push(path(beside));
+}
+
 /// A running container of a pod, or of nobody, with mounts.
 fn container(facts: &mut Facts, pod: Option<&str>, name: &str, mounts: &[&str]) {
     let containers = &mut engine(facts).store.containers;

@@ -9,6 +9,9 @@ pub(super) const SELINUX: &str = "enable_selinux";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Carried {
+    /// Where images and containers are kept (`root`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<String>,
     /// Directory with the settings of registries (`config_path`, 1.5 and later).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub registries: Option<String>,
@@ -41,6 +44,7 @@ impl Carried {
             self.registries.as_ref(),
             found.registries.as_ref(),
         )
+        .or_else(|| differs("root", self.root.as_ref(), found.root.as_ref()))
         .or_else(|| {
             differs(
                 MAX_DOWNLOADS,
@@ -57,7 +61,7 @@ impl Carried {
 }
 
 /// A runtime beside runc.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Handler {
     /// Its name: the handler of a `RuntimeClass`.
     pub name: String,
@@ -67,16 +71,39 @@ pub struct Handler {
     pub options: Vec<(String, String)>,
 }
 
+impl Handler {
+    /// What of it `found`, the runtime of the same name, has not: its name, what is found, and what is wanted.
+    pub fn missing_in(&self, found: Option<&Self>) -> Option<(String, String, String)> {
+        let nothing = || "nothing".to_owned();
+        let kind = found.map_or_else(nothing, |found| found.kind.clone());
+        if kind != self.kind {
+            return Some((format!("the runtime {}", self.name), kind, self.kind.clone()));
+        }
+        let has = |key: &str| {
+            let mut options = found?.options.iter();
+            let (_, value) = options.find(|(name, _)| name == key)?;
+            Some(value.clone())
+        };
+        let differs = |(key, wanted): &(String, String)| {
+            let found = has(key).unwrap_or_else(nothing);
+            let setting = format!("{key} of the runtime {}", self.name);
+            (found != *wanted).then(|| (setting, found, wanted.clone()))
+        };
+        self.options.iter().find_map(differs)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::edit::containerd_toml::{
-        CRI, CRI_RUNTIME, Wanted, carried_in, edit, has_runtime, tests::wanted,
+        CRI, CRI_RUNTIME, Wanted, carried_in, edit, handlers, has_runtime, tests::wanted,
     };
 
     #[test]
     fn what_is_written_is_read_back_in_the_names_of_each_version() {
         let given = Carried {
+            root: Some("/data/containerd".to_owned()),
             registries: Some("/etc/containerd/certs.d".to_owned()),
             max_downloads: Some(6),
             selinux: Some(true),
@@ -102,6 +129,11 @@ mod tests {
         for (text, plugin) in [("version = 2\n", CRI), ("version = 3\n", CRI_RUNTIME)] {
             let edited = edit(Some(text), &wanted).unwrap();
             assert_eq!(carried_in(&edited), given, "{edited}");
+            let found = handlers(&edited).unwrap();
+            for handler in &wanted.handlers {
+                let found = found.iter().find(|found| found.name == handler.name);
+                assert_eq!(handler.missing_in(found), None, "{edited}");
+            }
             assert!(has_runtime(&edited, "nvidia") && !has_runtime(&edited, "crun"));
             let table = format!("[plugins.\"{plugin}\".containerd.runtimes.nvidia.options]\n");
             let (_, options) = edited.split_once(&table).unwrap();
@@ -126,6 +158,38 @@ mod tests {
     }
 
     #[test]
+    fn a_runtime_that_is_missing_or_another_one_is_named_with_both_values() {
+        let wanted = Handler {
+            name: "kata".to_owned(),
+            kind: "io.containerd.kata.v2".to_owned(),
+            options: vec![("ConfigPath".to_owned(), "/a.toml".to_owned())],
+        };
+        let missing = |found: Option<Handler>| wanted.missing_in(found.as_ref());
+        let named = |setting: &str, found: &str, wanted: &str| {
+            Some((setting.to_owned(), found.to_owned(), wanted.to_owned()))
+        };
+        assert_eq!(missing(Some(wanted.clone())), None);
+        let kind = "io.containerd.kata.v2";
+        assert_eq!(missing(None), named("the runtime kata", "nothing", kind));
+        let other = Handler {
+            kind: "io.containerd.runc.v2".to_owned(),
+            ..wanted.clone()
+        };
+        assert_eq!(
+            missing(Some(other)),
+            named("the runtime kata", "io.containerd.runc.v2", kind)
+        );
+        let bare = Handler {
+            options: Vec::new(),
+            ..wanted.clone()
+        };
+        assert_eq!(
+            missing(Some(bare)),
+            named("ConfigPath of the runtime kata", "nothing", "/a.toml")
+        );
+    }
+
+    #[test]
     fn a_setting_that_is_missing_is_named_with_both_values() {
         let wanted = Carried {
             max_downloads: Some(6),
@@ -136,6 +200,7 @@ mod tests {
             max_downloads: downloads,
             selinux,
             registries: Some("/elsewhere".to_owned()),
+            root: Some("/var/lib/containerd".to_owned()),
             default_runtime: Some("runc".to_owned()),
         };
         let missing = |found: Carried| wanted.missing_in(&found);

@@ -3,7 +3,8 @@
 use toml_edit::{Item, Value};
 
 use super::{
-    CRI, CRI_IMAGES, CRI_RUNTIME, Carried, ContainerdTomlError, PULL_PROGRESS_TIMEOUT, RUNC, SYSTEMD_CGROUP,
+    CRI, CRI_IMAGES, CRI_RUNTIME, Carried, ContainerdTomlError, Handler, PULL_PROGRESS_TIMEOUT, RUNC,
+    SYSTEMD_CGROUP,
     carried::{MAX_DOWNLOADS, SELINUX},
     is_cri, parse, strings,
 };
@@ -80,11 +81,41 @@ pub fn carried_in(text: &str) -> Carried {
     let downloads = of([CRI_IMAGES, CRI], &[MAX_DOWNLOADS]).and_then(Item::as_integer);
     let default = of([CRI_RUNTIME, CRI], &["containerd", "default_runtime_name"]);
     Carried {
+        root: document.get("root").and_then(Item::as_str).map(str::to_owned),
         registries: (!directories.is_empty()).then(|| directories.join(":")),
         max_downloads: downloads.and_then(|number| number.try_into().ok()),
         selinux: of([CRI_RUNTIME, CRI], &[SELINUX]).and_then(Item::as_bool),
         default_runtime: default.and_then(Item::as_str).map(str::to_owned),
     }
+}
+
+/// The runtimes of a configuration, with the options that are texts; `None` where it says nothing of runtimes.
+pub fn handlers(text: &str) -> Option<Vec<Handler>> {
+    let document = parse(text).ok()?;
+    let plugins = document.get("plugins")?;
+    let of = |plugin: &str| {
+        plugins
+            .get(plugin)?
+            .get("containerd")?
+            .get("runtimes")?
+            .as_table_like()
+    };
+    let runtimes = of(CRI_RUNTIME).or_else(|| of(CRI))?;
+    let handler = |(name, runtime): (&str, &Item)| {
+        let options = runtime.get("options").and_then(Item::as_table_like);
+        let options = options.into_iter().flat_map(|options| options.iter());
+        let texts = options.filter_map(|(key, value)| Some((key.to_owned(), value.as_str()?.to_owned())));
+        Handler {
+            name: name.to_owned(),
+            kind: runtime
+                .get("runtime_type")
+                .and_then(Item::as_str)
+                .unwrap_or_default()
+                .to_owned(),
+            options: texts.collect(),
+        }
+    };
+    Some(runtimes.iter().map(handler).collect())
 }
 
 /// Whether a configuration has a runtime of this name.

@@ -25,12 +25,12 @@ pub const PULL_DEADLINE: Code = Code::info(
 /// Limits of processes.
 pub const ULIMITS_CARRIED: Code = Code::info(
     "UlimitsCarried",
-    "Docker's `default-ulimits` become limits of containerd's unit, which pods inherit",
+    "Docker's `default-ulimits` become limits of containerd's unit, which pods inherit, or `default_ulimits` of CRI-O",
 );
 /// Limits of processes are lost.
 pub const ULIMITS_LOST: Code = Code::warn(
     "UlimitsLost",
-    "Some of Docker's `default-ulimits` would stop containerd itself as limits of its unit, and are not carried over",
+    "Some of Docker's `default-ulimits` are not carried over: they would stop containerd itself as limits of its unit",
 );
 /// Logs are somewhere else.
 pub const LOGS_MOVE: Code = Code::info(

@@ -16,7 +16,6 @@ use crate::{
         context::View,
         docker_limits, docker_logs, layers, pod_environment, pod_network,
         releases::{self, UnprivilegedPorts},
-        translation::Translation,
     },
 };
 
@@ -111,37 +110,46 @@ fn pull_deadline(view: &View<'_>) -> Option<Finding> {
 }
 
 fn ulimits(view: &View<'_>) -> Vec<Finding> {
-    let Some((docker, _)) = view.docker_left() else {
+    let Some(((docker, _), takes)) = view.docker_left().zip(view.takes()) else {
         return Vec::new();
     };
     let (mut lines, mut lost) = (Vec::new(), Vec::new());
     for ulimit in docker_limits::ulimits(docker, view.daemon) {
-        match ulimit.line() {
+        match docker_limits::taken(&ulimit, takes) {
             Some(line) => lines.push(line),
-            None => lost.push(ulimit.name),
+            None => lost.push(ulimit.to_string()),
         }
     }
-    let mut findings = Vec::new();
-    if !lines.is_empty() {
-        findings.push(ULIMITS_CARRIED.found(
+    let (unit, lines) = (&view.target.unit, lines.join(", "));
+    let carried = match takes.ulimits {
+        Some(setting) => (
             format!(
-                "Docker's default-ulimits: {} gets {}, which its pods inherit",
-                view.target.unit,
-                lines.join(", ")
+                "Docker's default-ulimits: {setting} of {} has {lines}",
+                view.target.runtime.store()
             ),
+            NOTHING.to_owned(),
+        ),
+        None => (
+            format!("Docker's default-ulimits: {unit} gets {lines}, which its pods inherit"),
             format!(
                 "Check that the limits are enough for {} itself, to which they apply too.",
                 view.target.runtime
             ),
-        ));
+        ),
+    };
+    let mut findings = Vec::new();
+    if !lines.is_empty() {
+        findings.push(ULIMITS_CARRIED.found(carried.0, carried.1));
     }
     if !lost.is_empty() {
         findings.push(ULIMITS_LOST.found(
-            format!("Docker's default-ulimits {} are not carried over", lost.join(", ")),
             format!(
-                "They would stop {} itself as limits of its unit. Set them in the images of the pods that need them.",
-                view.target.runtime
+                "Docker's default-ulimits {} are not carried over: pods get what {unit} has instead, which is infinity unless \
+                 somebody has set it",
+                lost.join(", ")
             ),
+            "They would stop the runtime itself as limits of its unit, or are no limits that it reads. Set them in the images of \
+             the pods that need them, or in a file of your own that base_runtime_spec of containerd names (docs/docker-settings.md).",
         ));
     }
     findings
@@ -155,7 +163,7 @@ fn logs(view: &View<'_>, engine: &Engine) -> Option<Finding> {
     if !matches!(&*engine.logging_driver, "json-file" | "") {
         return None;
     }
-    let kubelet = &Translation::of(view).logs_kept(view);
+    let kubelet = view.logs_kept();
     let docker = docker_logs::docker_keeps(view);
     let shrinks = docker
         .as_ref()
@@ -227,8 +235,7 @@ fn log_space(view: &View<'_>, engine: &Engine) -> Option<Finding> {
         container.running && pod.is_some_and(|pod| pod.container != SANDBOX)
     });
     let containers = of_pods.count();
-    let needed = whole(&Translation::of(view).logs_kept(view))
-        .saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
+    let needed = whole(view.logs_kept()).saturating_mul(u64::try_from(containers).unwrap_or(u64::MAX));
     let docker = layers::disk(view.facts, engine.data_root.as_str());
     let smaller = docker.filter(|docker| docker.device != logs.device && docker.total > logs.total);
     if smaller.is_none() && logs.free >= needed {

@@ -13,8 +13,8 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     let (from, to) = (source.certificates, target.certificates);
     let missing: Vec<String> = if from == to {
         Vec::new()
-    } else if let Some(takes) = view.takes() {
-        (takes.registries)(view).left
+    } else if view.takes().is_some() {
+        view.translation.certificates_left.clone()
     } else {
         let there = hosts(view.facts, to);
         let missing = hosts(view.facts, from);

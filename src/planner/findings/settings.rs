@@ -5,16 +5,22 @@ use crate::{
         codes::settings::{DOCKER_SETTING_APPROXIMATED, DOCKER_SETTING_CARRIED, DOCKER_SETTING_NOT_CARRIED},
         finding::Finding,
     },
-    planner::{context::View, setting::Fate, translation::Translation},
+    planner::{
+        context::View,
+        setting::{Fate, Given},
+    },
 };
 
 /// What becomes of every setting of the source that is set, in the order of their names.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let settings = Translation::of(view).settings.into_iter();
+    let settings = view.translation.settings.iter().cloned();
     settings
         .filter_map(|setting| {
             let name = format!("Docker's {}", setting.name);
             let finding = match setting.fate {
+                Fate::Carried(Given::Handler(handler), how) => {
+                    DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), runtime_class(&handler.name))
+                }
                 Fate::Carried(_, how) | Fate::Inherent(how) => {
                     DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), "Nothing is to be done.")
                 }
@@ -30,4 +36,29 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             Some(finding.about(setting.name))
         })
         .collect()
+}
+
+/// What pods need that name a runtime: a `RuntimeClass`, whose handler is a label of DNS
+/// (`pkg/apis/node/validation/validation.go` of Kubernetes).
+fn runtime_class(handler: &str) -> String {
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let is_label = (1..64).contains(&handler.len())
+        && handler.chars().all(allowed)
+        && !handler.starts_with('-')
+        && !handler.ends_with('-');
+    if !is_label {
+        return format!(
+            "No RuntimeClass can name it: a handler has lower-case letters, digits and `-` alone. Give {handler} such a name where \
+             pods are to choose it."
+        );
+    }
+    let class = serde_json::json!({
+        "apiVersion": "node.k8s.io/v1",
+        "kind": "RuntimeClass",
+        "metadata": { "name": handler },
+        "handler": handler,
+    });
+    format!(
+        "Pods choose it by a RuntimeClass whose handler is {handler}. Where there is none yet: kubectl apply -f - <<< '{class}'"
+    )
 }

@@ -35,8 +35,8 @@ use crate::{
         delivery::{self, Delivery},
         docker_binding, docker_registries, pod_environment, pod_network, refusals,
         request::Request,
+        setting::Translation,
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
-        translation::Translation,
         unit_drop_in::{self, DropIn},
     },
 };
@@ -62,6 +62,8 @@ pub const PLANNER: Planner = Planner {
             selinux: "enable_selinux",
             downloads: Downloads::Configured,
             default_runtime: "default_runtime_name",
+            store_is_settled: store::is_settled,
+            ulimits: None,
             shims: true,
             has_runtime,
             registries: docker_registries::registries,
@@ -304,9 +306,8 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         0o644,
     );
     let mut steps = Vec::new();
-    let translation = Translation::of(view);
     let mut files = Vec::new();
-    for registry in translation.registry_files().filter(|file| !file.is_there) {
+    for registry in view.translation.registry_files().filter(|file| !file.is_there) {
         files.extend(file(
             &path(&registry.path)?,
             None,
@@ -411,7 +412,6 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
             .filter(|program| !program.contains('$'))?,
     };
     let path = containerd.config.path.as_str();
-    let translation = Translation::of(view);
     Some(ConfigurationWant {
         command: [program, "--config", path, "config", "dump"]
             .map(str::to_owned)
@@ -419,13 +419,15 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
         form: Form::Containerd,
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
-        carried: carried(&translation),
+        carried: carried(&view.translation),
+        handlers: view.translation.handlers().cloned().collect(),
     })
 }
 
 /// What the configuration must have for the source's settings.
 fn carried(translation: &Translation) -> Carried {
     Carried {
+        root: translation.root().map(str::to_owned),
         registries: translation.registries().map(str::to_owned),
         max_downloads: translation.downloads(),
         selinux: translation.selinux().then_some(true),
@@ -441,7 +443,6 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         version::upstream(&view.target.version)
     };
     let since = |major, minor| version >= Some(Version::new(major, minor, 0));
-    let translation = Translation::of(view);
     let wanted = containerd_toml::Wanted {
         systemd_cgroup: view.cgroup_driver() == "systemd",
         sandbox_image: view.carried.sandbox.clone(),
@@ -460,8 +461,8 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         unprivileged: since(1, 6) && pod_environment::unprivileged(view),
         unprivileged_by_default: since(2, 0),
         pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
-        handlers: translation.handlers().cloned().collect(),
-        carried: carried(&translation),
+        handlers: view.translation.handlers().cloned().collect(),
+        carried: carried(&view.translation),
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
     containerd_toml::edit(old, &wanted).map_err(|error| {

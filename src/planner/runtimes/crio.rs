@@ -33,7 +33,6 @@ use crate::{
         delivery, refusals,
         request::Request,
         steps::{file, maybe, opening, path},
-        translation::Translation,
         unit_drop_in::{self, DropIn},
     },
 };
@@ -61,6 +60,8 @@ pub const PLANNER: Planner = Planner {
             // containers/image, `copy/copy.go`.
             downloads: Downloads::Fixed(6),
             default_runtime: "default_runtime",
+            store_is_settled: store::is_settled,
+            ulimits: Some("default_ulimits"),
             shims: false,
             has_runtime: |view, name| {
                 view.facts
@@ -217,10 +218,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     );
     let mut files: Vec<Step> = policy.into_iter().chain(config).collect();
     files.extend(network::prepare(view)?);
-    for registry in Translation::of(view)
-        .registry_files()
-        .filter(|file| !file.is_there)
-    {
+    for registry in view.translation.registry_files().filter(|file| !file.is_there) {
         let there = maybe(view.facts, &registry.path)?;
         let text = registry.text.clone();
         let new = file(&there.path, there.file.as_ref(), text, hosts_toml::MODE);

@@ -449,6 +449,7 @@ pub fn by_hand() -> Case {
                 systemd_cgroup: true,
                 sandbox_image: "a/pause:1".to_owned(),
                 carried: Carried::default(),
+                handlers: Vec::new(),
             }),
             kubelet: endpoint.map(|endpoint| KubeletWant { endpoint }),
             within_secs: 10,

@@ -258,6 +258,34 @@ fn a_store_on_another_file_system_is_refused() {
     one(&facts, &to_crio(), "LayersNotLinked");
 }
 
+/// The store of a CRI-O that has never run lies beside Docker's on a larger disk, where the layers can be linked.
+#[test]
+fn an_empty_store_goes_where_docker_has_the_room() {
+    let mut facts = with_crio();
+    on_a_disk_of_its_own(&mut facts, "/data/containers/storage");
+    facts.empty_stores.push(path("/var/lib/containers/storage"));
+    let finding = one_about(&facts, &to_crio(), "data-root");
+    assert_eq!(finding.code, "DockerSettingCarried", "{finding:?}");
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    assert!(
+        text.contains("[crio]\nroot = \"/data/containers/storage\"\n"),
+        "{text}"
+    );
+    assert_eq!(of(&facts, &to_crio(), "LayersNotLinked"), []);
+    // It stays there in a second plan.
+    let crio = facts.crio.as_mut().unwrap();
+    let printed = crio.effective.clone().unwrap_or_default();
+    crio.effective = Some(format!("{printed}{text}"));
+    crio.config.file = Some(file(CRIO_CONF, &text));
+    assert_eq!(written(&facts, &to_crio(), CRIO_CONF), None);
+    // podman has images there.
+    let mut facts = with_crio();
+    on_a_disk_of_its_own(&mut facts, "/data/containers/storage");
+    let finding = one_about(&facts, &to_crio(), "data-root");
+    assert_eq!(finding.code, "DockerSettingApproximated", "{finding:?}");
+    one(&facts, &to_crio(), "LayersNotLinked");
+}
+
 /// Its minor release is that of the kubelet.
 #[test]
 fn a_release_of_another_minor_is_told() {
@@ -313,12 +341,13 @@ insecure = true
     for line in [
         "selinux = true\n",
         "default_runtime = \"nvidia\"\n",
+        "default_ulimits = [\"memlock=-1:-1\"]\n",
         "[crio.runtime.runtimes.nvidia]\nruntime_path = \"/usr/bin/nvidia-container-runtime\"\nruntime_root = \"/run/nvidia\"\n",
     ] {
         assert!(text.contains(line), "{line}{text}");
     }
     let unit = drop_in(&facts, &to_crio(), "crio.service").unwrap();
-    assert!(unit.contains("LimitMEMLOCK=infinity\n"), "{unit}");
+    assert!(!unit.contains("LimitMEMLOCK"), "{unit}");
     assert!(
         unit.contains("EnvironmentFile=") && !unit.contains("pw@"),
         "{unit}"
@@ -348,6 +377,63 @@ insecure = true
             finding.message
         );
     }
+}
+
+/// CRI-O has a setting for limits of containers, which are none of its own: all that Docker has come along.
+#[test]
+fn limits_of_containers_are_no_limits_of_cri_o() {
+    let mut facts = with_crio();
+    let daemon = json!({ "default-ulimits": {
+        "nofile": { "Name": "nofile", "Hard": 8192, "Soft": 2048 }, "fsize": { "Hard": 1000, "Soft": 1000 } } });
+    daemon_json(&mut facts, &daemon.to_string());
+    let printed = "[crio.runtime]\ndefault_ulimits = [\n\t\"nofile=1:1\",\n\t\"core=0:0\",\n]\n";
+    facts.crio.as_mut().unwrap().effective = Some(printed.to_owned());
+    let text = written(&facts, &to_crio(), CRIO_CONF).unwrap();
+    let line = "default_ulimits = [\"core=0:0\", \"fsize=1000:1000\", \"nofile=2048:8192\"]\n";
+    assert!(text.contains(line), "{text}");
+    assert_eq!(drop_in(&facts, &to_crio(), "crio.service"), None);
+    let finding = one(&facts, &to_crio(), "UlimitsCarried");
+    assert!(
+        finding
+            .message
+            .contains("default_ulimits of CRI-O has fsize=1000:1000"),
+        "{finding:?}"
+    );
+    assert_eq!(of(&facts, &to_crio(), "UlimitsLost"), []);
+    // CRI-O would not start with it.
+    let daemon = json!({ "default-ulimits": { "nofile": { "Hard": 1, "Soft": 2 } } });
+    daemon_json(&mut facts, &daemon.to_string());
+    let finding = one(&facts, &to_crio(), "UlimitsLost");
+    assert!(finding.message.contains("nofile=2:1"), "{finding:?}");
+}
+
+/// Docker's containers have the limit of the containerd that starts them.
+#[test]
+fn what_containers_inherit_comes_from_whoever_starts_them() {
+    let mut facts = with_crio();
+    let limits = |number| transship::plan::facts::Limits {
+        soft: number,
+        hard: number,
+    };
+    docker(&mut facts).service.limit_nofile = limits(4096);
+    facts.containerd.as_mut().unwrap().service.limit_nofile = limits(5000);
+    let text = drop_in(&facts, &to_crio(), "crio.service").unwrap();
+    assert!(text.contains("LimitNOFILE=5000\n"), "{text}");
+    facts.containerd.as_mut().unwrap().service.active = "inactive".to_owned();
+    let text = drop_in(&facts, &to_crio(), "crio.service").unwrap();
+    assert!(text.contains("LimitNOFILE=4096\n"), "{text}");
+}
+
+/// CRI-O would end where there is no program of the runtime's name.
+#[test]
+fn a_runtime_without_a_program_of_its_own_is_told() {
+    let mut facts = with_crio();
+    let runtime = json!({ "runtimeType": "io.containerd.runc.v2", "options": { "Root": "/run/r2" } });
+    daemon_json(&mut facts, &json!({ "runtimes": { "r2": runtime } }).to_string());
+    engine(&mut facts).default_runtime = "r2".into();
+    let finding = one_about(&facts, &to_crio(), "runtimes.r2");
+    assert_eq!(finding.code, "DockerSettingNotCarried");
+    assert!(!written(&facts, &to_crio(), CRIO_CONF).unwrap().contains("r2"));
 }
 
 /// Certificates are read where Docker reads them.

@@ -236,7 +236,13 @@ fn a_limit_that_containerd_cannot_live_with_is_told() {
     );
     assert_eq!(limits(&facts), [""; 0]);
     let finding = one(&facts, &to_containerd(), "UlimitsLost");
-    assert!(finding.message.contains("fsize"), "{finding:?}");
+    assert!(finding.message.contains("fsize=1000:1000"), "{finding:?}");
+    assert!(
+        finding
+            .message
+            .contains("containerd.service has instead, which is infinity"),
+        "{finding:?}"
+    );
 }
 
 /// Without `default-ulimits` containers inherit from whoever starts them: containerd's service, or a containerd that

@@ -99,6 +99,48 @@ fn a_runtime_that_cannot_come_along_blocks_if_pods_use_it(
     assert_eq!(finding.severity, Severity::Warn);
 }
 
+/// Pods choose a runtime by a class, whose handler is a label of DNS.
+#[test]
+fn a_runtime_that_comes_along_names_the_class_for_it() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let kata = json!({ "runtimeType": "io.containerd.kata.v2" });
+    daemon_json(
+        &mut facts,
+        &json!({ "runtimes": { "kata": kata, "Kata_2": kata } }).to_string(),
+    );
+    let shim = "containerd-shim-kata-v2";
+    docker(&mut facts).runtime_programs =
+        [(shim.to_owned(), path("/opt/kata/bin/containerd-shim-kata-v2"))].into();
+    let finding = one_about(&facts, &to_containerd(), "runtimes.kata");
+    assert_eq!(finding.code, "DockerSettingCarried");
+    let (_, manifest) = finding.remedy.split_once("<<< '").unwrap();
+    let class: serde_json::Value = serde_json::from_str(manifest.trim_end_matches('\'')).unwrap();
+    assert_eq!(
+        (&class["kind"], &class["handler"]),
+        (&json!("RuntimeClass"), &json!("kata"))
+    );
+    let finding = one_about(&facts, &to_containerd(), "runtimes.Kata_2");
+    assert!(
+        finding.remedy.contains("No RuntimeClass can name it"),
+        "{finding:?}"
+    );
+    // What was written must be in effect before any pod ends.
+    let outcome = plan(&facts, &to_containerd());
+    let steps = outcome.plan().unwrap().steps.iter();
+    let mut wants = steps.filter_map(|step| match &step.does {
+        Step::Await(wait) => wait.configuration.clone(),
+        _ => None,
+    });
+    let names: Vec<String> = wants
+        .next()
+        .unwrap()
+        .handlers
+        .into_iter()
+        .map(|handler| handler.name)
+        .collect();
+    assert_eq!(names, ["Kata_2", "kata"]);
+}
+
 /// A sandboxed runtime has a shim of its own under containerd, with the options that Docker gives to it.
 #[test]
 fn shims_of_other_runtimes_come_along() {
@@ -227,6 +269,77 @@ fn another_data_root_is_told_with_both_places_in_numbers() {
         finding.message.contains(both) && finding.message.contains("/var/lib/containerd ("),
         "{finding:?}"
     );
+}
+
+/// The store of a containerd that has never run lies beside Docker's, on the file system that has the room.
+#[test]
+fn an_empty_store_of_containerd_goes_where_docker_has_the_room() {
+    let fresh = || {
+        let mut facts = lab();
+        on_a_disk_of_its_own(&mut facts, "/data/containerd");
+        let containerd = facts.containerd.as_mut().unwrap();
+        containerd.service.active = "inactive".to_owned();
+        facts.empty_stores.push(path("/var/lib/containerd"));
+        facts
+    };
+    let fate = |facts: &Facts| one_about(facts, &to_containerd(), "data-root").code;
+    let (carried, told) = ("DockerSettingCarried", "DockerSettingApproximated");
+    let facts = fresh();
+    assert_eq!(fate(&facts), carried);
+    let config = written(&facts, &to_containerd(), CONFIG).unwrap();
+    assert!(config.contains("\nroot = \"/data/containerd\"\n"), "{config}");
+    let outcome = plan(&facts, &to_containerd());
+    let mut found = outcome
+        .plan()
+        .unwrap()
+        .steps
+        .iter()
+        .filter_map(|step| match &step.does {
+            Step::Images(images) => Some(images.layers.clone()),
+            _ => None,
+        });
+    assert!(matches!(
+        found.next().unwrap(),
+        transship::plan::step::Layers::Linked { .. }
+    ));
+
+    // Docker's containers run on it.
+    let mut facts = fresh();
+    facts.containerd.as_mut().unwrap().service.active = "active".to_owned();
+    assert_eq!(fate(&facts), told);
+    assert!(
+        !written(&facts, &to_containerd(), CONFIG)
+            .unwrap()
+            .contains("root =")
+    );
+    // Somebody's images are in it; or in the new place.
+    for taken in ["/var/lib/containerd", "/data/containerd"] {
+        let mut facts = fresh();
+        facts.empty_stores.retain(|empty| empty.as_str() != taken);
+        assert_eq!(fate(&facts), told, "{taken}");
+    }
+    // The directory above it is on another file system, or smaller.
+    let mut facts = fresh();
+    facts
+        .disks
+        .iter_mut()
+        .filter(|disk| disk.path.as_str() == "/data/containerd")
+        .for_each(|disk| disk.device += 1);
+    assert_eq!(fate(&facts), told);
+    let mut facts = fresh();
+    facts
+        .disks
+        .iter_mut()
+        .filter(|disk| disk.path.as_str().starts_with("/data"))
+        .for_each(|disk| disk.total = 1);
+    assert_eq!(fate(&facts), told);
+    // It would not have the labels.
+    let mut facts = fresh();
+    daemon_json(
+        &mut facts,
+        r#"{"data-root": "/data/docker", "selinux-enabled": true}"#,
+    );
+    assert_eq!(fate(&facts), told);
 }
 
 /// As much as under Docker, where the kubelet has nothing of its own and the user asks for it.

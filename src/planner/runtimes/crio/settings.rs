@@ -9,7 +9,7 @@ use crate::{
         crio_conf::{self, Printed},
     },
     plan::{
-        configuration::{ConfigurationWant, Form},
+        configuration::{BINARY, ConfigurationWant, Form, handler_of},
         facts::Crio,
         finding::Finding,
         kubelet_arguments,
@@ -20,9 +20,8 @@ use crate::{
     },
     planner::{
         context::View,
-        pod_environment, pod_network, releases,
+        docker_limits, pod_environment, pod_network, releases,
         steps::{file, path},
-        translation::Translation,
     },
 };
 
@@ -72,7 +71,7 @@ pub(super) fn policy(view: &View<'_>) -> Result<Option<Step>, Finding> {
 pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
     let printed = printed(crio);
     let version = version::upstream(&view.target.version);
-    let translation = Translation::of(view);
+    let translation = &view.translation;
     let mut default_sysctls = Vec::new();
     if pod_environment::unprivileged(view) {
         default_sysctls = printed.default_sysctls();
@@ -80,6 +79,14 @@ pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
             default_sysctls.retain(|setting| setting.split('=').next() != Some(name));
             default_sysctls.push(format!("{name}={value}"));
         }
+    }
+    let mut default_ulimits = docker_limits::entries(view);
+    if !default_ulimits.is_empty() {
+        let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+        let ours: Vec<String> = default_ulimits.iter().map(|entry| name(entry)).collect();
+        let mut theirs = printed.default_ulimits();
+        theirs.retain(|entry| !ours.contains(&name(entry)));
+        default_ulimits.splice(0..0, theirs);
     }
     let usual = oci_runtime(view, &printed);
     // What an earlier plan wrote is a part of what is printed, and stays.
@@ -100,6 +107,7 @@ pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
     }
     let signature_policy = lacks_policy(view).then(|| CRIO_POLICY.to_owned());
     crio_conf::Wanted {
+        root: translation.root().map(str::to_owned).or_else(|| earlier.root()),
         pause_image: view.carried.sandbox.clone(),
         cgroup_manager: view.cgroup_driver().to_owned(),
         network_dir: view.source.network.conf_dir.clone(),
@@ -107,6 +115,7 @@ pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
         plugin_dirs: pod_network::bin_dir(view).into_iter().collect(),
         default_capabilities: CAPABILITIES.to_vec(),
         default_sysctls,
+        default_ulimits,
         signature_policy: signature_policy.or_else(|| earlier.signature_policy()),
         default_runtime,
         runtimes,
@@ -142,9 +151,11 @@ pub(super) fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
         sandbox_image: wanted.pause_image,
         carried: Carried {
             selinux: wanted.selinux.then_some(true),
+            root: wanted.root,
             default_runtime: wanted.default_runtime,
             ..Carried::default()
         },
+        handlers: wanted.runtimes.iter().map(handler_of).collect(),
     })
 }
 
@@ -165,7 +176,7 @@ fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime>
 
 /// A runtime of Docker's, whose program is an option of runc's shim.
 fn runtime_of(handler: &Handler) -> crio_conf::Runtime {
-    let mut programs = handler.options.iter().filter(|(key, _)| key == "BinaryName");
+    let mut programs = handler.options.iter().filter(|(key, _)| key == BINARY);
     crio_conf::Runtime {
         name: handler.name.clone(),
         path: programs

@@ -39,6 +39,17 @@ pub(super) fn layers(view: &View<'_>) -> Result<LayersOf, String> {
 
 /// Where it keeps images and containers.
 fn root(view: &View<'_>) -> String {
+    if let Some(root) = view.translation.root() {
+        return root.to_owned();
+    }
     let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
     root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
+}
+
+/// Whether it runs, or has a place that somebody chose.
+pub(super) fn is_settled(view: &View<'_>) -> bool {
+    view.facts.crio.as_ref().is_some_and(|crio| {
+        let root = printed(crio).root().map(|root| host_path::plain(&root));
+        crio.service.active != "inactive" || root.is_some_and(|root| root != CRIO_ROOT)
+    })
 }
