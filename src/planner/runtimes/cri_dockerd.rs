@@ -243,7 +243,8 @@ fn drop_in(view: &View<'_>, docker: &Docker, shim: &CriDockerd) -> String {
         set("network-plugin", &network.plugin),
         set("cni-conf-dir", &network.conf_dir),
         set("cni-bin-dir", &network.bin_dirs.join(",")),
-        set("cni-cache-dir", &network.cache_dir),
+        // Not that of a CRI-O before it, which takes those off the network, at its start, that stand in its own.
+        set("cni-cache-dir", &view.settings.network.cache_dir),
     ];
     changes.extend(network.mtu.iter().map(|mtu| set("network-plugin-mtu", mtu)));
     changes.extend(network.hairpin_mode.iter().map(|mode| set("hairpin-mode", mode)));
