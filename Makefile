@@ -36,5 +36,6 @@ fuzz: ## Readers of foreign texts against more broken ones (FUZZ_CASES=100000), 
 	FUZZ_CASES=$${FUZZ_CASES:-100000} FUZZ_SEED=$${FUZZ_SEED:-$$(date +%s)} \
 		cargo test --locked --lib --test pure -- fuzz_ --nocapture
 
-generate: ## Write the generated files (CRDs, manifests) anew
+generate: ## Write the generated files (CRDs, manifests, what is proven of which move) anew
 	UPDATE=1 cargo test --locked --test api -- crds:: chart::
+	UPDATE=1 cargo test --locked --test host -- coverage::

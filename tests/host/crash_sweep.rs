@@ -15,11 +15,12 @@
 #![allow(unreachable_pub, reason = "what is pub here is so for the sweep")]
 
 mod archive;
-mod cases;
+pub(crate) mod cases;
 mod checks;
-mod cri_o;
+pub(crate) mod cri_o;
 mod disk;
 mod edits;
+mod every_pair;
 mod lives;
 mod package;
 mod programs;

@@ -10,6 +10,7 @@ mod fixtures;
 mod no_units;
 
 mod bad_archives;
+mod coverage;
 mod crash_sweep;
 mod executor_unit;
 mod fetch;

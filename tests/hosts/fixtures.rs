@@ -66,6 +66,12 @@ pub(crate) fn cases() -> Vec<(String, Facts, Request)> {
     cases
 }
 
+/// A newer containerd in the place of the one that serves.
+pub(crate) fn upgrade() -> (Facts, Request) {
+    let facts = named("debian12-kubeadm-1.30-containerd");
+    (facts, from_archive(Runtime::Containerd))
+}
+
 /// The way to CRI-O, on the hosts of which a test takes it: from its bundle, in the release of the kubelet where there is one; and
 /// as a package has installed it, with the unit that removes its images.
 fn to_cri_o(name: &str, mut facts: Facts) -> Option<(Facts, Request)> {
@@ -103,7 +109,7 @@ fn keeps_networks(facts: &mut Facts) {
 }
 
 /// CRI-O beside another runtime, as its package leaves it, but for `crio-wipe.service`, which somebody has enabled.
-fn installed_cri_o() -> Crio {
+pub(crate) fn installed_cri_o() -> Crio {
     let mut crio = named("debian12-kubeadm-1.36-cri-o").crio.unwrap();
     (crio.cri, crio.store) = (None, None);
     crio.service.active = "inactive".to_owned();

@@ -288,8 +288,8 @@ pub fn replaced() -> Case {
 
 /// A newer containerd from an archive that takes over the pods of the older one.
 pub fn upgraded() -> Case {
-    let facts = fixtures::named("debian12-kubeadm-1.30-containerd");
-    case_of("upgraded", &facts, fixtures::from_archive(Runtime::Containerd)).unwrap()
+    let (facts, request) = fixtures::upgrade();
+    case_of("upgraded", &facts, request).unwrap()
 }
 
 /// The case of a host and a request, without what is brought: that is swept for itself.

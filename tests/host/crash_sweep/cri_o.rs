@@ -11,7 +11,6 @@ use transship::{
 
 use crate::crash_sweep::{
     cases::{self, Case},
-    end_with,
     lives::{Others, begin, live},
     sweep::Sweep,
     world::Fault,
@@ -23,16 +22,17 @@ const FROM_CONTAINERD: &str = "debian12-kubeadm-1.36-control-plane-containerd-2.
 const TO_CONTAINERD: &str = "debian12-kubeadm-1.36-cri-o";
 const TO_CRI_DOCKERD: &str = "debian12-kubeadm-1.36-cri-o-to-cri-dockerd";
 
+/// The cases of which every fault is swept.
+pub(crate) const FAULTS: [&str; 3] = [FROM_DOCKERSHIM, TO_CONTAINERD, TO_CRI_DOCKERD];
+
 fn case(name: &str) -> Case {
     let mut all = cases::captured().into_iter();
     all.find(|case| case.name == name).unwrap()
 }
 
 #[rstest]
-#[case::to_it(FROM_DOCKERSHIM)]
-#[case::from_it(TO_CONTAINERD)]
-#[case::from_it_to_docker(TO_CRI_DOCKERD)]
-fn every_fault_ends_rolled_back(#[case] name: &str) {
+fn every_fault_ends_rolled_back(#[values(0, 1, 2)] which: usize) {
+    let name = FAULTS[which];
     let case = Arc::new(case(name));
     for fault in [
         Fault::TargetRefusesConfig,
@@ -46,21 +46,8 @@ fn every_fault_ends_rolled_back(#[case] name: &str) {
         Fault::TargetHangs,
     ] {
         Sweep::new(&case, fault, Others::Commit)
-            .sampled(37)
+            .sampled(61)
             .ends(End::RolledBack);
-    }
-}
-
-/// Each step once has its effect and fails all the same.
-#[rstest]
-#[case::to_it(FROM_CRI_DOCKERD)]
-#[case::from_it(TO_CONTAINERD)]
-#[case::from_it_to_docker(TO_CRI_DOCKERD)]
-fn every_step_that_fails_ends_in_one_of_the_two(#[case] name: &str) {
-    let case = Arc::new(case(name));
-    for step in 0..case.plan.steps.len() {
-        let what = format!("{name}: step {step} fails");
-        end_with(&case, Fault::StepFails(step), Others::Commit, &what);
     }
 }
 
@@ -83,16 +70,6 @@ fn the_pods_of_a_cri_o_that_hangs_are_ended_without_it() {
         !waited.is_empty() && waited.iter().all(|runtime| *runtime == "cri-o"),
         "{waited:?}"
     );
-}
-
-#[rstest]
-#[case::to_it(FROM_CONTAINERD)]
-#[case::from_it(TO_CONTAINERD)]
-fn sandboxes_that_stay_keep_no_node_from_its_source_after_the_commit(#[case] name: &str) {
-    let case = Arc::new(case(name));
-    Sweep::new(&case, Fault::SandboxSticks, Others::Undo)
-        .sampled(19)
-        .ends(End::RolledBack);
 }
 
 /// Another file sets another cgroup driver: no pod is touched.
