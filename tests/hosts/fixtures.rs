@@ -8,7 +8,6 @@ use transship::{
         Runtime, Source, Target,
     },
     plan::{
-        digest::Digest,
         facts::{Crio, Facts},
         host_path::HostPath,
     },
@@ -82,7 +81,7 @@ fn to_cri_o(name: &str, mut facts: Facts) -> Option<(Facts, Request)> {
                 archive.url = archive.url.replace("1.34.0", "1.23.5");
             }
         }
-        "debian12-kubeadm-1.36-control-plane-containerd-2.4" => keeps_networks(&mut facts),
+        "debian12-kubeadm-1.36-control-plane-containerd-2.4" => {}
         "debian12-kubeadm-1.36-cri-dockerd" => {
             facts.crio = Some(installed_cri_o());
             request.target.from = Origin::default();
@@ -99,13 +98,6 @@ pub(crate) fn ready_for_cri_o(facts: &mut Facts) {
     let mut disk = facts.disks[0].clone();
     disk.path = path("/var/lib/containers/storage");
     facts.disks.push(disk);
-}
-
-/// CRI-O is told to leave pods on the network that it has not made.
-fn keeps_networks(facts: &mut Facts) {
-    let config = &mut facts.cni.configs[0];
-    config.text = config.text.replacen('{', "{\n  \"disableGC\": true,", 1);
-    config.digest = Digest::of(&config.text);
 }
 
 /// CRI-O beside another runtime, as its package leaves it, but for `crio-wipe.service`, which somebody has enabled.

@@ -45,8 +45,7 @@ fn archives_have_their_plans() {
 /// A newer containerd takes the place of the one that serves, and no pod is stopped.
 #[test]
 fn upgrades_have_their_plans() {
-    let facts = fixtures::named("debian12-kubeadm-1.30-containerd");
-    let mut request = fixtures::from_archive(Runtime::Containerd);
+    let (facts, mut request) = fixtures::upgrade();
     request.preflight.allow = vec!["SandboxImageMissing".to_owned()];
     let outcome = plan(&facts, &request);
     insta::assert_snapshot!("upgrade-containerd-1.6", in_words(&facts, &outcome));

@@ -1,7 +1,13 @@
 //! What CRI-O does beside its units: at its start it takes pods of others off the network, its helper removes its images at a
 //! boot after a power cut, and it prints its configuration.
 
-use transship::{api::request::Runtime, plan::paths::CRIO_CONFIG};
+use std::fs;
+
+use transship::{
+    api::request::Runtime,
+    edit::crio_conf::Printed,
+    plan::paths::{CRIO_CONFIG, CRIO_UNTIL_SWITCH},
+};
 
 use super::{Fault, State, World, path};
 
@@ -30,16 +36,11 @@ impl World {
         if self.case.source() == Runtime::CriO {
             return;
         }
-        let network = |name: &str| {
-            let mut files = self.case.files.iter();
-            files.any(|(at, _, bytes)| {
-                at.as_str().starts_with("/etc/cni/net.d/") && String::from_utf8_lossy(bytes).contains(name)
-            })
-        };
-        if network("\"disableGC\"") {
+        let network = self.network_of_crio();
+        if network.contains("\"disableGC\": true") {
             return;
         }
-        let asks_plugins = network("\"cniVersion\": \"1.1");
+        let asks_plugins = network.contains("\"cniVersion\": \"1.1");
         let taken = state
             .pods
             .iter()
@@ -61,10 +62,31 @@ impl World {
         }
     }
 
-    /// What `crio config` prints of the part that the plan wrote, and of one that is read after it.
+    /// The first configuration in the directory that CRI-O's own names.
+    fn network_of_crio(&self) -> String {
+        let directory = Printed::read(&self.crio_reads()).network_dir();
+        let directory = directory.unwrap_or_else(|| "/etc/cni/net.d".to_owned());
+        let entries = fs::read_dir(self.root.join(directory.trim_start_matches('/')));
+        let files = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+        let first = files.filter(|file| {
+            file.extension()
+                .is_some_and(|kind| kind == "conflist" || kind == "conf")
+        });
+        first
+            .min()
+            .map_or_else(String::new, |file| fs::read_to_string(file).unwrap())
+    }
+
+    /// The parts of its configuration that the plan writes, in their order.
+    fn crio_reads(&self) -> String {
+        let parts = [CRIO_CONFIG, CRIO_UNTIL_SWITCH];
+        let parts = parts.map(|part| self.read(&path(part)).unwrap_or_default());
+        String::from_utf8(parts.concat()).unwrap()
+    }
+
+    /// What `crio config` prints of them, and of one that is read after them.
     pub(super) fn crio_prints(&self) -> String {
-        let part = self.read(&path(CRIO_CONFIG)).unwrap_or_default();
-        let mut text = String::from_utf8(part).unwrap();
+        let mut text = self.crio_reads();
         if self.fault == Fault::ImportWins {
             text.push_str("[crio.runtime]\ncgroup_manager = \"cgroupfs\"\n");
         }
