@@ -4,10 +4,13 @@ use crate::{
     plan::{
         codes::configuration::FLAGS_NOT_EDITABLE,
         document::Section,
+        effective::Effective,
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
-        step::{AwaitStep, Contents, FileStep, KubeletWant, Proof, Rehearsal, Restart, Side, Step, UnitStep},
+        step::{
+            AwaitStep, Boot, Contents, FileStep, KubeletWant, Proof, Rehearsal, Restart, Side, Step, UnitStep,
+        },
     },
     planner::context::View,
 };
@@ -110,6 +113,83 @@ pub fn future_unit(name: &str, exec_start: &[&str]) -> UnitFacts {
         boot: "disabled".to_owned(),
         exec_start: exec_start.iter().map(|word| (*word).to_owned()).collect(),
         ..UnitFacts::default()
+    }
+}
+
+/// A service and its socket stopped, and kept from being started by anybody. The socket would start the service
+/// again, so both are; and systemd starts no socket whose service is masked, so the service is masked last and, on
+/// the way back, unmasked first.
+pub fn ended(service: &UnitFacts, socket: &UnitFacts, listens: &HostPath) -> Vec<Step> {
+    let step = |unit: &UnitFacts, active, boot| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active,
+            boot: Some(boot),
+            restart: Restart::Never,
+            socket: Some(listens.clone()),
+            effective: None,
+        })
+    };
+    let mut steps = Vec::new();
+    if exists(service) {
+        steps.push(step(service, Some(false), Boot::Disabled));
+    }
+    if exists(socket) {
+        steps.push(step(socket, Some(false), never(socket)));
+    }
+    if exists(service) && never(service) == Boot::Masked {
+        steps.push(step(service, None, Boot::Masked));
+    }
+    steps
+}
+
+/// A service and its socket enabled and running. What is so already needs no step, but for a service that is
+/// restarted because its files changed. As the socket of a masked service cannot be started, the service is
+/// unmasked first; on the way back it is masked last.
+pub fn started(
+    service: &UnitFacts,
+    socket: &UnitFacts,
+    restart: Restart,
+    listens: &HostPath,
+    effective: Option<Effective>,
+) -> Vec<Step> {
+    let step = |unit: &UnitFacts, active, restart, effective| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active,
+            boot: Some(Boot::Enabled),
+            restart,
+            socket: Some(listens.clone()),
+            effective,
+        })
+    };
+    let ready = |unit: &UnitFacts| unit.active == "active" && unit.boot == "enabled";
+    let mut steps = Vec::new();
+    // A service that runs without its socket listens by itself, and the socket could not be started beside it.
+    let by_itself = service.active == "active" && socket.active != "active";
+    if exists(socket) && !ready(socket) && !by_itself {
+        if service.load == "masked" {
+            steps.push(step(service, None, Restart::Never, None));
+        }
+        steps.push(step(socket, Some(true), Restart::Never, None));
+    }
+    if !ready(service) || restart != Restart::Never {
+        steps.push(step(service, Some(true), restart, effective));
+    }
+    steps
+}
+
+/// Whether there is such a unit.
+fn exists(unit: &UnitFacts) -> bool {
+    unit.load != "not-found" && !unit.load.is_empty()
+}
+
+/// Masked, or, where the unit's file lies where the mask would, disabled.
+fn never(unit: &UnitFacts) -> Boot {
+    if unit.own_file().is_some() {
+        Boot::Disabled
+    } else {
+        Boot::Masked
     }
 }
 

@@ -36,7 +36,7 @@ use crate::{
         pod_environment, refusals,
         request::Request,
         runtimes::docker::{self, Driver},
-        steps::{file, future_unit, maybe, opening, path},
+        steps::{file, future_unit, maybe, opening, path, started},
     },
 };
 
@@ -219,7 +219,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         steps.push(opening(&shim.service));
     }
     steps.extend(files);
-    steps.extend(docker::started(
+    steps.extend(started(
         &shim.service,
         &shim.socket,
         restart,

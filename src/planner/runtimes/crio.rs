@@ -19,7 +19,7 @@ use crate::{
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        facts::{Crio, Facts},
+        facts::{Crio, Facts, UnitFacts},
         finding::Finding,
         host_path,
         kubelet_settings::{PodNetwork, Settings},
@@ -32,7 +32,7 @@ use crate::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
         delivery, refusals,
         request::Request,
-        steps::{file, maybe, opening, path},
+        steps::{ended, file, maybe, opening, path},
         unit_drop_in::{self, DropIn},
     },
 };
@@ -125,8 +125,14 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
             "Look at `systemctl status crio`; a source that does not work cannot be rolled back to.",
         )
     })?;
-    if crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
-        let unit = &crio.service.name;
+    let unit = &crio.service.name;
+    let requires = facts
+        .kubelet
+        .iter()
+        .any(|kubelet| kubelet.unit.bound_to.contains(unit));
+    // A unit that is only wanted is masked, if it can be.
+    let starts = requires || crio.service.own_file().is_some();
+    if starts && crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
         return Err(KUBELET_STARTS_CRIO.found(
             format!("{KUBELET_UNIT} names {unit} in Wants=, Requires= or BindsTo="),
             format!("Remove {unit} from the kubelet's unit, run `systemctl daemon-reload`, and plan again."),
@@ -165,19 +171,11 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
     })
 }
 
-/// It ends: at its next start it would look for pods that are gone.
+/// It ends, and nobody starts it by accident: that would take the pods of the target off the network, see `network`.
 fn settle(view: &View<'_>) -> Vec<Step> {
-    let Some(crio) = &view.facts.crio else {
-        return Vec::new();
-    };
-    vec![Step::Unit(UnitStep {
-        unit: crio.service.name.clone(),
-        active: Some(false),
-        boot: Some(Boot::Disabled),
-        restart: Restart::Never,
-        socket: Some(crio.endpoint.clone()),
-        effective: None,
-    })]
+    let crio = view.facts.crio.iter();
+    crio.flat_map(|crio| ended(&crio.service, &UnitFacts::default(), &crio.endpoint))
+        .collect()
 }
 
 fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
@@ -310,7 +308,8 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     if let Some(crio) = &view.facts.crio {
-        findings.extend(refusals::not_loaded(&crio.service));
+        // The plan unmasks one that an earlier plan has left.
+        findings.extend(refusals::not_loaded(&crio.service).filter(|_| crio.service.load != "masked"));
         if let Some(ours) = drop_in(view, crio) {
             findings.extend(refusals::shadowed(&ours.effective(), &crio.service));
         }

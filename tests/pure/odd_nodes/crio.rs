@@ -486,8 +486,17 @@ fn cri_o_is_left_and_ends() {
 #[test]
 fn a_kubelet_that_starts_cri_o_again_is_refused() {
     let mut facts = on_crio();
-    facts.crio.as_mut().unwrap().service.needed_by = vec!["kubelet.service".to_owned()];
-    assert_eq!(blocking(&facts, &to_containerd()), ["KubeletStartsCrio"]);
+    let starts = ["KubeletStartsCrio"];
+    let service = &mut facts.crio.as_mut().unwrap().service;
+    service.needed_by = vec!["kubelet.service".to_owned()];
+    // A unit of its package is masked.
+    assert_ne!(blocking(&facts, &to_containerd()), starts);
+    kubelet(&mut facts).unit.bound_to.push("crio.service".to_owned());
+    assert_eq!(blocking(&facts, &to_containerd()), starts);
+    kubelet(&mut facts).unit.bound_to.pop();
+    let service = &mut facts.crio.as_mut().unwrap().service;
+    service.fragment = Some(path("/etc/systemd/system/crio.service"));
+    assert_eq!(blocking(&facts, &to_containerd()), starts);
 }
 
 #[test]
