@@ -219,7 +219,7 @@ impl Walk {
             "{name}: {DOCKER}"
         );
         if case.source() == Runtime::CriO {
-            assert!(!state.runs(CRIO) && boot(CRIO) == "disabled", "{name}: {CRIO}");
+            assert!(!state.runs(CRIO) && boot(CRIO) == "masked", "{name}: {CRIO}");
         }
         for unit in [SHIM, SHIM_SOCKET] {
             assert_eq!(
