@@ -101,8 +101,8 @@ const REASONS: &[Reason] = &[
     ),
     (
         &["`runtimes`: its unit is masked"],
-        &["* to cri-dockerd"],
-        "The plan unmasks a cri-dockerd that is masked, as an earlier plan leaves it.",
+        &["* to cri-dockerd", "* to cri-o"],
+        "The plan unmasks a unit that is masked, as an earlier plan leaves it.",
     ),
     (
         &["`crio`: CRI-O is not ready to serve"],
