@@ -4,6 +4,7 @@
 //! - [`docker`], [`cri`], [`containerd`]: clients of Docker Engine, of a CRI, and of containerd apart from its CRI.
 //! - [`reference`](mod@reference), [`transfer`], [`link`], [`crio_images`], [`restore`]: names of images; carrying an image from one
 //!   store to another, by its archive or by links to its layers; giving names back.
+//! - [`registry`]: a registry at a loopback address that CRI-O pulls one image from.
 //! - [`unpacked`], [`overlay2`], [`containers_storage`], [`tar_split`], [`docker_archive`]: images as they lie in the stores of Docker
 //!   and CRI-O, and their archives.
 //! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
@@ -27,6 +28,7 @@ mod overlay2;
 pub mod pods;
 pub mod program;
 pub use crate::plan::reference;
+mod registry;
 pub mod rehearsal;
 mod restore;
 pub mod sandbox_image;

@@ -260,6 +260,17 @@ impl Images {
         true
     }
 
+    /// Takes a name from whatever image has it.
+    pub fn unname(&mut self, name: &str) {
+        for image in &mut self.0 {
+            let mut names = texts(image, "names");
+            if names.iter().any(|other| other == name) {
+                names.retain(|other| other != name);
+                image.insert("names".to_owned(), json!(names));
+            }
+        }
+    }
+
     /// Records an image, or adds to the record of that id its name and what is not kept of it yet.
     pub fn put(&mut self, image: &NewImage) {
         if found(&self.0, &image.id).is_none() {

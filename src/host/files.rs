@@ -10,6 +10,7 @@ mod layer_reader;
 mod links;
 mod one_mount;
 mod record_lock;
+mod spool;
 mod tree;
 mod trial;
 
@@ -17,6 +18,7 @@ pub use change::is_private;
 pub use layer_reader::LayerCount;
 pub use one_mount::OneMount;
 pub use record_lock::RecordLock;
+pub use spool::{Spool, SpoolReader};
 pub use tree::{NewFile, PIECE};
 
 use std::{

@@ -249,14 +249,14 @@ pub struct ImagesStep {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Layers {
-    /// The two stores share the files: nothing is copied. An image of which that is not possible is streamed, if the target's
-    /// store takes archives.
+    /// The two stores share the files: nothing is copied. An image of which that is not possible is copied.
     Linked {
         /// Docker's data root, where Docker has the images; the other stores say themselves where their layers are.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data_root: Option<HostPath>,
     },
-    /// As the archive that one store makes and the other reads.
+    /// As copies: in the archive that one store makes and the other reads, or, into CRI-O's, pulled from a registry that
+    /// Transship is for the time at a loopback address.
     Streamed {
         /// Why they are not linked, in words that follow "because".
         why: String,

@@ -76,7 +76,7 @@ pub fn sentence(step: &Step) -> String {
             let count = images.names.len();
             let how = match &images.layers {
                 Layers::Linked { .. } => "linking their layers, without a copy".to_owned(),
-                Layers::Streamed { why } => format!("streamed, because {why}"),
+                Layers::Streamed { why } => format!("copied, because {why}"),
             };
             format!(
                 "Carry {count} image{} from {} to {} ({how}); images that are already present and identical are skipped",

@@ -9,11 +9,13 @@
 //!
 //! See containers/storage, `layers.go`, `images.go` and `drivers/overlay/overlay.go`.
 
-mod record;
+mod names;
+pub(super) mod record;
 
 use std::{io, ops::Range, time::Duration};
 
 use jiff::Timestamp;
+pub(super) use names::ImageList;
 
 use super::{
     RuntimeError, tar_split,
@@ -209,29 +211,6 @@ impl ContainersStorage {
         Err(RuntimeError::new(format!(
             "CRI-O changed the layers of {name} {TRIES} times while they were linked"
         )))
-    }
-
-    /// Gives a name to the image of this id, and takes it from any other one. Returns whether there is one.
-    ///
-    /// # Errors
-    /// When the list of images cannot be read or written.
-    pub(super) fn name(&self, id: &str, name: &str) -> Result<bool, RuntimeError> {
-        let locks = self.lock()?;
-        let (mut images, path) = self.images()?;
-        let there = images.name(hex(id), name);
-        if there {
-            self.write(&path, images.text())?;
-            locks.images.stamp().map_err(cannot)?;
-        }
-        Ok(there)
-    }
-
-    /// Whether an image has this very name. CRI-O finds an image by the digest of its manifest, too.
-    ///
-    /// # Errors
-    /// When the list of images cannot be read.
-    pub(super) fn has_name(&self, name: &str) -> Result<bool, RuntimeError> {
-        Ok(self.images()?.0.has_name(name))
     }
 
     /// `None` if CRI-O changed the layers meanwhile.

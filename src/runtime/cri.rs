@@ -6,10 +6,10 @@ pub use k8s_cri::v1::Image;
 use k8s_cri::v1::{
     CgroupDriver, Container, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
     ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, RemoveContainerRequest,
-    RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest,
-    StopContainerRequest, StopPodSandboxRequest, VersionRequest, VersionResponse,
-    image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, PullImageRequest,
+    RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
+    RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
+    VersionResponse, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
@@ -337,6 +337,25 @@ impl Cri {
             .ask_found(&verb, self.deadlines.question, client.image_status(request))
             .await?
             .and_then(|answer| answer.image))
+    }
+
+    /// Lets the runtime pull an image, for which nobody has to log in.
+    ///
+    /// # Errors
+    /// The runtime's own words; or when it has not pulled it in time.
+    pub async fn pull_image(&self, name: &str, within: Duration) -> Result<(), RuntimeError> {
+        let mut client = self.images.clone();
+        let image = Some(ImageSpec {
+            image: name.to_owned(),
+            ..Default::default()
+        });
+        let request = PullImageRequest {
+            image,
+            ..Default::default()
+        };
+        self.ask(&format!("PullImage {name}"), within, client.pull_image(request))
+            .await?;
+        Ok(())
     }
 
     /// Where the runtime keeps its images (`ImageFsInfo`): a path of the host, in the form that the runtime gives it.

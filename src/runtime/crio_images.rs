@@ -1,28 +1,32 @@
-//! Carries images into CRI-O's store and out of it. Into it their layers are linked, while CRI-O runs; out of it
-//! they are linked into containerd's, or the archive is made again that Docker Engine and `ctr` read. CRI-O's own answer
-//! is the proof.
+//! Carries images into CRI-O's store and out of it. Into it their layers are linked, while CRI-O runs, or CRI-O pulls them where
+//! they cannot be links; out of it they are linked into containerd's, or the archive is made again that Docker Engine and `ctr`
+//! read. CRI-O's own answer is the proof.
 //!
 //! CRI-O calls an image by the digest of its configuration without `sha256:`.
+
+mod copied;
+mod documents;
+mod saved;
 
 use std::{collections::BTreeMap, io};
 
 use bollard::models::ImageInspect;
 use bytes::Bytes;
-use containerd_client::types::Descriptor;
-use futures::{Stream, TryStreamExt as _};
-use serde::Deserialize;
+use futures::TryStreamExt as _;
 use tokio::{
     sync::mpsc::{Receiver, channel},
     time::timeout,
 };
 
+use documents::{Documents, documents, missing};
+
 use super::{
     Carried, Means, RuntimeError,
     containerd::Containerd,
-    containers_storage::ContainersStorage,
+    containers_storage::{ContainersStorage, ImageList},
     cri::{self, Cri},
     docker::Engine,
-    docker_archive,
+    docker_archive::{self, Pieces},
     link::link,
     overlay2, reference,
     restore::in_order,
@@ -31,9 +35,8 @@ use super::{
     unpacked::{Compressed, Compression, Image, Layer, TarSplit, hex, layers},
 };
 use crate::{
-    edit::parse,
     host::files::Files,
-    plan::{digest::Digest, step::Layers},
+    plan::{digest::Digest, host_path::HostPath, step::Layers},
 };
 
 /// The first bytes of an archive in gzip, and of one in Zstandard.
@@ -93,8 +96,7 @@ async fn image(cri: &Cri, name: &str) -> Result<Option<cri::Image>, RuntimeError
 /// Carries the image of this name (a full reference) into CRI-O.
 ///
 /// # Errors
-/// When CRI-O does not have it afterwards under this name and with the id of the source; the cause that was given. An
-/// image of which the layers cannot be linked is not carried.
+/// When CRI-O does not have it afterwards under this name and with the id of the source; the cause that was given.
 pub async fn into_cri_o(
     files: &Files,
     from: Source<'_>,
@@ -119,25 +121,34 @@ pub async fn into_cri_o(
     {
         return Ok(NAMED);
     }
-    put(files, from, to, layers, name, &wanted).await.map_err(say)
+    let linking = match layers {
+        Layers::Linked { data_root } => {
+            let linking = Box::pin(linked(files, from, to, data_root.as_ref(), name, &wanted));
+            linking.await.map_err(|error| Some(error.to_string()))
+        }
+        Layers::Streamed { .. } => Err(None),
+    };
+    match linking {
+        Ok(carried) => Ok(carried),
+        Err(instead) => {
+            if let Some(error) = &instead {
+                tracing::warn!(image = name, error, "copying an image that cannot be linked");
+            }
+            let copying = Box::pin(copied::copied(files, from, to, name, &wanted, instead));
+            copying.await.map_err(say)
+        }
+    }
 }
 
-async fn put(
+/// Lays the image of this name and id into CRI-O's store, with links for layers.
+async fn linked(
     files: &Files,
     from: Source<'_>,
     to: &Cri,
-    layers: &Layers,
+    data_root: Option<&HostPath>,
     name: &str,
     wanted: &str,
 ) -> Result<Carried, RuntimeError> {
-    let data_root = match layers {
-        Layers::Linked { data_root } => data_root.as_ref(),
-        Layers::Streamed { why } => {
-            return Err(RuntimeError::new(format!(
-                "its layers are not linked, because {why}, and CRI-O takes no archives; pull it on this node once CRI-O serves it"
-            )));
-        }
-    };
     let store = store(files, to).await?;
     let lay = |image: Image| {
         let (store, name) = (store.clone(), name.to_owned());
@@ -159,16 +170,7 @@ async fn put(
             put
         }
     };
-    if name.contains('@') {
-        to.images().await?;
-    }
-    let id = noticed(to, name, |id| id == Some(hex(wanted))).await?;
-    if id.as_deref() != Some(hex(wanted)) {
-        return Err(RuntimeError::new(format!(
-            "CRI-O has {} under this name afterwards, and it should be {wanted}",
-            id.as_deref().unwrap_or("no image")
-        )));
-    }
+    proven(to, name, wanted).await?;
     Ok(Carried {
         bytes: put.bytes,
         means: if put.was_there {
@@ -179,25 +181,19 @@ async fn put(
     })
 }
 
-/// What a manifest or an index names.
-#[derive(Deserialize)]
-struct Manifest {
-    #[serde(default)]
-    manifests: Vec<Named>,
-    config: Option<Named>,
-    #[serde(default)]
-    layers: Vec<Named>,
-}
-
-#[derive(Deserialize)]
-struct Named {
-    digest: String,
-    #[serde(default)]
-    size: u64,
-}
-
-fn read(document: &[u8], digest: &str) -> Result<Manifest, RuntimeError> {
-    parse::json(document).map_err(|error| RuntimeError::because(format!("manifest {digest}"), error))
+/// Makes sure that CRI-O has the image of this id under a name.
+async fn proven(to: &Cri, name: &str, wanted: &str) -> Result<(), RuntimeError> {
+    if name.contains('@') {
+        to.images().await?;
+    }
+    let id = noticed(to, name, |id| id == Some(hex(wanted))).await?;
+    if id.as_deref() == Some(hex(wanted)) {
+        return Ok(());
+    }
+    Err(RuntimeError::new(format!(
+        "CRI-O has {} under this name afterwards, and it should be {wanted}",
+        id.as_deref().unwrap_or("no image")
+    )))
 }
 
 /// The image of this name and id in containerd's store, with its directories under the lease. What is not read of layers
@@ -208,61 +204,26 @@ async fn unpacked(
     name: &str,
     wanted: &str,
 ) -> Result<Image, RuntimeError> {
-    let missing = |what: &str| RuntimeError::new(format!("containerd does not have {what}"));
-    let target: Descriptor = from
-        .target(name)
-        .await?
-        .ok_or_else(|| missing(&format!("an image {name}")))?;
-    let document = from.document(&target.digest).await?;
-    let document = document.ok_or_else(|| missing(&format!("the manifest {}", target.digest)))?;
-    let mut manifest = read(&document, &target.digest)?;
-    let mut manifests = vec![document];
-    let is_wanted = |manifest: &Manifest| {
-        manifest
-            .config
-            .as_ref()
-            .is_some_and(|config| config.digest == wanted)
-    };
-    if !manifest.manifests.is_empty() {
-        // An index. The CRI has chosen one of its manifests; most of the others are not on the node.
-        let mut chosen = None;
-        for named in &manifest.manifests {
-            let Some(document) = from.document(&named.digest).await? else {
-                continue;
-            };
-            if let Some(manifest) = read(&document, &named.digest).ok().filter(is_wanted) {
-                chosen = Some((document, manifest));
-                break;
-            }
-        }
-        let (document, of_platform) = chosen
-            .ok_or_else(|| missing(&format!("the manifest of {wanted} that {} names", target.digest)))?;
-        manifests.push(document);
-        manifest = of_platform;
-    }
-    if !is_wanted(&manifest) {
-        return Err(RuntimeError::new(format!(
-            "manifest {} is of another image than {wanted}",
-            target.digest
-        )));
-    }
-    let config = from.document(wanted).await?;
-    let config = config.ok_or_else(|| missing(&format!("the configuration {wanted}")))?;
+    let Documents {
+        manifests,
+        layers: blobs,
+        config,
+    } = documents(from, name, wanted).await?;
     let named = layers(&config, wanted)?;
     let top = named.last().map(|(_, chain_id)| chain_id);
     let top = top.ok_or_else(|| missing("any layer"))?;
     let directories = from.snapshot_directories(top).await?;
-    if directories.len() != named.len() || manifest.layers.len() != named.len() {
+    if directories.len() != named.len() || blobs.len() != named.len() {
         return Err(RuntimeError::new(format!(
             "containerd has {} directories for the {} layers of {wanted}, of which its manifest names {}",
             directories.len(),
             named.len(),
-            manifest.layers.len()
+            blobs.len()
         )));
     }
     let known = to.has(named.iter().map(|(diff_id, _)| diff_id))?;
     let mut unpacked = Vec::new();
-    let parts = named.into_iter().zip(directories).zip(manifest.layers);
+    let parts = named.into_iter().zip(directories).zip(blobs);
     for (at, (((diff_id, chain_id), directory), blob)) in parts.enumerate() {
         let (tar_split, by) = if at < known {
             (TarSplit::Missing, None)
@@ -375,11 +336,7 @@ async fn kept(files: &Files, from: &Cri, name: &str) -> Result<(Image, String), 
 }
 
 /// The archive of an image, or the error why there is none, at the place of its first bytes.
-fn archive(
-    files: &Files,
-    image: Image,
-    name: &str,
-) -> Result<impl Stream<Item = io::Result<Bytes>> + Send + use<>, RuntimeError> {
+fn archive(files: &Files, image: Image, name: &str) -> Result<Pieces, RuntimeError> {
     docker_archive::check(&image)?;
     Ok(docker_archive::archive(files, image, name))
 }
@@ -477,18 +434,19 @@ pub async fn restore(
     cri: &Cri,
     before: &BTreeMap<String, Option<String>>,
 ) -> Result<(), RuntimeError> {
-    let store = store(files, cri).await?;
+    let place = cri.image_store().await?;
+    let list = ImageList::at(files, &place)?;
     for (name, id) in in_order(before) {
         let known = image(cri, name).await?;
         match id {
             // One that is found by its digest, under another name, would lose that.
-            None if known.is_none() || !store.has_name(name)? => continue,
+            None if known.is_none() || !list.has_name(name)? => continue,
             None => cri.remove_image(name).await?,
             Some(id) if known.as_ref().is_some_and(|known| full_id(&known.id) == *id) => continue,
             Some(id) => {
-                let (store, id, name) = (store.clone(), id.clone(), name.clone());
+                let (list, id, name) = (list.clone(), id.clone(), name.clone());
                 let (image, of) = (name.clone(), id.clone());
-                if !blocking(move || store.name(&id, &name)).await? {
+                if !blocking(move || list.name(&id, &name, None)).await? {
                     tracing::warn!(image, id = of, "the image that had this name before is gone");
                     continue;
                 }
@@ -496,7 +454,7 @@ pub async fn restore(
         }
         let now = image(cri, name).await?.map(|image| full_id(&image.id));
         let restored = match id {
-            None => !store.has_name(name)?,
+            None => !list.has_name(name)?,
             Some(_) => now == *id,
         };
         if !restored {
@@ -514,5 +472,10 @@ pub async fn restore(
             cri.remove_image(&known.id).await?;
         }
     }
-    blocking(move || store.clear()).await
+    copied::forget(files, cri).await?;
+    // Another store has nothing of ours.
+    match ContainersStorage::at(files, &place) {
+        Ok(store) => blocking(move || store.clear()).await,
+        Err(_) => Ok(()),
+    }
 }

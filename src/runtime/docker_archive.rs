@@ -1,10 +1,10 @@
 //! An archive as `docker save` makes it, of an image whose layers lie unpacked. The archive of each layer is the very one
 //! that it was made of, poured from its files and the data of `tar-split`. Nothing is staged on disk or held in memory.
 
-use std::io;
+use std::io::{self, Read};
 
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{StreamExt as _, stream, stream::BoxStream};
 use serde_json::json;
 use tar::Header;
 use tokio::sync::mpsc::{Receiver, Sender, channel};
@@ -25,6 +25,9 @@ const PIECE: usize = 1 << 18;
 /// Bytes of a block of an archive.
 const BLOCK: u64 = 512;
 
+/// Bytes as they come.
+pub(super) type Pieces = BoxStream<'static, io::Result<Bytes>>;
+
 /// Where each layer's data of `tar-split` are.
 ///
 /// # Errors
@@ -41,19 +44,39 @@ pub(super) fn check(image: &Image) -> Result<(), RuntimeError> {
 }
 
 /// The archive of an image, with this name in it if it is one with a tag.
-pub(super) fn archive(
-    files: &Files,
-    image: Image,
-    name: &str,
-) -> impl Stream<Item = io::Result<Bytes>> + Send + use<> {
-    let (to, from) = channel(AHEAD);
+pub(super) fn archive(files: &Files, image: Image, name: &str) -> Pieces {
     let (files, name) = (files.clone(), name.to_owned());
+    poured(move |pouring| pouring.image(&files, &image, &name))
+}
+
+/// The archive of one layer, as it was.
+pub(super) fn layer_archive(files: &Files, layer: Layer) -> Pieces {
+    let files = files.clone();
+    poured(move |pouring| pouring.contents(&files, &layer))
+}
+
+/// All that somebody reads.
+pub(super) fn read_out(mut from: impl Read + Send + 'static) -> Pieces {
+    poured(move |pouring| {
+        let mut piece = vec![0; PIECE];
+        loop {
+            match from.read(&mut piece)? {
+                0 => return Ok(()),
+                count => pouring.write(&piece[..count])?,
+            }
+        }
+    })
+}
+
+/// What a thread writes, piece by piece, as fast as it is read.
+fn poured(work: impl FnOnce(&mut Pouring) -> io::Result<()> + Send + 'static) -> Pieces {
+    let (to, from) = channel(AHEAD);
     tokio::task::spawn_blocking(move || {
         let mut pouring = Pouring {
             to,
             piece: Vec::with_capacity(PIECE),
         };
-        if let Err(error) = pouring.image(&files, &image, &name) {
+        if let Err(error) = work(&mut pouring).and_then(|()| pouring.flush()) {
             // A reader that has gone needs no reason.
             drop(pouring.to.blocking_send(Err(error)));
         }
@@ -61,6 +84,7 @@ pub(super) fn archive(
     stream::unfold(from, |mut from: Receiver<io::Result<Bytes>>| async {
         from.recv().await.map(|piece| (piece, from))
     })
+    .boxed()
 }
 
 struct Pouring {
@@ -81,25 +105,21 @@ impl Pouring {
         let tags = if name.contains('@') { vec![] } else { vec![name] };
         let manifest = json!([{"Config": config, "RepoTags": tags, "Layers": names}]);
         self.member("manifest.json", manifest.to_string().as_bytes())?;
-        self.write(&[0; 2 * BLOCK as usize])?;
-        self.flush()
+        self.write(&[0; 2 * BLOCK as usize])
     }
 
     fn layer(&mut self, files: &Files, layer: &Layer, name: &str) -> io::Result<()> {
-        let TarSplit::Kept(data) = &layer.tar_split else {
-            return Err(io::Error::other(format!(
-                "layer {} has no tar-split data",
-                layer.diff_id
-            )));
-        };
-        let (read, _) = files.open(data)?;
-        let length = tar_split::length(read)?;
+        let length = length(files, layer)?;
         self.header(name, length)?;
-        let (read, _) = files.open(data)?;
+        self.contents(files, layer)?;
+        self.pad(length)
+    }
+
+    fn contents(&mut self, files: &Files, layer: &Layer) -> io::Result<()> {
+        let (read, _) = files.open(data(layer)?)?;
         let open = |name: &[u8]| files.open_in(&layer.directory, name);
         tar_split::assemble(read, open, |piece| self.write(piece))
-            .map_err(|error| of(&layer.directory, &error))?;
-        self.pad(length)
+            .map_err(|error| of(&layer.directory, &error))
     }
 
     fn member(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
@@ -136,6 +156,26 @@ impl Pouring {
         let sent = self.to.blocking_send(Ok(Bytes::from(piece)));
         sent.map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
+}
+
+/// The file with a layer's data of tar-split.
+fn data(layer: &Layer) -> io::Result<&HostPath> {
+    match &layer.tar_split {
+        TarSplit::Kept(data) => Ok(data),
+        _ => Err(io::Error::other(format!(
+            "layer {} has no tar-split data",
+            layer.diff_id
+        ))),
+    }
+}
+
+/// The length of the archive of a layer, in bytes.
+///
+/// # Errors
+/// When its data cannot be read.
+pub(super) fn length(files: &Files, layer: &Layer) -> io::Result<u64> {
+    let (read, _) = files.open(data(layer)?)?;
+    tar_split::length(read)
 }
 
 fn of(directory: &HostPath, error: &io::Error) -> io::Error {

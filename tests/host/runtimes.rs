@@ -3,6 +3,7 @@
 
 mod containerd;
 mod containerd_api;
+mod crio;
 mod deadlines;
 mod docker;
 mod images;

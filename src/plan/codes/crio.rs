@@ -18,10 +18,10 @@ pub const CRIO_WIPE: Code = Code::warn(
     "`crio-wipe.service` would remove the images at the boot after a power cut; the plan disables it",
 );
 
-/// Images cannot come along.
-pub const LAYERS_NOT_LINKED: Code = Code::block(
+/// Images take time and room.
+pub const LAYERS_NOT_LINKED: Code = Code::info(
     "LayersNotLinked",
-    "The layers of images cannot be linked into CRI-O's store, which is the only way for them to come along",
+    "The layers of images cannot be linked into CRI-O's store: they are copied, which takes longer and more room",
 );
 
 /// CRI-O takes what it does not know off the network.

@@ -10,10 +10,11 @@ use crate::{
         containers_storage::{Item, NewImage, file_of},
         parse,
     },
+    host::files::Files,
     plan::digest::Digest,
     runtime::{
         RuntimeError, tar_split,
-        unpacked::{Image, Layer, TarSplit, hex},
+        unpacked::{Compression, Image, Layer, TarSplit, hex},
     },
 };
 
@@ -42,10 +43,10 @@ fn created(config: &[u8]) -> String {
 }
 
 /// Lengths of the archives of an image's layers.
-fn lengths(store: &ContainersStorage, image: &Image) -> Result<Vec<u64>, RuntimeError> {
+fn lengths(files: &Files, image: &Image) -> Result<Vec<u64>, RuntimeError> {
     let length = |layer: &Layer| {
         let data = match &layer.tar_split {
-            TarSplit::Kept(path) => store.files.read(path).map_err(cannot)?,
+            TarSplit::Kept(path) => files.read(path).map_err(cannot)?,
             TarSplit::Made(data) => Some(data.clone()),
             TarSplit::Missing => None,
         };
@@ -59,23 +60,54 @@ fn lengths(store: &ContainersStorage, image: &Image) -> Result<Vec<u64>, Runtime
     image.layers.iter().map(length).collect()
 }
 
-/// A manifest for an image whose store keeps none: of its layers as they are, uncompressed.
-fn made_manifest(store: &ContainersStorage, image: &Image) -> Result<Vec<u8>, RuntimeError> {
-    let lengths = lengths(store, image)?;
-    let layers = image.layers.iter().zip(lengths);
-    let layers =
-        layers.map(|(layer, size)| json!({"mediaType": LAYER, "size": size, "digest": layer.diff_id}));
+/// A layer as a manifest names it: its digest, its length in bytes, and how it is compressed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::runtime) struct NamedLayer {
+    pub(in crate::runtime) digest: String,
+    pub(in crate::runtime) size: u64,
+    pub(in crate::runtime) by: Compression,
+}
+
+/// A manifest for an image whose store keeps none, with the layers as they are.
+pub(in crate::runtime) fn manifest(config: &[u8], layers: &[NamedLayer]) -> Vec<u8> {
+    let layers = layers.iter().map(|layer| {
+        let kind = match layer.by {
+            Compression::None => LAYER.to_owned(),
+            Compression::Gzip => format!("{LAYER}.gzip"),
+            Compression::Zstd => format!("{LAYER}.zstd"),
+        };
+        json!({"mediaType": kind, "size": layer.size, "digest": layer.digest})
+    });
     let manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": {
             "mediaType": CONFIG,
-            "size": image.config.len(),
-            "digest": Digest::of(&image.config),
+            "size": config.len(),
+            "digest": Digest::of(config),
         },
         "layers": layers.collect::<Vec<_>>(),
     });
-    Ok(manifest.to_string().into_bytes())
+    manifest.to_string().into_bytes()
+}
+
+/// The layers of an image whose store keeps no manifest, uncompressed.
+///
+/// # Errors
+/// When their lengths are not known.
+pub(in crate::runtime) fn uncompressed(
+    files: &Files,
+    image: &Image,
+) -> Result<Vec<NamedLayer>, RuntimeError> {
+    let lengths = lengths(files, image)?;
+    let layers = image.layers.iter().zip(lengths);
+    Ok(layers
+        .map(|(layer, size)| NamedLayer {
+            digest: layer.diff_id.to_string(),
+            size,
+            by: Compression::None,
+        })
+        .collect())
 }
 
 impl ContainersStorage {
@@ -86,7 +118,7 @@ impl ContainersStorage {
         if there.is_some() || !image.manifests.is_empty() {
             return Ok(image.manifests.clone());
         }
-        Ok(vec![made_manifest(self, image)?])
+        Ok(vec![manifest(&image.config, &uncompressed(&self.files, image)?)])
     }
 
     /// Records an image whose layers are recorded, under the locks. Returns whether it was there, and nothing if it was

@@ -291,11 +291,20 @@ fn an_image_is_linked_and_recorded_as_cri_o_does() {
     let kept = fs::read(world.at(&format!("{IMAGES}/{}/manifest", world.id()))).unwrap();
     assert_ne!(kept, b"{}", "what is there stays");
 
-    assert!(store.name("old", NAME).unwrap() && !store.name("gone", NAME).unwrap());
+    let list = ImageList::at(&world.files(), &format!("{ROOT}/{IMAGES}")).unwrap();
+    let lock = |name: &str| fs::read(world.at(name)).unwrap();
+    let before = lock(&format!("{IMAGES}/images.lock"));
+    assert!(list.name("old", NAME, None).unwrap() && !list.name("gone", NAME, None).unwrap());
+    assert_ne!(before, lock(&format!("{IMAGES}/images.lock")), "CRI-O sees it");
     assert_eq!(
         world.json(&format!("{IMAGES}/images.json"))[0]["names"],
         json!([NAME])
     );
+    assert!(list.has_name(NAME).unwrap() && list.has_name(name).unwrap());
+    assert!(list.name("old", "docker.io/library/new:1", Some(name)).unwrap());
+    assert!(!list.has_name(name).unwrap(), "one goes as the other comes");
+    let found = list.image("old").unwrap().unwrap();
+    assert_eq!(found.names, [NAME, "docker.io/library/new:1"]);
 }
 
 #[test]

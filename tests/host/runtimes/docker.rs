@@ -40,6 +40,8 @@ pub(crate) struct Engine {
     pub(crate) containers: Arc<Mutex<Vec<Value>>>,
     pub(crate) image_id: String,
     pub(crate) archive: Archive,
+    /// The archive itself, if it is a real one.
+    pub(crate) saved: Vec<u8>,
     /// Names and ids that were loaded.
     pub(crate) loaded: Arc<Mutex<Vec<(String, String)>>>,
     /// How many removals are refused at first, as those of zombies are.
@@ -59,6 +61,7 @@ impl Engine {
             containers: Arc::default(),
             image_id: String::new(),
             archive: Archive::default(),
+            saved: Vec::new(),
             loaded: Arc::default(),
             zombies: Arc::default(),
             refusals: Arc::default(),
@@ -74,6 +77,10 @@ impl Engine {
             .route(
                 "/version",
                 get(|| async { json!({"Version": "20.10.24", "ApiVersion": "1.41"}).to_string() }),
+            )
+            .route(
+                "/info",
+                get(|| async { json!({"Driver": "vfs", "DockerRootDir": "/var/lib/docker"}).to_string() }),
             )
             .route("/images/json", get(images))
             .route("/images/load", post(load))
@@ -123,6 +130,9 @@ async fn image(State(engine): State<Engine>, UrlPath(rest): UrlPath<String>) -> 
                 .into_response(),
             id => json!({"Id": id}).to_string().into_response(),
         };
+    }
+    if !engine.saved.is_empty() {
+        return engine.saved.into_response();
     }
     let mut first = engine.archive.record.clone().into_bytes();
     first.push(b'\n');

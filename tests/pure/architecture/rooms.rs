@@ -81,6 +81,7 @@ const ROOMS: &[Room] = &[
         world: &[
             "std::process",
             "tokio",
+            "axum",
             "bollard",
             "containerd_client",
             "k8s_cri",

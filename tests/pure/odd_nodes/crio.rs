@@ -245,17 +245,70 @@ fn its_images_stay_when_it_is_left() {
     assert_eq!(words[0], "Disable crio-wipe.service");
 }
 
-/// Images come along by links alone.
+/// The step of the images in words.
+fn carries(facts: &Facts, request: &Request) -> String {
+    let outcome = plan(facts, request);
+    let words = outcome.plan().unwrap().words();
+    let step = words.into_iter().find(|step| step.contains("Carry "));
+    step.unwrap()
+}
+
+/// Layers are copied where they cannot be linked, whatever hinders them, and the plan says what it costs.
 #[test]
-fn a_store_on_another_file_system_is_refused() {
+fn images_are_copied_where_layers_cannot_be_linked() {
     let mut facts = with_crio();
     assert_eq!(of(&facts, &to_crio(), "LayersNotLinked"), []);
+    let step = carries(&facts, &to_crio());
+    assert!(step.contains("linking their layers, without a copy"), "{step}");
+    for (changed, why) in [
+        (
+            Box::new(|facts: &mut Facts| {
+                let mut disks = facts.disks.iter_mut();
+                let docker = disks.find(|disk| disk.path.as_str() == "/var/lib/docker");
+                docker.unwrap().device += 1;
+            }) as Box<dyn Fn(&mut Facts)>,
+            "lie on different file systems",
+        ),
+        (
+            // Docker on containerd's image store.
+            Box::new(|facts| engine(facts).storage_driver = "overlayfs".to_owned()),
+            "Docker's storage driver is overlayfs",
+        ),
+        (
+            Box::new(|facts| engine(facts).user_namespaces = true),
+            "Docker shifts the owners of files",
+        ),
+        (
+            Box::new(|facts| {
+                let printed = "[crio]\nstorage_driver = \"vfs\"\n";
+                facts.crio.as_mut().unwrap().effective = Some(printed.to_owned());
+            }),
+            "CRI-O's storage driver is vfs",
+        ),
+    ] {
+        let mut facts = facts.clone();
+        changed(&mut facts);
+        let found = one(&facts, &to_crio(), "LayersNotLinked");
+        assert_eq!(found.severity, Severity::Info);
+        assert!(
+            found.message.contains(why) && found.message.contains("MiB"),
+            "{}",
+            found.message
+        );
+        assert_eq!(blocking(&facts, &to_crio()), [""; 0]);
+        let step = carries(&facts, &to_crio());
+        assert!(step.contains("copied, because ") && step.contains(why), "{step}");
+    }
+    // Twice the images.
     for disk in &mut facts.disks {
-        if disk.path.as_str() == "/var/lib/docker" {
-            disk.device += 1;
+        match disk.path.as_str() {
+            "/var/lib/docker" => disk.device += 1,
+            "/var/lib/containers/storage" => disk.free = 512 << 20,
+            _ => {}
         }
     }
-    one(&facts, &to_crio(), "LayersNotLinked");
+    let full = one(&facts, &to_crio(), "DiskSpace");
+    assert_eq!(full.severity, Severity::Block);
 }
 
 /// The store of a CRI-O that has never run lies beside Docker's on a larger disk, where the layers can be linked.

@@ -9,14 +9,21 @@ use crate::{
     },
 };
 
-/// Of an image, CRI-O keeps the unpacked layers alone.
-const COPIES: u64 = 1;
+/// CRI-O keeps what it pulls until the whole image is unpacked. Docker tells the unpacked size of an image, and what it gives is
+/// not compressed.
+const COPIES: u64 = 2;
+/// A CRI tells the compressed size of an image, which is unpacked to about three times that.
+const TIMES_COMPRESSED: u64 = 4;
 
 /// The store of CRI-O as the target.
 pub(super) fn store(view: &View<'_>) -> TargetStore {
     TargetStore {
         directory: root(view),
-        copies: COPIES,
+        copies: if view.source.runtime.runs_on_docker() {
+            COPIES
+        } else {
+            TIMES_COMPRESSED
+        },
         layers: shared(view, layers(view)),
     }
 }
