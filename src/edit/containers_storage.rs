@@ -260,13 +260,15 @@ impl Images {
         true
     }
 
-    /// Takes a name from whatever image has it.
+    /// Takes a name from whatever image has it, and from those that it had.
     pub fn unname(&mut self, name: &str) {
         for image in &mut self.0 {
-            let mut names = texts(image, "names");
-            if names.iter().any(|other| other == name) {
-                names.retain(|other| other != name);
-                image.insert("names".to_owned(), json!(names));
+            for key in ["names", "names-history"] {
+                let mut names = texts(image, key);
+                if names.iter().any(|other| other == name) {
+                    names.retain(|other| other != name);
+                    image.insert(key.to_owned(), json!(names));
+                }
             }
         }
     }
@@ -390,6 +392,12 @@ mod tests {
         assert!(!images.name("gone", "r/a:1"));
         assert!(images.has_name("r/a@sha256:d") && !images.has_name("r/a"));
         assert_eq!(images.image("old").unwrap().names, ["r/a:2", "r/a:1"]);
+        images.unname("r/a:1");
+        let text = String::from_utf8(images.text().unwrap()).unwrap();
+        assert!(
+            text.contains(r#""names-history":[]"#) && !text.contains("r/a:1"),
+            "{text}"
+        );
     }
 
     #[test]

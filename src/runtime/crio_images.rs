@@ -6,6 +6,7 @@
 
 mod copied;
 mod documents;
+mod ends;
 mod saved;
 
 use std::{collections::BTreeMap, io};
@@ -19,6 +20,8 @@ use tokio::{
 };
 
 use documents::{Documents, documents, missing};
+pub use ends::Source;
+use ends::{blocking, full_id, image, proven};
 
 use super::{
     Carried, Means, RuntimeError,
@@ -31,7 +34,7 @@ use super::{
     overlay2, reference,
     restore::in_order,
     tar_split,
-    transfer::{self, NAMED, STALLED, UNPACK, data_root_of, noticed, take},
+    transfer::{self, NAMED, STALLED, UNPACK, data_root_of, take},
     unpacked::{Compressed, Compression, Image, Layer, TarSplit, hex, layers},
 };
 use crate::{
@@ -39,20 +42,8 @@ use crate::{
     plan::{digest::Digest, host_path::HostPath, step::Layers},
 };
 
-/// The first bytes of an archive in gzip, and of one in Zstandard.
-const GZIP: &[u8] = &[0x1f, 0x8b];
-const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Parts of a blob that wait for who reads it.
 const AHEAD: usize = 8;
-
-/// Who has the images that go into CRI-O's store.
-#[derive(Clone, Copy, Debug)]
-pub enum Source<'a> {
-    /// Docker Engine.
-    Docker(&'a Engine),
-    /// containerd.
-    Containerd(&'a transfer::Store),
-}
 
 /// What CRI-O lists: names, and the id of the image as the other stores call it.
 ///
@@ -65,32 +56,9 @@ pub async fn images(cri: &Cri) -> Result<Vec<(Vec<String>, String)>, RuntimeErro
         .collect())
 }
 
-/// The id with its `sha256:`.
-fn full_id(id: &str) -> String {
-    format!("sha256:{}", hex(id))
-}
-
 /// The store of a CRI-O that runs.
 async fn store(files: &Files, cri: &Cri) -> Result<ContainersStorage, RuntimeError> {
     ContainersStorage::at(files, &cri.image_store().await?)
-}
-
-/// Does what takes its time on the disk.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, RuntimeError> + Send + 'static,
-) -> Result<T, RuntimeError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(RuntimeError::of)?
-}
-
-/// The image that CRI-O has under a name.
-async fn image(cri: &Cri, name: &str) -> Result<Option<cri::Image>, RuntimeError> {
-    if name.contains('@') {
-        // CRI-O looks for the manifest of a digest, which Docker does not keep, until it has listed its images.
-        cri.images().await?;
-    }
-    cri.image(name).await
 }
 
 /// Carries the image of this name (a full reference) into CRI-O.
@@ -181,21 +149,6 @@ async fn linked(
     })
 }
 
-/// Makes sure that CRI-O has the image of this id under a name.
-async fn proven(to: &Cri, name: &str, wanted: &str) -> Result<(), RuntimeError> {
-    if name.contains('@') {
-        to.images().await?;
-    }
-    let id = noticed(to, name, |id| id == Some(hex(wanted))).await?;
-    if id.as_deref() == Some(hex(wanted)) {
-        return Ok(());
-    }
-    Err(RuntimeError::new(format!(
-        "CRI-O has {} under this name afterwards, and it should be {wanted}",
-        id.as_deref().unwrap_or("no image")
-    )))
-}
-
 /// The image of this name and id in containerd's store, with its directories under the lease. What is not read of layers
 /// that `to` has is not needed.
 async fn unpacked(
@@ -265,13 +218,10 @@ async fn describe(from: &Containerd, digest: &str) -> Result<(TarSplit, Option<C
     let Some(first) = blob.next().await? else {
         return Ok((TarSplit::Missing, None));
     };
-    let by = if first.starts_with(GZIP) {
-        Compression::Gzip
-    } else if first.starts_with(ZSTD) {
-        return Ok((TarSplit::Missing, Some(Compression::Zstd)));
-    } else {
-        Compression::None
-    };
+    let by = Compression::of(&first);
+    if by == Compression::Zstd {
+        return Ok((TarSplit::Missing, Some(by)));
+    }
     let (to, parts) = channel(AHEAD);
     let received = Received { parts, at: first };
     let describing = blocking(move || {

@@ -196,6 +196,11 @@ impl Registry {
         &self.name
     }
 
+    /// A text without what must not be told of the name.
+    pub(super) fn public(&self, text: &str) -> String {
+        text.replace(&self.served.repository, &format!("{REPOSITORY}…"))
+    }
+
     /// How many bytes of blobs it has sent.
     pub(super) fn sent(&self) -> u64 {
         self.served.sent.load(Ordering::Relaxed)

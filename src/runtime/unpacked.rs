@@ -70,6 +70,23 @@ pub(super) enum Compression {
     Zstd,
 }
 
+/// The first bytes of an archive in gzip, and of one in Zstandard.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+
+impl Compression {
+    /// How an archive that begins so is compressed.
+    pub(super) fn of(first: &[u8]) -> Self {
+        if first.starts_with(GZIP) {
+            Self::Gzip
+        } else if first.starts_with(ZSTD) {
+            Self::Zstd
+        } else {
+            Self::None
+        }
+    }
+}
+
 /// The part of an image's configuration that names its layers.
 #[derive(Deserialize)]
 struct Config {

@@ -9,10 +9,9 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tokio::time::timeout;
 
 use super::{
-    Source, blocking,
     documents::documents,
-    full_id, image, proven,
-    saved::{compression, saved},
+    ends::{Source, blocking, full_id, image, proven},
+    saved::saved,
 };
 use crate::{
     host::files::Files,
@@ -36,6 +35,8 @@ use crate::{
 
 /// Docker's storage driver whose layers can be read where they are.
 const OVERLAY2: &str = "overlay2";
+/// How Docker says that it keeps images in containerd (`DriverStatus`; moby's `daemon/containerd/service.go`).
+const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 /// The longest that a pull may take, however well it gets on.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 /// Where CRI-O keeps what it pulls until it is unpacked (`big_files_temporary_dir`).
@@ -170,14 +171,13 @@ async fn pull(to: &Cri, registry: &Registry) -> Result<(), RuntimeError> {
         match timeout(UNPACK, &mut pulling).await {
             Ok(Ok(())) => return Ok(()),
             Ok(Err(error)) => {
-                let said = error
-                    .to_string()
-                    .replace(registry.name(), "from the registry at loopback");
+                let said = registry.public(error.sentence());
                 let trouble = registry.trouble().map(|trouble| format!("; {trouble}"));
-                return Err(RuntimeError::caused(
-                    format!("{said}{}", trouble.unwrap_or_default()),
-                    error,
-                ));
+                // Its cause would tell the name.
+                return Err(RuntimeError::new(format!(
+                    "{said}{}",
+                    trouble.unwrap_or_default()
+                )));
             }
             Err(_) if registry.sent() > sent => sent = registry.sent(),
             Err(_) => {
@@ -245,6 +245,10 @@ async fn of_docker(
             Err(error) => tracing::warn!(image = name, %error, "Docker is asked for the archive of an image"),
         }
     }
+    // On containerd's image store Docker calls an image by its manifest.
+    let status = info.driver_status.unwrap_or_default();
+    let by_manifest = status.iter().flatten().any(|said| said == SNAPSHOTTERS);
+    let wanted = Some(wanted).filter(|_| !by_manifest);
     of_archive(files, engine, list, name, wanted).await
 }
 
@@ -272,17 +276,16 @@ fn of_layers(files: &Files, root: &HostPath, id: &str) -> Result<Offered, Runtim
     })
 }
 
-/// An image as Docker saves it.
+/// An image as Docker saves it, with this digest of its configuration if it is known.
 async fn of_archive(
     files: &Files,
     engine: &Engine,
     list: &ImageList,
     name: &str,
-    wanted: &str,
+    wanted: Option<&str>,
 ) -> Result<Offered, RuntimeError> {
     let found = engine.image(name).await?;
     let size = found
-        .as_ref()
         .and_then(|image| image.size)
         .and_then(|size| u64::try_from(size).ok());
     let size = size.unwrap_or_default();
@@ -302,9 +305,7 @@ async fn of_archive(
     let reading = spool.clone();
     let saved = blocking(move || saved(&reading)).await?;
     let id = Digest::of(&saved.config).to_string();
-    // On containerd's image store the engine calls an image by its manifest.
-    let by_manifest = found.is_some_and(|image| image.descriptor.is_some());
-    if id != wanted && !by_manifest {
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != id) {
         return Err(RuntimeError::new(format!(
             "Docker saved {id}, and it should be {wanted}"
         )));
@@ -345,7 +346,7 @@ async fn of_containerd(from: &Containerd, name: &str, wanted: &str) -> Result<Of
                 layer.digest
             ))
         })?;
-        sizes.add(layer.size, compression(&first));
+        sizes.add(layer.size, Compression::of(&first));
         let (from, digest) = (from.clone(), layer.digest.clone());
         let blob = Blob {
             length: layer.size,
@@ -378,6 +379,3 @@ fn kept(from: Containerd, digest: String) -> Pieces {
         .map_err(|error: RuntimeError| io::Error::other(error.to_string()))
         .boxed()
 }
-
-#[cfg(test)]
-mod tests;

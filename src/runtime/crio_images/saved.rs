@@ -124,17 +124,6 @@ fn bytes(spool: &Spool, place: Place) -> Result<Vec<u8>, RuntimeError> {
     Ok(bytes)
 }
 
-/// How an archive that begins so is compressed.
-pub(super) fn compression(first: &[u8]) -> Compression {
-    if first.starts_with(super::GZIP) {
-        Compression::Gzip
-    } else if first.starts_with(super::ZSTD) {
-        Compression::Zstd
-    } else {
-        Compression::None
-    }
-}
-
 /// The image in an archive that has one.
 ///
 /// # Errors
@@ -163,7 +152,7 @@ pub(super) fn saved(spool: &Spool) -> Result<Saved, RuntimeError> {
     let mut found = Vec::new();
     for ((diff_id, _), name) in named.iter().zip(&image.layers) {
         let place = members.file(name)?;
-        let by = compression(&bytes(
+        let by = Compression::of(&bytes(
             spool,
             Place {
                 length: place.length.min(4),

@@ -328,8 +328,8 @@ async fn what_cri_o_says_is_told_and_nothing_is_left() {
         "{error}"
     );
     assert!(
-        !error.contains("transship/"),
-        "the secret name is not told: {error}"
+        error.contains("/transship/…:carried"),
+        "the secret is not told: {error}"
     );
     assert!(way.is_clean());
     *way.crio.refuses.lock().unwrap() = None;
