@@ -146,7 +146,7 @@ const REASONS: &[Reason] = &[
     (
         &["step `Images`, layers streamed"],
         &["* to cri-o"],
-        "Images come into CRI-O by links to their layers alone; a store on another file system is refused (`LayersNotLinked`).",
+        "The stores of the captured hosts lie on one file system; into CRI-O's store on a different one layers are copied (`LayersNotLinked`).",
     ),
     (
         &["step `Images`, layers streamed"],
