@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::{
-    edit::daemon_json,
+    edit::{daemon_json, flags},
     plan::{
         codes::runtimes::{CGROUP_DRIVER_MISMATCH, SOURCE_NOT_ANSWERING},
         facts::{Docker, Engine, Facts, UnitFacts},
@@ -11,7 +11,7 @@ use crate::{
         kubelet_arguments,
         paths::{DAEMON_JSON, DOCKER_DATA_ROOT, DOCKER_UNITS},
         runtime::Runtime,
-        step::{Restart, Step},
+        step::{Restart, Step, UnitStep},
     },
     planner::{
         context::{LayersOf, TargetStore, View},
@@ -143,9 +143,28 @@ fn command(docker: &Docker) -> Vec<String> {
     kubelet_arguments::command(&docker.service)
 }
 
+/// The containerd that Docker's engine stands on, where neither runs: Docker's unit would start it (`Wants=containerd.service`), and it
+/// would run on when the plan is undone (seen with Debian's 20.10).
+fn below(view: &View<'_>, docker: &Docker) -> Option<Step> {
+    let containerd = view.containerd?;
+    let command = command(docker);
+    let socket = flags::value(&command, "containerd")?;
+    let (unit, stands) = (&containerd.service, socket == containerd.endpoint.as_str());
+    (stands && unit.load == "loaded" && unit.active != "active").then(|| {
+        Step::Unit(UnitStep {
+            unit: unit.name.clone(),
+            active: Some(true),
+            boot: None,
+            restart: Restart::Never,
+            socket: None,
+            effective: None,
+        })
+    })
+}
+
 /// Docker running, enabled and with the kubelet's cgroup driver, for a target that stands on it.
 pub fn ready(view: &View<'_>, docker: &Docker) -> Result<Vec<Step>, Finding> {
-    let mut steps = Vec::new();
+    let mut steps: Vec<Step> = below(view, docker).into_iter().collect();
     let mut restart = Restart::Never;
     match driver(view, docker) {
         Driver::Fits => {}

@@ -44,6 +44,8 @@ pub struct Case {
     pub unpacked: Vec<(HostPath, u32, Vec<u8>)>,
     /// Units that come with a package or with a file of the plan, each with that file.
     pub packaged: Vec<(String, HostPath)>,
+    /// Docker's unit starts containerd's (`Wants=`), on which its engine stands.
+    pub docker_wants_containerd: bool,
     /// For each unit, the units whose stop would stop it.
     pub bound: BTreeMap<String, Vec<String>>,
 }
@@ -92,6 +94,7 @@ impl Case {
             target_unit,
             unpacked: Vec::new(),
             packaged: Vec::new(),
+            docker_wants_containerd: false,
             bound: BTreeMap::new(),
         }
     }
@@ -324,6 +327,10 @@ pub fn of_plan(name: &str, facts: &Facts, plan: Plan) -> Case {
     let units: Vec<_> = found.units.into_values().collect();
     let mut case = Case::new(name, plan, files, units);
     case.bound = found.bound;
+    let of_docker = facts.docker.iter().flat_map(|docker| &docker.service.exec_start);
+    case.docker_wants_containerd = of_docker
+        .into_iter()
+        .any(|word| word.starts_with("--containerd="));
     let is_new = |path: &&HostPath| {
         let at = path.as_str().strip_prefix("/etc/systemd/system/");
         at.is_some_and(|name| !name.contains('/') && !case.units.iter().any(|(unit, ..)| unit == name))

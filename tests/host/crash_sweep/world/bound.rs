@@ -48,6 +48,15 @@ impl World {
     /// Starts a unit after all that it requires; answers whether it runs. A socket that is only part of its service
     /// requires nothing.
     pub(super) fn start_with_required(&self, state: &mut State, name: &str) -> bool {
+        let wanted = "containerd.service";
+        if name == "docker.service"
+            && self.case.docker_wants_containerd
+            && state.units.contains_key(wanted)
+            && !state.runs(wanted)
+            && !state.unloadable.contains(wanted)
+        {
+            self.start_now(state, wanted);
+        }
         let started = self.start_now(state, name);
         for other in ["docker.service", "docker.socket", "cri-docker.socket"] {
             let requires = name.ends_with(".service") && self.is_bound_to(state, name, other);
