@@ -21,6 +21,7 @@ pub mod flags;
 pub mod hosts_toml;
 pub mod json;
 pub mod parse;
+pub mod registries_conf;
 pub mod unit_file;
 pub mod yaml;
 

@@ -122,6 +122,7 @@ pub async fn inspect(host: &Host) -> Facts {
         disks,
         empty_stores,
         registry_directories: registries::inspect(files),
+        registries_conf: registries::conf(files, notes),
         log_rules,
         rivals: rivals::inspect(files, &units),
         attempts: Vec::new(),

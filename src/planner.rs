@@ -6,7 +6,7 @@
 //! - [`runtimes`]: what it takes to leave and to go to each runtime. [`recipes`] put the parts of a plan together, in more
 //!   than one way; [`steps`] are the parts that several planners write alike, [`unit_drop_in`] the drop-in of a target's unit.
 //! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
-//!   becomes of the source's settings; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
+//!   becomes of the source's settings; [`other_settings`]: of those of sources that are not Docker; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
 //!   [`docker_proxies`], [`docker_limits`] and [`data_root`] read Docker's. [`docker_binding`]: whether Docker survives a restart
 //!   of its containerd. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
 //! - [`images`]: which images are carried; [`layers`]: what stores have in common. [`delivery`]: where the target's files
@@ -27,6 +27,7 @@ pub mod findings;
 pub mod images;
 pub mod kubelet_endpoint;
 pub mod layers;
+pub mod other_settings;
 pub mod pair;
 pub mod pod_environment;
 pub mod pod_network;

@@ -6,6 +6,7 @@
 //! it becomes version 2 where it configures no plugin, as the one that Docker's `containerd.io` package ships.
 
 mod carried;
+mod left;
 mod read;
 pub mod rehearsal;
 pub mod upgrade;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 
 pub use carried::{Carried, Handler};
 use carried::{MAX_DOWNLOADS, SELINUX};
+pub use left::{OldRegistries, old_registries, own_specifications, told, unprivileged};
 pub use read::{
     Cni, Snapshots, carried_in, cni, default_runtime, disables_cri, handlers, has_old_registries,
     has_runtime, imports, misuses_systemd_cgroup, nri_is_off, pull_progress_timeout, registry_directories,

@@ -1,6 +1,9 @@
 //! CRI-O's configuration, `crio.conf(5)`: what `crio config` prints of it, and the part that Transship writes, whole.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use toml_edit::{Array, Item, Value};
 
@@ -12,6 +15,8 @@ use super::parse;
 pub struct Printed {
     /// The texts of values, by table and key.
     values: BTreeMap<(String, String), String>,
+    /// Tables and keys of values that are no comments.
+    changed: BTreeSet<(String, String)>,
 }
 
 impl Printed {
@@ -50,8 +55,48 @@ impl Printed {
             let into = if is_default { &mut defaults } else { &mut found };
             into.insert((table.clone(), key.to_owned()), value);
         }
+        let changed = found.keys().cloned().collect();
         defaults.extend(found);
-        Self { values: defaults }
+        Self {
+            values: defaults,
+            changed,
+        }
+    }
+
+    /// Tables and keys whose values are not CRI-O's own; nothing of a release that prints no comments.
+    pub fn changed(&self) -> impl Iterator<Item = (&str, &str)> {
+        // Nobody changes it.
+        let marks = ("crio.runtime".to_owned(), "container_exits_dir".to_owned());
+        let all = self
+            .changed
+            .iter()
+            .filter(move |_| !self.changed.contains(&marks));
+        all.map(|(table, key)| (table.as_str(), key.as_str()))
+    }
+
+    /// The text of a value as it is printed; lists without blanks.
+    pub fn written(&self, table: &str, key: &str) -> Option<String> {
+        let text = self.values.get(&(table.to_owned(), key.to_owned()))?;
+        Some(if text.starts_with('[') {
+            text.split_whitespace().collect()
+        } else {
+            text.clone()
+        })
+    }
+
+    /// The kind of one of its runtimes (`oci`, `vm`).
+    pub fn runtime_type(&self, runtime: &str) -> Option<String> {
+        self.text(&format!("crio.runtime.runtimes.{runtime}"), "runtime_type")
+    }
+
+    /// Capabilities of containers that ask for none.
+    pub fn default_capabilities(&self) -> Vec<String> {
+        self.texts("crio.runtime", "default_capabilities")
+    }
+
+    /// Registries whose certificate is not checked.
+    pub fn insecure_registries(&self) -> Vec<String> {
+        self.texts("crio.image", "insecure_registries")
     }
 
     fn value(&self, table: &str, key: &str) -> Option<Value> {

@@ -1,9 +1,13 @@
 //! The directories in which runtimes look for the settings of registries.
 
+use super::{notes::Notes, units};
 use crate::{
     host::files::Files,
     plan::{
-        digest::Digest, facts::RegistryDirectory, host_path::HostPath, paths::OWN_CERTIFICATES,
+        digest::Digest,
+        facts::{RegistryDirectory, TextFile},
+        host_path::HostPath,
+        paths::{CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_CERTIFICATES, REGISTRIES_CONF},
         runtime::Runtime,
     },
 };
@@ -29,7 +33,7 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
     }
     directories
         .into_iter()
-        .chain([OWN_CERTIFICATES])
+        .chain([OWN_CERTIFICATES, CONTAINERS_CERTIFICATES])
         .flat_map(below)
         .map(|path| {
             let hosts = HostPath::new(format!("{path}/hosts.toml")).ok();
@@ -44,6 +48,16 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
             }
         })
         .collect()
+}
+
+/// The settings of all tools of containers/image: the file, and those of its directory in the order of their names
+/// (containers-registries.conf.d(5)).
+pub(super) fn conf(files: &Files, notes: &Notes) -> Vec<TextFile> {
+    let pattern = format!("{CRIO_REGISTRIES_DIRECTORY}/*.conf");
+    let paths = [REGISTRIES_CONF, pattern.as_str()].into_iter();
+    let paths = paths.filter_map(|path| notes.keep(HostPath::new(path)));
+    let all = paths.flat_map(|path| units::matching(files, &path, notes));
+    all.filter_map(|path| notes.text(files, &path)).collect()
 }
 
 /// Docker passes over a file without a certificate; containerd pulls nothing from a registry with one.

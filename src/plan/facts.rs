@@ -76,6 +76,9 @@ pub struct Facts {
     /// Directories of registries under `/etc/docker/certs.d` and `/etc/containerd/certs.d`.
     #[serde(default)]
     pub registry_directories: Vec<RegistryDirectory>,
+    /// `/etc/containers/registries.conf` and the files of its directory, in the order in which they are read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registries_conf: Vec<TextFile>,
     /// Files of logrotate(8) that name the logs under Docker's data root.
     #[serde(default)]
     pub log_rules: Vec<HostPath>,

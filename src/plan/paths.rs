@@ -60,7 +60,13 @@ pub const CRIO_ENVIRONMENT: &str = "/etc/systemd/system/crio.service.d/transship
 /// Where CRI-O, as all tools of containers/image, has its settings of registries, file by file in the order of their names.
 pub const CRIO_REGISTRIES_DIRECTORY: &str = "/etc/containers/registries.conf.d";
 
-/// The file there that Transship writes.
+/// The file that is read before that directory.
+pub const REGISTRIES_CONF: &str = "/etc/containers/registries.conf";
+
+/// CRI-O's directory of registries' certificates, which it reads beside Docker's.
+pub const CONTAINERS_CERTIFICATES: &str = "/etc/containers/certs.d";
+
+/// The file of that directory that Transship writes.
 pub const CRIO_REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";
 
 /// Where CRI-O's own bundle has its policy of signatures.

@@ -47,6 +47,8 @@ pub struct Profile {
     pub beside_docker: Option<&'static str>,
     /// Where it looks for certificates of registries: a directory per registry.
     pub certificates: &'static str,
+    /// Another such directory that it reads.
+    pub more_certificates: Option<&'static str>,
     /// Whether it reads that directory only if its configuration names it.
     pub certificates_are_named: bool,
     /// Whether an image can be given a name with a digest there. Docker Engine gives one to nothing but what it pulls.
@@ -99,6 +101,7 @@ const DOCKERSHIM: Profile = Profile {
     checkpoints: Some("/var/lib/dockershim/sandbox"),
     beside_docker: None,
     certificates: paths::DOCKER_CERTIFICATES,
+    more_certificates: None,
     certificates_are_named: false,
     takes_digests: false,
     is_source: true,
@@ -139,6 +142,7 @@ const CONTAINERD: Profile = Profile {
     checkpoints: None,
     beside_docker: Some("containerd"),
     certificates: paths::CONTAINERD_CERTIFICATES,
+    more_certificates: None,
     certificates_are_named: true,
     takes_digests: true,
     is_source: true,
@@ -174,6 +178,7 @@ const CRI_O: Profile = Profile {
     beside_docker: Some("containers/storage"),
     // containers/image looks there, too.
     certificates: paths::DOCKER_CERTIFICATES,
+    more_certificates: Some(paths::CONTAINERS_CERTIFICATES),
     certificates_are_named: false,
     takes_digests: true,
     is_source: true,

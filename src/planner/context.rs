@@ -18,7 +18,7 @@ use crate::{
         delivery::Delivery,
         images::CarriedImages,
         request::Request,
-        setting::{Registries, Translation},
+        setting::{Left, Registries, Translation},
     },
 };
 
@@ -42,6 +42,8 @@ pub struct SourcePart {
     pub prepare: fn(&View<'_>) -> Vec<Step>,
     /// What ends after the critical section.
     pub settle: fn(&View<'_>) -> Vec<Step>,
+    /// What it has set on which pods may depend. Docker's settings are read by planners of their own.
+    pub settings: fn(&View<'_>) -> Vec<Left>,
     /// Where the layers of its images lie, if another store can share them.
     pub layers: fn(&View<'_>) -> Result<LayersOf, String>,
     /// Checks of what was found of it.
@@ -278,9 +280,10 @@ impl View<'_> {
         self.docker.zip(self.engine).filter(|_| self.leaves_docker())
     }
 
-    /// How the target takes Docker's settings, where Docker is left.
+    /// How the target takes the source's settings, where it is another runtime with a store of its own.
     pub fn takes(&self) -> Option<Takes> {
-        self.parts.1.takes.filter(|_| self.docker_left().is_some())
+        let leaves = self.docker_left().is_some() || !self.source.runtime.runs_on_docker();
+        self.parts.1.takes.filter(|_| leaves && !self.upgrades())
     }
 
     /// How much of a container's log the kubelet keeps after the switch.

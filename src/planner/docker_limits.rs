@@ -8,7 +8,7 @@
 //! the file takes the place of the specification that each release of containerd makes itself
 //! (`internal/cri/server/service.go`, `runtimeSpec`), and would stay as it is at its next upgrade.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::{
     edit::flags,
@@ -16,7 +16,10 @@ use crate::{
         facts::{Containerd, Docker, Limits, UnitFacts},
         host_path, kubelet_arguments, paths,
     },
-    planner::context::{Takes, View},
+    planner::{
+        context::{Takes, View},
+        setting::Ulimit,
+    },
 };
 
 /// Limits by their names in Docker, and the directive of systemd.exec(5) for each that does no harm to containerd
@@ -39,46 +42,52 @@ const LIMITS: [(&str, Option<&str>); 15] = [
     ("stack", Some("LimitSTACK")),
 ];
 
-/// One of `default-ulimits`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ulimit {
-    /// Docker's name of it (`nofile`).
-    pub name: String,
-    /// Its limits.
-    pub limits: Limits,
+/// The line for the target's unit; `None` if the target itself could not work with it, or systemd does not know it.
+fn line_of(ulimit: &Ulimit) -> Option<String> {
+    let (_, directive) = LIMITS.iter().find(|(name, _)| *name == ulimit.name)?;
+    Some(line((*directive)?, ulimit.limits))
 }
 
-impl Ulimit {
-    /// The line for the target's unit; `None` if the target itself could not work with it, or systemd does not know it.
-    fn line(&self) -> Option<String> {
-        let (_, directive) = LIMITS.iter().find(|(name, _)| *name == self.name)?;
-        Some(line((*directive)?, self.limits))
-    }
-
-    /// As Docker and CRI-O read it (`nofile=1024:2048`); `None` if they do not: CRI-O ends at such a limit
-    /// (`internal/config/ulimits/ulimits.go`).
-    fn option(&self) -> Option<String> {
-        let reads = LIMITS.iter().any(|(name, _)| *name == self.name) && self.limits.soft <= self.limits.hard;
-        reads.then(|| self.to_string())
-    }
+/// As Docker and CRI-O read it (`nofile=1024:2048`); `None` if they do not: CRI-O ends at such a limit
+/// (`internal/config/ulimits/ulimits.go`).
+fn option_of(ulimit: &Ulimit) -> Option<String> {
+    let reads =
+        LIMITS.iter().any(|(name, _)| *name == ulimit.name) && ulimit.limits.soft <= ulimit.limits.hard;
+    reads.then(|| ulimit.to_string())
 }
 
-impl std::fmt::Display for Ulimit {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let number = |limit: u64| match limit {
-            u64::MAX => "-1".to_owned(),
-            limit => limit.to_string(),
-        };
-        let (soft, hard) = (number(self.limits.soft), number(self.limits.hard));
-        write!(f, "{}={soft}:{hard}", self.name)
-    }
+/// The number of open files as a line of a unit.
+pub fn nofile(limits: Limits) -> String {
+    line("LimitNOFILE", limits)
+}
+
+/// Limits as `daemon.json` has them.
+pub fn in_json(name: &str, limits: Limits) -> Value {
+    let number = |limit: u64| i64::try_from(limit).unwrap_or(-1);
+    json!({ "Name": name, "Soft": number(limits.soft), "Hard": number(limits.hard) })
+}
+
+/// Limits as Docker's flag and CRI-O's configuration have them (`nofile=1024:2048`); what is none is passed over.
+pub fn read<T: AsRef<str>>(texts: &[T]) -> Vec<Ulimit> {
+    let one = |text: &T| {
+        let (name, limits) = text.as_ref().split_once('=')?;
+        let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+        Some(Ulimit {
+            name: name.to_ascii_lowercase(),
+            limits: Limits {
+                soft: limit(soft.parse().ok()?),
+                hard: limit(hard.parse().ok()?),
+            },
+        })
+    };
+    texts.iter().filter_map(one).collect()
 }
 
 /// How a target takes one of `default-ulimits`: the line or the entry that carries it; `None` where it cannot.
 pub fn taken(ulimit: &Ulimit, takes: Takes) -> Option<String> {
     match takes.ulimits {
-        Some(_) => ulimit.option(),
-        None => ulimit.line(),
+        Some(_) => option_of(ulimit),
+        None => line_of(ulimit),
     }
 }
 
@@ -101,19 +110,7 @@ pub fn ulimits(docker: &Docker, daemon: &Map<String, Value>) -> Vec<Ulimit> {
         })
     });
     let command = kubelet_arguments::command(&docker.service);
-    let in_flags = flags::values(&command, "default-ulimit")
-        .into_iter()
-        .filter_map(|text| {
-            let (name, limits) = text.split_once('=')?;
-            let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-            Some(Ulimit {
-                name: name.to_ascii_lowercase(),
-                limits: Limits {
-                    soft: limit(soft.parse().ok()?),
-                    hard: limit(hard.parse().ok()?),
-                },
-            })
-        });
+    let in_flags = read(&flags::values(&command, "default-ulimit"));
     let mut found: Vec<Ulimit> = in_file.chain(in_flags).collect();
     found.sort_by(|a, b| a.name.cmp(&b.name));
     found
@@ -129,37 +126,42 @@ pub fn entries(view: &View<'_>) -> Vec<String> {
     let given = view.docker_left().zip(view.takes());
     let given = given.filter(|(_, takes)| takes.ulimits.is_some());
     let all = given.map(|((docker, _), _)| ulimits(docker, view.daemon));
-    all.iter().flatten().filter_map(Ulimit::option).collect()
+    all.iter().flatten().filter_map(option_of).collect()
 }
 
-/// The lines for the target's `unit` that give pods the limits that they had under Docker; empty if it gives them
+/// The lines for the target's `unit` that give pods the limits that they had under the source; empty if it gives them
 /// already. In a drop-in that is written `whole`, every limit is written.
-pub fn lines(view: &View<'_>, docker: &Docker, unit: &UnitFacts, whole: bool) -> Vec<String> {
-    let ulimits = ulimits(docker, view.daemon);
+pub fn lines(view: &View<'_>, unit: &UnitFacts, whole: bool) -> Vec<String> {
     let has_setting = view.takes().is_some_and(|takes| takes.ulimits.is_some());
+    let (ulimits, inherited) = match view.docker_left() {
+        Some((docker, _)) => {
+            let starter = starter(docker, view.containerd);
+            let differs = starter.name != unit.name && starter.limit_nofile != Limits::default();
+            (
+                ulimits(docker, view.daemon),
+                Some(starter.limit_nofile).filter(|_| differs),
+            )
+        }
+        None => (view.translation.ulimits().to_vec(), view.translation.inherited()),
+    };
     let mut lines: Vec<String> = ulimits
         .iter()
-        .filter(|ulimit| whole || ulimit.name != NOFILE || ulimit.limits != unit.limit_nofile)
+        .filter(|ulimit| whole || !ulimit.is_nofile() || ulimit.limits != unit.limit_nofile)
         .filter(|_| !has_setting)
-        .filter_map(Ulimit::line)
+        .filter_map(line_of)
         .collect();
-    let starter = view
-        .containerd
-        .filter(|containerd| starts_containers(docker, containerd))
-        .map_or(&docker.service, |containerd| &containerd.service);
-    let inherited = starter.limit_nofile;
-    let is_given = ulimits.iter().any(|ulimit| ulimit.name == NOFILE);
-    if !is_given
-        && starter.name != unit.name
-        && inherited != Limits::default()
-        && (whole || inherited != unit.limit_nofile)
-    {
-        lines.push(line("LimitNOFILE", inherited));
-    }
+    let is_given = ulimits.iter().any(Ulimit::is_nofile);
+    let inherited = inherited.filter(|limits| !is_given && (whole || *limits != unit.limit_nofile));
+    lines.extend(inherited.map(nofile));
     lines
 }
 
-const NOFILE: &str = "nofile";
+/// The unit whose limits Docker's containers inherit.
+pub fn starter<'a>(docker: &'a Docker, containerd: Option<&'a Containerd>) -> &'a UnitFacts {
+    containerd
+        .filter(|containerd| starts_containers(docker, containerd))
+        .map_or(&docker.service, |containerd| &containerd.service)
+}
 
 /// Whether Docker's containers are started by `containerd.service`, and inherit its limits: dockerd uses the socket of
 /// `--containerd`, else the usual one if something listens there, else it starts a containerd of its own.

@@ -87,7 +87,7 @@ pub fn for_unit(proxies: &[String], unit: &UnitFacts, whole: bool, environment_f
     let (mut lines, mut environment) = (Vec::new(), None);
     if missing.iter().any(|proxy| proxy.contains('@')) {
         let pairs = proxies.iter().filter_map(|proxy| proxy.split_once('='));
-        let head = "# Written by Transship: the proxies of docker.service, for root alone.\n".to_owned();
+        let head = "# Written by Transship: the proxies of the runtime before, for root alone.\n".to_owned();
         environment = pairs
             .map(Ok)
             .try_fold(head, |text, pair| {

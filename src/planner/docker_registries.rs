@@ -8,7 +8,7 @@
 
 pub mod insecure;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use insecure::{HUB, Insecure};
 
@@ -26,7 +26,7 @@ use crate::{
     planner::{
         context::View,
         docker_settings,
-        setting::{Fate, Given, Registries, RegistryFile, Setting},
+        setting::{Fate, Given, Left, Registries, RegistryFile, Setting, What},
     },
 };
 
@@ -37,23 +37,53 @@ pub const INSECURE: &str = "insecure-registries";
 /// What Docker's directory is called in a finding.
 const CERTIFICATES: &str = "certs.d";
 
-/// What Docker says of registries.
+/// What a source says of registries.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// URLs of mirrors of Docker Hub.
-    pub mirrors: Vec<String>,
+    /// URLs of mirrors, by the name of the registry in the names of images: Docker has those of Docker Hub alone.
+    pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries whose certificate is not checked.
     pub insecure: Insecure,
 }
 
-/// What Docker says of registries, where it is left.
+/// What the source says of registries, where it is left.
 pub fn asked(view: &View<'_>) -> Option<Asked> {
-    let (docker, _) = view.docker_left()?;
+    view.takes()?;
+    let Some((docker, _)) = view.docker_left() else {
+        return Some(asked_of_other((view.parts.0.settings)(view)));
+    };
     let listed = |key, flag| docker_settings::listed(docker, view.daemon, key, flag);
+    let mirrors = listed(MIRRORS, "registry-mirror");
+    let mirrors = (!mirrors.is_empty()).then(|| (DOCKER.to_owned(), mirrors));
     Some(Asked {
-        mirrors: listed(MIRRORS, "registry-mirror"),
+        mirrors: mirrors.into_iter().collect(),
         insecure: Insecure::read(&listed(INSECURE, "insecure-registry")),
     })
+}
+
+/// The same of a source that is not Docker.
+fn asked_of_other(left: Vec<Left>) -> Asked {
+    let (mut mirrors, mut insecure) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    for one in left {
+        match one.what {
+            What::Mirrors { registry, urls } => mirrors.entry(registry).or_default().extend(urls),
+            What::Insecure(hosts) => insecure.extend(hosts),
+            What::Proxies(_)
+            | What::Inherited(_)
+            | What::Ulimits(_)
+            | What::Downloads(_)
+            | What::Selinux
+            | What::Unprivileged
+            | What::Handler(_)
+            | What::DefaultHandler(_)
+            | What::Near(_)
+            | What::Lost(_) => {}
+        }
+    }
+    Asked {
+        mirrors,
+        insecure: Insecure::read(&insecure),
+    }
 }
 
 /// What becomes of them under containerd; nothing where Docker is not left.
@@ -78,8 +108,10 @@ pub fn registries(view: &View<'_>) -> Registries {
         insecure: &insecure,
         directory: directory(view.facts, configuration(view)),
     };
-    writer.mirrors(&mirrors, &mut found);
-    writer.insecure(&mut found);
+    for (registry, urls) in &mirrors {
+        writer.mirrors(registry, urls, &mut found);
+    }
+    writer.insecure(&mirrors, &mut found);
     writer.certificates(&directories, &mut found);
     found
 }
@@ -140,11 +172,17 @@ fn obstacle(view: &View<'_>) -> Option<String> {
     ))
 }
 
-/// Docker's directories with certificates, but for Docker Hub.
+/// The registry of a directory of certificates that the source reads: Docker's, and CRI-O's own.
+fn read_by_source<'a>(view: &View<'_>, found: &'a RegistryDirectory) -> Option<&'a str> {
+    let more = view.source.runtime.profile().more_certificates;
+    found.below(DOCKER_CERTIFICATES).or_else(|| found.below(more?))
+}
+
+/// The source's directories with certificates, but for Docker Hub.
 fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     let all = view.facts.registry_directories.iter();
     let has_some = |found: &&RegistryDirectory| {
-        let host = found.below(DOCKER_CERTIFICATES);
+        let host = read_by_source(view, found);
         host.is_some_and(|host| !HUB.contains(&host)) && !certificates(found).is_empty()
     };
     all.filter(has_some).collect()
@@ -196,8 +234,8 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Mirrors are asked for images of Docker Hub alone, before it.
-    fn mirrors(&self, mirrors: &[String], found: &mut Registries) {
+    /// Mirrors are asked before the registry itself: Docker's for images of Docker Hub alone.
+    fn mirrors(&self, registry: &str, mirrors: &[String], found: &mut Registries) {
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for mirror in mirrors {
             match mirror_of(mirror) {
@@ -216,10 +254,26 @@ impl Writer<'_> {
         if endpoints.is_empty() {
             return;
         }
+        let server = if registry == DOCKER {
+            DOCKER_REGISTRY
+        } else {
+            registry
+        };
+        if !can_be_written(server) {
+            let what =
+                format!("{registry} is not a host that containerd can read in a hosts.toml: give it a name.");
+            found
+                .settings
+                .push(Setting::new(MIRRORS, Fate::NotCarried(what.into())));
+            return;
+        }
         let urls: Vec<String> = endpoints.iter().map(Endpoint::url).collect();
+        if self.insecure.lists(registry) {
+            endpoints.extend(["https", "http"].map(|scheme| Endpoint::new(scheme, registry)));
+        }
         let urls = lists::some(&urls);
-        let text = self.text(MIRRORS, DOCKER_REGISTRY, &endpoints);
-        found.settings.push(match self.file(DOCKER, text) {
+        let text = self.text(MIRRORS, server, &endpoints);
+        found.settings.push(match self.file(registry, text) {
             Ok(file) => {
                 let how = format!("{} names {urls}", file.path);
                 Setting::new(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
@@ -237,9 +291,10 @@ impl Writer<'_> {
     }
 
     /// Docker asks them over TLS without a check of the certificate, then over plain HTTP.
-    fn insecure(&self, found: &mut Registries) {
-        let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) =
-            self.insecure.hosts().partition(|host| can_be_written(host));
+    fn insecure(&self, mirrors: &BTreeMap<String, Vec<String>>, found: &mut Registries) {
+        // One file says both.
+        let hosts = self.insecure.hosts().filter(|host| !mirrors.contains_key(*host));
+        let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| can_be_written(host));
         let (written, there) = self.try_both(&hosts);
         if !written.is_empty() {
             let how = format!(
@@ -318,9 +373,13 @@ impl Writer<'_> {
 
     /// Every other directory of Docker's becomes a file that names what is in it.
     fn certificates(&self, directories: &[&RegistryDirectory], found: &mut Registries) {
-        let mut written = Vec::new();
+        let (mut written, mut seen) = (Vec::new(), BTreeSet::new());
         for directory in directories {
-            let host = directory.below(DOCKER_CERTIFICATES).unwrap_or_default();
+            let host = read_by_source(self.view, directory).unwrap_or_default();
+            // Of two directories for one registry the file names the first one.
+            if !seen.insert(host) {
+                continue;
+            }
             // Docker reads no certificates for a registry whose own it does not check.
             if self.insecure.has(host) {
                 continue;
@@ -359,7 +418,10 @@ impl Writer<'_> {
 
     /// The text of a file.
     fn text(&self, setting: &str, server: &str, endpoints: &[Endpoint]) -> String {
-        let mut text = format!("# Written by Transship: {setting} of Docker.\n");
+        let mut text = format!(
+            "# Written by Transship: {setting} of {}.\n",
+            self.view.source.runtime.store()
+        );
         text.push_str(&hosts_toml::server(&Endpoint::new("https", server)));
         for endpoint in endpoints {
             text.push('\n');
@@ -404,7 +466,7 @@ impl Writer<'_> {
         let all = of_docker(self.view);
         let directory = all
             .iter()
-            .find(|found| found.below(DOCKER_CERTIFICATES) == Some(host));
+            .find(|found| read_by_source(self.view, found) == Some(host));
         directory.map(|found| certificates(found)).unwrap_or_default()
     }
 }

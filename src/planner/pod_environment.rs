@@ -23,8 +23,13 @@ pub const UNPRIVILEGED_SYSCTLS: [(&str, &str); 2] = [
 /// How long dockershim and cri-dockerd let a pull make no progress unless told otherwise.
 const PULL_DEADLINE: Duration = Duration::from_secs(60);
 
-/// Whether pods may bind ports under 1024 and send pings without privileges because Docker runs them.
+/// Whether pods may bind ports under 1024 and send pings without privileges: because Docker runs them, or because the source is
+/// set so.
 pub fn unprivileged(view: &View<'_>) -> bool {
+    view.translation.unprivileged() || under_docker(view)
+}
+
+fn under_docker(view: &View<'_>) -> bool {
     let docker = view
         .docker_left()
         .and_then(|(_, engine)| version::upstream(&engine.version));

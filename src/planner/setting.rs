@@ -5,7 +5,90 @@
 
 use std::borrow::Cow;
 
-use crate::{edit::containerd_toml::Handler, plan::kubelet_settings::LogLimits};
+use crate::{
+    edit::containerd_toml::Handler,
+    plan::{facts::Limits, kubelet_settings::LogLimits},
+};
+
+/// What a source that is not Docker has set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// Its key in the source's configuration, or what it is.
+    pub name: String,
+    /// What it is, in the words of no runtime.
+    pub what: What,
+}
+
+impl Left {
+    /// A setting of this name.
+    pub fn new(name: impl Into<String>, what: What) -> Self {
+        Self {
+            name: name.into(),
+            what,
+        }
+    }
+}
+
+/// What such a setting is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// Proxies as `NAME=value`.
+    Proxies(Vec<String>),
+    /// The number of open files that pods inherit from its unit.
+    Inherited(Limits),
+    /// Limits of containers.
+    Ulimits(Vec<Ulimit>),
+    /// How many layers of an image are downloaded at the same time.
+    Downloads(u32),
+    /// Containers get labels of SELinux.
+    Selinux,
+    /// Processes without privileges may bind ports under 1024 and send pings.
+    Unprivileged,
+    /// A runtime beside the usual one.
+    Handler(Handler),
+    /// The runtime of pods that name none.
+    DefaultHandler(String),
+    /// URLs that are asked for the images of a registry before the registry itself.
+    Mirrors {
+        /// The registry.
+        registry: String,
+        /// The URLs.
+        urls: Vec<String>,
+    },
+    /// Registries whose certificate is not checked.
+    Insecure(Vec<String>),
+    /// What is not quite the same afterwards: in words.
+    Near(String),
+    /// What pods may depend on, and nothing is given for: what to do.
+    Lost(String),
+}
+
+/// A limit of containers (setrlimit(2)).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ulimit {
+    /// Docker's name of it (`nofile`).
+    pub name: String,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+impl Ulimit {
+    /// Whether it is the number of open files.
+    pub fn is_nofile(&self) -> bool {
+        self.name == "nofile"
+    }
+}
+
+impl std::fmt::Display for Ulimit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let number = |limit: u64| match limit {
+            u64::MAX => "-1".to_owned(),
+            limit => limit.to_string(),
+        };
+        let (soft, hard) = (number(self.limits.soft), number(self.limits.hard));
+        write!(f, "{}={soft}:{hard}", self.name)
+    }
+}
 
 /// A setting that is set, and what becomes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +132,12 @@ pub enum Given {
     Root(String),
     /// Containers get labels of SELinux.
     Selinux,
+    /// Processes without privileges may bind ports under 1024 and send pings.
+    Unprivileged,
+    /// The number of open files that pods inherit from the target's unit.
+    Inherited(Limits),
+    /// Limits of containers.
+    Ulimits(Vec<Ulimit>),
     /// A runtime beside runc.
     Handler(Handler),
     /// The runtime of pods that name none.
@@ -140,6 +229,28 @@ impl Translation {
     /// Whether containers get labels of SELinux.
     pub fn selinux(&self) -> bool {
         self.given().any(|given| *given == Given::Selinux)
+    }
+
+    /// Whether processes without privileges may bind ports under 1024 and send pings.
+    pub fn unprivileged(&self) -> bool {
+        self.given().any(|given| *given == Given::Unprivileged)
+    }
+
+    /// The number of open files that pods inherit from the target's unit, where the source is not Docker.
+    pub fn inherited(&self) -> Option<Limits> {
+        self.given().find_map(|given| match given {
+            Given::Inherited(limits) => Some(*limits),
+            _ => None,
+        })
+    }
+
+    /// Limits of containers, where the source is not Docker.
+    pub fn ulimits(&self) -> &[Ulimit] {
+        let mut found = self.given().filter_map(|given| match given {
+            Given::Ulimits(ulimits) => Some(ulimits.as_slice()),
+            _ => None,
+        });
+        found.next().unwrap_or_default()
     }
 
     /// The directory with the settings of registries.

@@ -1,4 +1,4 @@
-//! The drop-in for a target's unit: the program that the plan brings, and what Docker's unit gave to its containers.
+//! The drop-in for a target's unit: the program that the plan brings, and what the source's unit gave to its containers.
 
 use crate::{
     plan::{
@@ -41,12 +41,12 @@ pub fn drop_in<'a>(view: &View<'_>, of: Unit<'a>, brought: Option<(String, Strin
     let mut environment = None;
     let old = of.drop_in.file.as_ref();
     let mut lines = program_lines(brought, of.is_there, old);
-    if let Some(docker) = view.docker.filter(|_| view.source.runtime.runs_on_docker()) {
+    if !view.upgrades() {
         let whole = old.is_some() || !lines.is_empty();
         let given = docker_proxies::for_unit(view.translation.proxies(), of.unit, whole, of.environment);
         lines.extend(given.lines);
         environment = given.environment;
-        let limits = docker_limits::lines(view, docker, of.unit, whole);
+        let limits = docker_limits::lines(view, of.unit, whole);
         // What an earlier plan wrote is what Docker's containers have inherited since.
         let text = old.map_or("", |file| file.text.as_str());
         let earlier = text.lines().filter(|line| line.starts_with("Limit"));
@@ -63,7 +63,8 @@ pub fn drop_in<'a>(view: &View<'_>, of: Unit<'a>, brought: Option<(String, Strin
     (!lines.is_empty()).then(|| DropIn {
         of,
         text: format!(
-            "# Written by Transship: {what}what docker.service gave to its containers.\n[Service]\n{}\n",
+            "# Written by Transship: {what}what {} gave to its containers.\n[Service]\n{}\n",
+            view.source.unit,
             lines.join("\n")
         ),
         environment,

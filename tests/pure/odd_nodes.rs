@@ -5,6 +5,7 @@ mod docker;
 mod environment;
 mod files;
 mod fuzz;
+mod other_settings;
 mod registries;
 mod settings;
 mod spellings;

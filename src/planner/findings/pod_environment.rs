@@ -43,7 +43,8 @@ fn unprivileged(view: &View<'_>) -> Option<Finding> {
         return None;
     }
     let target = &view.target;
-    let under = "under Docker every process may bind ports under 1024 and send pings";
+    let source = view.source.runtime.store();
+    let under = format!("under {source} every process may bind ports under 1024 and send pings");
     let target_is = format!("{} {}", target.runtime, target.version);
     match releases::unprivileged_ports(target.runtime, &target.version)? {
         UnprivilegedPorts::Allowed => None,

@@ -11,15 +11,20 @@ use crate::{
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let (source, target) = (view.source.runtime.profile(), view.target.runtime.profile());
     let (from, to) = (source.certificates, target.certificates);
-    let missing: Vec<String> = if from == to {
-        Vec::new()
-    } else if view.takes().is_some() {
+    let there = hosts(view.facts, to);
+    let not_there = |from: &str| -> Vec<String> {
+        let all = hosts(view.facts, from);
+        let missing = all.difference(&there);
+        missing.map(|host| format!("{from}/{host}")).collect()
+    };
+    let missing: Vec<String> = if target.certificates_are_named && view.takes().is_some() {
         view.translation.certificates_left.clone()
     } else {
-        let there = hosts(view.facts, to);
-        let missing = hosts(view.facts, from);
-        let missing = missing.difference(&there);
-        missing.map(|host| format!("{from}/{host}")).collect()
+        let more = source
+            .more_certificates
+            .filter(|more| target.more_certificates != Some(*more));
+        let all = [Some(from).filter(|from| *from != to), more];
+        all.into_iter().flatten().flat_map(not_there).collect()
     };
     if missing.is_empty() {
         return Vec::new();
@@ -28,7 +33,9 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         "For each, write /etc/containerd/certs.d/<host>/hosts.toml with `ca` and `client`, and set config_path of \
          containerd's CRI registry to /etc/containerd/certs.d before the switch."
     } else {
-        "For each, copy ca.crt, client.cert and client.key to /etc/docker/certs.d/<host:port> before the switch."
+        "For each, copy ca.crt, client.cert and client.key to /etc/docker/certs.d/<host:port> before the switch. What a hosts.toml in it \
+         says of mirrors and plain HTTP is a matter of /etc/containers/registries.conf.d for CRI-O, and of registry-mirrors and \
+         insecure-registries in daemon.json for Docker."
     };
     vec![REGISTRY_CERTIFICATES.found(
         format!(

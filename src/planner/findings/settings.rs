@@ -1,8 +1,11 @@
-//! What becomes of Docker's settings: nothing is dropped in silence.
+//! What becomes of the source's settings: nothing is dropped in silence.
 
 use crate::{
     plan::{
-        codes::settings::{DOCKER_SETTING_APPROXIMATED, DOCKER_SETTING_CARRIED, DOCKER_SETTING_NOT_CARRIED},
+        codes::settings::{
+            DOCKER_SETTING_APPROXIMATED, DOCKER_SETTING_CARRIED, DOCKER_SETTING_NOT_CARRIED,
+            SETTING_APPROXIMATED, SETTING_CARRIED, SETTING_NOT_CARRIED,
+        },
         finding::Finding,
     },
     planner::{
@@ -14,23 +17,31 @@ use crate::{
 /// What becomes of every setting of the source that is set, in the order of their names.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let settings = view.translation.settings.iter().cloned();
+    let [carried, approximated, not_carried] = if view.source.runtime.runs_on_docker() {
+        [
+            DOCKER_SETTING_CARRIED,
+            DOCKER_SETTING_APPROXIMATED,
+            DOCKER_SETTING_NOT_CARRIED,
+        ]
+    } else {
+        [SETTING_CARRIED, SETTING_APPROXIMATED, SETTING_NOT_CARRIED]
+    };
+    let source = view.source.runtime.store();
     settings
         .filter_map(|setting| {
-            let name = format!("Docker's {}", setting.name);
+            let name = format!("{source}'s {}", setting.name);
             let finding = match setting.fate {
                 Fate::Carried(Given::Handler(handler), how) => {
-                    DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), runtime_class(&handler.name))
+                    carried.found(format!("{name}: {how}"), runtime_class(&handler.name))
                 }
                 Fate::Carried(_, how) | Fate::Inherent(how) => {
-                    DOCKER_SETTING_CARRIED.found(format!("{name}: {how}"), "Nothing is to be done.")
+                    carried.found(format!("{name}: {how}"), "Nothing is to be done.")
                 }
-                Fate::Approximated(_, how) => DOCKER_SETTING_APPROXIMATED.found(
+                Fate::Approximated(_, how) => approximated.found(
                     format!("{name}: {how}"),
                     "Check that this is enough for the pods of this node.",
                 ),
-                Fate::NotCarried(what) => {
-                    DOCKER_SETTING_NOT_CARRIED.found(format!("{name} is not carried over"), what)
-                }
+                Fate::NotCarried(what) => not_carried.found(format!("{name} is not carried over"), what),
                 Fate::SourcesOwn => return None,
             };
             Some(finding.about(setting.name))

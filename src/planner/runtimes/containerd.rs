@@ -1,6 +1,7 @@
 //! containerd with its own CRI plugin.
 
 mod condition;
+mod left;
 mod store;
 mod upgrade;
 
@@ -48,6 +49,7 @@ pub const PLANNER: Planner = Planner {
         look: source,
         prepare: |_| Vec::new(),
         settle,
+        settings: left::settings,
         layers: store::layers,
         check: |_| Vec::new(),
     }),

@@ -47,6 +47,7 @@ pub const PLANNER: Planner = Planner {
         look: source,
         prepare: |_| Vec::new(),
         settle: docker::settle,
+        settings: |_| Vec::new(),
         layers: docker::layers,
         check: |_| Vec::new(),
     }),

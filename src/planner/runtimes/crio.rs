@@ -1,6 +1,7 @@
 //! CRI-O. What it is given stands in a part of its own in `crio.conf.d`; the files of others are left.
 
 mod found;
+mod left;
 mod network;
 mod registries;
 mod settings;
@@ -45,6 +46,7 @@ pub const PLANNER: Planner = Planner {
         // Without its images there is no way back.
         prepare: |view| view.facts.crio.iter().filter_map(no_wipe).collect(),
         settle,
+        settings: left::settings,
         layers: store::layers,
         check: |view| view.facts.crio.iter().filter_map(wipe_found).collect(),
     }),

@@ -15,6 +15,7 @@ pub const PLANNER: Planner = Planner {
         look,
         prepare: |_| Vec::new(),
         settle: docker::settle,
+        settings: |_| Vec::new(),
         layers: docker::layers,
         check: |_| Vec::new(),
     }),

@@ -5,11 +5,11 @@ use transship::plan::facts::{CriFacts, Crio, MaybeFile, UnitFacts};
 
 use super::*;
 
-const CRIO_CONF: &str = "/etc/crio/crio.conf.d/zz-transship.conf";
-const REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";
+pub(super) const CRIO_CONF: &str = "/etc/crio/crio.conf.d/zz-transship.conf";
+pub(super) const REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";
 
 /// The node of the lab with CRI-O next to Docker, as upstream's packages install it.
-fn with_crio() -> Facts {
+pub(super) fn with_crio() -> Facts {
     let mut facts = lab();
     let unit = |name: &str, boot: &str| UnitFacts {
         name: name.to_owned(),
@@ -45,7 +45,7 @@ fn with_crio() -> Facts {
 }
 
 /// A control plane on containerd that is ready for CRI-O.
-fn on_containerd() -> Facts {
+pub(super) fn on_containerd() -> Facts {
     let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
     facts.crio_programs = with_crio().crio_programs;
     let mut disk = facts.disks[0].clone();
@@ -56,7 +56,7 @@ fn on_containerd() -> Facts {
     facts
 }
 
-fn to_crio() -> Request {
+pub(super) fn to_crio() -> Request {
     let mut request = fixtures::to(Runtime::CriO);
     request.preflight.allow = vec!["DockerSettingNotCarried".to_owned()];
     request
@@ -498,7 +498,7 @@ fn certificates_of_docker_are_read_as_they_are() {
 }
 
 /// The node of the lab after a move to CRI-O.
-fn on_crio() -> Facts {
+pub(super) fn on_crio() -> Facts {
     let mut facts = with_crio();
     let store = engine(&mut facts).store.clone();
     let crio = facts.crio.as_mut().unwrap();

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use toml_edit::Value;
 
 use crate::{
-    edit::hosts_toml::{DOCKER, is_host},
+    edit::hosts_toml::is_host,
     plan::{
         lists,
         paths::{CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY},
@@ -31,31 +31,54 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
     let Some(Asked { mirrors, insecure }) = asked(view) else {
         return found;
     };
-    let mut text = "# Written by Transship: the registries of Docker's configuration.\n".to_owned();
+    let source = view.source.runtime.store();
+    let mut text = format!("# Written by Transship: the registries of {source}'s configuration.\n");
     let mut fates = Vec::new();
-    let (carried, other): (Vec<_>, Vec<_>) = mirrors
-        .iter()
-        .partition(|mirror| mirror_of(mirror, &insecure).is_some());
-    if !carried.is_empty() {
-        text.push_str(&format!("\n[[registry]]\nlocation = {}\n", Value::from(DOCKER)));
-        for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, &insecure)) {
-            text.push_str(&entry("[[registry.mirror]]", &mirror));
+    let (mut named, mut is_other) = (Vec::new(), false);
+    for (registry, urls) in &mirrors {
+        let (carried, other): (Vec<_>, Vec<_>) = urls
+            .iter()
+            .partition(|mirror| mirror_of(mirror, &insecure).is_some());
+        is_other |= !other.is_empty();
+        if carried.is_empty() || !can_be_written(registry) {
+            is_other |= !carried.is_empty();
+            continue;
         }
-        let urls: Vec<String> = carried.iter().map(ToString::to_string).collect();
+        let itself = Location {
+            host: registry,
+            insecure: insecure.lists(registry),
+        };
+        text.push_str(&entry("[[registry]]", &itself));
+        // One that is asked over TLS and without it is named once.
+        let mut seen = BTreeSet::new();
+        for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, &insecure)) {
+            if seen.insert(mirror.host) {
+                text.push_str(&entry("[[registry.mirror]]", &mirror));
+            }
+        }
+        named.extend(carried.iter().map(ToString::to_string));
+    }
+    if !named.is_empty() {
         fates.push((
             MIRRORS,
-            format!("{CRIO_REGISTRIES} names {}", lists::some(&urls)),
+            format!("{CRIO_REGISTRIES} names {}", lists::some(&named)),
             true,
         ));
     }
-    if !other.is_empty() {
+    if is_other {
         let what = "One of them is not a URL that CRI-O can take for a mirror: it has a path, a user or a query, or an address of \
                     IPv6. Give the mirror a host name of its own.";
         found
             .settings
             .push(Setting::new(MIRRORS, Fate::NotCarried(what.into())));
     }
-    insecure_registries(view, &insecure, &mut text, &mut fates, &mut found);
+    insecure_registries(
+        view,
+        &Asked { mirrors, insecure },
+        &mut text,
+        &mut fates,
+        &mut found,
+    );
     let path = steps::path(CRIO_REGISTRIES);
     let is_there = path.is_ok_and(|path| view.facts.text_at(&path).is_some_and(|file| file.text == text));
     // One file for all of them.
@@ -81,13 +104,15 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
 /// CRI-O asks them over TLS without a check of the certificate, then over plain HTTP, as Docker does.
 fn insecure_registries(
     view: &View<'_>,
-    insecure: &Insecure,
+    asked: &Asked,
     text: &mut String,
     fates: &mut Vec<(&'static str, String, bool)>,
     found: &mut Registries,
 ) {
-    let can_be_written = |host: &&str| is_host(host) && !host.contains('[');
-    let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = insecure.hosts().partition(can_be_written);
+    let insecure = &asked.insecure;
+    // Mirrors stand in one table with it.
+    let hosts = insecure.hosts().filter(|host| !asked.mirrors.contains_key(*host));
+    let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| can_be_written(host));
     let write = |text: &mut String, hosts: &BTreeSet<&str>| {
         for host in hosts {
             text.push_str(&entry("[[registry]]", &Location { host, insecure: true }));
@@ -114,7 +139,9 @@ fn insecure_registries(
         return;
     }
     let names = lists::some(&networks);
-    let seen: BTreeSet<&str> = in_networks(view, insecure).filter(can_be_written).collect();
+    let seen: BTreeSet<&str> = in_networks(view, insecure)
+        .filter(|host| can_be_written(host))
+        .collect();
     if seen.is_empty() {
         let how = format!(
             "CRI-O has no networks; no image of this node is named by an address in {names}. Write `insecure = true` for a \
@@ -130,6 +157,11 @@ fn insecure_registries(
         );
         fates.push((INSECURE, how, false));
     }
+}
+
+/// Whether a host can stand there.
+fn can_be_written(host: &str) -> bool {
+    is_host(host) && !host.contains('[')
 }
 
 fn entry(table: &str, location: &Location<'_>) -> String {

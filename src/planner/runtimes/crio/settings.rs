@@ -29,7 +29,7 @@ use crate::{
 const NO_PIDS_LIMIT_SINCE: Version = Version::new(1, 26, 0);
 /// The capabilities that Docker and containerd give to containers that ask for none (`oci/caps/defaults.go`, `oci/spec.go`). CRI-O's
 /// own are nine of them.
-const CAPABILITIES: [&str; 14] = [
+pub(super) const CAPABILITIES: [&str; 14] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "FSETID",

@@ -1,0 +1,157 @@
+//! Settings of registries of CRI-O and of all tools of containers/image: `registries.conf` and the files of
+//! `registries.conf.d` (containers-registries.conf(5)). They hold no credentials.
+
+use toml_edit::{Item, Table, TableLike, Value};
+
+use super::{hosts_toml::is_host, parse};
+
+/// What files say together.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegistriesConf {
+    /// Registries with the URLs that are asked for their images before the registry itself.
+    pub mirrors: Vec<(String, Vec<String>)>,
+    /// Hosts whose certificate is not checked, and that are asked over plain HTTP after that.
+    pub insecure: Vec<String>,
+    /// Where images without a registry in their name are looked for.
+    pub search: Vec<String>,
+    /// What else stands there, in words.
+    pub other: Vec<String>,
+}
+
+impl RegistriesConf {
+    /// Takes in a file. What is no TOML says nothing.
+    pub fn read(&mut self, text: &str) {
+        let Ok(document) = parse::toml(text) else { return };
+        let texts = |key: &str| -> Vec<String> {
+            let list = document.get(key).and_then(Item::as_array).into_iter().flatten();
+            list.filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let search = texts("unqualified-search-registries");
+        if !search.is_empty() {
+            self.search = search;
+        }
+        let helpers = texts("credential-helpers");
+        if helpers.iter().any(|name| name != "containers-auth.json") {
+            self.other
+                .push(format!("credential-helpers ({})", helpers.join(", ")));
+        }
+        if document.get("registries").is_some() {
+            self.other
+                .push("tables of version 1 (registries.search, .insecure, .block)".to_owned());
+        }
+        let tables = document.get("registry").and_then(Item::as_array_of_tables);
+        for table in tables.into_iter().flat_map(|tables| tables.iter()) {
+            self.registry(table);
+        }
+    }
+
+    fn registry(&mut self, table: &Table) {
+        let text = |key: &str| {
+            table
+                .get(key)
+                .and_then(Item::as_str)
+                .filter(|text| !text.is_empty())
+        };
+        let is_on = |key: &str| table.get(key).and_then(Item::as_bool) == Some(true);
+        let Some(name) = text("prefix").or_else(|| text("location")) else {
+            return;
+        };
+        let location = text("location").unwrap_or(name);
+        if is_on("blocked") {
+            self.other.push(format!("{name} is blocked"));
+            return;
+        }
+        if location != name || !is_host(name) {
+            self.other.push(format!("{name} is looked for in {location}"));
+            return;
+        }
+        if is_on("insecure") {
+            self.insecure.push(name.to_owned());
+        }
+        let mut urls = Vec::new();
+        for mirror in mirrors(table) {
+            let at = mirror.get("location").and_then(Item::as_str).unwrap_or_default();
+            let is_for_all = matches!(
+                mirror.get("pull-from-mirror").and_then(Item::as_str),
+                None | Some("all" | "")
+            );
+            if !is_host(at) || !is_for_all {
+                self.other.push(format!("the mirror {at} of {name}"));
+                continue;
+            }
+            urls.push(format!("https://{at}"));
+            if mirror.get("insecure").and_then(Item::as_bool) == Some(true) {
+                urls.push(format!("http://{at}"));
+                self.insecure.push(at.to_owned());
+            }
+        }
+        if !urls.is_empty() {
+            self.mirrors.push((name.to_owned(), urls));
+        }
+    }
+}
+
+/// The mirrors of a registry, as tables of their own or in one line.
+fn mirrors(registry: &Table) -> Vec<&dyn TableLike> {
+    let item = registry.get("mirror");
+    if let Some(tables) = item.and_then(Item::as_array_of_tables) {
+        return tables.iter().map(|table| table as &dyn TableLike).collect();
+    }
+    let list = item.and_then(Item::as_array).into_iter().flatten();
+    list.filter_map(Value::as_inline_table)
+        .map(|table| table as &dyn TableLike)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn registries_are_read_as_containers_image_reads_them() {
+        let mut found = RegistriesConf::default();
+        found.read("unqualified-search-registries = [\"quay.io\"]\ncredential-helpers = [\"containers-auth.json\"]\n");
+        found.read(
+            r#"
+[[registry]]
+location = "docker.io"
+[[registry.mirror]]
+location = "m.example"
+[[registry.mirror]]
+location = "10.1.2.3:5000"
+insecure = true
+[[registry.mirror]]
+location = "p.example/hub"
+[[registry]]
+prefix = "r.example:5000"
+insecure = true
+[[registry]]
+prefix = "example.com/foo"
+location = "internal.example/bar"
+[[registry]]
+location = "bad.example"
+blocked = true
+"#,
+        );
+        let text = |text: &str| text.to_owned();
+        let urls = [
+            "https://m.example",
+            "https://10.1.2.3:5000",
+            "http://10.1.2.3:5000",
+        ]
+        .map(text);
+        let wanted = RegistriesConf {
+            mirrors: vec![(text("docker.io"), urls.to_vec())],
+            insecure: vec![text("10.1.2.3:5000"), text("r.example:5000")],
+            search: vec![text("quay.io")],
+            other: vec![
+                text("the mirror p.example/hub of docker.io"),
+                text("example.com/foo is looked for in internal.example/bar"),
+                text("bad.example is blocked"),
+            ],
+        };
+        assert_eq!(found, wanted);
+        found.read("= no");
+        assert_eq!(found, wanted);
+    }
+}

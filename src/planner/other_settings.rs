@@ -1,0 +1,305 @@
+//! What becomes of the settings of a source that is not Docker: containerd's under CRI-O, CRI-O's under containerd, and both
+//! under Docker, whose `daemon.json` is the user's and is told line by line.
+
+use serde_json::{Value, json};
+
+use crate::{
+    edit::{containerd_toml::Handler, hosts_toml::DOCKER},
+    plan::{
+        configuration::BINARY,
+        docker_runtimes,
+        facts::Limits,
+        lists,
+        paths::{DAEMON_JSON, RUNC_SHIM},
+    },
+    planner::{
+        context::{Downloads, Takes, View},
+        docker_limits, docker_proxies,
+        setting::{Fate, Given, Left, Setting, Ulimit, What},
+    },
+};
+
+/// What becomes of every setting of such a source but for those of registries that a target takes; nothing where Docker is left,
+/// and where the runtime stays.
+pub fn settings(view: &View<'_>) -> Vec<Setting> {
+    if view.upgrades() {
+        return Vec::new();
+    }
+    let left = (view.parts.0.settings)(view);
+    let fates = left.iter().filter_map(|one| {
+        let fate = match view.parts.1.takes {
+            Some(takes) => taken(view, takes, one, &left)?,
+            None => under_docker(view, one)?,
+        };
+        Some(Setting::new(one.name.clone(), fate))
+    });
+    fates.collect()
+}
+
+/// What is given to a target that takes settings.
+fn taken(view: &View<'_>, takes: Takes, one: &Left, all: &[Left]) -> Option<Fate> {
+    let (target, unit) = (view.target.runtime.store(), &view.target.unit);
+    Some(match &one.what {
+        What::Proxies(proxies) => Fate::Carried(
+            Given::Proxies(proxies.clone()),
+            format!("they are written into a drop-in of {unit}").into(),
+        ),
+        What::Inherited(limits) => {
+            if target_limits(view) == *limits {
+                return None;
+            }
+            let how = format!("{unit} gets {}, which its pods inherit", docker_limits::nofile(*limits));
+            Fate::Carried(Given::Inherited(*limits), how.into())
+        }
+        What::Ulimits(ulimits) => ulimits_taken(takes, unit, ulimits),
+        What::Downloads(number) => match takes.downloads {
+            Downloads::Fixed(fixed) => Fate::Approximated(
+                None,
+                format!("{target} downloads at most {fixed} layers of each image at the same time; {number} was set").into(),
+            ),
+            Downloads::Configured => {
+                let how = format!("{target} downloads {number} layers of each image at the same time, too");
+                Fate::Carried(Given::Downloads(*number), how.into())
+            }
+        },
+        What::Selinux => Fate::Carried(
+            Given::Selinux,
+            format!("{} = true in {target}'s configuration", takes.selinux).into(),
+        ),
+        What::Unprivileged => Fate::Carried(
+            Given::Unprivileged,
+            "processes without privileges may bind ports under 1024 and send pings, as before".into(),
+        ),
+        What::Handler(handler) => fate_of_handler(view, takes, handler),
+        What::DefaultHandler(name) => {
+            let comes = |other: &Left| match &other.what {
+                What::Handler(handler) => {
+                    handler.name == *name && !matches!(fate_of_handler(view, takes, handler), Fate::NotCarried(_))
+                }
+                _ => false,
+            };
+            if (takes.has_runtime)(view, name) || all.iter().any(comes) {
+                let how = format!("{} = {name:?} in {target}'s configuration", takes.default_runtime);
+                Fate::Carried(Given::DefaultHandler(name.clone()), how.into())
+            } else {
+                Fate::NotCarried(
+                    format!(
+                        "Pods would run with another runtime than {name}. Give {target} a runtime of this name, and plan again; or \
+                         leave such nodes out with a selector."
+                    )
+                    .into(),
+                )
+            }
+        }
+        // The target's own planner of registries gives them a fate.
+        What::Mirrors { .. } | What::Insecure(_) => return None,
+        What::Near(how) => Fate::Approximated(None, how.clone().into()),
+        What::Lost(remedy) => Fate::NotCarried(remedy.clone().into()),
+    })
+}
+
+/// Limits of containers, for a setting of the target's or for its unit.
+fn ulimits_taken(takes: Takes, unit: &str, ulimits: &[Ulimit]) -> Fate {
+    let (mut given, mut lines, mut lost) = (Vec::new(), Vec::new(), Vec::new());
+    for ulimit in ulimits {
+        match docker_limits::taken(ulimit, takes) {
+            Some(line) => {
+                given.push(ulimit.clone());
+                lines.push(line);
+            }
+            None => lost.push(ulimit.to_string()),
+        }
+    }
+    let lines = lists::many(&lines);
+    if lost.is_empty() {
+        return Fate::Carried(
+            Given::Ulimits(given),
+            format!("{unit} gets {lines}, which its pods inherit").into(),
+        );
+    }
+    let lost = lists::many(&lost);
+    if given.is_empty() {
+        return Fate::NotCarried(
+            format!("As limits of {unit} they would stop it: {lost}. Set them in the images of the pods that need them.").into(),
+        );
+    }
+    Fate::Approximated(
+        Some(Given::Ulimits(given)),
+        format!(
+            "{unit} gets {lines}, which its pods inherit; {lost} would stop it, and pods have no such limit"
+        )
+        .into(),
+    )
+}
+
+/// A runtime beside the usual one.
+fn fate_of_handler(view: &View<'_>, takes: Takes, handler: &Handler) -> Fate {
+    let target = view.target.runtime.store();
+    if (takes.has_runtime)(view, &handler.name) {
+        return Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into());
+    }
+    let has_program = handler.options.iter().any(|(key, _)| key == BINARY);
+    if !takes.shims && (handler.kind != RUNC_SHIM || !has_program) {
+        return Fate::NotCarried(
+            format!(
+                "{target} does not call shims of containerd ({}): give it a runtime of this name, and plan again.",
+                handler.kind
+            )
+            .into(),
+        );
+    }
+    let options: Vec<String> = handler
+        .options
+        .iter()
+        .map(|(key, value)| format!(", {key} {value}"))
+        .collect();
+    Fate::Carried(
+        Given::Handler(handler.clone()),
+        format!(
+            "a handler of this name in {target}'s configuration: {}{}",
+            handler.kind,
+            options.concat()
+        )
+        .into(),
+    )
+}
+
+/// The limits that pods would inherit from the target's unit as it is.
+fn target_limits(view: &View<'_>) -> Limits {
+    let found = view.facts.installed().remove(&view.target.runtime);
+    found.map_or_else(Limits::default, |found| found.service.limit_nofile)
+}
+
+/// What a person writes for Docker; nothing where Docker has it.
+fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
+    let docker = view.docker?;
+    let has = |key: &str| view.daemon.get(key);
+    let lines = |value: Value| {
+        // Without the braces of the whole file.
+        let text = value.to_string();
+        let line = text.trim_start_matches('{').trim_end();
+        let line = line.strip_suffix('}').unwrap_or(line);
+        format!("Write {line} into {DAEMON_JSON}, restart Docker if it runs, and plan again.")
+    };
+    let left = |value: Value| Some(Fate::NotCarried(lines(value).into()));
+    match &one.what {
+        What::Proxies(proxies) => {
+            let known = docker_proxies::proxies(docker, view.daemon);
+            if proxies.iter().all(|proxy| known.contains(proxy)) {
+                return None;
+            }
+            let mut keys = serde_json::Map::new();
+            for (name, value) in proxies.iter().filter_map(|proxy| proxy.split_once('=')) {
+                // A finding is read by many.
+                let value = if value.contains('@') {
+                    "(the same, with its password)"
+                } else {
+                    value
+                };
+                keys.insert(name.to_ascii_lowercase().replace('_', "-"), value.into());
+            }
+            left(json!({ "proxies": keys }))
+        }
+        What::Inherited(limits) => {
+            let given = docker_limits::ulimits(docker, view.daemon);
+            let starter = docker_limits::starter(docker, view.containerd);
+            if given.iter().any(|ulimit| ulimit.is_nofile()) || starter.limit_nofile == *limits {
+                return None;
+            }
+            let how = format!(
+                "pods have {} now, and {} under Docker. {}",
+                docker_limits::nofile(*limits),
+                docker_limits::nofile(starter.limit_nofile),
+                lines(json!({ "default-ulimits": { "nofile": docker_limits::in_json("nofile", *limits) } }))
+            );
+            Some(Fate::Approximated(None, how.into()))
+        }
+        What::Ulimits(ulimits) => {
+            let given = docker_limits::ulimits(docker, view.daemon);
+            let missing = ulimits.iter().filter(|ulimit| !given.contains(ulimit));
+            let keys: serde_json::Map<String, Value> = missing
+                .map(|ulimit| {
+                    let value = docker_limits::in_json(&ulimit.name, ulimit.limits);
+                    (ulimit.name.clone(), value)
+                })
+                .collect();
+            if keys.is_empty() {
+                return None;
+            }
+            left(json!({ "default-ulimits": keys }))
+        }
+        What::Downloads(number) => {
+            let key = "max-concurrent-downloads";
+            if has(key).is_some() {
+                return None;
+            }
+            let how = format!(
+                "Docker downloads 3 layers of all images together; {number} of each image were set. {}",
+                lines(json!({ key: number }))
+            );
+            Some(Fate::Approximated(None, how.into()))
+        }
+        What::Selinux => {
+            let key = "selinux-enabled";
+            if has(key).and_then(Value::as_bool) == Some(true) {
+                return None;
+            }
+            left(json!({ key: true }))
+        }
+        // Docker 20.10 and later always do so.
+        What::Unprivileged => None,
+        What::Handler(handler) => {
+            let known = docker_runtimes::configured(&docker.service, view.daemon);
+            if known.iter().any(|runtime| runtime.name == handler.name) {
+                return None;
+            }
+            let program = handler.options.iter().find(|(key, _)| key == BINARY);
+            let runtime = match program.filter(|_| handler.kind == RUNC_SHIM) {
+                Some((_, program)) => json!({ "path": program }),
+                None => json!({ "runtimeType": handler.kind }),
+            };
+            left(json!({ "runtimes": { handler.name.clone(): runtime } }))
+        }
+        What::DefaultHandler(name) => {
+            let key = "default-runtime";
+            if has(key).and_then(Value::as_str) == Some(name) {
+                return None;
+            }
+            left(json!({ key: name }))
+        }
+        What::Mirrors { registry, urls } => {
+            let key = "registry-mirrors";
+            let known = has(key).and_then(Value::as_array).into_iter().flatten();
+            let known: Vec<&str> = known.filter_map(Value::as_str).collect();
+            let missing: Vec<&String> = urls.iter().filter(|url| !known.contains(&url.as_str())).collect();
+            if missing.is_empty() {
+                return None;
+            }
+            if registry == DOCKER {
+                return left(json!({ key: missing }));
+            }
+            Some(Fate::NotCarried(
+                format!(
+                    "Docker has mirrors of docker.io alone, and asks {registry} itself: let the images of pods name {}.",
+                    lists::many(urls)
+                )
+                .into(),
+            ))
+        }
+        What::Insecure(hosts) => {
+            let key = "insecure-registries";
+            let known = has(key).and_then(Value::as_array).into_iter().flatten();
+            let known: Vec<&str> = known.filter_map(Value::as_str).collect();
+            let missing: Vec<&String> = hosts
+                .iter()
+                .filter(|host| !known.contains(&host.as_str()))
+                .collect();
+            if missing.is_empty() {
+                return None;
+            }
+            left(json!({ key: missing }))
+        }
+        What::Near(how) => Some(Fate::Approximated(None, how.clone().into())),
+        What::Lost(remedy) => Some(Fate::NotCarried(remedy.clone().into())),
+    }
+}
