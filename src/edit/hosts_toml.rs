@@ -2,7 +2,10 @@
 
 use std::fmt::Write as _;
 
-use toml_edit::{Array, Value};
+use serde::{Deserialize, Serialize};
+use toml_edit::{Array, Item, TableLike, Value};
+
+use super::parse;
 
 /// Everybody may read the files, as those that containerd's manual writes.
 pub const MODE: u32 = 0o644;
@@ -96,6 +99,80 @@ pub fn is_host(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('.') && text.len() < 256 && text.chars().all(allowed)
 }
 
+/// What a file says, without what may be a secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Said {
+    /// The registry itself, where it is another one than the directory is named after.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server: Option<String>,
+    /// Addresses that are asked, in the order of the file.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<Address>,
+    /// Certificates are named.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub certificates: bool,
+    /// Headers are sent, or an address has a user.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub secrets: bool,
+}
+
+/// An address that is asked for the images of a registry.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Address {
+    /// Its URL.
+    pub url: String,
+    /// Its certificate is not checked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub skip_verify: bool,
+}
+
+/// Reads a file; `None` if it is no TOML.
+pub fn read(text: &str) -> Option<Said> {
+    let document = parse::toml(text).ok()?;
+    let mut said = Said::default();
+    said.look_at(document.as_table());
+    let server = document.get("server").and_then(Item::as_str).unwrap_or_default();
+    let is_on = |table: &dyn TableLike, key: &str| table.get(key).and_then(Item::as_bool) == Some(true);
+    if server.contains('@') {
+        said.secrets = true;
+    } else if !server.is_empty() {
+        said.server = Some(server.to_owned());
+    }
+    let root = document.as_table();
+    if is_on(root, "skip_verify") {
+        said.addresses.extend(said.server.iter().map(|url| Address {
+            url: url.clone(),
+            skip_verify: true,
+        }));
+    }
+    let hosts = document.get("host").and_then(Item::as_table_like);
+    for (url, host) in hosts.into_iter().flat_map(TableLike::iter) {
+        let Some(host) = host.as_table_like() else {
+            continue;
+        };
+        said.look_at(host);
+        if url.contains('@') {
+            said.secrets = true;
+            continue;
+        }
+        said.addresses.push(Address {
+            url: url.to_owned(),
+            skip_verify: is_on(host, "skip_verify"),
+        });
+    }
+    Some(said)
+}
+
+impl Said {
+    fn look_at(&mut self, table: &dyn TableLike) {
+        let has = |key: &str| table.get(key).is_some_and(|item| !item.is_none());
+        self.certificates |= has("ca") || has("client");
+        self.secrets |= has("header");
+    }
+}
+
 fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
@@ -103,6 +180,35 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_is_read_without_its_secrets() {
+        let text = "server = \"https://registry-1.docker.io\"\n[host.\"https://m.example\"]\n  skip_verify = true\n  ca = \"/a.crt\"\n\
+            [host.\"https://m.example\".header]\n  authorization = \"secret\"\n[host.\"https://me:pw@n.example\"]\n";
+        let said = read(text).unwrap();
+        let address = Address {
+            url: "https://m.example".to_owned(),
+            skip_verify: true,
+        };
+        let wanted = Said {
+            server: Some("https://registry-1.docker.io".to_owned()),
+            addresses: vec![address],
+            certificates: true,
+            secrets: true,
+        };
+        assert_eq!(said, wanted);
+        assert_eq!(read("= no"), None);
+    }
+
+    #[test]
+    fn fuzz_hosts() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("hosts-toml", &[]), |text| {
+            let said = read(text).unwrap_or_default();
+            assert!(said.addresses.iter().all(|address| !address.url.contains('@')));
+        });
+    }
 
     #[test]
     fn a_table_names_what_the_connection_needs() {

@@ -154,4 +154,15 @@ blocked = true
         found.read("= no");
         assert_eq!(found, wanted);
     }
+
+    #[test]
+    fn fuzz_registries() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("registries-conf", &[]), |text| {
+            let mut found = RegistriesConf::default();
+            found.read(text);
+            assert!(found.insecure.iter().all(|host| is_host(host)));
+        });
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::{notes::Notes, units};
 use crate::{
+    edit::hosts_toml,
     host::files::Files,
     plan::{
         digest::Digest,
@@ -43,6 +44,9 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
             names.sort_unstable();
             RegistryDirectory {
                 files: names,
+                said: hosts
+                    .as_deref()
+                    .and_then(|text| hosts_toml::read(&String::from_utf8_lossy(text))),
                 hosts: hosts.map(Digest::of),
                 path,
             }

@@ -53,6 +53,7 @@ fn registry(at: &str, files: &[&str]) -> RegistryDirectory {
         path: path(at),
         files: files.iter().map(|&name| name.to_owned()).collect(),
         hosts: None,
+        said: None,
     }
 }
 

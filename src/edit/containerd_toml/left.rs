@@ -175,4 +175,18 @@ username = "me"
         assert_eq!(own_specifications(TEXT), ["runc"]);
         assert_eq!(old_registries("= no"), OldRegistries::default());
     }
+
+    #[test]
+    fn fuzz_what_is_left() {
+        use crate::fuzz::{hold, samples};
+
+        hold(&samples("containerd-toml", &[TEXT]), |text| {
+            let _ = (
+                old_registries(text),
+                told(text),
+                own_specifications(text),
+                unprivileged(text, true),
+            );
+        });
+    }
 }

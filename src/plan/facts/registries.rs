@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::plan::{digest::Digest, host_path::HostPath};
+use crate::{
+    edit::hosts_toml::Said,
+    plan::{digest::Digest, host_path::HostPath},
+};
 
 /// The directory of one registry, below `/etc/docker/certs.d` or a directory of containerd's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +19,9 @@ pub struct RegistryDirectory {
     /// Digest of its `hosts.toml`, which may hold credentials; absent where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hosts: Option<Digest>,
+    /// What its `hosts.toml` says, without credentials.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Said>,
 }
 
 impl RegistryDirectory {

@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    plan::{codes::registries::REGISTRY_CERTIFICATES, facts::Facts, finding::Finding, lists},
+    plan::{
+        codes::registries::REGISTRY_CERTIFICATES,
+        facts::{Facts, RegistryDirectory},
+        finding::Finding,
+        lists,
+    },
     planner::context::View,
 };
 
@@ -50,5 +55,12 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
 /// Names of the registries that have a directory.
 fn hosts<'a>(facts: &'a Facts, directory: &str) -> BTreeSet<&'a str> {
     let all = facts.registry_directories.iter();
-    all.filter_map(|found| found.below(directory)).collect()
+    // What a hosts.toml says without a certificate is a setting of the source.
+    let is_one = |found: &&RegistryDirectory| {
+        let alone = found.files.iter().all(|name| name == "hosts.toml");
+        !alone || found.said.as_ref().is_none_or(|said| said.certificates)
+    };
+    all.filter(is_one)
+        .filter_map(|found| found.below(directory))
+        .collect()
 }

@@ -203,6 +203,7 @@ const FAULTS: &[Fault] = &[
                 path: path(&format!("{}/r.example", asked.pair.0.profile().certificates)),
                 files: vec!["client.cert".to_owned()],
                 hosts: None,
+                said: None,
             });
         },
     ),

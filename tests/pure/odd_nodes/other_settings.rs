@@ -108,7 +108,8 @@ insecure = true
         ("default_runtime_name", &[CARRIED]),
         ("insecure-registries", &[CARRIED]),
         // All registries cannot have a mirror, and a URL no user.
-        ("registry-mirrors", &[LEFT, LEFT, CARRIED]),
+        ("registry-mirrors", &[LEFT, CARRIED]),
+        ("registry-credentials", &[LEFT]),
         ("max_concurrent_downloads", &[NEAR]),
         ("disable_apparmor", &[NEAR]),
         ("runtimes.kata", &[LEFT]),
@@ -121,6 +122,65 @@ insecure = true
     }
     let all = findings(&facts, &request);
     assert!(!format!("{all:?}").contains("secret"));
+}
+
+/// As containerd 1.5 and later have them.
+#[test]
+fn files_for_registries_come_along_to_cri_o() {
+    let lines = "[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = \"/etc/containerd/certs.d:/etc/docker/certs.d\"\n";
+    let mut facts = on_containerd(lines);
+    let directory = |host: &str, text: &str| RegistryDirectory {
+        hosts: Some(Digest::of(text)),
+        said: transship::edit::hosts_toml::read(text),
+        ..registry(&format!("/etc/containerd/certs.d/{host}"), &["hosts.toml"])
+    };
+    facts.registry_directories = vec![
+        directory(
+            "docker.io",
+            "server = \"https://registry-1.docker.io\"\n[host.\"https://m.example\"]\ncapabilities = [\"pull\"]\n",
+        ),
+        directory(
+            "r.example_5000_",
+            "[host.\"https://r.example:5000\"]\nskip_verify = true\n",
+        ),
+        directory(
+            "s.example",
+            "server = \"https://s.example\"\nca = \"/etc/s.crt\"\n",
+        ),
+        directory(
+            "t.example",
+            "[host.\"https://t.example\".header]\nauthorization = \"Basic secret\"\n",
+        ),
+    ];
+    let request = from_containerd_to_crio();
+    assert_eq!(
+        written(&facts, &request, REGISTRIES).unwrap(),
+        r#"# Written by Transship: the registries of containerd's configuration.
+
+[[registry]]
+location = "docker.io"
+
+[[registry.mirror]]
+location = "m.example"
+
+[[registry]]
+location = "r.example:5000"
+insecure = true
+"#
+    );
+    assert_eq!(fates(&facts, &request, "registry-credentials"), [LEFT]);
+    let finding = one(&facts, &request, "RegistryCertificates");
+    assert!(
+        finding.message.contains("certs.d/s.example") && !finding.message.contains("docker.io"),
+        "{finding:?}"
+    );
+    let daemon = about(&facts, &to_cri_dockerd(), "registry-mirrors");
+    assert!(
+        daemon[0]
+            .remedy
+            .contains(r#""registry-mirrors":["https://m.example"]"#),
+        "{daemon:?}"
+    );
 }
 
 /// What somebody must solve blocks, one by one.

@@ -5,18 +5,20 @@ use semver::Version;
 use crate::{
     edit::{
         containerd_toml::{self, Handler},
-        hosts_toml::DOCKER_REGISTRY,
+        hosts_toml::{DOCKER_REGISTRY, Said},
     },
     plan::{
         configuration::BINARY,
         docker_runtimes,
-        facts::{Containerd, Limits},
+        facts::{Containerd, Limits, RegistryDirectory},
+        lists,
         paths::RUNC_SHIM,
         version,
     },
     planner::{
         context::View,
         docker_proxies,
+        docker_registries::MIRRORS,
         setting::{Left, What},
     },
 };
@@ -61,7 +63,7 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     {
         found.push(Left::new("default_runtime_name", What::DefaultHandler(name)));
     }
-    registries(text, containerd, &mut found);
+    registries(text, view, containerd, &mut found);
     let target = view.target.runtime.store();
     for name in containerd_toml::own_specifications(text) {
         let what = format!(
@@ -119,50 +121,64 @@ fn handlers(text: &str, found: &mut Vec<Left>) {
     }
 }
 
-/// Registries in the form of 1.x. Directories with files of their own are a finding of theirs.
-fn registries(text: &str, containerd: &Containerd, found: &mut Vec<Left>) {
+/// Registries in the form of 1.x, and in files of their own.
+fn registries(text: &str, view: &View<'_>, containerd: &Containerd, found: &mut Vec<Left>) {
     let old = containerd_toml::old_registries(text);
-    let mut insecure = old.insecure;
-    for (registry, endpoints) in old.mirrors {
-        if registry == "*" {
-            let what = "It names mirrors for all registries (`*`), which no other runtime has: name each registry whose images pods use.";
-            found.push(Left::new("registry-mirrors", What::Lost(what.to_owned())));
+    let mut asked: Vec<(String, Vec<String>)> = old.mirrors;
+    let (mut insecure, mut secret) = (old.insecure, Vec::new());
+    for (registry, said) in directories(text, view) {
+        let mut urls = Vec::new();
+        for address in &said.addresses {
+            if address.skip_verify {
+                insecure.push(host_of(&address.url).to_owned());
+            }
+            urls.push(address.url.clone());
+        }
+        urls.extend(said.server.clone());
+        urls.dedup();
+        if said.secrets {
+            secret.push(registry.clone());
+        }
+        asked.push((registry, urls));
+    }
+    for (registry, endpoints) in asked {
+        if ["*", "_default"].contains(&registry.as_str()) {
+            let what = "It names mirrors for all registries, which no other runtime has: name each registry whose images pods use.";
+            found.push(Left::new(MIRRORS, What::Lost(what.to_owned())));
             continue;
         }
-        let own = |url: &str| {
-            let host = url
-                .split_once("://")
-                .map_or(url, |(_, host)| host)
-                .trim_end_matches('/');
-            host == registry || host == DOCKER_REGISTRY
-        };
+        let own = |url: &str| [registry.as_str(), DOCKER_REGISTRY].contains(&host_of(url));
         if endpoints.iter().any(|url| own(url) && url.starts_with("http://")) {
             insecure.push(registry.clone());
         }
         let urls = endpoints.into_iter().filter(|url| !own(url));
-        let (secret, urls): (Vec<String>, Vec<String>) = urls.partition(|url| url.contains('@'));
-        if !secret.is_empty() {
-            let what = format!(
-                "A mirror of {registry} has a user in its URL, which no other runtime takes: let pods or the kubelet have the \
-                 credentials, and name the mirror without them."
-            );
-            found.push(Left::new("registry-mirrors", What::Lost(what)));
+        let (of_user, urls): (Vec<String>, Vec<String>) = urls.partition(|url| url.contains('@'));
+        if !of_user.is_empty() {
+            secret.push(registry.clone());
         }
         if !urls.is_empty() {
-            found.push(Left::new("registry-mirrors", What::Mirrors { registry, urls }));
+            found.push(Left::new(MIRRORS, What::Mirrors { registry, urls }));
         }
     }
+    if !secret.is_empty() {
+        let what = format!(
+            "What is asked for images of {} gets a user or a header, which no other runtime sends: let pods or the kubelet have the \
+             credentials.",
+            lists::many(&secret)
+        );
+        found.push(Left::new("registry-credentials", What::Lost(what)));
+    }
+    insecure.retain(|host| host != DOCKER_REGISTRY);
     insecure.sort_unstable();
     insecure.dedup();
     if !insecure.is_empty() {
         found.push(Left::new("insecure-registries", What::Insecure(insecure)));
     }
-    let hosts = |hosts: &[String]| crate::plan::lists::many(hosts);
     if !old.certificates.is_empty() {
         let what = format!(
             "Copy what {} names for {} to /etc/docker/certs.d/<host:port> (ca.crt, client.cert, client.key) before the switch.",
             containerd.config.path,
-            hosts(&old.certificates)
+            lists::many(&old.certificates)
         );
         found.push(Left::new("registry.configs.tls", What::Lost(what)));
     }
@@ -170,7 +186,7 @@ fn registries(text: &str, containerd: &Containerd, found: &mut Vec<Left>) {
         let what = format!(
             "containerd has credentials for {}. Give them to pods as imagePullSecrets, or to the kubelet in \
              /var/lib/kubelet/config.json.",
-            hosts(&old.credentials)
+            lists::many(&old.credentials)
         );
         found.push(Left::new("registry.configs.auth", What::Lost(what)));
     }
@@ -178,4 +194,25 @@ fn registries(text: &str, containerd: &Containerd, found: &mut Vec<Left>) {
         let what = "containerd sends headers of its own to registries, which no other runtime does: find out who needs them.";
         found.push(Left::new("registry.headers", What::Lost(what.to_owned())));
     }
+}
+
+/// The host of a URL, with its port.
+fn host_of(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default()
+}
+
+/// What the files say that containerd reads: a directory for each registry, whose port may be written as `HOST_PORT_`.
+fn directories<'a>(text: &str, view: &'a View<'_>) -> Vec<(String, &'a Said)> {
+    let read = containerd_toml::registry_directories(text);
+    let of = |found: &'a RegistryDirectory| {
+        let mut hosts = read
+            .iter()
+            .filter_map(|directory| found.below(directory.trim_end_matches('/')));
+        let host = hosts.next()?;
+        let name = host.strip_suffix('_').and_then(|name| name.rsplit_once('_'));
+        let host = name.map_or_else(|| host.to_owned(), |(name, port)| format!("{name}:{port}"));
+        Some((host, found.said.as_ref()?))
+    };
+    view.facts.registry_directories.iter().filter_map(of).collect()
 }
