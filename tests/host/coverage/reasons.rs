@@ -111,8 +111,8 @@ const REASONS: &[Reason] = &[
     ),
     (
         &["`registries`: a registry has certificates that the target does not read"],
-        &["dockershim to *", "cri-dockerd to *"],
-        "Certificates of Docker are translated, or read where they are.",
+        &["dockershim to *", "cri-dockerd to *", "cri-o to containerd"],
+        "Certificates of Docker and CRI-O are translated, or read where they are.",
     ),
     (
         &["`registries`: a registry has certificates that the target does not read"],
@@ -136,12 +136,12 @@ const REASONS: &[Reason] = &[
             "`settings`: a setting of Docker's that cannot come along",
         ],
         &["containerd to *", "cri-o to *"],
-        "Only Docker's settings are translated yet; of containerd and CRI-O the plan takes what the kubelet and the pod network need.",
+        "Settings of containerd and CRI-O have findings of their own (`SettingCarried`, `SettingNotCarried`).",
     ),
     (
         &["changes that pods see are told"],
-        &["containerd to cri-o", "cri-o to containerd"],
-        "The plan gives CRI-O the capabilities that containerd gives. What CRI-O's own files say is not told yet when it is left.",
+        &["cri-o to containerd"],
+        "What pods get there that CRI-O did not give them is told with its setting (`SettingApproximated`).",
     ),
     (
         &["step `Images`, layers streamed"],
