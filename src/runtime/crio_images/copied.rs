@@ -1,6 +1,6 @@
 //! Carries an image into CRI-O's store where its layers cannot be links: CRI-O pulls it, as it pulls from any registry, from one
-//! that has this image alone ([`registry`](crate::runtime::registry)), and it is given its names afterwards. So it may be any store
-//! with any storage driver, and CRI-O checks the digest of all that comes.
+//! that has this image alone ([`registry`]), and it is given its names afterwards. So it may be any store with any storage driver,
+//! and CRI-O checks the digest of all that comes.
 
 use std::{collections::BTreeMap, io, pin::pin, time::Duration};
 
