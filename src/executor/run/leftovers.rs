@@ -12,6 +12,9 @@ use crate::{
     runtime::Runtimes,
 };
 
+/// How often the source is asked again for what was left of its pods, where it does not boot.
+const AGAIN: u32 = 2;
+
 impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
     /// Ends what the restarts on the way back left of the source's pods: the source serves again by then, and starts pods
     /// while what it stands on is restarted. The node is as before without this, too.
@@ -22,11 +25,13 @@ impl<S: Systemd, R: Runtimes> Run<'_, S, R> {
             _ => None,
         });
         let Some(source) = cleared else { return };
+        let mut again = AGAIN;
         loop {
             match self.watched(self.host.runtimes.end_lost(source)).await {
                 Ok(left) => return left.iter().for_each(|left| tracing::warn!("{left}")),
-                Err(error) if self.is_patient() => {
+                Err(error) if self.is_patient() || again > 0 => {
                     tracing::warn!(%error, "a runtime does not answer yet; it is asked again");
+                    again = again.saturating_sub(1);
                     self.watched(sleep(clock::BOOT_PAUSE)).await;
                 }
                 Err(error) => {

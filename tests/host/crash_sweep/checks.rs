@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use transship::{
     executor::{control::STATE, decide::End, unit::UNIT},
-    plan::{host_path::HostPath, step::HOLD_FILE},
+    plan::{
+        document::PlannedStep,
+        host_path::HostPath,
+        step::{HOLD_FILE, Restart, Step},
+    },
 };
 
 use crate::crash_sweep::{
@@ -75,7 +79,11 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     let state = world.state();
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
     assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");
-    assert!(!state.lost, "{schedule}: a pod that its runtime lost is left");
+    assert!(
+        !state.lost,
+        "{schedule}: a pod that its runtime lost is left {}",
+        world.journal()
+    );
     assert!(
         state.masked.is_empty(),
         "{schedule}: {:?} are masked",
@@ -163,9 +171,15 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     match end {
         End::Committed => assert_eq!(*images, source, "{schedule}: images"),
         // A target that does not answer keeps its images; that is journalled.
-        End::RolledBack if keeps_images(world.fault) => {}
+        End::RolledBack if keeps_images(world.fault) || refuses_a_restart(world) => {}
         End::RolledBack => assert_eq!(*images, before, "{schedule}: images"),
     }
+}
+
+/// Whether the target has started and got images, and does not start any more once it has its last files.
+fn refuses_a_restart(world: &World) -> bool {
+    let at_once = |step: &PlannedStep| matches!(&step.does, Step::Unit(unit) if unit.restart == Restart::ForwardsAtOnce);
+    world.fault == Fault::TargetRefusesConfig && world.case.plan.steps.iter().any(at_once)
 }
 
 /// Whether the target may not answer when its images would be taken back.
