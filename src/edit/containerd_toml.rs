@@ -13,7 +13,7 @@ pub mod upgrade;
 
 use std::collections::BTreeMap;
 
-pub use carried::{Carried, Handler};
+pub use carried::{BINARY, Carried, Handler};
 use carried::{MAX_DOWNLOADS, SELINUX};
 pub use left::{OldRegistries, old_registries, own_specifications, told, unprivileged};
 pub use read::{

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::paths::RUNC_SHIM;
 use crate::edit::{
-    containerd_toml::{self, Carried, Handler},
+    containerd_toml::{self, BINARY, Carried, Handler},
     crio_conf::{Printed, Runtime},
 };
 
@@ -38,9 +38,6 @@ pub fn handler_of(runtime: &Runtime) -> Handler {
         options: vec![(BINARY.to_owned(), runtime.path.clone())],
     }
 }
-
-/// The option with the program of runc's shim.
-pub const BINARY: &str = "BinaryName";
 
 /// In which form a program prints its configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -4,6 +4,9 @@
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`](super::step::HOLD_FILE) exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/zz-transship-hold.conf";
 
+/// Where an administrator's files of units are, and the masks.
+pub const OWN_UNITS: &str = "/etc/systemd/system/";
+
 /// containerd's configuration unless its unit names another.
 pub const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 

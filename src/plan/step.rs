@@ -144,6 +144,13 @@ pub enum Restart {
     StartedBackwards,
 }
 
+impl Restart {
+    /// Whether a running unit is restarted when the step is applied.
+    pub const fn is_forwards(self) -> bool {
+        matches!(self, Self::Forwards | Self::ForwardsAtOnce)
+    }
+}
+
 /// Bring a runtime's files onto the host. Nothing that runs changes: the steps after it point a unit to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "camelCase")]

@@ -171,7 +171,7 @@ fn unit_sentence(step: &UnitStep) -> String {
         return format!("(When undone: start {unit} again, if it was stopped)");
     }
     let mut parts = Vec::new();
-    let restarts = matches!(step.restart, Restart::Forwards | Restart::ForwardsAtOnce);
+    let restarts = step.restart.is_forwards();
     match step.active {
         Some(true) if restarts => parts.push("start or restart"),
         Some(true) => parts.push("start"),

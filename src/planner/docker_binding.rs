@@ -5,12 +5,10 @@ use crate::{
     edit::unit_file,
     plan::{
         facts::Docker,
+        paths::OWN_UNITS,
         step::{Contents, FileStep, Step},
     },
 };
-
-/// Where an administrator's files of units are.
-const OWN: &str = "/etc/systemd/system/";
 
 /// The steps after which Docker's service only wants `unit`; none where it is not bound to it, and `None` where a file binds it that is
 /// not an administrator's. systemd adds what drop-ins say of other units, so no drop-in could take it back.
@@ -25,7 +23,7 @@ pub fn loosened(docker: &Docker, unit: &str) -> Option<Vec<Step>> {
     let files = docker.own_unit.iter().chain(&docker.service.drop_ins);
     let changed = files.filter_map(|old| Some((old, unit_file::unbound(&old.text, unit)?)));
     let steps = changed.map(|(old, text)| {
-        old.path.as_str().starts_with(OWN).then(|| {
+        old.path.as_str().starts_with(OWN_UNITS).then(|| {
             Step::File(FileStep {
                 path: old.path.clone(),
                 planned_from: Some(old.digest.clone()),

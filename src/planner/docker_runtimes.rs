@@ -1,9 +1,8 @@
 //! Docker's runtimes other than runc: handlers of the same names under the target.
 
 use crate::{
-    edit::containerd_toml::Handler,
+    edit::containerd_toml::{BINARY, Handler},
     plan::{
-        configuration::BINARY,
         docker_runtimes::{self, DockerRuntime},
         facts::{Docker, Engine},
         paths::RUNC_SHIM,

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// How many layers are downloaded at the same time.
-const MAX_DOWNLOADS: &str = "max-concurrent-downloads";
+pub const MAX_DOWNLOADS: &str = "max-concurrent-downloads";
 
 /// All proxies.
 const PROXIES: &str = "proxies";

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 use crate::{
     edit::{containerd_toml::Handler, hosts_toml::DOCKER},
     plan::{
-        configuration::BINARY,
         docker_runtimes,
         facts::Limits,
         lists,
@@ -15,6 +14,8 @@ use crate::{
     planner::{
         context::{Downloads, Takes, View},
         docker_limits, docker_proxies,
+        docker_registries::{INSECURE, MIRRORS},
+        docker_settings::MAX_DOWNLOADS,
         setting::{Fate, Given, Left, Setting, Ulimit, What},
     },
 };
@@ -138,8 +139,7 @@ fn fate_of_handler(view: &View<'_>, takes: Takes, handler: &Handler) -> Fate {
     if (takes.has_runtime)(view, &handler.name) {
         return Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into());
     }
-    let has_program = handler.options.iter().any(|(key, _)| key == BINARY);
-    if !takes.shims && (handler.kind != RUNC_SHIM || !has_program) {
+    if !takes.shims && (handler.kind != RUNC_SHIM || handler.program().is_none()) {
         return Fate::NotCarried(
             format!(
                 "{target} does not call shims of containerd ({}): give it a runtime of this name, and plan again.",
@@ -182,6 +182,14 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
         format!("Write {line} into {DAEMON_JSON}, restart Docker if it runs, and plan again.")
     };
     let left = |value: Value| Some(Fate::NotCarried(lines(value).into()));
+    // What a list of daemon.json lacks; `None` if it lacks nothing.
+    let missing = |key: &str, wanted: &[String]| {
+        let known = has(key).and_then(Value::as_array).into_iter().flatten();
+        let known: Vec<&str> = known.filter_map(Value::as_str).collect();
+        let missing = wanted.iter().filter(|one| !known.contains(&one.as_str()));
+        let missing: Vec<String> = missing.cloned().collect();
+        (!missing.is_empty()).then_some(missing)
+    };
     match &one.what {
         What::Proxies(proxies) => {
             let known = docker_proxies::proxies(docker, view.daemon);
@@ -229,13 +237,12 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             left(json!({ "default-ulimits": keys }))
         }
         What::Downloads(number) => {
-            let key = "max-concurrent-downloads";
-            if has(key).is_some() {
+            if has(MAX_DOWNLOADS).is_some() {
                 return None;
             }
             let how = format!(
                 "Docker downloads 3 layers of all images together; {number} of each image were set. {}",
-                lines(json!({ key: number }))
+                lines(json!({ MAX_DOWNLOADS: number }))
             );
             Some(Fate::Approximated(None, how.into()))
         }
@@ -253,9 +260,8 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             if known.iter().any(|runtime| runtime.name == handler.name) {
                 return None;
             }
-            let program = handler.options.iter().find(|(key, _)| key == BINARY);
-            let runtime = match program.filter(|_| handler.kind == RUNC_SHIM) {
-                Some((_, program)) => json!({ "path": program }),
+            let runtime = match handler.program().filter(|_| handler.kind == RUNC_SHIM) {
+                Some(program) => json!({ "path": program }),
                 None => json!({ "runtimeType": handler.kind }),
             };
             left(json!({ "runtimes": { handler.name.clone(): runtime } }))
@@ -268,15 +274,9 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             left(json!({ key: name }))
         }
         What::Mirrors { registry, urls } => {
-            let key = "registry-mirrors";
-            let known = has(key).and_then(Value::as_array).into_iter().flatten();
-            let known: Vec<&str> = known.filter_map(Value::as_str).collect();
-            let missing: Vec<&String> = urls.iter().filter(|url| !known.contains(&url.as_str())).collect();
-            if missing.is_empty() {
-                return None;
-            }
+            let missing = missing(MIRRORS, urls)?;
             if registry == DOCKER {
-                return left(json!({ key: missing }));
+                return left(json!({ MIRRORS: missing }));
             }
             Some(Fate::NotCarried(
                 format!(
@@ -286,19 +286,7 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
                 .into(),
             ))
         }
-        What::Insecure(hosts) => {
-            let key = "insecure-registries";
-            let known = has(key).and_then(Value::as_array).into_iter().flatten();
-            let known: Vec<&str> = known.filter_map(Value::as_str).collect();
-            let missing: Vec<&String> = hosts
-                .iter()
-                .filter(|host| !known.contains(&host.as_str()))
-                .collect();
-            if missing.is_empty() {
-                return None;
-            }
-            left(json!({ key: missing }))
-        }
+        What::Insecure(hosts) => left(json!({ INSECURE: missing(INSECURE, hosts)? })),
         What::Near(how) => Some(Fate::Approximated(None, how.clone().into())),
         What::Lost(remedy) => Some(Fate::NotCarried(remedy.clone().into())),
     }

@@ -71,7 +71,16 @@ pub struct Handler {
     pub options: Vec<(String, String)>,
 }
 
+/// The option with the program of runc's shim.
+pub const BINARY: &str = "BinaryName";
+
 impl Handler {
+    /// Its program, where it is an option of runc's shim.
+    pub fn program(&self) -> Option<&str> {
+        let mut programs = self.options.iter().filter(|(key, _)| key == BINARY);
+        programs.next().map(|(_, program)| program.as_str())
+    }
+
     /// What of it `found`, the runtime of the same name, has not: its name, what is found, and what is wanted.
     pub fn missing_in(&self, found: Option<&Self>) -> Option<(String, String, String)> {
         let nothing = || "nothing".to_owned();

@@ -47,7 +47,7 @@ pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &UnitStep
         // A crash may have come between the change and this.
         unit_links::settle(files)?;
     }
-    let restart = matches!(step.restart, Restart::Forwards | Restart::ForwardsAtOnce);
+    let restart = step.restart.is_forwards();
     match step.active {
         Some(true) => {
             if start(systemd, &step.unit, restart).await? && step.restart != Restart::ForwardsAtOnce {

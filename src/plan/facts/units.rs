@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::texts::TextFile;
-use crate::plan::host_path::HostPath;
+use crate::plan::{host_path::HostPath, paths::OWN_UNITS};
 
 /// A systemd unit as systemd itself describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,7 +43,7 @@ impl UnitFacts {
     /// Its file, where an administrator has written it: it lies where a mask would.
     pub fn own_file(&self) -> Option<&HostPath> {
         let path = self.fragment.as_ref();
-        path.filter(|path| path.as_str().starts_with("/etc/systemd/system/"))
+        path.filter(|path| path.as_str().starts_with(OWN_UNITS))
     }
 }
 

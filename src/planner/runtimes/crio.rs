@@ -302,7 +302,7 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "under CRI-O a hostPort answers at the node's addresses, and not at 127.0.0.1",
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
-    findings.extend(network::pods_lose_network(view, view.facts.crio.as_ref()));
+    findings.extend(network::pods_lose_network(view));
     let store = store::store(view);
     if let Layers::Streamed { why } = store.layers {
         let bytes = view.carried.bytes.saturating_mul(store.copies);

@@ -65,15 +65,8 @@ CriuPath = ""
 runtime_type = "io.containerd.kata.v2"
 "#;
 
-#[test]
-fn settings_of_containerd_come_along_to_cri_o() {
-    let mut facts = on_containerd(&format!("{OLD_REGISTRIES}{OF_PODS}"));
-    let service = &mut facts.containerd.as_mut().unwrap().service;
-    service.environment = vec!["HTTPS_PROXY=http://proxy:3128".to_owned()];
-    let request = from_containerd_to_crio();
-    assert_eq!(
-        written(&facts, &request, REGISTRIES).unwrap(),
-        r#"# Written by Transship: the registries of containerd's configuration.
+/// What CRI-O is given of a mirror of Docker Hub and a registry whose certificate is not checked.
+const MIRROR_AND_INSECURE: &str = r#"# Written by Transship: the registries of containerd's configuration.
 
 [[registry]]
 location = "docker.io"
@@ -84,7 +77,17 @@ location = "m.example"
 [[registry]]
 location = "r.example:5000"
 insecure = true
-"#
+"#;
+
+#[test]
+fn settings_of_containerd_come_along_to_cri_o() {
+    let mut facts = on_containerd(&format!("{OLD_REGISTRIES}{OF_PODS}"));
+    let service = &mut facts.containerd.as_mut().unwrap().service;
+    service.environment = vec!["HTTPS_PROXY=http://proxy:3128".to_owned()];
+    let request = from_containerd_to_crio();
+    assert_eq!(
+        written(&facts, &request, REGISTRIES).unwrap(),
+        MIRROR_AND_INSECURE
     );
     let text = written(&facts, &request, CRIO_CONF).unwrap();
     for line in [
@@ -155,18 +158,7 @@ fn files_for_registries_come_along_to_cri_o() {
     let request = from_containerd_to_crio();
     assert_eq!(
         written(&facts, &request, REGISTRIES).unwrap(),
-        r#"# Written by Transship: the registries of containerd's configuration.
-
-[[registry]]
-location = "docker.io"
-
-[[registry.mirror]]
-location = "m.example"
-
-[[registry]]
-location = "r.example:5000"
-insecure = true
-"#
+        MIRROR_AND_INSECURE
     );
     assert_eq!(fates(&facts, &request, "registry-credentials"), [LEFT]);
     let finding = one(&facts, &request, "RegistryCertificates");

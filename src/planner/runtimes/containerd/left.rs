@@ -8,7 +8,6 @@ use crate::{
         hosts_toml::{DOCKER_REGISTRY, Said},
     },
     plan::{
-        configuration::BINARY,
         docker_runtimes,
         facts::{Containerd, Limits, RegistryDirectory},
         lists,
@@ -18,7 +17,7 @@ use crate::{
     planner::{
         context::View,
         docker_proxies,
-        docker_registries::MIRRORS,
+        docker_registries::{INSECURE, MIRRORS},
         setting::{Left, What},
     },
 };
@@ -89,10 +88,10 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
 fn handlers(text: &str, found: &mut Vec<Left>) {
     for handler in containerd_toml::handlers(text).unwrap_or_default() {
         let name = format!("runtimes.{}", handler.name);
-        let program = handler.options.iter().find(|(key, _)| key == BINARY);
         if docker_runtimes::is_runc(&handler.name) {
-            let other = program.filter(|(_, program)| !program.is_empty() && !program.ends_with("/runc"));
-            if let Some((_, program)) = other.filter(|(_, program)| program != "runc") {
+            let other =
+                |program: &&str| !program.is_empty() && *program != "runc" && !program.ends_with("/runc");
+            if let Some(program) = handler.program().filter(other) {
                 let what = format!(
                     "Pods that name no runtime run with {program} in the place of runc: give it a name of its own and make that the \
                      default, and plan again."
@@ -172,7 +171,7 @@ fn registries(text: &str, view: &View<'_>, containerd: &Containerd, found: &mut 
     insecure.sort_unstable();
     insecure.dedup();
     if !insecure.is_empty() {
-        found.push(Left::new("insecure-registries", What::Insecure(insecure)));
+        found.push(Left::new(INSECURE, What::Insecure(insecure)));
     }
     if !old.certificates.is_empty() {
         let what = format!(

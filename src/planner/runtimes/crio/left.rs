@@ -11,7 +11,9 @@ use crate::{
     },
     planner::{
         context::View,
-        docker_limits, docker_proxies, pod_environment,
+        docker_limits, docker_proxies,
+        docker_registries::{INSECURE, MIRRORS},
+        pod_environment,
         setting::{Left, What},
     },
 };
@@ -246,10 +248,10 @@ fn registries(view: &View<'_>, printed: &Printed, target: &str, found: &mut Vec<
     read.insecure.sort_unstable();
     read.insecure.dedup();
     for (registry, urls) in read.mirrors {
-        found.push(Left::new("registry-mirrors", What::Mirrors { registry, urls }));
+        found.push(Left::new(MIRRORS, What::Mirrors { registry, urls }));
     }
     if !read.insecure.is_empty() {
-        found.push(Left::new("insecure-registries", What::Insecure(read.insecure)));
+        found.push(Left::new(INSECURE, What::Insecure(read.insecure)));
     }
     if !read.other.is_empty() {
         let what = format!("{target} is not told of this: {}.", lists::some(&read.other));

@@ -13,7 +13,6 @@ use crate::{
     plan::{
         codes::crio::PODS_LOSE_NETWORK,
         digest::Digest,
-        facts::Crio,
         finding::Finding,
         paths::{CRIO_NETWORK, CRIO_NETWORK_DIRECTORY, CRIO_UNTIL_SWITCH},
         runtime::Runtime,
@@ -57,8 +56,9 @@ fn pods_lose_it(view: &View<'_>) -> Option<String> {
 }
 
 /// Where they cannot be spared that.
-pub(super) fn pods_lose_network(view: &View<'_>, crio: Option<&Crio>) -> Option<Finding> {
+pub(super) fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
     let why = pods_lose_it(view)?;
+    let crio = view.facts.crio.as_ref();
     if crio.is_some_and(|crio| crio.service.active == "active") {
         // It runs with the real configuration, to which a rollback would restart it.
         return Some(PODS_LOSE_NETWORK.found(

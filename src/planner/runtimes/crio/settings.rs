@@ -9,7 +9,7 @@ use crate::{
         crio_conf::{self, Printed},
     },
     plan::{
-        configuration::{BINARY, ConfigurationWant, Form, handler_of},
+        configuration::{ConfigurationWant, Form, handler_of},
         facts::Crio,
         finding::Finding,
         kubelet_arguments,
@@ -176,13 +176,9 @@ fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime>
 
 /// A runtime of Docker's, whose program is an option of runc's shim.
 fn runtime_of(handler: &Handler) -> crio_conf::Runtime {
-    let mut programs = handler.options.iter().filter(|(key, _)| key == BINARY);
     crio_conf::Runtime {
         name: handler.name.clone(),
-        path: programs
-            .next()
-            .map(|(_, program)| program.clone())
-            .unwrap_or_default(),
+        path: handler.program().unwrap_or_default().to_owned(),
         root: format!("/run/{}", handler.name),
     }
 }
