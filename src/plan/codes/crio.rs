@@ -36,6 +36,12 @@ pub const KUBELET_STARTS_CRIO: Code = Code::block(
     "The kubelet's unit starts CRI-O again after it is left, which would take the pods of the next runtime off the network",
 );
 
+/// Nothing of Kubernetes uses it any more.
+pub const CONTAINERD_RUNS_ON: Code = Code::info(
+    "ContainerdRunsOn",
+    "containerd stays enabled and runs on next to CRI-O, for others may use it",
+);
+
 /// All codes of this module.
 pub const CODES: &[Code] = &[
     NFT_MISSING,
@@ -44,4 +50,5 @@ pub const CODES: &[Code] = &[
     LAYERS_NOT_LINKED,
     PODS_LOSE_NETWORK,
     KUBELET_STARTS_CRIO,
+    CONTAINERD_RUNS_ON,
 ];

@@ -16,7 +16,8 @@ use crate::{
     plan::{
         codes::{
             crio::{
-                CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, KUBELET_STARTS_CRIO, LAYERS_NOT_LINKED, NFT_MISSING,
+                CONTAINERD_RUNS_ON, CRIO_WIPE, HOST_PORTS_NOT_ON_LOOPBACK, KUBELET_STARTS_CRIO,
+                LAYERS_NOT_LINKED, NFT_MISSING,
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
@@ -255,6 +256,20 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     Ok(steps)
 }
 
+/// containerd is not stopped when it is left: Docker, builds and containers of others may stand on it.
+fn containerd_runs_on(view: &View<'_>) -> Option<Finding> {
+    let unit = &view.containerd.map(|containerd| &containerd.service)?;
+    (unit.active == "active").then(|| {
+        CONTAINERD_RUNS_ON.found(
+            format!("{} stays as it is: the kubelet's pods leave nothing there but images", unit.name),
+            format!(
+                "If nothing else uses it, run `systemctl disable --now {}` after the commit; no rollback is possible then until it is started again.",
+                unit.name
+            ),
+        )
+    })
+}
+
 /// What is told of the unit that removes images.
 fn wipe_found(crio: &Crio) -> Option<Finding> {
     no_wipe(crio)?;
@@ -303,6 +318,7 @@ fn check(view: &View<'_>) -> Vec<Finding> {
         "Let whoever asks 127.0.0.1 for a hostPort of a pod ask the address of the node.",
     ));
     findings.extend(network::pods_lose_network(view));
+    findings.extend(containerd_runs_on(view));
     let store = store::store(view);
     if let Layers::Streamed { why } = store.layers {
         let bytes = view.carried.bytes.saturating_mul(store.copies);

@@ -127,6 +127,23 @@ fn a_node_without_nft_is_refused_for_releases_that_call_it() {
 }
 
 #[test]
+fn containerd_is_not_stopped_and_that_is_told() {
+    let mut facts = on_containerd();
+    let request = fixtures::from_archive(Runtime::CriO);
+    let found = one(&facts, &request, "ContainerdRunsOn");
+    assert!(
+        found
+            .remedy
+            .contains("systemctl disable --now containerd.service"),
+        "{found:?}"
+    );
+    // Docker's, which is left too.
+    one(&with_crio(), &to_crio(), "ContainerdRunsOn");
+    facts.containerd.as_mut().unwrap().service.active = "inactive".to_owned();
+    assert_eq!(of(&facts, &request, "ContainerdRunsOn"), []);
+}
+
+#[test]
 fn the_unit_that_removes_images_is_disabled_and_named() {
     let mut facts = with_crio();
     assert_eq!(of(&facts, &to_crio(), "CrioWipe"), []);
