@@ -40,8 +40,11 @@ pub struct SourcePart {
     pub look: for<'a> fn(&'a Facts, &Settings) -> Result<Source<'a>, Finding>,
     /// What keeps the way back open, before anything else changes.
     pub prepare: fn(&View<'_>) -> Vec<Step>,
+    /// What lets it start beside the target's pods, should the plan be undone: it is done once the kubelet has stopped, and taken
+    /// back once the target's pods have ended.
+    pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What ends after the critical section.
-    pub settle: fn(&View<'_>) -> Vec<Step>,
+    pub settle: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What it has set on which pods may depend. Docker's settings are read by planners of their own.
     pub settings: fn(&View<'_>) -> Vec<Left>,
     /// Where the layers of its images lie, if another store can share them.

@@ -86,7 +86,8 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         within_secs,
     }));
     steps.push(Step::Kubelet(KubeletStep { run: false }));
-    // On the way back this comes after the end of the target's pods.
+    // On the way back these come after the end of the target's pods.
+    steps.extend((view.parts.0.switch)(view)?);
     steps.extend((view.parts.1.switch)(view)?);
     steps.push(Step::StopPods(StopPods {
         source: view.source.cri.clone(),
@@ -123,7 +124,7 @@ fn settle(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     }
     // Before the source's daemons stop, so that a pod network that does not work costs them nothing.
     steps.extend(network_proof(view));
-    steps.extend((view.parts.0.settle)(view));
+    steps.extend((view.parts.0.settle)(view)?);
     steps.push(Step::File(FileStep {
         path: path(HOLD_DROP_IN)?,
         planned_from: Some(Digest::of(hold_text())),

@@ -48,7 +48,9 @@ pub const PLANNER: Planner = Planner {
     source: Some(SourcePart {
         look: source,
         prepare: |_| Vec::new(),
-        settle,
+        switch: |_| Ok(Vec::new()),
+        // Docker's engine runs on containerd, and its CRI harms nobody.
+        settle: |_| Ok(Vec::new()),
         settings: left::settings,
         layers: store::layers,
         check: |_| Vec::new(),
@@ -165,11 +167,6 @@ fn has_runtime(view: &View<'_>, name: &str) -> bool {
     texts
         .flatten()
         .any(|text| containerd_toml::has_runtime(text, name))
-}
-
-/// Nothing: Docker's engine runs on containerd, and its CRI harms nobody.
-fn settle(_: &View<'_>) -> Vec<Step> {
-    Vec::new()
 }
 
 fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {

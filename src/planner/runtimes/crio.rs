@@ -46,7 +46,8 @@ pub const PLANNER: Planner = Planner {
         look: source,
         // Without its images there is no way back.
         prepare: |view| view.facts.crio.iter().filter_map(no_wipe).collect(),
-        settle,
+        switch: |view| by_crio(view, network::before_left),
+        settle: |view| by_crio(view, settle),
         settings: left::settings,
         layers: store::layers,
         check: |view| view.facts.crio.iter().filter_map(wipe_found).collect(),
@@ -175,10 +176,21 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
 }
 
 /// It ends, and nobody starts it by accident: that would take the pods of the target off the network, see `network`.
-fn settle(view: &View<'_>) -> Vec<Step> {
-    let crio = view.facts.crio.iter();
-    crio.flat_map(|crio| ended(&crio.service, &UnitFacts::default(), &crio.endpoint))
-        .collect()
+fn settle(view: &View<'_>, crio: &Crio) -> Result<Vec<Step>, Finding> {
+    let mut steps = ended(&crio.service, &UnitFacts::default(), &crio.endpoint);
+    steps.extend(network::after_left(view)?);
+    Ok(steps)
+}
+
+/// The steps of a CRI-O that was found, as every source is.
+fn by_crio(
+    view: &View<'_>,
+    steps: fn(&View<'_>, &Crio) -> Result<Vec<Step>, Finding>,
+) -> Result<Vec<Step>, Finding> {
+    view.facts
+        .crio
+        .as_ref()
+        .map_or_else(|| Ok(Vec::new()), |crio| steps(view, crio))
 }
 
 fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {

@@ -14,7 +14,8 @@ pub const PLANNER: Planner = Planner {
     source: Some(SourcePart {
         look,
         prepare: |_| Vec::new(),
-        settle: docker::settle,
+        switch: |_| Ok(Vec::new()),
+        settle: |view| Ok(docker::settle(view)),
         settings: |_| Vec::new(),
         layers: docker::layers,
         check: |_| Vec::new(),

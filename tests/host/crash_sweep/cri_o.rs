@@ -6,7 +6,7 @@ use std::{panic, sync::Arc};
 use rstest::rstest;
 use transship::{
     executor::decide::End,
-    plan::step::{Boot, FileStep, Step},
+    plan::step::{Boot, Step},
 };
 
 use crate::crash_sweep::{
@@ -93,21 +93,37 @@ fn the_sweep_notices_what_cri_o_does_by_itself() {
     let disables = |step: &Step| matches!(step, Step::Unit(unit) if unit.unit == "crio-wipe.service" && unit.boot == Some(Boot::Disabled));
     wiped.plan.steps.retain(|planned| !disables(&planned.does));
     wiped.digest = wiped.plan.digest();
-    let mut taken = case(FROM_CONTAINERD);
-    for planned in &mut taken.plan.steps {
-        if let Step::File(FileStep { want: Some(want), .. }) = &mut planned.does {
-            want.text = want.text.replace("\"disableGC\": true", "\"disableGC\": false");
-        }
-    }
-    taken.digest = taken.plan.digest();
-    for (what, case) in [
-        ("images are wiped at a boot", wiped),
-        ("pods lose their network", taken),
+    for (what, case, others) in [
+        ("images are wiped at a boot", wiped, Others::Commit),
+        (
+            "pods lose their network",
+            collecting(FROM_CONTAINERD),
+            Others::Commit,
+        ),
+        (
+            "pods lose it on the way back",
+            collecting(TO_CONTAINERD),
+            Others::Undo,
+        ),
     ] {
         let case = Arc::new(case);
         let swept = panic::catch_unwind(|| {
-            Sweep::new(&case, Fault::Nothing, Others::Commit).sampled(2).run();
+            Sweep::new(&case, Fault::Nothing, others).sampled(2).run();
         });
         assert!(swept.is_err(), "not noticed: {what}");
     }
+}
+
+/// A case whose plan does not keep CRI-O from collecting garbage.
+fn collecting(name: &str) -> Case {
+    let mut case = case(name);
+    for planned in &mut case.plan.steps {
+        let Step::File(step) = &mut planned.does else {
+            continue;
+        };
+        let Some(want) = &mut step.want else { continue };
+        want.text = want.text.replace("\"disableGC\": true", "\"disableGC\": false");
+    }
+    case.digest = case.plan.digest();
+    case
 }

@@ -3,7 +3,8 @@
 //! When its pod network is ready for the first time, CRI-O takes every sandbox off it that stands in its cache of libcni and is not its
 //! own, and has the plugins free what they hold for others, if their configuration is one of CNI 1.1 (`pollFunc` of
 //! `internal/config/cnimgr`, `GC` of ocicni; tried with 1.34.0). So where it shares that with the source, it has a copy of the
-//! configuration that forbids this (`disableGC`) for as long as the source has pods, and the real one from then on.
+//! configuration that forbids this (`disableGC`) for as long as the other one has pods, and the real one from then on: the source,
+//! when it is gone to, and the target, when a plan away from it is undone.
 
 use semver::Version;
 use serde_json::{Value, json};
@@ -13,16 +14,17 @@ use crate::{
     plan::{
         codes::crio::PODS_LOSE_NETWORK,
         digest::Digest,
+        facts::Crio,
         finding::Finding,
         paths::{CRIO_NETWORK, CRIO_NETWORK_DIRECTORY, CRIO_UNTIL_SWITCH},
         runtime::Runtime,
-        step::{FileStep, Restart, Step, UnitStep},
+        step::{AwaitStep, FileStep, Restart, Side, Step, UnitStep},
         version,
     },
     planner::{
         context::View,
         pod_network,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, maybe, path},
+        steps::{RUNTIME_WITHIN_SECS, await_target, file, maybe, opening, path},
     },
 };
 
@@ -76,7 +78,7 @@ pub(super) fn pods_lose_network(view: &View<'_>) -> Option<Finding> {
     None
 }
 
-/// The files with which it starts next to a source whose pods would lose their network.
+/// The files with which it starts next to the pods of another runtime, and leaves them on the network.
 struct Beside {
     /// The pod network, with the word that nothing is collected.
     network: String,
@@ -84,8 +86,13 @@ struct Beside {
     part: String,
 }
 
-fn beside(view: &View<'_>) -> Option<Beside> {
+/// Next to the source's pods, if they would lose their network.
+fn beside_source(view: &View<'_>) -> Option<Beside> {
     pods_lose_it(view)?;
+    beside(view, view.source.runtime)
+}
+
+fn beside(view: &View<'_>, other: Runtime) -> Option<Beside> {
     let mut config = pod_network::configuration(view)?;
     if config.get("plugins").is_none() {
         // A file with one plugin has no place for the word.
@@ -102,40 +109,51 @@ fn beside(view: &View<'_>) -> Option<Beside> {
     Some(Beside {
         network: format!("{config:#}\n"),
         part: format!(
-            "# Written by Transship until the pods of {} have ended: CRI-O must leave them on the network.\n\
+            "# Written by Transship until the pods of {other} have ended: CRI-O must leave them on the network.\n\
              [crio.network]\nnetwork_dir = \"{CRIO_NETWORK_DIRECTORY}\"\ncni_default_network = \"\"\n",
-            view.source.runtime
         ),
     })
 }
 
+impl Beside {
+    fn written(self, view: &View<'_>) -> Result<Vec<Step>, Finding> {
+        let mut steps = Vec::new();
+        for (name, text) in [(CRIO_NETWORK, self.network), (CRIO_UNTIL_SWITCH, self.part)] {
+            let there = maybe(view.facts, name)?;
+            steps.extend(file(&there.path, there.file.as_ref(), text, 0o644));
+        }
+        Ok(steps)
+    }
+
+    /// The steps that remove the part, and then what it names.
+    fn removed(&self) -> Result<[Step; 2], Finding> {
+        let remove = |name: &str, text: &str| {
+            Ok::<_, Finding>(Step::File(FileStep {
+                path: path(name)?,
+                planned_from: Some(Digest::of(text)),
+                want: None,
+            }))
+        };
+        Ok([
+            remove(CRIO_UNTIL_SWITCH, &self.part)?,
+            remove(CRIO_NETWORK, &self.network)?,
+        ])
+    }
+}
+
 /// Before it starts next to the source.
 pub(super) fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let Some(Beside { network, part }) = beside(view) else {
-        return Ok(Vec::new());
-    };
-    let mut steps = Vec::new();
-    for (name, text) in [(CRIO_NETWORK, network), (CRIO_UNTIL_SWITCH, part)] {
-        let there = maybe(view.facts, name)?;
-        steps.extend(file(&there.path, there.file.as_ref(), text, 0o644));
-    }
-    Ok(steps)
+    beside_source(view).map_or_else(|| Ok(Vec::new()), |beside| beside.written(view))
 }
 
 /// Once the source's pods have ended: it has the pod network as it is configured, and says that it is ready.
 pub(super) fn without_pods(view: &View<'_>) -> Result<Vec<Step>, Finding> {
-    let Some(Beside { network, part }) = beside(view) else {
+    let Some(beside) = beside_source(view) else {
         return Ok(Vec::new());
     };
-    let remove = |name: &str, text: &str| {
-        Ok::<_, Finding>(Step::File(FileStep {
-            path: path(name)?,
-            planned_from: Some(Digest::of(text)),
-            want: None,
-        }))
-    };
+    let [part, network] = beside.removed()?;
     Ok(vec![
-        remove(CRIO_UNTIL_SWITCH, &part)?,
+        part,
         Step::Unit(UnitStep {
             unit: view.target.unit.clone(),
             active: Some(true),
@@ -144,8 +162,34 @@ pub(super) fn without_pods(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             socket: None,
             effective: None,
         }),
-        remove(CRIO_NETWORK, &network)?,
+        network,
         // The kubelet looks once, and for some seconds not again: it would leave its pods waiting.
         await_target(view, None, RUNTIME_WITHIN_SECS),
     ])
+}
+
+/// Where it is left: the files are there when it starts next to the target's pods, on the way back. Once those have ended it has the
+/// pod network as it is configured, and says that it is ready.
+pub(super) fn before_left(view: &View<'_>, crio: &Crio) -> Result<Vec<Step>, Finding> {
+    let Some(beside) = beside(view, view.target.runtime) else {
+        return Ok(Vec::new());
+    };
+    let mut steps = vec![
+        Step::Await(AwaitStep {
+            side: Side::Source,
+            runtime: view.source.cri.clone(),
+            version: None,
+            configuration: None,
+            kubelet: None,
+            within_secs: RUNTIME_WITHIN_SECS,
+        }),
+        opening(&crio.service),
+    ];
+    steps.extend(beside.written(view)?);
+    Ok(steps)
+}
+
+/// Once it has ended.
+pub(super) fn after_left(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    beside(view, view.target.runtime).map_or_else(|| Ok(Vec::new()), |beside| Ok(beside.removed()?.into()))
 }

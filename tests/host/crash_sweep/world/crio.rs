@@ -32,10 +32,6 @@ impl World {
     /// CRI-O starts: it takes those pods off the network that stand in the cache of libcni, which containerd writes too, and has
     /// plugins of CNI 1.1 free what they hold for everybody else's (`GC` of ocicni), unless the configuration says no.
     pub(super) fn collects_garbage(&self, state: &mut State) {
-        // The pods of the target end next when CRI-O is gone back to.
-        if self.case.source() == Runtime::CriO {
-            return;
-        }
         let network = self.network_of_crio();
         if network.contains("\"disableGC\": true") {
             return;
