@@ -1,5 +1,5 @@
 //! Pods of a CRI-O that does not answer. What it started lives on without it, and ends without it: a monitor (conmon) for each
-//! container, which ends with its container; and sandboxes, which have no process of their own, but namespaces that files under
+//! container, which ends with its container, or one for each pod (conmonrs), which does not; and sandboxes, which have no process of their own, but namespaces that files under
 //! `/run` hold. What they are stands in the OCI runtime specification that CRI-O keeps of each (`internal/factory`, its
 //! annotations in `pkg/annotations`). Their network goes by libcni's cache. CRI-O removes its own records, and what the OCI
 //! runtime keeps of ended containers, at its next start.
@@ -195,6 +195,7 @@ impl Server for Conmon<'_> {
     async fn remove_sandbox(&self, pod: &Pod) -> Result<Vec<String>, RuntimeError> {
         let config = find(self.network.files, &pod.sandbox).unwrap_or_default();
         self.processes.end_container(&pod.sandbox, None).await?;
+        self.processes.end_monitor(&pod.sandbox);
         let netns = network_of(&config).filter(|netns| self.network.files.exists(netns).unwrap_or(false));
         let mut why = format!(
             "sandbox {} of pod {} has ended, and CRI-O, which did not answer, keeps a record of it",
@@ -332,12 +333,12 @@ mod tests {
         fs::set_permissions(root.join("usr/sbin/nft"), fs::Permissions::from_mode(0o755)).unwrap();
         let app = deaf(root, APP);
         let of_podman = process(root, OF_PODMAN, &["sleep", "600"]);
-        let monitor = process(root, "x", &["sleep", "600"]);
-        write(
-            root,
-            &format!("proc/{monitor}/cgroup"),
-            &format!("0::/system.slice/crio-conmon-{APP}.scope\n"),
-        );
+        let [monitor, monitor_of_pod] = [APP, SANDBOX].map(|of| {
+            let pid = process(root, "x", &["sleep", "600"]);
+            let scope = format!("0::/system.slice/crio-conmon-{of}.scope\n");
+            write(root, &format!("proc/{pid}/cgroup"), &scope);
+            pid
+        });
         let files = Files::new(root);
         let cache = HostPath::new("/var/lib/cni").unwrap();
         let (network, processes) = (
@@ -360,6 +361,13 @@ mod tests {
         assert_eq!((stopped.killed, stopped.sandboxes), (1, 1), "{stopped:?}");
         let there = |name: &str| root.join(name).exists();
         assert!(!there(&format!("proc/{app}")), "the container runs");
+        let ends = async {
+            while there(&format!("proc/{monitor_of_pod}")) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let ended = tokio::time::timeout(Duration::from_secs(20), ends).await;
+        ended.expect("the pod's monitor ends");
         for (pid, what) in [(of_podman, "a container of podman"), (monitor, "the monitor")] {
             assert!(there(&format!("proc/{pid}")), "{what} was ended");
         }

@@ -253,6 +253,21 @@ impl Processes<'_> {
         Ok(())
     }
 
+    /// Asks the monitor of a sandbox of CRI-O's to end, which outlives its containers if it is one for the whole pod (conmonrs).
+    pub fn end_monitor(&self, sandbox: &str) {
+        let scope = format!("{MONITOR}{sandbox}");
+        let monitors = |pid| {
+            let cgroup = self.read(pid, "cgroup").unwrap_or_default();
+            cgroup
+                .trim_end()
+                .split('/')
+                .any(|part| part.trim_end_matches(".scope") == scope)
+        };
+        for pid in self.all().filter(|pid| monitors(*pid)) {
+            let _ = signal_if(pid, Signal::SIGTERM, || monitors(pid));
+        }
+    }
+
     /// Sends a signal to each process of a container. Whether they exit is for the caller to see.
     pub fn signal_container(&self, container: &str, signal: Signal) {
         let pids = self.of(&BTreeSet::from([container])).remove(container);
