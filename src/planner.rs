@@ -57,6 +57,7 @@ use crate::{
         pair::{Both, Pair},
         recipes::Recipe,
         request::{Outcome, Request, Verdict},
+        runtimes::crio,
         setting::Translation,
     },
 };
@@ -142,8 +143,13 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         containerd: facts.containerd.as_ref(),
         cri_dockerd: facts.cri_dockerd.as_ref(),
         carried: &carried,
+        crio_conf: facts.crio.as_ref().map(crio::printed).unwrap_or_default(),
+        left: Vec::new(),
         translation: Translation::default(),
     };
+    if !view.upgrades() {
+        view.left = (view.parts.0.settings)(&view);
+    }
     view.translation = translation::of(&view);
     found.extend(findings::all(&view));
     recipes::plan(recipe, &view).map(|plan| Verdict::Ready(Box::new(plan)))

@@ -5,7 +5,12 @@ use nix::sys::{stat, statvfs};
 use super::notes::Notes;
 use crate::{
     host::files::Files,
-    plan::{facts::Disk, host_path::HostPath, paths::DOCKER_DATA_ROOT, runtime::Runtime},
+    plan::{
+        facts::Disk,
+        host_path::HostPath,
+        paths::{ARCHIVES, DOCKER_DATA_ROOT},
+        runtime::Runtime,
+    },
 };
 
 const KUBELET: &str = "/var/lib/kubelet";
@@ -15,7 +20,7 @@ const LOGS: &str = "/var/log/pods";
 
 /// Looks at the disks, with those of these stores.
 pub(super) fn inspect(files: &Files, stores: &[&str], notes: &Notes) -> Vec<Disk> {
-    let mut paths = [&[KUBELET, TRANSSHIP, LOGS], stores].concat();
+    let mut paths = [&[KUBELET, TRANSSHIP, ARCHIVES, LOGS], stores].concat();
     paths.sort_unstable();
     paths.dedup();
     let mounts = HostPath::new("/proc/self/mountinfo")

@@ -10,7 +10,7 @@ use crate::{
     edit::{flags, parse, unit_file, yaml},
     host::files::Files,
     plan::{
-        facts::{INSTANCE_CONFIG, Kubelet, TextFile, UnitFacts},
+        facts::{INSTANCE_CONFIG, Kubelet, KubeletPod, TextFile, UnitFacts},
         host_path::{self, HostPath},
         kubelet_arguments,
         runtime::starts_containers,
@@ -96,6 +96,7 @@ pub(super) async fn inspect(host: &Host, unit: UnitFacts, flags: &Flags, notes: 
         static_pod_images: manifests
             .map(|path| static_pod_images(files, &path, notes))
             .unwrap_or_default(),
+        pods: pods(files, flags.get("root-dir").unwrap_or(ROOT), notes),
         config,
         docker_users: docker_users(files, &unit, notes),
         unit,
@@ -163,6 +164,31 @@ fn drop_ins(files: &Files, directory: &HostPath, notes: &Notes) -> Vec<TextFile>
         .collect()
 }
 
+/// The kubelet's directory, where `--root-dir` names no other.
+const ROOT: &str = "/var/lib/kubelet";
+/// Directories `NAMESPACE_NAME_UID` with the logs of pods.
+const POD_LOGS: &str = "/var/log/pods";
+
+/// The pods that the kubelet has directories of. It makes `containers/NAME` below it before it creates the container
+/// (`GenerateRunContainerOptions`,
+/// `pkg/kubelet/kubelet_pods.go`), and keeps it for as long as the pod.
+fn pods(files: &Files, root: &str, notes: &Notes) -> Vec<KubeletPod> {
+    let pods = format!("{}/pods", host_path::plain(root));
+    let logs = notes.list(files, POD_LOGS);
+    let named = |uid: &str| {
+        let mut names = logs
+            .iter()
+            .filter_map(|log| log.strip_suffix(uid)?.strip_suffix('_'));
+        Some(names.next()?.replacen('_', "/", 1))
+    };
+    let found = notes.list(files, &pods).into_iter().map(|uid| KubeletPod {
+        name: named(&uid),
+        containers: notes.list(files, &format!("{pods}/{uid}/containers")),
+        uid,
+    });
+    found.collect()
+}
+
 fn static_pod_path(config: &str) -> Option<String> {
     // A configuration that is not YAML is the planner's to report.
     yaml::get(config, "staticPodPath")
@@ -223,6 +249,33 @@ fn static_pod_images(files: &Files, path: &str, notes: &Notes) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_pods_of_a_kubelet_are_its_directories() {
+        let root = tempfile::tempdir().unwrap();
+        for directory in [
+            "data/kubelet/pods/a-1/containers/proxy",
+            "data/kubelet/pods/b-2",
+            "var/log/pods/kube-system_kube-proxy-x_a-1/proxy",
+        ] {
+            std::fs::create_dir_all(root.path().join(directory)).unwrap();
+        }
+        let notes = Notes::default();
+        let found = pods(&Files::new(root.path()), "/data/kubelet/", &notes);
+        let found: Vec<_> = found
+            .iter()
+            .map(|pod| (&*pod.uid, pod.name.as_deref(), pod.containers.join(",")))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("a-1", Some("kube-system/kube-proxy-x"), "proxy".to_owned()),
+                ("b-2", None, String::new())
+            ]
+        );
+        assert_eq!(pods(&Files::new(root.path()), ROOT, &notes), []);
+        assert!(notes.0.take().is_empty());
+    }
 
     /// Units of Gardener and others fetched the kubelet itself out of an image.
     #[test]

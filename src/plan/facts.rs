@@ -175,6 +175,24 @@ pub struct Kubelet {
     pub docker_users: Vec<String>,
     /// Manifests of static pods: images that they name, by file.
     pub static_pod_images: Vec<String>,
+    /// The pods that it has directories of: those that it runs, those that it is going to start, and those that have ended and
+    /// still have a Pod.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pods: Vec<KubeletPod>,
+}
+
+/// A pod that the kubelet has a directory of (`pods/UID` below its `--root-dir`), which it makes before the first container
+/// (`makePodDataDirs` in `SyncPod`, `pkg/kubelet/kubelet.go`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeletPod {
+    /// UID of the pod; of a static pod, what the kubelet has computed from its manifest.
+    pub uid: String,
+    /// Namespace and name, if there is a directory for its logs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its containers that the kubelet has started on this node at some time, under whatever runtime.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<String>,
 }
 
 /// Docker Engine.

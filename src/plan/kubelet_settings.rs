@@ -299,6 +299,7 @@ mod tests {
             kubeconfig: None,
             docker_users: Vec::new(),
             static_pod_images: Vec::new(),
+            pods: Vec::new(),
         }
     }
 

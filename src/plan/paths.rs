@@ -7,6 +7,9 @@ pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/zz-transsh
 /// Where an administrator's files of units are, and the masks.
 pub const OWN_UNITS: &str = "/etc/systemd/system/";
 
+/// Where archives are unpacked, each into a directory of its own.
+pub const ARCHIVES: &str = "/opt/transship";
+
 /// containerd's configuration unless its unit names another.
 pub const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    edit::unit_file,
+    edit::{crio_conf::Printed, unit_file},
     plan::{
         configuration::ConfigurationWant,
         effective::Effective,
@@ -253,6 +253,10 @@ pub struct View<'a> {
     pub cri_dockerd: Option<&'a CriDockerd>,
     /// The images that are to be carried.
     pub carried: &'a CarriedImages,
+    /// What CRI-O prints of its configuration; empty where it is not installed.
+    pub crio_conf: Printed,
+    /// What the source has set, if it is not Docker; empty where the runtime stays.
+    pub left: Vec<Left>,
     /// What becomes of the source's settings.
     pub translation: Translation,
 }

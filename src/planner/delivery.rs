@@ -18,6 +18,7 @@ use crate::{
         facts::{Facts, Os},
         finding::Finding,
         host_path::{HostPath, NotAHostPath},
+        paths::ARCHIVES,
         redaction::public,
         request::{ArchiveOrigin, Origin, PackageOrigin, Target},
         runtime::Runtime,
@@ -26,9 +27,6 @@ use crate::{
     },
     planner::docker_proxies,
 };
-
-/// Where archives are unpacked, each into a directory of its own.
-pub const ARCHIVES: &str = "/opt/transship";
 
 /// Where systemd looks for a service's programs when nothing is said (`systemd-path search-binaries-default`).
 const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";

@@ -50,7 +50,7 @@ pub struct Asked {
 pub fn asked(view: &View<'_>) -> Option<Asked> {
     view.takes()?;
     let Some((docker, _)) = view.docker_left() else {
-        return Some(asked_of_other((view.parts.0.settings)(view)));
+        return Some(asked_of_other(&view.left));
     };
     let listed = |key, flag| docker_settings::listed(docker, view.daemon, key, flag);
     let mirrors = listed(MIRRORS, "registry-mirror");
@@ -62,12 +62,15 @@ pub fn asked(view: &View<'_>) -> Option<Asked> {
 }
 
 /// The same of a source that is not Docker.
-fn asked_of_other(left: Vec<Left>) -> Asked {
+fn asked_of_other(left: &[Left]) -> Asked {
     let (mut mirrors, mut insecure) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
     for one in left {
-        match one.what {
-            What::Mirrors { registry, urls } => mirrors.entry(registry).or_default().extend(urls),
-            What::Insecure(hosts) => insecure.extend(hosts),
+        match &one.what {
+            What::Mirrors { registry, urls } => {
+                let of_registry = mirrors.entry(registry.clone()).or_default();
+                of_registry.extend_from_slice(urls);
+            }
+            What::Insecure(hosts) => insecure.extend_from_slice(hosts),
             What::Proxies(_)
             | What::Inherited(_)
             | What::Ulimits(_)

@@ -200,6 +200,13 @@ fn is_set(value: &Value) -> bool {
     }
 }
 
+/// The flag of dockerd's `command` that sets what a key of `daemon.json` does, if there is one.
+pub fn flag_of(command: &[String], key: &str) -> Option<String> {
+    let words = command.iter().skip(1).filter_map(|word| word.strip_prefix("--"));
+    let mut names = words.map(|word| word.split('=').next().unwrap_or_default());
+    names.find(|name| key_of_flag(name) == key).map(str::to_owned)
+}
+
 /// The key in `daemon.json` of a flag; lists have a singular flag.
 fn key_of_flag(flag: &str) -> &str {
     match flag {

@@ -3,6 +3,7 @@
 
 pub mod approval;
 pub mod attempts;
+pub mod bindings;
 pub mod configuration;
 pub mod containers;
 pub mod drain;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     plan::{
-        facts::{Image, Kubelet, Store},
+        facts::{Image, Kubelet, KubeletPod, SANDBOX, Store},
         reference::full,
         request::Transfer,
     },
@@ -26,6 +26,9 @@ pub struct CarriedImages {
     pub by_digest: Vec<String>,
     /// Pods whose image has no name at all.
     pub nameless: Vec<String>,
+    /// Pods of the kubelet that do not have all their containers yet, by name or UID, so that nobody can say which images they
+    /// use: every image of the store is carried.
+    pub unknown: Vec<String>,
 }
 
 impl CarriedImages {
@@ -76,7 +79,10 @@ impl CarriedImages {
                 }
             }
         }
-        if request.images.transfer == Transfer::All {
+        if request.images.transfer == Transfer::InUse && request.pods().is_none() {
+            carried.unknown = unknown(store, kubelet);
+        }
+        if request.images.transfer == Transfer::All || !carried.unknown.is_empty() {
             names.extend(by_name.keys().cloned());
         }
         for list in [&mut carried.by_digest, &mut carried.nameless] {
@@ -97,6 +103,24 @@ impl CarriedImages {
         carried.names.extend(names);
         carried
     }
+}
+
+/// The pods that do not have all their containers: none at all beside the sandbox, or not one of those that they had before.
+fn unknown(store: &Store, kubelet: &Kubelet) -> Vec<String> {
+    let lacks = |pod: &&KubeletPod| {
+        let of_pod = store
+            .containers
+            .iter()
+            .filter_map(|container| container.pod.as_ref());
+        let there: BTreeSet<&str> = of_pod
+            .filter(|of_pod| of_pod.uid == pod.uid && of_pod.container != SANDBOX)
+            .map(|of_pod| of_pod.container.as_str())
+            .collect();
+        there.is_empty() || !pod.containers.iter().all(|name| there.contains(name.as_str()))
+    };
+    let pods = kubelet.pods.iter().filter(lacks);
+    pods.map(|pod| pod.name.clone().unwrap_or_else(|| format!("UID {}", pod.uid)))
+        .collect()
 }
 
 /// The image of every container of a pod, with the pod.

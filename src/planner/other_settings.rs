@@ -4,18 +4,18 @@
 use serde_json::{Value, json};
 
 use crate::{
-    edit::{containerd_toml::Handler, hosts_toml::DOCKER},
+    edit::{containerd_toml::Handler, flags, hosts_toml::DOCKER},
     plan::{
         docker_runtimes,
         facts::Limits,
-        lists,
+        kubelet_arguments, lists,
         paths::{DAEMON_JSON, RUNC_SHIM},
     },
     planner::{
         context::{Downloads, Takes, View},
         docker_limits, docker_proxies,
         docker_registries::{INSECURE, MIRRORS},
-        docker_settings::MAX_DOWNLOADS,
+        docker_settings::{self, MAX_DOWNLOADS},
         setting::{Fate, Given, Left, Setting, Ulimit, What},
     },
 };
@@ -23,13 +23,10 @@ use crate::{
 /// What becomes of every setting of such a source but for those of registries that a target takes; nothing where Docker is left,
 /// and where the runtime stays.
 pub fn settings(view: &View<'_>) -> Vec<Setting> {
-    if view.upgrades() {
-        return Vec::new();
-    }
-    let left = (view.parts.0.settings)(view);
+    let left = &view.left;
     let fates = left.iter().filter_map(|one| {
         let fate = match view.parts.1.takes {
-            Some(takes) => taken(view, takes, one, &left)?,
+            Some(takes) => taken(view, takes, one, left)?,
             None => under_docker(view, one)?,
         };
         Some(Setting::new(one.name.clone(), fate))
@@ -173,20 +170,29 @@ fn target_limits(view: &View<'_>) -> Limits {
 /// What a person writes for Docker; nothing where Docker has it.
 fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
     let docker = view.docker?;
-    let has = |key: &str| view.daemon.get(key);
+    let command = kubelet_arguments::command(&docker.service);
+    let flag = |key: &str| docker_settings::flag_of(&command, key);
+    let has = |key: &str| view.daemon.contains_key(key) || flag(key).is_some();
     let lines = |value: Value| {
+        // dockerd does not start with a key that it has a flag of.
+        let keys = value.as_object().into_iter().flat_map(|object| object.keys());
+        let flags: Vec<String> = keys.filter_map(|key| flag(key)).collect();
+        let place = match flags.first() {
+            Some(flag) => format!("the command of {}, as --{flag}", docker.service.name),
+            None => DAEMON_JSON.to_owned(),
+        };
         // Without the braces of the whole file.
         let text = value.to_string();
         let line = text.trim_start_matches('{').trim_end();
         let line = line.strip_suffix('}').unwrap_or(line);
-        format!("Write {line} into {DAEMON_JSON}, restart Docker if it runs, and plan again.")
+        format!("Write {line} into {place}, restart Docker if it runs, and plan again.")
     };
     let left = |value: Value| Some(Fate::NotCarried(lines(value).into()));
     // What a list of daemon.json lacks; `None` if it lacks nothing.
     let missing = |key: &str, wanted: &[String]| {
-        let known = has(key).and_then(Value::as_array).into_iter().flatten();
-        let known: Vec<&str> = known.filter_map(Value::as_str).collect();
-        let missing = wanted.iter().filter(|one| !known.contains(&one.as_str()));
+        let flag = flag(key).unwrap_or_default();
+        let known = docker_settings::listed(docker, view.daemon, key, &flag);
+        let missing = wanted.iter().filter(|one| !known.contains(one));
         let missing: Vec<String> = missing.cloned().collect();
         (!missing.is_empty()).then_some(missing)
     };
@@ -237,7 +243,7 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             left(json!({ "default-ulimits": keys }))
         }
         What::Downloads(number) => {
-            if has(MAX_DOWNLOADS).is_some() {
+            if has(MAX_DOWNLOADS) {
                 return None;
             }
             let how = format!(
@@ -248,7 +254,9 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
         }
         What::Selinux => {
             let key = "selinux-enabled";
-            if has(key).and_then(Value::as_bool) == Some(true) {
+            let is_on =
+                |word: &String| ["--selinux-enabled", "--selinux-enabled=true"].contains(&word.as_str());
+            if view.daemon.get(key).and_then(Value::as_bool) == Some(true) || command.iter().any(is_on) {
                 return None;
             }
             left(json!({ key: true }))
@@ -268,7 +276,8 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
         }
         What::DefaultHandler(name) => {
             let key = "default-runtime";
-            if has(key).and_then(Value::as_str) == Some(name) {
+            let of_file = view.daemon.get(key).and_then(Value::as_str);
+            if of_file.or_else(|| flags::value(&command, key)) == Some(name) {
                 return None;
             }
             left(json!({ key: name }))

@@ -5,6 +5,7 @@ mod docker;
 mod environment;
 mod files;
 mod fuzz;
+mod images;
 mod other_settings;
 mod registries;
 mod settings;

@@ -22,6 +22,12 @@ pub const IMAGE_WITHOUT_NAME: Code = Code::warn(
     "ImageWithoutName",
     "A pod uses an image whose name has moved on; it will be pulled again",
 );
+/// Containers are not there yet.
+pub const POD_IMAGES_UNKNOWN: Code = Code::warn(
+    "PodImagesUnknown",
+    "Pods of the kubelet do not have all their containers yet, so their images are not known without the API server: all images of \
+     the source's store are carried",
+);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -29,4 +35,5 @@ pub const CODES: &[Code] = &[
     REQUIRED_IMAGE_MISSING,
     IMAGE_PINNED_BY_DIGEST,
     IMAGE_WITHOUT_NAME,
+    POD_IMAGES_UNKNOWN,
 ];

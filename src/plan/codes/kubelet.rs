@@ -24,10 +24,15 @@ pub const STATIC_PODS: Code = Code::info(
     "StaticPods",
     "The node runs static pods: they stop last, and their images are always carried",
 );
-/// The kubelet's unit stops with Docker's.
-pub const KUBELET_BOUND_TO_DOCKER: Code = Code::block(
-    "KubeletBoundToDocker",
-    "The kubelet's unit cannot run without Docker's",
+/// The kubelet's unit stops with one of the source's.
+pub const KUBELET_BOUND_TO_SOURCE: Code = Code::block(
+    "KubeletBoundToSource",
+    "The kubelet's unit cannot run without a unit of the source, which is stopped after the switch",
+);
+/// The kubelet's unit starts one of the source's.
+pub const KUBELET_STARTS_SOURCE: Code = Code::warn(
+    "KubeletStartsSource",
+    "The kubelet's unit wants a unit of the source, which cannot be masked and starts again with the kubelet",
 );
 /// The kubelet's unit runs Docker when it starts.
 pub const KUBELET_RUNS_DOCKER: Code = Code::block_unless_allowed(
@@ -97,7 +102,8 @@ pub const CODES: &[Code] = &[
     KUBELET_NOT_RUNNING,
     CONTROL_PLANE_NODE,
     STATIC_PODS,
-    KUBELET_BOUND_TO_DOCKER,
+    KUBELET_BOUND_TO_SOURCE,
+    KUBELET_STARTS_SOURCE,
     KUBELET_RUNS_DOCKER,
     KUBELET_STARTED_BY_SCRIPT,
     LOG_LINKS_REMAIN,

@@ -5,7 +5,7 @@ use crate::plan::finding::Code;
 /// No room.
 pub const DISK_SPACE: Code = Code::block_unless_allowed(
     "DiskSpace",
-    "There is not enough room for the images in the target's store",
+    "There is not enough room for the images in the target's store, or for the archive that is unpacked",
 );
 /// Little room.
 pub const DISK_PRESSURE_AHEAD: Code = Code::warn(

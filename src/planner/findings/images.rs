@@ -3,7 +3,8 @@
 use crate::{
     plan::{
         codes::images::{
-            IMAGE_PINNED_BY_DIGEST, IMAGE_WITHOUT_NAME, REQUIRED_IMAGE_MISSING, SANDBOX_IMAGE_MISSING,
+            IMAGE_PINNED_BY_DIGEST, IMAGE_WITHOUT_NAME, POD_IMAGES_UNKNOWN, REQUIRED_IMAGE_MISSING,
+            SANDBOX_IMAGE_MISSING,
         },
         finding::Finding,
         lists,
@@ -40,6 +41,17 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     }
     if view.shares_store() {
         return findings;
+    }
+    if !carried.unknown.is_empty() {
+        findings.push(POD_IMAGES_UNKNOWN.found(
+            format!(
+                "{} without all containers, whose images are not known: {}; all images of {source}'s store are carried",
+                lists::count(carried.unknown.len(), "pod"),
+                lists::some(&carried.unknown)
+            ),
+            "To be sure that their images are there, and to carry no others, plan again once these pods run; delete those that have \
+             ended.",
+        ));
     }
     if !carried.by_digest.is_empty() {
         findings.push(IMAGE_PINNED_BY_DIGEST.found(

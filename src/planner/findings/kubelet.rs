@@ -4,10 +4,10 @@ use crate::{
     edit::flags,
     plan::{
         codes::kubelet::{
-            CONTROL_PLANE_NODE, KUBECONFIG_ELSEWHERE, KUBELET_ARGUMENTS_DIFFER, KUBELET_BOUND_TO_DOCKER,
-            KUBELET_FLAG_ENDS, KUBELET_FLAG_UNKNOWN, KUBELET_FLAGS_REMOVED, KUBELET_NOT_RUNNING,
-            KUBELET_RUNS_DOCKER, KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET, STATIC_PODS,
-            UNREADABLE, UNSUPPORTED_LAYOUT,
+            CONTROL_PLANE_NODE, KUBECONFIG_ELSEWHERE, KUBELET_ARGUMENTS_DIFFER, KUBELET_FLAG_ENDS,
+            KUBELET_FLAG_UNKNOWN, KUBELET_FLAGS_REMOVED, KUBELET_NOT_RUNNING, KUBELET_RUNS_DOCKER,
+            KUBELET_STARTED_BY_SCRIPT, LOG_LINKS_REMAIN, NO_KUBELET, STATIC_PODS, UNREADABLE,
+            UNSUPPORTED_LAYOUT,
         },
         facts::{Facts, Kubelet, Layout},
         finding::Finding,
@@ -15,7 +15,7 @@ use crate::{
         runtime::starts_containers,
         version,
     },
-    planner::{context::View, kubelet_endpoint},
+    planner::{context::View, findings::bindings, kubelet_endpoint},
 };
 
 /// Flags about runtimes that kubelets have lost, with the minor version of the first one that does not know it
@@ -172,18 +172,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Where this is the only API server, nothing answers between the kubelet's stop and its pods' start; kubeadm's files on the node are changed by the plan, and its annotation by the agent.",
         ));
     }
-    if let Some(docker) = kubelet
-        .unit
-        .bound_to
-        .iter()
-        .find(|unit| unit.starts_with("docker."))
-        && view.docker_ends()
-    {
-        findings.push(KUBELET_BOUND_TO_DOCKER.found(
-            format!("kubelet.service requires {docker}, which is stopped after the switch"),
-            format!("Remove `Requires={docker}` (or `BindsTo=`, `PartOf=`) from the kubelet's unit, or keep Docker with `source.keep`."),
-        ));
-    }
+    findings.extend(bindings::check(view));
     if !kubelet.docker_users.is_empty() && view.docker_ends() {
         findings.push(KUBELET_RUNS_DOCKER.found(
             format!("kubelet.service uses Docker when it starts: {}", lists::some(&kubelet.docker_users)),

@@ -5,6 +5,7 @@ use crate::{
         codes::storage::{DISK_PRESSURE_AHEAD, DISK_SPACE, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN},
         facts::Engine,
         finding::Finding,
+        paths::ARCHIVES,
         step::Layers,
     },
     planner::{context::View, layers},
@@ -14,10 +15,12 @@ use crate::{
 const SHARED: u64 = 20;
 /// Bytes that stay free beside the images.
 const RESERVE: u64 = 512 << 20;
+/// What an archive takes, packed and unpacked, with what stays free: the largest is CRI-O's bundle.
+const ARCHIVE: u64 = 384 << 20;
 
-/// Checks of the disks, where images are carried.
+/// Checks of the disks: for an archive, and where images are carried.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<Finding> = archive(view).into_iter().collect();
     if view.shares_store() {
         return findings;
     }
@@ -70,6 +73,21 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether there is room for the archive that the plan unpacks.
+fn archive(view: &View<'_>) -> Option<Finding> {
+    let disk = layers::disk(view.facts, ARCHIVES)?;
+    (view.target.is_unpacked() && disk.free < ARCHIVE).then(|| {
+        DISK_SPACE.found(
+            format!(
+                "{ARCHIVES} has {} free, and the archive, packed and unpacked, may take up to {}",
+                mib(disk.free),
+                mib(ARCHIVE)
+            ),
+            format!("Make room on the file system of {ARCHIVES}, or accept the finding where the archive is smaller."),
+        )
+    })
 }
 
 fn mib(bytes: u64) -> String {

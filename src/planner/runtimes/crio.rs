@@ -9,7 +9,8 @@ mod store;
 
 use semver::Version;
 
-use found::{SERVICE, crio, endpoint, printed};
+pub use found::printed;
+use found::{SERVICE, crio, endpoint};
 
 use crate::{
     edit::{crio_conf, hosts_toml},
@@ -67,12 +68,7 @@ pub const PLANNER: Planner = Planner {
             store_is_settled: store::is_settled,
             ulimits: Some("default_ulimits"),
             shims: false,
-            has_runtime: |view, name| {
-                view.facts
-                    .crio
-                    .as_ref()
-                    .is_some_and(|crio| printed(crio).has_runtime(name))
-            },
+            has_runtime: |view, name| view.crio_conf.has_runtime(name),
             registries: registries::registries,
         }),
         check,
@@ -130,13 +126,8 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
         )
     })?;
     let unit = &crio.service.name;
-    let requires = facts
-        .kubelet
-        .iter()
-        .any(|kubelet| kubelet.unit.bound_to.contains(unit));
-    // A unit that is only wanted is masked, if it can be.
-    let starts = requires || crio.service.own_file().is_some();
-    if starts && crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
+    // One that is required has a finding for all runtimes, and one that is only wanted is masked, if it can be.
+    if crio.service.own_file().is_some() && crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
         return Err(KUBELET_STARTS_CRIO.found(
             format!("{KUBELET_UNIT} names {unit} in Wants=, Requires= or BindsTo="),
             format!("Remove {unit} from the kubelet's unit, run `systemctl daemon-reload`, and plan again."),

@@ -10,6 +10,7 @@ use transship::{
         facts::{Container, Facts, OpenAttempt, Prerequisites, RegistryDirectory, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
+        paths::ARCHIVES,
     },
     planner::{plan, request::Request},
 };
@@ -90,6 +91,10 @@ const FAULTS: &[Fault] = &[
         asked.request.drain.mode = DrainMode::Live
     }),
     ("the disk is full", &["DiskSpace"], |asked| {
+        // Captured before it was looked at.
+        let mut disk = asked.facts.disks[0].clone();
+        disk.path = HostPath::new(ARCHIVES).unwrap();
+        asked.facts.disks.push(disk);
         asked.facts.disks.iter_mut().for_each(|disk| disk.free = 1 << 20);
     }),
     (

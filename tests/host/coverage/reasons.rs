@@ -57,7 +57,6 @@ const REASONS: &[Reason] = &[
             "`pod_environment`: logs of pods shrink, grow or move",
             "`registries`: a registry has certificates that the target does not read",
             "`settings`: a setting of Docker's that cannot come along",
-            "`storage`: the disk is full",
             "pods of the source ended over its API",
             "pods of the target ended without it",
             "sandboxes that stay keep no node from its source",

@@ -562,7 +562,7 @@ fn a_kubelet_that_starts_cri_o_again_is_refused() {
     // A unit of its package is masked.
     assert_ne!(blocking(&facts, &to_containerd()), starts);
     kubelet(&mut facts).unit.bound_to.push("crio.service".to_owned());
-    assert_eq!(blocking(&facts, &to_containerd()), starts);
+    assert_eq!(blocking(&facts, &to_containerd()), ["KubeletBoundToSource"]);
     kubelet(&mut facts).unit.bound_to.pop();
     let service = &mut facts.crio.as_mut().unwrap().service;
     service.fragment = Some(path("/etc/systemd/system/crio.service"));

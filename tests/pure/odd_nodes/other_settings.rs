@@ -248,6 +248,36 @@ fn settings_of_containerd_are_told_as_lines_for_docker() {
     }
 }
 
+/// Docker has a setting by a flag as well as by its file, and not by both.
+#[test]
+fn what_docker_has_by_a_flag_is_not_told_as_missing() {
+    let mut facts = on_containerd(&format!("{OLD_REGISTRIES}{OF_PODS}"));
+    let flags = "/usr/bin/dockerd --registry-mirror=https://m.example --insecure-registry r.example:5000 --selinux-enabled \
+                 --default-runtime=nvidia --max-concurrent-downloads=9 --add-runtime=nvidia=/usr/bin/nvidia-container-runtime";
+    docker(&mut facts).service.exec_start = flags.split_whitespace().map(str::to_owned).collect();
+    let mut request = to_cri_dockerd();
+    request.preflight.allow = vec!["SettingNotCarried".to_owned()];
+    let subjects = [
+        "insecure-registries",
+        "enable_selinux",
+        "default_runtime_name",
+        "runtimes.nvidia",
+        "max_concurrent_downloads",
+    ];
+    for subject in subjects {
+        assert_eq!(fates(&facts, &request, subject), [""; 0], "{subject}");
+    }
+    let mirrors = |facts: &Facts| format!("{:?}", about(facts, &to_cri_dockerd(), "registry-mirrors"));
+    assert!(!mirrors(&facts).contains("m.example"), "{}", mirrors(&facts));
+    // With another mirror by a flag, dockerd would not start with the key.
+    docker(&mut facts).service.exec_start[1] = "--registry-mirror=https://other.example".to_owned();
+    assert!(
+        mirrors(&facts).contains("into the command of docker.service, as --registry-mirror"),
+        "{}",
+        mirrors(&facts)
+    );
+}
+
 /// As somebody has set CRI-O up: what differs from its defaults is no comment.
 const CHANGED: &str = r#"
 [crio.runtime]

@@ -243,3 +243,26 @@ fn a_kubeconfig_that_the_agent_does_not_mount_is_named(#[case] at: &str, #[case]
     let found = of(&facts, &to_containerd(), "KubeconfigElsewhere");
     assert_eq!(!found.is_empty(), named, "{found:?}");
 }
+
+/// Nothing but the administrator's own file can take such a line back.
+#[test]
+fn a_kubelet_that_needs_or_starts_a_unit_of_the_source_is_told() {
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
+    let request = fixtures::to(Runtime::Containerd);
+    let (bound, starts) = ("KubeletBoundToSource", "KubeletStartsSource");
+    let socket = facts.cri_dockerd.as_ref().unwrap().socket.name.clone();
+    kubelet(&mut facts).unit.bound_to.push(socket.clone());
+    assert!(of(&facts, &request, bound)[0].message.contains(&socket));
+    kubelet(&mut facts).unit.bound_to.clear();
+    // A wanted unit of a package is masked, one of the administrator cannot be.
+    let service = &mut docker(&mut facts).service;
+    service.needed_by.push("kubelet.service".to_owned());
+    assert_eq!(of(&facts, &request, starts), []);
+    docker(&mut facts).service.fragment = Some(path("/etc/systemd/system/docker.service"));
+    assert!(of(&facts, &request, starts)[0].message.contains("docker.service"));
+    assert_eq!(of(&facts, &request, bound), []);
+    // A Docker that is kept runs on.
+    let mut keeps = request.clone();
+    keeps.source.keep = true;
+    assert_eq!(of(&facts, &keeps, starts), []);
+}

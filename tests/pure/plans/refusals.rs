@@ -155,7 +155,7 @@ fn flags_that_later_kubelets_do_not_know_are_named_with_the_version() {
 #[case::flag_of_1_23("KubeletFlagUnknown", |f: &mut Facts| { let k = f.kubelet.as_mut().unwrap(); k.command_line.clear(); k.version = "1.24.17".into(); })]
 #[case::version("KubeletConfigBroken", |f: &mut Facts| f.kubelet.as_mut().unwrap().version.clear())]
 #[case::kubelet_yaml("KubeletConfigBroken", |f: &mut Facts| text(f.kubelet.as_mut().unwrap().config.as_mut().unwrap(), "a: [\n"))]
-#[case::bound_kubelet("KubeletBoundToDocker", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
+#[case::bound_kubelet("KubeletBoundToSource", |f: &mut Facts| f.kubelet.as_mut().unwrap().unit.bound_to.push("docker.service".into()))]
 #[case::log_links("LogLinksRemain", |f: &mut Facts| f.kubelet.as_mut().unwrap().version = "1.21.14".into())]
 #[case::cri_dockerd("SourceNotAnswering", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///var/run/cri-dockerd.sock".into()]))]
 #[case::endpoint("UnknownEndpoint", |f: &mut Facts| f.kubelet.as_mut().unwrap().command_line.extend(["--container-runtime=remote".into(), "--container-runtime-endpoint=unix:///x.sock".into()]))]

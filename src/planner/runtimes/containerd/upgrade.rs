@@ -15,7 +15,7 @@ use crate::{
         facts::Containerd,
         finding::Finding,
         host_path::HostPath,
-        paths::{REHEARSAL_ROOT, REHEARSAL_STATE},
+        paths::{ARCHIVES, REHEARSAL_ROOT, REHEARSAL_STATE},
         step::{
             Contents, DaemonRehearsal, Endpoint, FileStep, InstallStep, ProgramCopy, Proof, Rehearsal,
             ShimsStep, Step,
@@ -24,7 +24,6 @@ use crate::{
     },
     planner::{
         context::{InPlace, View},
-        delivery::ARCHIVES,
         pod_network, refusals,
         steps::{path, sandbox, starts_program},
         upgraded_configuration::{self, since},

@@ -18,7 +18,7 @@ use crate::{
 pub(super) const SERVICE: &str = "crio.service";
 
 /// What it prints of its configuration.
-pub(super) fn printed(crio: &Crio) -> Printed {
+pub fn printed(crio: &Crio) -> Printed {
     crio.effective.as_deref().map(Printed::read).unwrap_or_default()
 }
 

@@ -1,6 +1,6 @@
 //! What CRI-O has set where it is left.
 
-use super::{found::printed, settings::CAPABILITIES};
+use super::settings::CAPABILITIES;
 use crate::{
     edit::{containerd_toml::Handler, crio_conf::Printed, registries_conf::RegistriesConf},
     plan::{
@@ -115,7 +115,7 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     let Some(crio) = &view.facts.crio else {
         return Vec::new();
     };
-    let printed = printed(crio);
+    let printed = &view.crio_conf;
     let target = view.target.runtime.store();
     let mut found = Vec::new();
     let proxies = docker_proxies::proxies_of(&crio.service);
@@ -135,11 +135,11 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     if printed.selinux() == Some(true) {
         found.push(Left::new("selinux", What::Selinux));
     }
-    sysctls(&printed, target, &mut found);
-    capabilities(&printed, target, &mut found);
-    handlers(&printed, target, &mut found);
-    registries(view, &printed, target, &mut found);
-    told(&printed, target, &mut found);
+    sysctls(printed, target, &mut found);
+    capabilities(printed, target, &mut found);
+    handlers(printed, target, &mut found);
+    registries(view, printed, target, &mut found);
+    told(printed, target, &mut found);
     found
 }
 

@@ -2,7 +2,7 @@
 
 use semver::Version;
 
-use super::found::{crio, printed};
+use super::found::crio;
 use crate::{
     edit::{
         containerd_toml::{Carried, Handler},
@@ -69,7 +69,7 @@ pub(super) fn policy(view: &View<'_>) -> Result<Option<Step>, Finding> {
 
 /// What its configuration must say.
 pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
-    let printed = printed(crio);
+    let printed = &view.crio_conf;
     let version = version::upstream(&view.target.version);
     let translation = &view.translation;
     let mut default_sysctls = Vec::new();
@@ -88,7 +88,7 @@ pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
         theirs.retain(|entry| !ours.contains(&name(entry)));
         default_ulimits.splice(0..0, theirs);
     }
-    let usual = oci_runtime(view, &printed);
+    let usual = oci_runtime(view, printed);
     // What an earlier plan wrote is a part of what is printed, and stays.
     let earlier = Printed::read(crio.config.file.as_ref().map_or("", |file| &file.text));
     let default_runtime = translation

@@ -1,6 +1,5 @@
 //! CRI-O's store: its place, what an image takes there, and whether its layers can be shared.
 
-use super::found::printed;
 use crate::{
     plan::{host_path, paths::CRIO_ROOT},
     planner::{
@@ -30,12 +29,7 @@ pub(super) fn store(view: &View<'_>) -> TargetStore {
 
 /// Where its layers lie.
 pub(super) fn layers(view: &View<'_>) -> Result<LayersOf, String> {
-    let driver = view
-        .facts
-        .crio
-        .as_ref()
-        .and_then(|crio| printed(crio).storage_driver());
-    match driver {
+    match view.crio_conf.storage_driver() {
         Some(driver) if driver != "overlay" => Err(format!("CRI-O's storage driver is {driver}")),
         _ => Ok(LayersOf {
             directory: root(view),
@@ -49,14 +43,14 @@ fn root(view: &View<'_>) -> String {
     if let Some(root) = view.translation.root() {
         return root.to_owned();
     }
-    let root = view.facts.crio.as_ref().and_then(|crio| printed(crio).root());
+    let root = view.crio_conf.root();
     root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
 }
 
 /// Whether it runs, or has a place that somebody chose.
 pub(super) fn is_settled(view: &View<'_>) -> bool {
     view.facts.crio.as_ref().is_some_and(|crio| {
-        let root = printed(crio).root().map(|root| host_path::plain(&root));
+        let root = view.crio_conf.root().map(|root| host_path::plain(&root));
         crio.service.active != "inactive" || root.is_some_and(|root| root != CRIO_ROOT)
     })
 }
