@@ -9,6 +9,7 @@
 //! - [`hosts_toml`]: containerd's files for registries, written whole.
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files; [`json`]: the same where they are JSON.
 //! - [`crio_conf`]: what CRI-O prints of its configuration, and the part of it that is written.
+//! - [`registries_conf`], [`policy_json`]: what tools of containers/image read of registries and of signatures.
 //! - [`daemon_json`]: Docker's `daemon.json`, to which the cgroup driver is added.
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
 
@@ -21,6 +22,7 @@ pub mod flags;
 pub mod hosts_toml;
 pub mod json;
 pub mod parse;
+pub mod policy_json;
 pub mod registries_conf;
 pub mod unit_file;
 pub mod yaml;

@@ -92,7 +92,8 @@ pub async fn inspect(host: &Host) -> Facts {
     let of_crio = crio::root(crio.as_ref());
     let data_root = docker::data_root(docker.as_ref());
     let beside = disks::beside(data_root);
-    let mut stores = vec![data_root, &snapshots, &of_crio];
+    let pulled = crio::pull_directory(crio.as_ref());
+    let mut stores = vec![data_root, &snapshots, &of_crio, &pulled];
     stores.extend(beside.iter().map(HostPath::as_str));
     let disks = disks::inspect(files, &stores, notes);
     let empty_stores = disks::empty(files, &stores);

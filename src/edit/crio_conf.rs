@@ -161,6 +161,16 @@ impl Printed {
         self.text("crio.image", "signature_policy")
     }
 
+    /// The directory with policies of signatures for single namespaces.
+    pub fn signature_policy_dir(&self) -> Option<String> {
+        self.text("crio.image", "signature_policy_dir")
+    }
+
+    /// Where it keeps what it pulls until it is unpacked, if that is set.
+    pub fn big_files_temporary_dir(&self) -> Option<String> {
+        self.text("crio.image", "big_files_temporary_dir")
+    }
+
     /// Its runtimes whose programs are named by their paths.
     pub fn runtimes(&self) -> Vec<Runtime> {
         let tables = self.values.keys().filter(|(_, key)| key == "runtime_path");

@@ -12,10 +12,10 @@ use crate::{
     edit::crio_conf::Printed,
     host::files::Files,
     plan::{
-        facts::Crio,
+        facts::{Crio, TextFile},
         host_path::{self, HostPath},
         kubelet_arguments,
-        paths::{CRIO_CONFIG, CRIO_DROP_IN, CRIO_ROOT, CRIO_SOCKET},
+        paths::{CONTAINERS_POLICY, CRIO_CONFIG, CRIO_DROP_IN, CRIO_ROOT, CRIO_SOCKET, PULLED},
     },
 };
 
@@ -24,6 +24,11 @@ pub(super) const UNITS: [&str; 2] = ["crio.service", "crio-wipe.service"];
 /// Programs that it calls: the monitor of containers, what makes their namespaces, the runtimes, and what sets ports of the node
 /// up.
 const CALLED: [&str; 5] = ["conmon", "crun", "nft", "pinns", "runc"];
+
+/// root's own policy of signatures, which comes before that of the system.
+const ROOTS_POLICY: &str = "/root/.config/containers/policy.json";
+/// Where policies for single namespaces are unless its configuration names another directory.
+const POLICIES: &str = "/etc/crio/policies";
 
 /// Looks at CRI-O; nothing when there is no unit for it.
 pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option<Crio> {
@@ -61,9 +66,39 @@ pub(super) async fn inspect(host: &Host, units: &Units, notes: &Notes) -> Option
         store,
         config: notes.maybe(&host.files, CRIO_CONFIG)?,
         drop_in: notes.maybe(&host.files, CRIO_DROP_IN)?,
+        policy: policy(&host.files, &printed, notes),
+        namespace_policies: namespace_policies(&host.files, &printed, notes),
         service,
         wipe,
     })
+}
+
+/// The policy of signatures that it reads (`defaultPolicyPath` in containers/image, `signature/policy_config.go`).
+fn policy(files: &Files, printed: &Printed, notes: &Notes) -> Option<TextFile> {
+    match printed.signature_policy() {
+        Some(path) => notes.text(files, &path),
+        None => [ROOTS_POLICY, CONTAINERS_POLICY]
+            .into_iter()
+            .find_map(|path| notes.text(files, path)),
+    }
+}
+
+/// The policies of single namespaces.
+fn namespace_policies(files: &Files, printed: &Printed, notes: &Notes) -> Vec<TextFile> {
+    let directory = printed.signature_policy_dir();
+    let directory = directory.map_or_else(|| POLICIES.to_owned(), |directory| host_path::plain(&directory));
+    let names = notes.list(files, &directory).into_iter();
+    names
+        .filter(|name| name.ends_with(".json"))
+        .filter_map(|name| notes.text(files, &format!("{directory}/{name}")))
+        .collect()
+}
+
+/// Where it keeps what it pulls until it is unpacked.
+pub(super) fn pull_directory(crio: Option<&Crio>) -> String {
+    let printed = crio.and_then(|crio| crio.effective.as_deref());
+    let directory = printed.and_then(|text| Printed::read(text).big_files_temporary_dir());
+    directory.map_or_else(|| PULLED.to_owned(), |directory| host_path::plain(&directory))
 }
 
 /// Where the programs are that it calls.

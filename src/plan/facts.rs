@@ -414,6 +414,12 @@ pub struct Crio {
     pub config: MaybeFile,
     /// The drop-in that Transship writes for the unit.
     pub drop_in: MaybeFile,
+    /// Its policy of signatures (containers-policy.json(5)); absent where there is no such file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<TextFile>,
+    /// Policies for single namespaces, whose names the files have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub namespace_policies: Vec<TextFile>,
     /// `crio-wipe.service`, which removes images and containers at boot after CRI-O was not stopped cleanly.
     pub wipe: UnitFacts,
 }

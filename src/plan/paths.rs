@@ -81,6 +81,10 @@ pub const CRIO_POLICY: &str = "/etc/crio/policy.json";
 /// The policy of signatures that CRI-O uses unless its configuration names another; it cannot pull an image without one.
 pub const CONTAINERS_POLICY: &str = "/etc/containers/policy.json";
 
+/// Where tools of containers/image keep what they pull until it is unpacked, if nobody has set another directory
+/// (`internal/tmpdir/tmpdir.go`).
+pub const PULLED: &str = "/var/tmp";
+
 /// Where CRI-O keeps images and containers, unless its configuration names another directory.
 pub const CRIO_ROOT: &str = "/var/lib/containers/storage";
 

@@ -250,6 +250,9 @@ pub struct ImagesStep {
     /// containerd's `ctr`, for what is streamed; where it is not there, the one in `PATH` serves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ctr: Option<HostPath>,
+    /// Where CRI-O keeps what it pulls until it is unpacked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_directory: Option<HostPath>,
 }
 
 /// How the layers of images come into the target's store.

@@ -125,6 +125,8 @@ pub struct TargetStore {
     pub copies: u64,
     /// How the layers come there.
     pub layers: Layers,
+    /// Where it keeps what it pulls until it is unpacked, if it pulls them.
+    pub pull_directory: Option<HostPath>,
 }
 
 /// What it takes on one node, or why it cannot be done.

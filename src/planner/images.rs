@@ -20,6 +20,8 @@ pub struct CarriedImages {
     pub names: Vec<String>,
     /// Bytes of their images in the source's store.
     pub bytes: u64,
+    /// Bytes of the largest of them.
+    pub largest: u64,
     /// Images without which the node could not come back, that the source does not have by that name.
     pub missing: Vec<String>,
     /// Images in use that have a digest for a name, and no tag, where the target cannot be given such a name.
@@ -94,11 +96,9 @@ impl CarriedImages {
             .filter_map(|name| by_name.get(name))
             .map(|image| &*image.id)
             .collect();
-        carried.bytes = ids
-            .iter()
-            .filter_map(|id| by_id.get(id))
-            .map(|image| image.size)
-            .sum();
+        let sizes = ids.iter().filter_map(|id| Some(by_id.get(id)?.size));
+        carried.bytes = sizes.clone().sum();
+        carried.largest = sizes.max().unwrap_or_default();
         carried.names.extend(names.take(&carried.sandbox));
         carried.names.extend(names);
         carried

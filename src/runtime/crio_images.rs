@@ -39,7 +39,12 @@ use super::{
 };
 use crate::{
     host::files::Files,
-    plan::{digest::Digest, host_path::HostPath, step::Layers},
+    plan::{
+        digest::Digest,
+        host_path::HostPath,
+        paths::PULLED,
+        step::{ImagesStep, Layers},
+    },
 };
 
 /// Parts of a blob that wait for who reads it.
@@ -69,9 +74,11 @@ pub async fn into_cri_o(
     files: &Files,
     from: Source<'_>,
     to: &Cri,
-    layers: &Layers,
+    step: &ImagesStep,
     name: &str,
 ) -> Result<Carried, RuntimeError> {
+    let usual = HostPath::new(PULLED).map_err(RuntimeError::of)?;
+    let pulled = step.pull_directory.as_ref().unwrap_or(&usual);
     let say = |error: RuntimeError| {
         RuntimeError::because(format_args!("image {name} was not carried into CRI-O"), error)
     };
@@ -89,7 +96,7 @@ pub async fn into_cri_o(
     {
         return Ok(NAMED);
     }
-    let linking = match layers {
+    let linking = match &step.layers {
         Layers::Linked { data_root } => {
             let linking = Box::pin(linked(files, from, to, data_root.as_ref(), name, &wanted));
             linking.await.map_err(|error| Some(error.to_string()))
@@ -102,7 +109,7 @@ pub async fn into_cri_o(
             if let Some(error) = &instead {
                 tracing::warn!(image = name, error, "copying an image that cannot be linked");
             }
-            let copying = Box::pin(copied::copied(files, from, to, name, &wanted, instead));
+            let copying = Box::pin(copied::copied(files, from, to, name, &wanted, instead, pulled));
             copying.await.map_err(say)
         }
     }

@@ -315,14 +315,7 @@ impl Runtimes for HostRuntimes {
                     Store::Containerd(containerd) => crio_images::Source::Containerd(containerd),
                     Store::CriO(_) => return Err(not_carried(step)),
                 };
-                Box::pin(crio_images::into_cri_o(
-                    &self.files,
-                    from,
-                    &cri,
-                    &step.layers,
-                    &name,
-                ))
-                .await
+                Box::pin(crio_images::into_cri_o(&self.files, from, &cri, step, &name)).await
             }
             (Store::CriO(cri), Store::Containerd(containerd)) => {
                 Box::pin(crio_images::into_containerd(

@@ -83,6 +83,7 @@ fn into_containerd(layers: Layers) -> ImagesStep {
         names: Vec::new(),
         layers,
         ctr: Some(path("/bin/ctr")),
+        pull_directory: None,
     }
 }
 

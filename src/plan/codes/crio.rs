@@ -30,6 +30,12 @@ pub const PODS_LOSE_NETWORK: Code = Code::block(
     "CRI-O would take the source's pods off the network when it starts next to it, and the plan cannot keep it from that",
 );
 
+/// A policy of signatures refuses images.
+pub const IMAGE_POLICY_REFUSES: Code = Code::block_unless_allowed(
+    "ImagePolicyRefuses",
+    "A `policy.json` refuses images without signatures, as those are that come along: CRI-O would not copy them, or start no container of them",
+);
+
 /// CRI-O would come back.
 pub const KUBELET_STARTS_CRIO: Code = Code::block(
     "KubeletStartsCrio",
@@ -49,6 +55,7 @@ pub const CODES: &[Code] = &[
     CRIO_WIPE,
     LAYERS_NOT_LINKED,
     PODS_LOSE_NETWORK,
+    IMAGE_POLICY_REFUSES,
     KUBELET_STARTS_CRIO,
     CONTAINERD_RUNS_ON,
 ];

@@ -3,12 +3,15 @@
 use crate::{
     plan::{
         codes::storage::{DISK_PRESSURE_AHEAD, DISK_SPACE, STORAGE_DRIVER, XFS_FTYPE_UNKNOWN},
-        facts::Engine,
+        facts::{Disk, Engine},
         finding::Finding,
         paths::ARCHIVES,
         step::Layers,
     },
-    planner::{context::View, layers},
+    planner::{
+        context::{TargetStore, View},
+        layers,
+    },
 };
 
 /// Of an image whose layers are shared this part, or less, is written: its directories, and small files.
@@ -61,6 +64,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             "Remove unused images first; the source's store keeps its images, and this version never removes it.",
         ));
     }
+    findings.extend(pulled(view, &store, disk));
     let proven = left.is_some_and(|(_, engine)| {
         let docker = layers::disk(view.facts, engine.data_root.as_str());
         overlay(engine) && docker.is_some_and(|docker| docker.device == disk.device)
@@ -73,6 +77,28 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
         ));
     }
     findings
+}
+
+/// Whether the largest image has room where CRI-O keeps it until it is unpacked, if that is not the file system of its store.
+fn pulled(view: &View<'_>, store: &TargetStore, disk: &Disk) -> Option<Finding> {
+    let directory = store
+        .pull_directory
+        .as_ref()
+        .filter(|_| matches!(store.layers, Layers::Streamed { .. }))?;
+    let (found, needed) = (
+        layers::disk(view.facts, directory.as_str())?,
+        view.carried.largest,
+    );
+    (found.device != disk.device && found.free < needed.saturating_add(RESERVE)).then(|| {
+        DISK_SPACE.found(
+            format!(
+                "{directory} has {} free, and the largest image needs {} there until it is unpacked",
+                mib(found.free),
+                mib(needed)
+            ),
+            format!("Make room on the file system of {directory}, or set another `big_files_temporary_dir` in CRI-O's configuration."),
+        )
+    })
 }
 
 /// Whether there is room for the archive that the plan unpacks.

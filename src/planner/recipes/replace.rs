@@ -184,11 +184,13 @@ fn hold_text() -> String {
 fn images(view: &View<'_>) -> Option<Step> {
     let names = view.carried.names.clone();
     (!names.is_empty() && !view.shares_store()).then(|| {
+        let store = (view.parts.1.store)(view);
         Step::Images(ImagesStep {
             from: view.source.images.clone(),
             to: view.target.images.clone(),
             names,
-            layers: (view.parts.1.store)(view).layers,
+            layers: store.layers,
+            pull_directory: store.pull_directory,
             ctr: layers::ctr(view),
         })
     })

@@ -3,6 +3,7 @@
 mod found;
 mod left;
 mod network;
+mod policy;
 mod registries;
 mod settings;
 mod store;
@@ -24,7 +25,7 @@ use crate::{
         },
         facts::{Crio, Facts, UnitFacts},
         finding::Finding,
-        host_path,
+        host_path::{self, HostPath},
         kubelet_settings::{PodNetwork, Settings},
         paths::CRIO_ENVIRONMENT,
         runtime::Runtime,
@@ -323,11 +324,13 @@ fn check(view: &View<'_>) -> Vec<Finding> {
     findings.extend(network::pods_lose_network(view));
     findings.extend(containerd_runs_on(view));
     let store = store::store(view);
+    findings.extend(policy::check(view, &store.layers));
     if let Layers::Streamed { why } = store.layers {
+        let pulled = store.pull_directory.as_ref().map_or("", HostPath::as_str);
         let bytes = view.carried.bytes.saturating_mul(store.copies);
         findings.push(LAYERS_NOT_LINKED.found(
             format!(
-                "{why}: CRI-O pulls the images from the node itself, which writes up to {} MiB below {} and /var/tmp; a part of it \
+                "{why}: CRI-O pulls the images from the node itself, which writes up to {} MiB below {} and {pulled}; a part of it \
                  goes again",
                 bytes >> 20,
                 store.directory

@@ -48,6 +48,7 @@ pub fn store(view: &View<'_>) -> TargetStore {
         directory: engine.or(given).unwrap_or(DOCKER_DATA_ROOT).to_owned(),
         copies: TIMES_COMPRESSED,
         layers: streamed(view),
+        pull_directory: None,
     }
 }
 

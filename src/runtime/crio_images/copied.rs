@@ -39,8 +39,6 @@ const OVERLAY2: &str = "overlay2";
 const SNAPSHOTTERS: &str = "io.containerd.snapshotter.v1";
 /// The longest that a pull may take, however well it gets on.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
-/// Where CRI-O keeps what it pulls until it is unpacked (`big_files_temporary_dir`).
-const PULLED: &str = "/var/tmp";
 /// How many times as long a layer is unpacked, about.
 const TIMES_COMPRESSED: u64 = 3;
 /// Bytes that stay free.
@@ -84,6 +82,7 @@ pub(super) async fn copied(
     name: &str,
     wanted: &str,
     instead: Option<String>,
+    pulled: &HostPath,
 ) -> Result<Carried, RuntimeError> {
     let list = ImageList::at(files, &to.image_store().await?)?;
     if is_there(&list, from, name, wanted).await? && list.name(wanted, name, None)? {
@@ -92,7 +91,7 @@ pub(super) async fn copied(
     }
     forget(files, to).await?;
     let offered = match from {
-        Source::Docker(engine) => of_docker(files, engine, &list, name, wanted).await?,
+        Source::Docker(engine) => of_docker(files, engine, &list, name, wanted, pulled).await?,
         Source::Containerd(containerd) => of_containerd(&containerd.api, name, wanted).await?,
     };
     if image(to, name)
@@ -101,7 +100,7 @@ pub(super) async fn copied(
     {
         return Ok(NAMED);
     }
-    room(files, list.directory(), offered.sizes)?;
+    room(files, list.directory(), pulled, offered.sizes)?;
     let registry = Registry::open(files, offered.offer).await?;
     let pulled = async {
         pull(to, &registry).await?;
@@ -191,15 +190,14 @@ async fn pull(to: &Cri, registry: &Registry) -> Result<(), RuntimeError> {
 }
 
 /// Makes sure that an image has room.
-fn room(files: &Files, store: &HostPath, sizes: Sizes) -> Result<(), RuntimeError> {
-    let pulled = HostPath::new(PULLED).map_err(RuntimeError::of)?;
+fn room(files: &Files, store: &HostPath, pulled: &HostPath, sizes: Sizes) -> Result<(), RuntimeError> {
     let shared = files
-        .on_one_file_system(&pulled, store)
+        .on_one_file_system(pulled, store)
         .map_err(RuntimeError::of)?;
     let needs = if shared {
         vec![(store, sizes.unpacked.saturating_add(sizes.pulled))]
     } else {
-        vec![(store, sizes.unpacked), (&pulled, sizes.pulled)]
+        vec![(store, sizes.unpacked), (pulled, sizes.pulled)]
     };
     for (at, needed) in needs {
         let free = files.free_bytes(at).map_err(RuntimeError::of)?;
@@ -234,6 +232,7 @@ async fn of_docker(
     list: &ImageList,
     name: &str,
     wanted: &str,
+    pulled: &HostPath,
 ) -> Result<Offered, RuntimeError> {
     let info = engine.info().await?;
     if info.driver.as_deref() == Some(OVERLAY2) {
@@ -249,7 +248,7 @@ async fn of_docker(
     let status = info.driver_status.unwrap_or_default();
     let by_manifest = status.iter().flatten().any(|said| said == SNAPSHOTTERS);
     let wanted = Some(wanted).filter(|_| !by_manifest);
-    of_archive(files, engine, list, name, wanted).await
+    of_archive(files, engine, list, name, wanted, pulled).await
 }
 
 /// An image of Docker's `overlay2`.
@@ -283,6 +282,7 @@ async fn of_archive(
     list: &ImageList,
     name: &str,
     wanted: Option<&str>,
+    pulled: &HostPath,
 ) -> Result<Offered, RuntimeError> {
     let found = engine.image(name).await?;
     let size = found
@@ -294,7 +294,7 @@ async fn of_archive(
         pulled: size,
         unpacked: size.saturating_mul(2),
     };
-    room(files, list.directory(), sizes)?;
+    room(files, list.directory(), pulled, sizes)?;
     let spool = files.spool(list.directory()).map_err(RuntimeError::of)?;
     let mut archive = pin!(engine.export(name));
     let stalled = || RuntimeError::new(format!("Docker stood still for {} s", STALLED.as_secs()));

@@ -444,6 +444,7 @@ pub fn by_hand() -> Case {
             data_root: Some(path("/var/lib/docker")),
         },
         ctr: None,
+        pull_directory: None,
     });
     let await_of = |side, runtime: &Endpoint, endpoint: Option<Option<String>>| {
         Step::Await(AwaitStep {

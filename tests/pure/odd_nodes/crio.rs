@@ -32,6 +32,8 @@ pub(super) fn with_crio() -> Facts {
         store: None,
         config: maybe(CRIO_CONF),
         drop_in: maybe("/etc/systemd/system/crio.service.d/zz-transship.conf"),
+        policy: None,
+        namespace_policies: Vec::new(),
         wipe: UnitFacts::default(),
     });
     let mut disk = facts.disks[0].clone();

@@ -24,6 +24,7 @@ pub(super) fn store(view: &View<'_>) -> TargetStore {
         directory,
         copies: COPIES,
         layers: shared(view, own),
+        pull_directory: None,
     }
 }
 

@@ -44,6 +44,8 @@ pub(super) fn crio(facts: &Facts) -> Result<Cow<'_, Crio>, Finding> {
         store: None,
         config: maybe(facts, CRIO_CONFIG)?,
         drop_in: maybe(facts, CRIO_DROP_IN)?,
+        policy: None,
+        namespace_policies: Vec::new(),
         wipe: UnitFacts::default(),
     }))
 }

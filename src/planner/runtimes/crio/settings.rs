@@ -49,7 +49,7 @@ pub(super) const CAPABILITIES: [&str; 14] = [
 const POLICY: &str = "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n";
 
 /// Whether CRI-O, which the plan brings as an archive, has no policy of signatures: it would not pull any image.
-fn lacks_policy(view: &View<'_>) -> bool {
+pub(super) fn lacks_policy(view: &View<'_>) -> bool {
     let is_there = |found: &str| path(found).is_ok_and(|path| view.facts.text_at(&path).is_some());
     view.facts.crio.is_none() && view.target.is_unpacked() && !is_there(CONTAINERS_POLICY)
 }

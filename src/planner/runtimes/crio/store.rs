@@ -1,7 +1,10 @@
 //! CRI-O's store: its place, what an image takes there, and whether its layers can be shared.
 
 use crate::{
-    plan::{host_path, paths::CRIO_ROOT},
+    plan::{
+        host_path::{self, HostPath},
+        paths::{CRIO_ROOT, PULLED},
+    },
     planner::{
         context::{LayersOf, TargetStore, View},
         layers::shared,
@@ -24,7 +27,14 @@ pub(super) fn store(view: &View<'_>) -> TargetStore {
             TIMES_COMPRESSED
         },
         layers: shared(view, layers(view)),
+        pull_directory: pull_directory(view),
     }
+}
+
+/// Where it keeps what it pulls until it is unpacked.
+fn pull_directory(view: &View<'_>) -> Option<HostPath> {
+    let set = view.crio_conf.big_files_temporary_dir();
+    HostPath::new(host_path::plain(set.as_deref().unwrap_or(PULLED))).ok()
 }
 
 /// Where its layers lie.
