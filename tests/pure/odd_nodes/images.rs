@@ -1,6 +1,9 @@
 //! Images: of pods that have no containers yet, as right after a start of the kubelet; and what CRI-O refuses and where it pulls.
 
-use transship::plan::{cluster::ClusterFacts, facts::KubeletPod};
+use transship::plan::{
+    cluster::ClusterFacts,
+    facts::{KubeletPod, MaybeFile},
+};
 
 use super::{
     crio::{to_crio, with_crio},
@@ -145,6 +148,17 @@ fn a_policy_that_refuses_what_comes_along_is_told() {
         found.len() == 1 && found[0].message.contains("/etc/crio/policies/lab.json"),
         "{found:#?}"
     );
+
+    // CRI-O that comes in a bundle reads the policy of the system.
+    let mut facts = with_crio();
+    not_linked(&mut facts);
+    facts.crio = None;
+    facts.files.push(MaybeFile {
+        path: path("/etc/containers/policy.json"),
+        file: Some(file("/etc/containers/policy.json", rejects)),
+    });
+    let bundle = fixtures::from_archive(Runtime::CriO);
+    assert_eq!(of(&facts, &bundle, REFUSES).len(), 1);
 
     let found = of(&with_policy("{"), &to_crio(), REFUSES);
     assert!(found[0].message.contains("cannot be read"), "{found:#?}");

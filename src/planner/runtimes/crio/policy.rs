@@ -34,7 +34,9 @@ pub(super) fn check(view: &View<'_>, layers: &Layers) -> Vec<Finding> {
     };
     let main = match crio {
         Some(crio) => crio.policy.as_ref(),
-        None => path(brought).ok().and_then(|path| view.facts.text_at(&path)),
+        None if view.target.is_unpacked() => path(brought).ok().and_then(|path| view.facts.text_at(&path)),
+        // A package brings a configuration that names a policy of its own.
+        None => None,
     };
     if let Some(file) = main {
         let is_asked_again = view.crio_conf.signature_policy().is_some() || lacks_policy(view);
