@@ -10,6 +10,7 @@
 //! - [`yaml`]: top-level scalars of the kubelet's and crictl's files; [`json`]: the same where they are JSON.
 //! - [`crio_conf`]: what CRI-O prints of its configuration, and the part of it that is written.
 //! - [`registries_conf`], [`policy_json`]: what tools of containers/image read of registries and of signatures.
+//! - [`registry_auth`]: credentials of registries in the form of Docker's `config.json`, written whole.
 //! - [`daemon_json`]: Docker's `daemon.json`, to which the cgroup driver is added.
 //! - [`unit_file`]: drop-ins for systemd units, written whole.
 
@@ -24,6 +25,7 @@ pub mod json;
 pub mod parse;
 pub mod policy_json;
 pub mod registries_conf;
+pub mod registry_auth;
 pub mod unit_file;
 pub mod yaml;
 

@@ -41,8 +41,8 @@ use crate::{
         kubelet_arguments::DROP_IN,
         kubelet_settings::Settings,
         paths::{
-            CONTAINERD_ENVIRONMENT, CRICTL, CRIO_ENVIRONMENT, CRIO_NETWORK, CRIO_REGISTRIES,
-            CRIO_UNTIL_SWITCH, HOLD_DROP_IN,
+            CONTAINERD_ENVIRONMENT, CRICTL, CRIO_CREDENTIALS, CRIO_ENVIRONMENT, CRIO_NETWORK,
+            CRIO_REGISTRIES, CRIO_UNTIL_SWITCH, HOLD_DROP_IN,
         },
         runtime::Runtime,
         snapshots,
@@ -101,6 +101,7 @@ pub async fn inspect(host: &Host) -> Facts {
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
     let log_rules = docker::log_rules(files, docker.as_ref());
+    let crio_programs = crio::called(files, containerd.as_ref());
     let mut facts = Facts {
         node: system.node,
         machine_id: system.machine_id,
@@ -115,7 +116,7 @@ pub async fn inspect(host: &Host) -> Facts {
         containerd,
         cri_dockerd,
         crio,
-        crio_programs: crio::called(files),
+        crio_programs,
         docker_group: system.docker_group,
         cni,
         prerequisites: Some(prerequisites),
@@ -166,6 +167,7 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
         HOLD_DROP_IN,
         DROP_IN,
         CONTAINERD_ENVIRONMENT,
+        CRIO_CREDENTIALS,
         CRIO_ENVIRONMENT,
         CRIO_NETWORK,
         CRIO_REGISTRIES,
@@ -173,6 +175,8 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
     ]
     .iter()
     .chain(of_absent)
+    .copied()
+    .chain(crio::auth_file(facts.crio.as_ref()).as_deref())
     .filter_map(|path| notes.maybe(files, path))
     .collect()
 }

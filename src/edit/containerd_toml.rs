@@ -13,9 +13,9 @@ pub mod upgrade;
 
 use std::collections::BTreeMap;
 
-pub use carried::{BINARY, Carried, Handler};
+pub use carried::{BINARY, CONFIG_PATH, Carried, Handler};
 use carried::{MAX_DOWNLOADS, SELINUX};
-pub use left::{OldRegistries, old_registries, own_specifications, told, unprivileged};
+pub use left::{OldRegistries, old_registries, own_plugins, own_specifications, told, unprivileged};
 pub use read::{
     Cni, Snapshots, carried_in, cni, default_runtime, disables_cri, handlers, has_old_registries,
     has_runtime, imports, misuses_systemd_cgroup, nri_is_off, pull_progress_timeout, registry_directories,
@@ -23,7 +23,7 @@ pub use read::{
 };
 use toml_edit::{Array, DocumentMut, Item, Table, TableLike, Value, value};
 
-use super::parse::ParseError;
+use super::{parse::ParseError, registry_auth::Credential};
 
 /// What the file shall say.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +49,8 @@ pub struct Wanted {
     pub pull_progress_timeout: Option<String>,
     /// What comes along from the runtime that is left; the rest stays as the file has it.
     pub carried: Carried,
+    /// Users of registries; one of a registry for which the file has one stays as it is.
+    pub credentials: Vec<Credential>,
     /// Runtimes beside runc; one that the file has stays as it is.
     pub handlers: Vec<Handler>,
 }
@@ -196,13 +198,39 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
             name.as_str().into(),
         )?;
     }
+    for one in &wanted.credentials {
+        let table = ["plugins", images, "registry", "configs", &one.host, "auth"];
+        let start = format!("{}.", table.join("."));
+        if before.keys().any(|path| path.starts_with(&start)) {
+            continue;
+        }
+        for (key, text) in [
+            ("username", &one.user),
+            ("password", &one.password),
+            ("identitytoken", &one.token),
+        ] {
+            if !text.is_empty() {
+                set(&[&table[..], &[key]].concat(), text.as_str().into())?;
+            }
+        }
+    }
     let mut runc_runtimes = runc_runtimes(&before, runtime);
-    for Handler { name, kind, options } in &wanted.handlers {
+    for handler in &wanted.handlers {
+        let Handler {
+            name, kind, options, ..
+        } = handler;
         let table = ["plugins", runtime, "containerd", "runtimes", name];
         if before.contains_key(&format!("{}.runtime_type", table.join("."))) {
             continue;
         }
         set(&[&table[..], &["runtime_type"]].concat(), kind.as_str().into())?;
+        if let Some(path) = &handler.path {
+            set(&[&table[..], &["runtime_path"]].concat(), path.as_str().into())?;
+        }
+        if handler.without_host_devices {
+            let key = "privileged_without_host_devices";
+            set(&[&table[..], &[key]].concat(), true.into())?;
+        }
         for (key, text) in options {
             set(&[&table[..], &["options", key]].concat(), text.as_str().into())?;
         }

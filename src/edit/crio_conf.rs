@@ -91,12 +91,12 @@ impl Printed {
 
     /// Capabilities of containers that ask for none.
     pub fn default_capabilities(&self) -> Vec<String> {
-        self.texts("crio.runtime", "default_capabilities")
+        self.list("crio.runtime", "default_capabilities")
     }
 
     /// Registries whose certificate is not checked.
     pub fn insecure_registries(&self) -> Vec<String> {
-        self.texts("crio.image", "insecure_registries")
+        self.list("crio.image", "insecure_registries")
     }
 
     fn value(&self, table: &str, key: &str) -> Option<Value> {
@@ -110,7 +110,8 @@ impl Printed {
         value.as_str().filter(|text| !text.is_empty()).map(str::to_owned)
     }
 
-    fn texts(&self, table: &str, key: &str) -> Vec<String> {
+    /// A list of texts.
+    pub fn list(&self, table: &str, key: &str) -> Vec<String> {
         let value = self.value(table, key);
         let list = value.as_ref().and_then(Value::as_array).into_iter().flatten();
         list.filter_map(Value::as_str).map(str::to_owned).collect()
@@ -171,18 +172,26 @@ impl Printed {
         self.text("crio.image", "big_files_temporary_dir")
     }
 
+    /// The file with credentials of registries.
+    pub fn global_auth_file(&self) -> Option<String> {
+        self.text("crio.image", "global_auth_file")
+    }
+
     /// Its runtimes whose programs are named by their paths.
     pub fn runtimes(&self) -> Vec<Runtime> {
         let tables = self.values.keys().filter(|(_, key)| key == "runtime_path");
         let names = tables.filter_map(|(table, _)| table.strip_prefix("crio.runtime.runtimes."));
         names
             .filter_map(|name| {
+                let table = format!("crio.runtime.runtimes.{name}");
+                let is_on = |key: &str| self.value(&table, key).and_then(|value| value.as_bool());
                 Some(Runtime {
                     name: name.to_owned(),
                     path: self.runtime_path(name)?,
-                    root: self
-                        .text(&format!("crio.runtime.runtimes.{name}"), "runtime_root")
-                        .unwrap_or_default(),
+                    root: self.text(&table, "runtime_root").unwrap_or_default(),
+                    vm: self.runtime_type(name).as_deref() == Some("vm"),
+                    config: self.text(&table, "runtime_config_path"),
+                    without_host_devices: is_on("privileged_without_host_devices") == Some(true),
                 })
             })
             .collect()
@@ -196,12 +205,12 @@ impl Printed {
 
     /// Settings of the kernel that every pod gets (`name=value`).
     pub fn default_sysctls(&self) -> Vec<String> {
-        self.texts("crio.runtime", "default_sysctls")
+        self.list("crio.runtime", "default_sysctls")
     }
 
     /// Limits of containers (`nofile=1024:2048`).
     pub fn default_ulimits(&self) -> Vec<String> {
-        self.texts("crio.runtime", "default_ulimits")
+        self.list("crio.runtime", "default_ulimits")
     }
 
     /// Where CNI configurations are.
@@ -211,7 +220,7 @@ impl Printed {
 
     /// Where CNI plugins are.
     pub fn plugin_dirs(&self) -> Vec<String> {
-        self.texts("crio.network", "plugin_dirs")
+        self.list("crio.network", "plugin_dirs")
     }
 }
 
@@ -236,6 +245,8 @@ pub struct Wanted {
     pub default_ulimits: Vec<String>,
     /// The file with the policy of signatures, if it is another one than it has.
     pub signature_policy: Option<String>,
+    /// The file with credentials of registries, if it gets one.
+    pub global_auth_file: Option<String>,
     /// The runtime of pods that name none, if it is another one than it has.
     pub default_runtime: Option<String>,
     /// Runtimes that it does not have yet.
@@ -257,6 +268,12 @@ pub struct Runtime {
     pub path: String,
     /// Where it keeps the state of containers.
     pub root: String,
+    /// Its program is a shim of containerd's (`runtime_type = "vm"`).
+    pub vm: bool,
+    /// The configuration of the shim.
+    pub config: Option<String>,
+    /// Privileged containers get no devices of the node.
+    pub without_host_devices: bool,
 }
 
 /// The text of a file for `crio.conf.d`.
@@ -285,6 +302,8 @@ pub fn part(wanted: &Wanted) -> String {
             .iter()
             .map(|path| ("signature_policy", path.into())),
     );
+    let auth_file = wanted.global_auth_file.iter();
+    image.extend(auth_file.map(|path| ("global_auth_file", path.into())));
     let timeout = wanted.pull_progress_timeout.iter();
     image.extend(timeout.map(|time| ("pull_progress_timeout", time.into())));
     table("crio.image", image);
@@ -318,14 +337,22 @@ pub fn part(wanted: &Wanted) -> String {
     }
     table("crio.runtime", runtime);
     for runtime in &wanted.runtimes {
-        table(
-            &format!("crio.runtime.runtimes.{}", toml_edit::Key::new(&runtime.name)),
-            vec![
-                ("runtime_path", Value::from(&runtime.path)),
-                ("runtime_root", Value::from(&runtime.root)),
-                ("runtime_type", "oci".into()),
-            ],
+        let mut settings = vec![
+            ("runtime_path", Value::from(&runtime.path)),
+            ("runtime_root", Value::from(&runtime.root)),
+            ("runtime_type", if runtime.vm { "vm" } else { "oci" }.into()),
+        ];
+        settings.extend(
+            runtime
+                .config
+                .iter()
+                .map(|path| ("runtime_config_path", path.into())),
         );
+        if runtime.without_host_devices {
+            settings.push(("privileged_without_host_devices", true.into()));
+        }
+        let name = format!("crio.runtime.runtimes.{}", toml_edit::Key::new(&runtime.name));
+        table(&name, settings);
     }
     table(
         "crio.network",
@@ -411,11 +438,15 @@ pause_image = "a/pause:1"
             default_sysctls: vec!["net.ipv4.ip_unprivileged_port_start=0".to_owned()],
             default_ulimits: vec!["nofile=1024:-1".to_owned()],
             signature_policy: Some("/etc/crio/policy.json".to_owned()),
+            global_auth_file: Some("/etc/crio/auth.json".to_owned()),
             default_runtime: Some("runc".to_owned()),
             runtimes: vec![Runtime {
                 name: "runc".to_owned(),
                 path: "/usr/sbin/runc".to_owned(),
                 root: "/run/runc".to_owned(),
+                vm: true,
+                config: Some("/etc/kata.toml".to_owned()),
+                without_host_devices: true,
             }],
             selinux: true,
             pull_progress_timeout: Some("30m".to_owned()),
@@ -438,6 +469,7 @@ pause_image = "a/pause:1"
         assert_eq!(printed.runtime_path("runc").unwrap(), "/usr/sbin/runc");
         assert_eq!(printed.runtimes(), wanted.runtimes);
         assert_eq!(printed.signature_policy(), wanted.signature_policy);
+        assert_eq!(printed.global_auth_file(), wanted.global_auth_file);
 
         let text = part(&Wanted {
             cgroup_manager: "systemd".to_owned(),

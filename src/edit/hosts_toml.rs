@@ -93,6 +93,29 @@ pub fn host(endpoint: &Endpoint, tls: Option<&Tls>) -> String {
     text
 }
 
+/// A URL with the path of its API, which is left out where it is the usual one (`/v2`).
+pub fn api(url: &str) -> String {
+    let start = url.find("://").map_or(0, |at| at + 3);
+    let end = url[start..].find('/').map_or(url.len(), |at| start + at);
+    let (address, path) = url.split_at(end);
+    match path.trim_end_matches('/') {
+        "" | "/v2" => address.to_owned(),
+        path => format!("{address}{path}"),
+    }
+}
+
+/// The same of a URL of which the path is one before `/v2`, unless it ends with that (`hosts.go` in `core/remotes/docker/config` of
+/// containerd).
+fn api_below(url: &str) -> String {
+    let api = api(url);
+    let has_path = api.split_once("://").is_some_and(|(_, rest)| rest.contains('/'));
+    if has_path && !api.ends_with("/v2") {
+        format!("{api}/v2")
+    } else {
+        api
+    }
+}
+
 /// A host with or without a port, which is safe as the name of a directory.
 pub fn is_host(text: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-._:[]".contains(c);
@@ -121,7 +144,7 @@ pub struct Said {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Address {
-    /// Its URL.
+    /// Its URL, with the path of its API as [`api`] has it.
     pub url: String,
     /// Its certificate is not checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -135,12 +158,19 @@ pub fn read(text: &str) -> Option<Said> {
     said.look_at(document.as_table());
     let server = document.get("server").and_then(Item::as_str).unwrap_or_default();
     let is_on = |table: &dyn TableLike, key: &str| table.get(key).and_then(Item::as_bool) == Some(true);
+    let root = document.as_table();
+    let api = |table: &dyn TableLike, url: &str| {
+        if is_on(table, "override_path") {
+            api(url)
+        } else {
+            api_below(url)
+        }
+    };
     if server.contains('@') {
         said.secrets = true;
     } else if !server.is_empty() {
-        said.server = Some(server.to_owned());
+        said.server = Some(api(root, server));
     }
-    let root = document.as_table();
     if is_on(root, "skip_verify") {
         said.addresses.extend(said.server.iter().map(|url| Address {
             url: url.clone(),
@@ -158,7 +188,7 @@ pub fn read(text: &str) -> Option<Said> {
             continue;
         }
         said.addresses.push(Address {
-            url: url.to_owned(),
+            url: api(host, url),
             skip_verify: is_on(host, "skip_verify"),
         });
     }
@@ -208,6 +238,21 @@ mod tests {
             let said = read(text).unwrap_or_default();
             assert!(said.addresses.iter().all(|address| !address.url.contains('@')));
         });
+    }
+
+    #[test]
+    fn a_url_has_the_path_of_its_api() {
+        for (url, override_path, wanted) in [
+            ("https://m.example", false, "https://m.example"),
+            ("https://m.example/v2/", false, "https://m.example"),
+            ("https://m.example/hub", false, "https://m.example/hub/v2"),
+            ("https://m.example/hub/v2", false, "https://m.example/hub/v2"),
+            ("https://m.example/v2/hub", true, "https://m.example/v2/hub"),
+            ("m.example/v2/hub", true, "m.example/v2/hub"),
+        ] {
+            let said = read(&format!("[host.\"{url}\"]\noverride_path = {override_path}\n"));
+            assert_eq!(said.unwrap().addresses[0].url, wanted);
+        }
     }
 
     #[test]

@@ -8,12 +8,14 @@ use super::{hosts_toml::is_host, parse};
 /// What files say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistriesConf {
-    /// Registries with the URLs that are asked for their images before the registry itself.
+    /// Registries with the URLs that are asked for their images before the registry itself, with the paths of their APIs.
     pub mirrors: Vec<(String, Vec<String>)>,
     /// Hosts whose certificate is not checked, and that are asked over plain HTTP after that.
     pub insecure: Vec<String>,
     /// Where images without a registry in their name are looked for.
     pub search: Vec<String>,
+    /// Names without a registry that stand for images of another one than Docker Hub.
+    pub aliases: Vec<String>,
     /// What else stands there, in words.
     pub other: Vec<String>,
 }
@@ -29,6 +31,13 @@ impl RegistriesConf {
         let search = texts("unqualified-search-registries");
         if !search.is_empty() {
             self.search = search;
+        }
+        let aliases = document.get("aliases").and_then(Item::as_table_like);
+        for (name, image) in aliases.into_iter().flat_map(TableLike::iter) {
+            let image = image.as_str().unwrap_or_default();
+            if !image.is_empty() && !image.starts_with("docker.io/") {
+                self.aliases.push(name.to_owned());
+            }
         }
         let helpers = texts("credential-helpers");
         if helpers.iter().any(|name| name != "containers-auth.json") {
@@ -75,14 +84,18 @@ impl RegistriesConf {
                 mirror.get("pull-from-mirror").and_then(Item::as_str),
                 None | Some("all" | "")
             );
-            if !is_host(at) || !is_for_all {
+            let at = at.trim_end_matches('/');
+            // What stands behind the host comes before the name of the image, which comes after `/v2`.
+            let (host, path) = at.split_at(at.find('/').unwrap_or(at.len()));
+            if !is_host(host) || !is_for_all {
                 self.other.push(format!("the mirror {at} of {name}"));
                 continue;
             }
-            urls.push(format!("https://{at}"));
+            let below = if path.is_empty() { "" } else { "/v2" };
+            urls.push(format!("https://{host}{below}{path}"));
             if mirror.get("insecure").and_then(Item::as_bool) == Some(true) {
-                urls.push(format!("http://{at}"));
-                self.insecure.push(at.to_owned());
+                urls.push(format!("http://{host}{below}{path}"));
+                self.insecure.push(host.to_owned());
             }
         }
         if !urls.is_empty() {
@@ -113,6 +126,9 @@ mod tests {
         found.read("unqualified-search-registries = [\"quay.io\"]\ncredential-helpers = [\"containers-auth.json\"]\n");
         found.read(
             r#"
+[aliases]
+fedora = "registry.fedoraproject.org/fedora"
+busybox = "docker.io/library/busybox"
 [[registry]]
 location = "docker.io"
 [[registry.mirror]]
@@ -122,6 +138,9 @@ location = "10.1.2.3:5000"
 insecure = true
 [[registry.mirror]]
 location = "p.example/hub"
+[[registry.mirror]]
+location = "d.example"
+pull-from-mirror = "digest-only"
 [[registry]]
 prefix = "r.example:5000"
 insecure = true
@@ -138,14 +157,16 @@ blocked = true
             "https://m.example",
             "https://10.1.2.3:5000",
             "http://10.1.2.3:5000",
+            "https://p.example/v2/hub",
         ]
         .map(text);
         let wanted = RegistriesConf {
             mirrors: vec![(text("docker.io"), urls.to_vec())],
             insecure: vec![text("10.1.2.3:5000"), text("r.example:5000")],
             search: vec![text("quay.io")],
+            aliases: vec![text("fedora")],
             other: vec![
-                text("the mirror p.example/hub of docker.io"),
+                text("the mirror d.example of docker.io"),
                 text("example.com/foo is looked for in internal.example/bar"),
                 text("bad.example is blocked"),
             ],

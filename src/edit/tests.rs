@@ -32,6 +32,7 @@ fn wanted(newest_version: i64) -> Wanted {
             selinux: (newest_version > 2).then_some(true),
             ..containerd_toml::Carried::default()
         },
+        credentials: Vec::new(),
         handlers: Vec::new(),
     }
 }

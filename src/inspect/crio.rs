@@ -9,13 +9,20 @@ use super::{
     units::Units,
 };
 use crate::{
-    edit::crio_conf::Printed,
+    edit::{
+        containerd_toml::{self, CONFIG_PATH},
+        crio_conf::Printed,
+    },
     host::files::Files,
     plan::{
-        facts::{Crio, TextFile},
+        docker_runtimes,
+        facts::{Containerd, Crio, TextFile},
         host_path::{self, HostPath},
         kubelet_arguments,
-        paths::{CONTAINERS_POLICY, CRIO_CONFIG, CRIO_DROP_IN, CRIO_ROOT, CRIO_SOCKET, PULLED},
+        paths::{
+            CONTAINERS_POLICY, CRIO_CONFIG, CRIO_CREDENTIALS, CRIO_DROP_IN, CRIO_ROOT, CRIO_SOCKET, PULLED,
+            RUNC_SHIM,
+        },
     },
 };
 
@@ -101,10 +108,31 @@ pub(super) fn pull_directory(crio: Option<&Crio>) -> String {
     directory.map_or_else(|| PULLED.to_owned(), |directory| host_path::plain(&directory))
 }
 
-/// Where the programs are that it calls.
-pub(super) fn called(files: &Files) -> BTreeMap<String, HostPath> {
-    let found = |name: &str| Some((name.to_owned(), programs::find(files, name)?));
-    CALLED.into_iter().filter_map(found).collect()
+/// Where the programs are that it calls, and the shims of containerd's further runtimes, with their configurations.
+pub(super) fn called(files: &Files, containerd: Option<&Containerd>) -> BTreeMap<String, HostPath> {
+    let text = containerd.and_then(|containerd| containerd.effective.as_deref());
+    let handlers = text.and_then(containerd_toml::handlers).unwrap_or_default();
+    let shims = handlers
+        .into_iter()
+        .filter(|handler| !["", RUNC_SHIM].contains(&handler.kind.as_str()));
+    let of_shims = shims.flat_map(|handler| {
+        let configs = handler
+            .options
+            .into_iter()
+            .filter(|(key, path)| key == CONFIG_PATH && path.starts_with('/'));
+        let configs: Vec<String> = configs.map(|(_, path)| path).collect();
+        [docker_runtimes::shim_program(&handler.kind)]
+            .into_iter()
+            .chain(handler.path)
+            .chain(configs)
+    });
+    let found = |name: String| Some((name.clone(), programs::find(files, &name)?));
+    CALLED
+        .map(str::to_owned)
+        .into_iter()
+        .chain(of_shims)
+        .filter_map(found)
+        .collect()
 }
 
 /// Where it keeps images and containers.
@@ -112,6 +140,13 @@ pub(super) fn root(crio: Option<&Crio>) -> String {
     let printed = crio.and_then(|crio| crio.effective.as_deref());
     let root = printed.and_then(|text| Printed::read(text).root());
     root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
+}
+
+/// The file with its credentials of registries, where somebody has named one.
+pub(super) fn auth_file(crio: Option<&Crio>) -> Option<String> {
+    let named = Printed::read(crio?.effective.as_deref()?).global_auth_file()?;
+    let named = host_path::plain(&named);
+    (named != CRIO_CREDENTIALS).then_some(named)
 }
 
 /// The directories in which it looks for CNI plugins.

@@ -11,7 +11,7 @@ use super::{
     units::Units,
 };
 use crate::{
-    edit::daemon_json,
+    edit::{containerd_toml::CONFIG_PATH, daemon_json},
     host::files::Files,
     plan::{
         docker_runtimes::{self, DockerRuntime},
@@ -68,7 +68,16 @@ fn runtime_programs(
     let daemon = daemon_json.and_then(|file| daemon_json::parse(&file.text).ok());
     let mut runtimes = docker_runtimes::configured(service, &daemon.unwrap_or_default());
     runtimes.extend(engine.map(|engine| DockerRuntime::of_shim(&engine.default_runtime)));
-    let programs = runtimes.iter().filter_map(DockerRuntime::needs);
+    let configs = |runtime: &DockerRuntime| {
+        runtime
+            .options
+            .get(CONFIG_PATH)
+            .filter(|path| path.starts_with('/'))
+            .cloned()
+    };
+    let programs = runtimes
+        .iter()
+        .flat_map(|runtime| runtime.needs().into_iter().chain(configs(runtime)));
     programs
         .filter_map(|program| Some((program.clone(), programs::find(files, &program)?)))
         .collect()

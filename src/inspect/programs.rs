@@ -1,24 +1,17 @@
 //! Programs where systemd looks for them, and what they say of themselves.
 
 use super::notes::exists;
-use crate::{host::files::Files, plan::host_path::HostPath};
-
-/// `systemd-path search-binaries-default`.
-const SEARCHED: [&str; 6] = [
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-];
+use crate::{
+    host::files::Files,
+    plan::{host_path::HostPath, paths::PROGRAM_DIRECTORIES},
+};
 
 /// A program by its path, or by its name where systemd looks for programs.
 pub(super) fn find(files: &Files, program: &str) -> Option<HostPath> {
     let paths: Vec<String> = if program.starts_with('/') {
         vec![program.to_owned()]
     } else {
-        SEARCHED
+        PROGRAM_DIRECTORIES
             .iter()
             .map(|directory| format!("{directory}/{program}"))
             .collect()

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::paths::RUNC_SHIM;
+use super::{docker_runtimes, paths::RUNC_SHIM};
 use crate::edit::{
-    containerd_toml::{self, BINARY, Carried, Handler},
+    containerd_toml::{self, BINARY, CONFIG_PATH, Carried, Handler},
     crio_conf::{Printed, Runtime},
 };
 
@@ -30,12 +30,22 @@ pub struct ConfigurationWant {
     pub handlers: Vec<Handler>,
 }
 
-/// A runtime of CRI-O's, whose program would be an option of runc's shim.
+/// A runtime of CRI-O's: a shim of containerd's by its program, or a program that would be an option of runc's shim.
 pub fn handler_of(runtime: &Runtime) -> Handler {
+    let kind = docker_runtimes::shim_type(&runtime.path).filter(|_| runtime.vm);
+    let config = runtime.config.iter();
+    let options = match &kind {
+        Some(_) => config
+            .map(|path| (CONFIG_PATH.to_owned(), path.clone()))
+            .collect(),
+        None => vec![(BINARY.to_owned(), runtime.path.clone())],
+    };
     Handler {
         name: runtime.name.clone(),
-        kind: RUNC_SHIM.to_owned(),
-        options: vec![(BINARY.to_owned(), runtime.path.clone())],
+        path: kind.is_some().then(|| runtime.path.clone()),
+        kind: kind.unwrap_or_else(|| RUNC_SHIM.to_owned()),
+        options,
+        without_host_devices: runtime.without_host_devices,
     }
 }
 
@@ -81,6 +91,7 @@ impl Found {
                         root: printed.root(),
                         selinux: printed.selinux(),
                         default_runtime: printed.default_runtime(),
+                        auth_file: printed.global_auth_file(),
                         ..Carried::default()
                     },
                     handlers: Some(printed.runtimes().iter().map(handler_of).collect()),
@@ -222,7 +233,7 @@ config_path = "/etc/containerd/certs.d"
             handlers: vec![handler_of(&Runtime {
                 name: "nvidia".to_owned(),
                 path: "/usr/bin/nvidia".to_owned(),
-                root: String::new(),
+                ..Runtime::default()
             })],
         };
         let ours = "[crio.image]\npause_image = \"a/pause:1\"\n[crio.runtime]\ncgroup_manager = \"systemd\"\n\

@@ -62,8 +62,15 @@ impl DockerRuntime {
     }
 }
 
+/// The type of a shim by its program (`/opt/kata/bin/containerd-shim-kata-v2`).
+pub fn shim_type(program: &str) -> Option<String> {
+    let name = program.rsplit('/').next()?.strip_prefix("containerd-shim-")?;
+    let (name, version) = name.rsplit_once('-')?;
+    Some(format!("io.containerd.{name}.{version}"))
+}
+
 /// The program of a type of shim (`runtime/v2/shim/util.go` of containerd).
-fn shim_program(kind: &str) -> String {
+pub fn shim_program(kind: &str) -> String {
     let mut parts = kind.rsplit('.');
     let version = parts.next().unwrap_or_default();
     format!("containerd-shim-{}-{version}", parts.next().unwrap_or_default())
@@ -177,6 +184,11 @@ mod tests {
         );
         assert_eq!(found[2].arguments, ["--debug"]);
         assert_eq!(found.iter().filter(|one| one.has_other_options).count(), 1);
+        assert_eq!(
+            shim_type("/opt/kata/bin/containerd-shim-kata-v2").as_deref(),
+            Some("io.containerd.kata.v2")
+        );
+        assert_eq!(shim_type("/usr/bin/crun"), None);
         let alone = DockerRuntime::of_shim("io.containerd.kata.v2");
         assert_eq!(alone.needs().as_deref(), Some("containerd-shim-kata-v2"));
         for nothing in ["io.containerd.runc.v2", "/opt/kata/bin/containerd-shim-kata-v2"] {

@@ -4,6 +4,16 @@
 /// The drop-in that keeps the kubelet from starting while [`HOLD_FILE`](super::step::HOLD_FILE) exists.
 pub const HOLD_DROP_IN: &str = "/etc/systemd/system/kubelet.service.d/zz-transship-hold.conf";
 
+/// Where systemd looks for programs (`systemd-path search-binaries-default`).
+pub const PROGRAM_DIRECTORIES: [&str; 6] = [
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+];
+
 /// Where an administrator's files of units are, and the masks.
 pub const OWN_UNITS: &str = "/etc/systemd/system/";
 
@@ -65,6 +75,12 @@ pub const CRIO_ENVIRONMENT: &str = "/etc/systemd/system/crio.service.d/transship
 
 /// Where CRI-O, as all tools of containers/image, has its settings of registries, file by file in the order of their names.
 pub const CRIO_REGISTRIES_DIRECTORY: &str = "/etc/containers/registries.conf.d";
+
+/// The credentials of registries for CRI-O that Transship writes.
+pub const CRIO_CREDENTIALS: &str = "/etc/crio/transship-auth.json";
+
+/// Where the kubelet looks for credentials of registries, which it sends along with each pull.
+pub const KUBELET_CREDENTIALS: &str = "/var/lib/kubelet/config.json";
 
 /// The file that is read before that directory.
 pub const REGISTRIES_CONF: &str = "/etc/containers/registries.conf";

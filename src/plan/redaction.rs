@@ -39,7 +39,7 @@ fn is_address(text: &str) -> bool {
 }
 
 /// Keys of TOML, JSON, YAML and units whose values are shown: those that Transship sets, and a few around them.
-const KEYS: [&str; 93] = [
+const KEYS: [&str; 94] = [
     "After",
     "Before",
     "BinaryName",
@@ -102,6 +102,7 @@ const KEYS: [&str; 93] = [
     "enable_unprivileged_icmp",
     "enable_unprivileged_ports",
     "exec-opts",
+    "global_auth_file",
     "image-endpoint",
     "imageServiceEndpoint",
     "image_pull_progress_timeout",

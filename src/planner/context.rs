@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
-    edit::{crio_conf::Printed, unit_file},
+    edit::{containerd_toml::Handler, crio_conf::Printed, registry_auth::Credential, unit_file},
     plan::{
         configuration::ConfigurationWant,
         effective::Effective,
@@ -18,7 +18,7 @@ use crate::{
         delivery::Delivery,
         images::CarriedImages,
         request::Request,
-        setting::{Left, Registries, Translation},
+        setting::{Fate, Left, Registries, Translation},
     },
 };
 
@@ -99,12 +99,14 @@ pub struct Takes {
     /// The setting with the limits (setrlimit(2)) of containers, as Docker writes them; `None` where pods inherit those of the
     /// target's unit.
     pub ulimits: Option<&'static str>,
-    /// Whether further runtimes may be shims of containerd, and not only programs.
-    pub shims: bool,
+    /// A runtime beside runc as the target can have it, or what keeps it from that and what to do.
+    pub handler: fn(&View<'_>, &Handler) -> Result<Handler, String>,
     /// Whether it has a runtime of this name.
     pub has_runtime: fn(&View<'_>, &str) -> bool,
     /// What becomes of settings of registries.
     pub registries: fn(&View<'_>) -> Registries,
+    /// What becomes of credentials of registries.
+    pub credentials: fn(&View<'_>, &[Credential]) -> Fate,
 }
 
 /// How many layers a target downloads at the same time.

@@ -40,7 +40,8 @@ const CERTIFICATES: &str = "certs.d";
 /// What a source says of registries.
 #[derive(Clone, Debug, Default)]
 pub struct Asked {
-    /// URLs of mirrors, by the name of the registry in the names of images: Docker has those of Docker Hub alone.
+    /// URLs of mirrors, with the paths of their APIs as [`api`](hosts_toml::api) has them, by the name of the registry in the names of
+    /// images: Docker has those of Docker Hub alone.
     pub mirrors: BTreeMap<String, Vec<String>>,
     /// Registries whose certificate is not checked.
     pub insecure: Insecure,
@@ -54,6 +55,7 @@ pub fn asked(view: &View<'_>) -> Option<Asked> {
     };
     let listed = |key, flag| docker_settings::listed(docker, view.daemon, key, flag);
     let mirrors = listed(MIRRORS, "registry-mirror");
+    let mirrors: Vec<String> = mirrors.iter().map(|url| api_of(url)).collect();
     let mirrors = (!mirrors.is_empty()).then(|| (DOCKER.to_owned(), mirrors));
     Some(Asked {
         mirrors: mirrors.into_iter().collect(),
@@ -79,6 +81,7 @@ fn asked_of_other(left: &[Left]) -> Asked {
             | What::Unprivileged
             | What::Handler(_)
             | What::DefaultHandler(_)
+            | What::Credentials(_)
             | What::Near(_)
             | What::Lost(_) => {}
         }
@@ -474,8 +477,27 @@ impl Writer<'_> {
     }
 }
 
-/// A mirror as Docker takes one: a URL without a user and a query; a path stands before `/v2` (25.0 and later,
-/// `registry/config.go`).
+/// Where the API of a mirror of Docker's is: its path stands before `/v2` (25.0 and later, `registry/config.go`).
+fn api_of(mirror: &str) -> String {
+    let mirror = mirror.trim_end_matches('/');
+    let (_, rest) = mirror.split_once("://").unwrap_or_default();
+    if rest.contains('/') {
+        format!("{mirror}/v2")
+    } else {
+        mirror.to_owned()
+    }
+}
+
+/// The mirror of Docker's whose API is there; `None` if Docker can have none.
+pub fn mirror_with(api: &str) -> Option<String> {
+    let (_, rest) = api.split_once("://")?;
+    match api.strip_suffix("/v2") {
+        Some(mirror) => Some(mirror.to_owned()),
+        None => (!rest.contains('/')).then(|| api.to_owned()),
+    }
+}
+
+/// A mirror by the URL of its API, without a user and a query.
 fn mirror_of(url: &str) -> Option<Endpoint> {
     let (scheme, rest) = url.split_once("://")?;
     let scheme = scheme.to_ascii_lowercase();
@@ -485,9 +507,7 @@ fn mirror_of(url: &str) -> Option<Endpoint> {
     let reads =
         ["http", "https"].contains(&scheme.as_str()) && can_be_written(host) && path.chars().all(plain);
     reads.then(|| Endpoint {
-        path: Some(path)
-            .filter(|path| !path.is_empty())
-            .map_or_else(String::new, |path| format!("{path}/v2")),
+        path: path.to_owned(),
         ..Endpoint::new(&scheme, host)
     })
 }

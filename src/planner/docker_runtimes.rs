@@ -84,11 +84,6 @@ fn handler(
 ) -> Result<Handler, String> {
     let kind = runtime.kind();
     let target = view.target.runtime.store();
-    if !takes.shims && kind != RUNC_SHIM {
-        return Err(format!(
-            "{target} does not call shims of containerd: give it a runtime of this name, and plan again."
-        ));
-    }
     if !runtime.arguments.is_empty() {
         return Err(format!(
             "It has runtimeArgs, which {target} cannot give to a runtime: let a small program add them, and name that \
@@ -108,6 +103,7 @@ fn handler(
         ));
     }
     let mut options: Vec<(String, String)> = runtime.options.clone().into_iter().collect();
+    let mut path = None;
     if let Some(needs) = runtime.needs() {
         let Some(program) = docker.runtime_programs.get(&needs) else {
             return Err(format!(
@@ -116,17 +112,16 @@ fn handler(
         };
         if needs == runtime.program {
             options.push((BINARY.to_owned(), program.to_string()));
+        } else if kind != RUNC_SHIM {
+            path = Some(program.to_string());
         }
     }
-    // CRI-O would look for a program of the runtime's name, and end where there is none.
-    if !takes.shims && options.iter().all(|(key, _)| key != BINARY) {
-        return Err(format!(
-            "{target} needs a program for it: name one as its path in daemon.json, and plan again."
-        ));
-    }
-    Ok(Handler {
+    let handler = Handler {
         name: runtime.name.clone(),
         kind: kind.to_owned(),
         options,
-    })
+        path,
+        without_host_devices: false,
+    };
+    (takes.handler)(view, &handler)
 }

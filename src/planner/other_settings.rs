@@ -4,18 +4,19 @@
 use serde_json::{Value, json};
 
 use crate::{
-    edit::{containerd_toml::Handler, flags, hosts_toml::DOCKER},
+    edit::{containerd_toml::Handler, flags, hosts_toml::DOCKER, registry_auth::Credential},
     plan::{
         docker_runtimes,
         facts::Limits,
         kubelet_arguments, lists,
-        paths::{DAEMON_JSON, RUNC_SHIM},
+        paths::{DAEMON_JSON, KUBELET_CREDENTIALS, RUNC_SHIM},
     },
     planner::{
         context::{Downloads, Takes, View},
         docker_limits, docker_proxies,
-        docker_registries::{INSECURE, MIRRORS},
+        docker_registries::{INSECURE, MIRRORS, mirror_with},
         docker_settings::{self, MAX_DOWNLOADS},
+        releases::{self, UnprivilegedPorts},
         setting::{Fate, Given, Left, Setting, Ulimit, What},
     },
 };
@@ -64,10 +65,20 @@ fn taken(view: &View<'_>, takes: Takes, one: &Left, all: &[Left]) -> Option<Fate
             Given::Selinux,
             format!("{} = true in {target}'s configuration", takes.selinux).into(),
         ),
-        What::Unprivileged => Fate::Carried(
-            Given::Unprivileged,
-            "processes without privileges may bind ports under 1024 and send pings, as before".into(),
-        ),
+        What::Unprivileged => match releases::unprivileged_ports(view.target.runtime, &view.target.version) {
+            Some(UnprivilegedPorts::Later(first)) => Fate::NotCarried(
+                format!(
+                    "Under {target} {} no process may bind ports under 1024 and send pings without privileges: use {first} or later, or \
+                     give such pods the sysctl net.ipv4.ip_unprivileged_port_start.",
+                    view.target.version
+                )
+                .into(),
+            ),
+            _ => Fate::Carried(
+                Given::Unprivileged,
+                "processes without privileges may bind ports under 1024 and send pings, as before".into(),
+            ),
+        },
         What::Handler(handler) => fate_of_handler(view, takes, handler),
         What::DefaultHandler(name) => {
             let comes = |other: &Left| match &other.what {
@@ -91,9 +102,24 @@ fn taken(view: &View<'_>, takes: Takes, one: &Left, all: &[Left]) -> Option<Fate
         }
         // The target's own planner of registries gives them a fate.
         What::Mirrors { .. } | What::Insecure(_) => return None,
+        What::Credentials(credentials) => (takes.credentials)(view, credentials),
         What::Near(how) => Fate::Approximated(None, how.clone().into()),
         What::Lost(remedy) => Fate::NotCarried(remedy.clone().into()),
     })
+}
+
+/// The registries of credentials, and nothing else of them.
+pub fn hosts(credentials: &[Credential]) -> String {
+    let hosts: Vec<String> = credentials.iter().map(|one| one.host.clone()).collect();
+    lists::many(&hosts)
+}
+
+/// What a person does with credentials that cannot be given to a runtime.
+pub fn credentials_for_pods(hosts: &str) -> String {
+    format!(
+        "Give pods the credentials for {hosts} as imagePullSecrets, or the kubelet in {KUBELET_CREDENTIALS} (in the form of Docker's \
+         config.json, for root alone), which hands them to every runtime."
+    )
 }
 
 /// Limits of containers, for a setting of the target's or for its unit.
@@ -136,29 +162,21 @@ fn fate_of_handler(view: &View<'_>, takes: Takes, handler: &Handler) -> Fate {
     if (takes.has_runtime)(view, &handler.name) {
         return Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into());
     }
-    if !takes.shims && (handler.kind != RUNC_SHIM || handler.program().is_none()) {
-        return Fate::NotCarried(
-            format!(
-                "{target} does not call shims of containerd ({}): give it a runtime of this name, and plan again.",
-                handler.kind
-            )
-            .into(),
-        );
-    }
+    let handler = match (takes.handler)(view, handler) {
+        Ok(handler) => handler,
+        Err(why) => return Fate::NotCarried(why.into()),
+    };
     let options: Vec<String> = handler
         .options
         .iter()
         .map(|(key, value)| format!(", {key} {value}"))
         .collect();
-    Fate::Carried(
-        Given::Handler(handler.clone()),
-        format!(
-            "a handler of this name in {target}'s configuration: {}{}",
-            handler.kind,
-            options.concat()
-        )
-        .into(),
-    )
+    let how = format!(
+        "a handler of this name in {target}'s configuration: {}{}",
+        handler.kind,
+        options.concat()
+    );
+    Fate::Carried(Given::Handler(handler), how.into())
 }
 
 /// The limits that pods would inherit from the target's unit as it is.
@@ -270,7 +288,7 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             }
             let runtime = match handler.program().filter(|_| handler.kind == RUNC_SHIM) {
                 Some(program) => json!({ "path": program }),
-                None => json!({ "runtimeType": handler.kind }),
+                None => json!({ "runtimeType": handler.path.as_ref().unwrap_or(&handler.kind) }),
             };
             left(json!({ "runtimes": { handler.name.clone(): runtime } }))
         }
@@ -283,9 +301,22 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             left(json!({ key: name }))
         }
         What::Mirrors { registry, urls } => {
-            let missing = missing(MIRRORS, urls)?;
+            let (dockers, other): (Vec<_>, Vec<_>) = urls
+                .iter()
+                .map(|url| mirror_with(url).ok_or(url))
+                .partition(Result::is_ok);
+            if registry == DOCKER && other.is_empty() {
+                let dockers: Vec<String> = dockers.into_iter().flatten().collect();
+                return left(json!({ MIRRORS: missing(MIRRORS, &dockers)? }));
+            }
             if registry == DOCKER {
-                return left(json!({ MIRRORS: missing }));
+                return Some(Fate::NotCarried(
+                    format!(
+                        "Docker asks a mirror with /v2 at the end of its URL, and not {}: give the mirror a host name of its own.",
+                        lists::many(urls)
+                    )
+                    .into(),
+                ));
             }
             Some(Fate::NotCarried(
                 format!(
@@ -296,6 +327,10 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             ))
         }
         What::Insecure(hosts) => left(json!({ INSECURE: missing(INSECURE, hosts)? })),
+        // Docker pulls with what the kubelet sends along, and with nothing else.
+        What::Credentials(credentials) => {
+            Some(Fate::NotCarried(credentials_for_pods(&hosts(credentials)).into()))
+        }
         What::Near(how) => Some(Fate::Approximated(None, how.clone().into())),
         What::Lost(remedy) => Some(Fate::NotCarried(remedy.clone().into())),
     }

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    edit::containerd_toml::Handler,
+    edit::{containerd_toml::Handler, registry_auth::Credential},
     plan::{facts::Limits, kubelet_settings::LogLimits},
 };
 
@@ -52,11 +52,13 @@ pub enum What {
     Mirrors {
         /// The registry.
         registry: String,
-        /// The URLs.
+        /// The URLs, with the paths of their APIs as [`api`](crate::edit::hosts_toml::api) has them.
         urls: Vec<String>,
     },
     /// Registries whose certificate is not checked.
     Insecure(Vec<String>),
+    /// Users of registries.
+    Credentials(Vec<Credential>),
     /// What is not quite the same afterwards: in words.
     Near(String),
     /// What pods may depend on, and nothing is given for: what to do.
@@ -144,6 +146,8 @@ pub enum Given {
     DefaultHandler(String),
     /// How much of a container's log the kubelet keeps.
     Logs(LogLimits),
+    /// Users of registries.
+    Credentials(Vec<Credential>),
 }
 
 impl Fate {
@@ -267,6 +271,15 @@ impl Translation {
             Given::Registries { files, .. } => files.as_slice(),
             _ => &[],
         })
+    }
+
+    /// Users of registries.
+    pub fn credentials(&self) -> &[Credential] {
+        let mut found = self.given().filter_map(|given| match given {
+            Given::Credentials(credentials) => Some(credentials.as_slice()),
+            _ => None,
+        });
+        found.next().unwrap_or_default()
     }
 
     /// Runtimes beside runc.

@@ -1,11 +1,13 @@
 //! Nodes as people have them: spellings, settings and leftovers of public reports, each with what the plan must do.
 
+mod credentials;
 mod crio;
 mod docker;
 mod environment;
 mod files;
 mod fuzz;
 mod images;
+mod other_fates;
 mod other_settings;
 mod registries;
 mod settings;

@@ -25,6 +25,9 @@ pub struct Carried {
     /// The runtime of pods that name none (`default_runtime_name`).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_runtime: Option<String>,
+    /// The file with credentials of registries (`global_auth_file` of CRI-O).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_file: Option<String>,
 }
 
 impl Carried {
@@ -57,11 +60,16 @@ impl Carried {
             let (wanted, found) = (self.default_runtime.as_ref(), found.default_runtime.as_ref());
             differs("default_runtime_name", wanted, found)
         })
+        .or_else(|| {
+            let (wanted, found) = (self.auth_file.as_ref(), found.auth_file.as_ref());
+            differs("global_auth_file", wanted, found)
+        })
     }
 }
 
 /// A runtime beside runc.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Handler {
     /// Its name: the handler of a `RuntimeClass`.
     pub name: String,
@@ -69,7 +77,16 @@ pub struct Handler {
     pub kind: String,
     /// Options of the shim.
     pub options: Vec<(String, String)>,
+    /// The program of the shim, where it is named by its path (`runtime_path`, 1.6 and later).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Privileged containers get no devices of the node (`privileged_without_host_devices`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub without_host_devices: bool,
 }
+
+/// The option with the configuration of a shim that is not runc's.
+pub const CONFIG_PATH: &str = "ConfigPath";
 
 /// The option with the program of runc's shim.
 pub const BINARY: &str = "BinaryName";
@@ -87,6 +104,11 @@ impl Handler {
         let kind = found.map_or_else(nothing, |found| found.kind.clone());
         if kind != self.kind {
             return Some((format!("the runtime {}", self.name), kind, self.kind.clone()));
+        }
+        let path = found.and_then(|found| found.path.clone());
+        if let Some(wanted) = self.path.as_ref().filter(|wanted| path.as_ref() != Some(*wanted)) {
+            let setting = format!("the shim of the runtime {}", self.name);
+            return Some((setting, path.unwrap_or_else(nothing), wanted.clone()));
         }
         let has = |key: &str| {
             let mut options = found?.options.iter();
@@ -117,11 +139,13 @@ mod tests {
             max_downloads: Some(6),
             selinux: Some(true),
             default_runtime: Some("nvidia".to_owned()),
+            auth_file: None,
         };
         let handler = |name: &str, kind: &str, key: &str, value: &str| Handler {
             name: name.to_owned(),
             kind: kind.to_owned(),
             options: vec![(key.to_owned(), value.to_owned())],
+            ..Handler::default()
         };
         let kata = handler("kata", "io.containerd.kata.v2", "ConfigPath", "/etc/kata.toml");
         let nvidia = handler(
@@ -172,6 +196,7 @@ mod tests {
             name: "kata".to_owned(),
             kind: "io.containerd.kata.v2".to_owned(),
             options: vec![("ConfigPath".to_owned(), "/a.toml".to_owned())],
+            ..Handler::default()
         };
         let missing = |found: Option<Handler>| wanted.missing_in(found.as_ref());
         let named = |setting: &str, found: &str, wanted: &str| {
@@ -211,6 +236,7 @@ mod tests {
             registries: Some("/elsewhere".to_owned()),
             root: Some("/var/lib/containerd".to_owned()),
             default_runtime: Some("runc".to_owned()),
+            auth_file: None,
         };
         let missing = |found: Carried| wanted.missing_in(&found);
         let named = |name, found: &str, wanted: &str| Some((name, found.to_owned(), wanted.to_owned()));

@@ -86,6 +86,7 @@ pub fn carried_in(text: &str) -> Carried {
         max_downloads: downloads.and_then(|number| number.try_into().ok()),
         selinux: of([CRI_RUNTIME, CRI], &[SELINUX]).and_then(Item::as_bool),
         default_runtime: default.and_then(Item::as_str).map(str::to_owned),
+        auth_file: None,
     }
 }
 
@@ -113,6 +114,12 @@ pub fn handlers(text: &str) -> Option<Vec<Handler>> {
                 .unwrap_or_default()
                 .to_owned(),
             options: texts.collect(),
+            path: (runtime.get("runtime_path").and_then(Item::as_str))
+                .filter(|path| !path.is_empty())
+                .map(str::to_owned),
+            without_host_devices: (runtime.get("privileged_without_host_devices"))
+                .and_then(Item::as_bool)
+                .unwrap_or_default(),
         }
     };
     Some(runtimes.iter().map(handler).collect())

@@ -16,6 +16,7 @@ pub(super) fn wanted() -> Wanted {
         unprivileged_by_default: false,
         pull_progress_timeout: None,
         carried: Carried::default(),
+        credentials: Vec::new(),
         handlers: Vec::new(),
     }
 }

@@ -11,8 +11,9 @@ use semver::Version;
 
 use crate::{
     edit::{
-        containerd_toml::{self, Carried, ContainerdTomlError},
+        containerd_toml::{self, Carried, ContainerdTomlError, Handler},
         hosts_toml,
+        registry_auth::{self, Credential},
     },
     plan::{
         codes::{
@@ -26,7 +27,10 @@ use crate::{
         finding::Finding,
         host_path,
         kubelet_settings::{PodNetwork, Settings},
-        paths::{CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET},
+        paths::{
+            CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET,
+            PROGRAM_DIRECTORIES,
+        },
         runtime::Runtime,
         step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
         version,
@@ -34,9 +38,9 @@ use crate::{
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
         delivery::{self, Delivery},
-        docker_binding, docker_registries, pod_environment, pod_network, refusals,
+        docker_binding, docker_registries, other_settings, pod_environment, pod_network, refusals,
         request::Request,
-        setting::Translation,
+        setting::{Fate, Given, Translation},
         steps::{RUNTIME_WITHIN_SECS, await_target, file, future_unit, maybe, opening, path},
         unit_drop_in::{self, DropIn},
     },
@@ -68,9 +72,10 @@ pub const PLANNER: Planner = Planner {
             default_runtime: "default_runtime_name",
             store_is_settled: store::is_settled,
             ulimits: None,
-            shims: true,
+            handler,
             has_runtime,
             registries: docker_registries::registries,
+            credentials,
         }),
         check,
         upgrade: Some(upgrade::in_place),
@@ -156,6 +161,22 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
         told_cgroup_driver: cri.cgroup_driver.as_deref(),
         unit: SERVICE,
     })
+}
+
+/// A further runtime: a shim where programs are looked for is found by its type.
+fn handler(view: &View<'_>, handler: &Handler) -> Result<Handler, String> {
+    let mut handler = handler.clone();
+    let is_found = |path: &String| {
+        let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
+        PROGRAM_DIRECTORIES.contains(&directory)
+    };
+    handler.path = handler.path.filter(|path| !is_found(path));
+    match &handler.path {
+        Some(path) if version::upstream(&view.target.version) < Some(Version::new(1, 6, 0)) => Err(format!(
+            "containerd before 1.6 takes a shim by its type alone: put {path} where programs are looked for, and plan again."
+        )),
+        _ => Ok(handler),
+    }
 }
 
 /// Whether it has a runtime of this name.
@@ -302,7 +323,11 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         &containerd.config.path,
         containerd.config.file.as_ref(),
         config(view, containerd)?,
-        0o644,
+        if view.translation.credentials().is_empty() {
+            0o644
+        } else {
+            registry_auth::MODE
+        },
     );
     let mut steps = Vec::new();
     let mut files = Vec::new();
@@ -423,6 +448,25 @@ fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
     })
 }
 
+/// What becomes of credentials. containerd 2.x still reads them, and says that a later release will not (`RELEASES.md`).
+fn credentials(view: &View<'_>, credentials: &[Credential]) -> Fate {
+    let file = view
+        .containerd
+        .and_then(|containerd| containerd.config.file.as_ref());
+    let has = file.map(|file| containerd_toml::old_registries(&file.text).credentials);
+    let is_new = |one: &&Credential| has.iter().flatten().all(|known| known.host != one.host);
+    let new: Vec<Credential> = credentials.iter().filter(is_new).cloned().collect();
+    if new.is_empty() {
+        return Fate::Inherent("containerd's configuration has some for each of these registries".into());
+    }
+    let how = format!(
+        "registry.configs.*.auth in containerd's configuration, which root alone can read then, has those for {}. With them containerd \
+         2.1 and later pull without their transfer service",
+        other_settings::hosts(&new)
+    );
+    Fate::Carried(Given::Credentials(new), how.into())
+}
+
 /// What the configuration must have for the source's settings.
 fn carried(translation: &Translation) -> Carried {
     Carried {
@@ -431,6 +475,7 @@ fn carried(translation: &Translation) -> Carried {
         max_downloads: translation.downloads(),
         selinux: translation.selinux().then_some(true),
         default_runtime: translation.default_handler().map(str::to_owned),
+        auth_file: None,
     }
 }
 
@@ -462,6 +507,7 @@ fn config(view: &View<'_>, containerd: &Containerd) -> Result<String, Finding> {
         pull_progress_timeout: pod_environment::pull_deadline(view).filter(|_| since(1, 7)),
         handlers: view.translation.handlers().cloned().collect(),
         carried: carried(&view.translation),
+        credentials: view.translation.credentials().to_vec(),
     };
     let old = containerd.config.file.as_ref().map(|file| file.text.as_str());
     containerd_toml::edit(old, &wanted).map_err(|error| {

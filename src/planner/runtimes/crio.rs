@@ -1,5 +1,6 @@
 //! CRI-O. What it is given stands in a part of its own in `crio.conf.d`; the files of others are left.
 
+mod credentials;
 mod found;
 mod left;
 mod network;
@@ -68,9 +69,10 @@ pub const PLANNER: Planner = Planner {
             default_runtime: "default_runtime",
             store_is_settled: store::is_settled,
             ulimits: Some("default_ulimits"),
-            shims: false,
+            handler: settings::handler,
             has_runtime: |view, name| view.crio_conf.has_runtime(name),
             registries: registries::registries,
+            credentials: credentials::fate,
         }),
         check,
         upgrade: None,
@@ -221,7 +223,8 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         crio_conf::part(&settings::wanted(view, crio)),
         0o644,
     );
-    let mut files: Vec<Step> = policy.into_iter().chain(config).collect();
+    let credentials = credentials::prepare(view)?;
+    let mut files: Vec<Step> = policy.into_iter().chain(credentials).chain(config).collect();
     files.extend(network::prepare(view)?);
     for registry in view.translation.registry_files().filter(|file| !file.is_there) {
         let there = maybe(view.facts, &registry.path)?;

@@ -117,7 +117,7 @@ fn settings_of_containerd_come_along_to_cri_o() {
         ("disable_apparmor", &[NEAR]),
         ("runtimes.kata", &[LEFT]),
         ("runtimes.runc.base_runtime_spec", &[LEFT]),
-        ("registry.configs.auth", &[LEFT]),
+        ("registry.configs.auth", &[CARRIED]),
     ] {
         let mut found = fates(&facts, &request, subject);
         found.sort_unstable_by_key(|code| code != LEFT);

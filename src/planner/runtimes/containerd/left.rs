@@ -11,13 +11,14 @@ use crate::{
         docker_runtimes,
         facts::{Containerd, Limits, RegistryDirectory},
         lists,
-        paths::RUNC_SHIM,
+        paths::{NRI_PLUGINS, RUNC_SHIM},
         version,
     },
     planner::{
         context::View,
         docker_proxies,
         docker_registries::{INSECURE, MIRRORS},
+        other_settings,
         setting::{Left, What},
     },
 };
@@ -74,6 +75,7 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
             What::Lost(what),
         ));
     }
+    others(text, containerd, target, &mut found);
     for (key, value) in containerd_toml::told(text) {
         let how = format!(
             "{key} = {value} in containerd's configuration. {target} continues with what it does by itself, or has in its own \
@@ -82,6 +84,40 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
         found.push(Left::new(key, What::Near(how)));
     }
     found
+}
+
+/// What stands beside the settings of the CRI.
+fn others(text: &str, containerd: &Containerd, target: &str, found: &mut Vec<Left>) {
+    let snapshotter = containerd_toml::snapshots(text).unwrap_or_default().snapshotter;
+    if snapshotter != "overlayfs" {
+        let how = format!("containerd keeps images with {snapshotter}, and {target} in a store of its own");
+        found.push(Left::new("snapshotter", What::Near(how)));
+    }
+    let plugins = containerd_toml::own_plugins(text);
+    if !plugins.is_empty() {
+        let how = format!("{target} does not call {}", lists::many(&plugins));
+        found.push(Left::new("proxy_plugins", What::Near(how)));
+    }
+    let plugins = &containerd.upgrade.nri_plugins;
+    if !plugins.is_empty() && !containerd_toml::nri_is_off(text) {
+        let how = format!(
+            "containerd starts what is in {NRI_PLUGINS} ({}), which {target} does only as its own configuration says",
+            lists::many(plugins)
+        );
+        found.push(Left::new("nri", What::Near(how)));
+    }
+    if containerd.effective.is_none() && !containerd.imported.is_empty() {
+        let paths: Vec<String> = containerd
+            .imported
+            .iter()
+            .map(|file| file.path.to_string())
+            .collect();
+        let how = format!(
+            "`containerd config dump` fails, so what {} say was not looked at",
+            lists::many(&paths)
+        );
+        found.push(Left::new("imports", What::Near(how)));
+    }
 }
 
 /// Runtimes beside runc, and another program in runc's place.
@@ -114,7 +150,7 @@ fn handlers(text: &str, found: &mut Vec<Left>) {
         let handler = Handler {
             kind,
             options: options.collect(),
-            name: handler.name.clone(),
+            ..handler.clone()
         };
         found.push(Left::new(name, What::Handler(handler)));
     }
@@ -182,11 +218,13 @@ fn registries(text: &str, view: &View<'_>, containerd: &Containerd, found: &mut 
         found.push(Left::new("registry.configs.tls", What::Lost(what)));
     }
     if !old.credentials.is_empty() {
-        let what = format!(
-            "containerd has credentials for {}. Give them to pods as imagePullSecrets, or to the kubelet in \
-             /var/lib/kubelet/config.json.",
-            lists::many(&old.credentials)
-        );
+        found.push(Left::new(
+            "registry.configs.auth",
+            What::Credentials(old.credentials),
+        ));
+    }
+    if !old.other_credentials.is_empty() {
+        let what = other_settings::credentials_for_pods(&lists::many(&old.other_credentials));
         found.push(Left::new("registry.configs.auth", What::Lost(what)));
     }
     if old.headers {

@@ -1,8 +1,8 @@
 //! What CRI-O has set where it is left.
 
-use super::settings::CAPABILITIES;
+use super::{credentials, settings::CAPABILITIES};
 use crate::{
-    edit::{containerd_toml::Handler, crio_conf::Printed, registries_conf::RegistriesConf},
+    edit::{crio_conf::Printed, registries_conf::RegistriesConf},
     plan::{
         configuration::handler_of,
         facts::Limits,
@@ -22,10 +22,14 @@ use crate::{
 const RUNTIME: &str = "crio.runtime";
 const IMAGE: &str = "crio.image";
 
+/// Devices that pods may ask for by an annotation: of older releases, and of 1.30 and later.
+const ALLOWED_DEVICES: &[&str] = &["[\"/dev/fuse\",]", "[\"/dev/fuse\",\"/dev/net/tun\",]", "[]"];
+
 /// Settings on which pods depend and that another runtime has no counterpart for, with what CRI-O does by itself
 /// (`pkg/config/config.go`); `true` if pods may fail without them.
 const TOLD: [(&str, &str, &[&str], bool); 19] = [
     (RUNTIME, "additional_devices", &["[]"], true),
+    (RUNTIME, "allowed_devices", ALLOWED_DEVICES, false),
     (RUNTIME, "apparmor_profile", &["\"crio-default\"", "\"\""], false),
     (RUNTIME, "bind_mount_prefix", &["\"\""], true),
     (
@@ -56,16 +60,17 @@ const TOLD: [(&str, &str, &[&str], bool); 19] = [
     (RUNTIME, "seccomp_profile", &["\"\""], true),
     (RUNTIME, "timezone", &["\"\""], false),
     (RUNTIME, "uid_mappings", &["\"\""], true),
-    (IMAGE, "global_auth_file", &["\"\""], true),
     (IMAGE, "pinned_images", &["[]"], false),
     (IMAGE, "image_volumes", &["\"mkdir\""], false),
 ];
+
+/// What CRI-O's packages allow pods: tracing of system calls, by a hook that they do not bring.
+const OF_PACKAGES: [&str; 1] = ["io.containers.trace-syscall"];
 
 /// Settings that concern CRI-O itself, that a finding or a planner of their own looks at, or that mean the same everywhere.
 const OWN: [&str; 45] = [
     "absent_mount_sources_to_reject",
     "add_inheritable_capabilities",
-    "allowed_devices",
     "auto_reload_registries",
     "big_files_temporary_dir",
     "blockio_config_file",
@@ -87,6 +92,7 @@ const OWN: [&str; 45] = [
     "drop_infra_ctr",
     "enable_criu_support",
     "enable_pod_events",
+    "global_auth_file",
     "hostnetwork_disable_selinux",
     "infra_ctr_cpuset",
     "insecure_registries",
@@ -137,9 +143,11 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     }
     sysctls(printed, target, &mut found);
     capabilities(printed, target, &mut found);
-    handlers(printed, target, &mut found);
+    handlers(printed, &mut found);
     registries(view, printed, target, &mut found);
+    credentials::left(view, printed, target, &mut found);
     told(printed, target, &mut found);
+    told_of_runtimes(printed, target, &mut found);
     found
 }
 
@@ -200,28 +208,14 @@ fn capabilities(printed: &Printed, target: &str, found: &mut Vec<Left>) {
 }
 
 /// Runtimes beside runc, and the default one. crun is what CRI-O's packages bring, and runc takes its place.
-fn handlers(printed: &Printed, target: &str, found: &mut Vec<Left>) {
+fn handlers(printed: &Printed, found: &mut Vec<Left>) {
     for runtime in printed.runtimes() {
         if ["runc", "crun"].contains(&runtime.name.as_str()) {
             continue;
         }
         let name = format!("runtimes.{}", runtime.name);
-        let what = match printed.runtime_type(&runtime.name).as_deref() {
-            None | Some("oci") => What::Handler(handler_of(&runtime)),
-            // `vm` is a shim of containerd by its program, and another kind is none that containerd has.
-            Some(kind) => What::Handler(Handler {
-                name: runtime.name.clone(),
-                kind: shim_type(&runtime.path).unwrap_or_else(|| kind.to_owned()),
-                options: Vec::new(),
-            }),
-        };
-        let is_shim = matches!(&what, What::Handler(handler) if handler.kind.contains('.'));
-        if is_shim {
-            found.push(Left::new(name, what));
-        } else {
-            let what = format!("Give {target} a runtime of this name, and plan again.");
-            found.push(Left::new(name, What::Lost(what)));
-        }
+        // A `vm` is a shim of containerd by its program; a `pod` has another monitor than the others, and the same programs.
+        found.push(Left::new(name, What::Handler(handler_of(&runtime))));
     }
     if let Some(name) = printed
         .default_runtime()
@@ -229,13 +223,6 @@ fn handlers(printed: &Printed, target: &str, found: &mut Vec<Left>) {
     {
         found.push(Left::new("default_runtime", What::DefaultHandler(name)));
     }
-}
-
-/// The type of a shim by its program (`/opt/kata/bin/containerd-shim-kata-v2`).
-fn shim_type(program: &str) -> Option<String> {
-    let name = program.rsplit('/').next()?.strip_prefix("containerd-shim-")?;
-    let (name, version) = name.rsplit_once('-')?;
-    Some(format!("io.containerd.{name}.{version}"))
 }
 
 /// Registries of `registries.conf`, of its directory, and of CRI-O's own configuration.
@@ -264,6 +251,61 @@ fn registries(view: &View<'_>, printed: &Printed, target: &str, found: &mut Vec<
         );
         found.push(Left::new("unqualified-search-registries", What::Near(how)));
     }
+    if !read.aliases.is_empty() {
+        let how = format!(
+            "names of images without a registry ({}) stand for images of other registries, and are docker.io's under {target}",
+            lists::some(&read.aliases)
+        );
+        found.push(Left::new("aliases", What::Near(how)));
+    }
+}
+
+/// What pods have instead.
+fn instead(key: &str, target: &str) -> String {
+    match key {
+        "log_size_max" => {
+            "the kubelet limits logs by containerLogMaxSize (10Mi) and containerLogMaxFiles (5)".to_owned()
+        }
+        "pids_limit" => {
+            format!("{target} sets none, and the kubelet's podPidsLimit counts, which is none by itself")
+        }
+        "allowed_devices" => format!("{target} gives no pod a device for an annotation"),
+        _ => format!("{target} continues with what it does by itself"),
+    }
+}
+
+/// What of a runtime is told: pods with one of these annotations, or with a profile of its own.
+fn told_of_runtimes(printed: &Printed, target: &str, found: &mut Vec<Left>) {
+    for runtime in printed.runtimes() {
+        let table = format!("crio.runtime.runtimes.{}", runtime.name);
+        let annotations = printed.list(&table, "allowed_annotations");
+        let annotations: Vec<String> = annotations
+            .into_iter()
+            .filter(|name| !OF_PACKAGES.contains(&name.as_str()))
+            .collect();
+        let name = |key: &str| format!("runtimes.{}.{key}", runtime.name);
+        if !annotations.is_empty() {
+            let how = format!(
+                "annotations of pods have no meaning under {target}: {}",
+                lists::many(&annotations)
+            );
+            found.push(Left::new(name("allowed_annotations"), What::Near(how)));
+        }
+        let written = |key: &str| printed.written(&table, key).filter(|text| text.len() > 2);
+        if let Some(profile) = written("seccomp_profile") {
+            let what = format!(
+                "Pods with the seccomp profile RuntimeDefault get {target}'s own, and not {profile}: name it as Localhost in pods that \
+                 need it."
+            );
+            found.push(Left::new(name("seccomp_profile"), What::Lost(what)));
+        }
+        for key in ["default_annotations", "exec_cpu_affinity", "runtime_pull_image"] {
+            if written(key).is_some_and(|text| text != "false") {
+                let how = format!("{target} has nothing like it");
+                found.push(Left::new(name(key), What::Near(how)));
+            }
+        }
+    }
 }
 
 /// What else is set.
@@ -284,7 +326,7 @@ fn told(printed: &Printed, target: &str, found: &mut Vec<Left>) {
         found.push(Left::new(key, if weighs {
             What::Lost(format!("{key}{shown} in CRI-O's configuration has no counterpart that {target} is given: find out whether pods depend on it."))
         } else {
-            What::Near(format!("{key}{shown} in CRI-O's configuration; {target} continues with what it does by itself"))
+            What::Near(format!("{key}{shown} in CRI-O's configuration; {}", instead(key, target)))
         }));
     }
     let policy = printed.signature_policy();

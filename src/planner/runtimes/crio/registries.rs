@@ -20,8 +20,8 @@ use crate::{
 };
 
 /// A mirror, or a registry.
-struct Location<'a> {
-    host: &'a str,
+struct Location {
+    location: String,
     insecure: bool,
 }
 
@@ -45,15 +45,16 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
             continue;
         }
         let itself = Location {
-            host: registry,
+            location: registry.clone(),
             insecure: insecure.lists(registry),
         };
         text.push_str(&entry("[[registry]]", &itself));
         // One that is asked over TLS and without it is named once.
         let mut seen = BTreeSet::new();
         for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, &insecure)) {
-            if seen.insert(mirror.host) {
-                text.push_str(&entry("[[registry.mirror]]", &mirror));
+            let table = entry("[[registry.mirror]]", &mirror);
+            if seen.insert(mirror.location) {
+                text.push_str(&table);
             }
         }
         named.extend(carried.iter().map(ToString::to_string));
@@ -66,7 +67,7 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
         ));
     }
     if is_other {
-        let what = "One of them is not a URL that CRI-O can take for a mirror: it has a path, a user or a query, or an address of \
+        let what = "One of them is not a URL that CRI-O can take for a mirror: it has a path before /v2, a user or a query, or an address of \
                     IPv6. Give the mirror a host name of its own.";
         found
             .settings
@@ -115,7 +116,11 @@ fn insecure_registries(
     let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| can_be_written(host));
     let write = |text: &mut String, hosts: &BTreeSet<&str>| {
         for host in hosts {
-            text.push_str(&entry("[[registry]]", &Location { host, insecure: true }));
+            let location = Location {
+                location: (*host).to_owned(),
+                insecure: true,
+            };
+            text.push_str(&entry("[[registry]]", &location));
         }
         lists::some(&hosts.iter().map(ToString::to_string).collect::<Vec<_>>())
     };
@@ -164,23 +169,35 @@ fn can_be_written(host: &str) -> bool {
     is_host(host) && !host.contains('[')
 }
 
-fn entry(table: &str, location: &Location<'_>) -> String {
-    let mut text = format!("\n{table}\nlocation = {}\n", Value::from(location.host));
+fn entry(table: &str, location: &Location) -> String {
+    let mut text = format!("\n{table}\nlocation = {}\n", Value::from(&location.location));
     if location.insecure {
         text.push_str("insecure = true\n");
     }
     text
 }
 
-/// A mirror that can be written: a host without a path, for CRI-O puts the path of an image's name after `/v2`, and Docker before
-/// it.
-fn mirror_of<'a>(url: &'a str, insecure: &Insecure) -> Option<Location<'a>> {
+/// A mirror by the URL of its API, if it can be written: CRI-O puts what stands behind a host between `/v2` and the name of the image
+/// (`PullSourcesFromReference` of `pkg/sysregistriesv2` in containers/image). A path before `/v2` has no counterpart, as a mirror
+/// of Docker's has one.
+fn mirror_of(url: &str, insecure: &Insecure) -> Option<Location> {
     let (scheme, rest) = url.split_once("://")?;
-    let host = rest.trim_end_matches('/');
+    let rest = rest.trim_end_matches('/');
+    let (host, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let below = if path.is_empty() {
+        ""
+    } else {
+        path.strip_prefix("/v2")?
+    };
     let scheme = scheme.to_ascii_lowercase();
-    let reads = ["http", "https"].contains(&scheme.as_str()) && is_host(host) && !host.contains('[');
+    // It becomes a part of the name of an image.
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._/".contains(c);
+    let reads = ["http", "https"].contains(&scheme.as_str())
+        && can_be_written(host)
+        && (below.is_empty() || below.starts_with('/'))
+        && below.chars().all(plain);
     reads.then(|| Location {
-        host,
+        location: format!("{host}{below}"),
         insecure: scheme == "http" || insecure.has(host),
     })
 }

@@ -2,18 +2,20 @@
 
 use semver::Version;
 
-use super::found::crio;
+use super::{credentials, found::crio};
 use crate::{
     edit::{
-        containerd_toml::{Carried, Handler},
+        containerd_toml::{CONFIG_PATH, Carried, Handler},
         crio_conf::{self, Printed},
     },
     plan::{
         configuration::{ConfigurationWant, Form, handler_of},
+        docker_runtimes,
         facts::Crio,
         finding::Finding,
+        host_path::HostPath,
         kubelet_arguments,
-        paths::{CONTAINERS_POLICY, CRIO_POLICY},
+        paths::{CONTAINERS_POLICY, CRIO_POLICY, RUNC_SHIM},
         runtime::Runtime,
         step::Step,
         version,
@@ -117,6 +119,7 @@ pub(super) fn wanted(view: &View<'_>, crio: &Crio) -> crio_conf::Wanted {
         default_sysctls,
         default_ulimits,
         signature_policy: signature_policy.or_else(|| earlier.signature_policy()),
+        global_auth_file: credentials::auth_file(view, &earlier),
         default_runtime,
         runtimes,
         selinux: translation.selinux(),
@@ -153,6 +156,7 @@ pub(super) fn configuration(view: &View<'_>) -> Option<ConfigurationWant> {
             selinux: wanted.selinux.then_some(true),
             root: wanted.root,
             default_runtime: wanted.default_runtime,
+            auth_file: wanted.global_auth_file,
             ..Carried::default()
         },
         handlers: wanted.runtimes.iter().map(handler_of).collect(),
@@ -171,14 +175,77 @@ fn oci_runtime(view: &View<'_>, printed: &Printed) -> Option<crio_conf::Runtime>
         name: "runc".to_owned(),
         path: runc.to_string(),
         root: "/run/runc".to_owned(),
+        ..crio_conf::Runtime::default()
     })
 }
 
-/// A runtime of Docker's, whose program is an option of runc's shim.
+/// A further runtime as CRI-O can have it: a program, or a shim of the second version (`ValidateRuntimeVMBinaryPattern` of
+/// `pkg/config/config.go`). CRI-O ends where the program or the configuration of one is not there.
+pub(super) fn handler(view: &View<'_>, handler: &Handler) -> Result<Handler, String> {
+    let by_hand = || format!("give it a runtime of the name {}, and plan again", handler.name);
+    if handler.kind == RUNC_SHIM {
+        return match handler.program() {
+            Some(_) => Ok(handler.clone()),
+            None => Err(format!("CRI-O needs a program for it: {}.", by_hand())),
+        };
+    }
+    let program = docker_runtimes::shim_program(&handler.kind);
+    if !program.ends_with("-v2") {
+        return Err(format!(
+            "CRI-O calls no shim of the type {}, only programs with runc's command line and shims of version 2: {}.",
+            handler.kind,
+            by_hand()
+        ));
+    }
+    let programs = &view.facts.crio_programs;
+    let of_docker = view
+        .docker
+        .iter()
+        .flat_map(|docker| docker.runtime_programs.values());
+    let found: Vec<&str> = programs.values().chain(of_docker).map(HostPath::as_str).collect();
+    let is_there = |path: &String| found.contains(&path.as_str());
+    let named = handler.path.clone();
+    let path = named.or_else(|| programs.get(&program).map(ToString::to_string));
+    let Some(path) = path.filter(|path| path.ends_with(&format!("/{program}")) && is_there(path)) else {
+        return Err(format!(
+            "CRI-O needs {program} for it, which is not where programs are looked for: install it there, and plan again."
+        ));
+    };
+    let mut options = handler.options.iter().filter(|(key, _)| key != "TypeUrl");
+    if options.clone().any(|(key, _)| key != CONFIG_PATH) {
+        return Err(format!(
+            "Its shim has options that CRI-O cannot give to it: {}.",
+            by_hand()
+        ));
+    }
+    let config = options.next().map(|(_, path)| path);
+    if let Some(config) = config.filter(|config| !is_there(config)) {
+        return Err(format!(
+            "CRI-O ends where {config} is not there, which it names: correct that, and plan again."
+        ));
+    }
+    Ok(Handler {
+        path: Some(path),
+        ..handler.clone()
+    })
+}
+
+/// What its configuration says of a runtime.
 fn runtime_of(handler: &Handler) -> crio_conf::Runtime {
+    let vm = handler.kind != RUNC_SHIM;
+    let mut configs = handler.options.iter().filter(|(key, _)| vm && key == CONFIG_PATH);
     crio_conf::Runtime {
         name: handler.name.clone(),
-        path: handler.program().unwrap_or_default().to_owned(),
-        root: format!("/run/{}", handler.name),
+        path: if vm {
+            handler.path.as_deref()
+        } else {
+            handler.program()
+        }
+        .unwrap_or_default()
+        .to_owned(),
+        root: format!("/run/{}", if vm { "vc" } else { &handler.name }),
+        vm,
+        config: configs.next().map(|(_, path)| path.clone()),
+        without_host_devices: handler.without_host_devices,
     }
 }
