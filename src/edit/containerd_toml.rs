@@ -108,6 +108,8 @@ const RUNC: &str = "io.containerd.runc.v2";
 const UNPRIVILEGED: [&str; 2] = ["enable_unprivileged_ports", "enable_unprivileged_icmp"];
 const PULL_PROGRESS_TIMEOUT: &str = "image_pull_progress_timeout";
 const SYSTEMD_CGROUP: &str = "systemd_cgroup";
+/// The option of runc's shim with which containers get scopes of systemd.
+const SYSTEMD: &str = "SystemdCgroup";
 
 /// The file as it must be; `None` for the text stands for a file that does not exist.
 pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTomlError> {
@@ -252,8 +254,9 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
         if !before.contains_key(&format!("{}.runtime_type", table.join("."))) {
             set(&[&table[..], &["runtime_type"]].concat(), RUNC.into())?;
         }
+        let option = spelled(&before, &table, SYSTEMD);
         set(
-            &[&table[..], &["options", "SystemdCgroup"]].concat(),
+            &[&table[..], &["options", option]].concat(),
             wanted.systemd_cgroup.into(),
         )?;
     }
@@ -270,6 +273,15 @@ pub fn edit(text: Option<&str>, wanted: &Wanted) -> Result<String, ContainerdTom
         Some(path) => Err(ContainerdTomlError::NotAsMeant { path: path.clone() }),
         None => Ok(edited),
     }
+}
+
+/// An option of a runtime as the file spells it, which has it in another case (`systemdCgroup`): a second key beside it would
+/// be the same one to containerd.
+fn spelled<'a>(before: &'a BTreeMap<String, String>, runtime: &[&str], option: &'a str) -> &'a str {
+    let options = format!("{}.options.", runtime.join("."));
+    let mut keys = before.keys().filter_map(|path| path.strip_prefix(&options));
+    keys.find(|key| key.eq_ignore_ascii_case(option))
+        .unwrap_or(option)
 }
 
 fn parse(text: &str) -> Result<DocumentMut, ContainerdTomlError> {

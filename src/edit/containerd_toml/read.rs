@@ -3,8 +3,8 @@
 use toml_edit::{Item, Value};
 
 use super::{
-    CRI, CRI_IMAGES, CRI_RUNTIME, Carried, ContainerdTomlError, Handler, PULL_PROGRESS_TIMEOUT, RUNC,
-    SYSTEMD_CGROUP,
+    BINARY, CRI, CRI_IMAGES, CRI_RUNTIME, Carried, ContainerdTomlError, Handler, PULL_PROGRESS_TIMEOUT, RUNC,
+    SYSTEMD, SYSTEMD_CGROUP,
     carried::{MAX_DOWNLOADS, SELINUX},
     is_cri, parse, strings,
 };
@@ -105,7 +105,7 @@ pub fn handlers(text: &str) -> Option<Vec<Handler>> {
     let handler = |(name, runtime): (&str, &Item)| {
         let options = runtime.get("options").and_then(Item::as_table_like);
         let options = options.into_iter().flat_map(|options| options.iter());
-        let texts = options.filter_map(|(key, value)| Some((key.to_owned(), value.as_str()?.to_owned())));
+        let texts = options.filter_map(|(key, value)| Some((option_name(key), value.as_str()?.to_owned())));
         Handler {
             name: name.to_owned(),
             kind: runtime
@@ -123,6 +123,15 @@ pub fn handlers(text: &str) -> Option<Vec<Handler>> {
         }
     };
     Some(runtimes.iter().map(handler).collect())
+}
+
+/// The name of an option in the spelling of runc's shim. containerd reads the options of a runtime by its readers of TOML
+/// (`pelletier/go-toml`), to which `binaryName` and `systemdCgroup`, as Kubespray's variables have them, are the same keys.
+fn option_name(key: &str) -> String {
+    let found = [BINARY, SYSTEMD]
+        .into_iter()
+        .find(|name| key.eq_ignore_ascii_case(name));
+    found.unwrap_or(key).to_owned()
 }
 
 /// Whether a configuration has a runtime of this name.
@@ -205,9 +214,11 @@ pub fn default_runtime(text: &str) -> Option<(String, bool)> {
     if !["", RUNC].contains(&runtime.get("runtime_type")?.as_str()?) {
         return None;
     }
-    let option = runtime
-        .get("options")
-        .and_then(|options| options.get("SystemdCgroup"));
+    let options = runtime.get("options").and_then(Item::as_table_like);
+    let option = options.and_then(|options| {
+        let folded = || options.iter().find(|(key, _)| key.eq_ignore_ascii_case(SYSTEMD));
+        options.get(SYSTEMD).or_else(|| Some(folded()?.1))
+    });
     Some((name.to_owned(), option.and_then(Item::as_bool).unwrap_or(false)))
 }
 
@@ -342,6 +353,8 @@ mod tests {
             };
             let x = |systemd| Some(("x".to_owned(), systemd));
             assert_eq!(of_type(RUNC, "SystemdCgroup = true"), x(true));
+            // Kubespray's spelling.
+            assert_eq!(of_type(RUNC, "systemdCgroup = true"), x(true));
             assert_eq!(of_type(RUNC, ""), x(false));
             // What `config dump` of 1.6 prints where a file of `imports` has only the options.
             assert_eq!(of_type("", "SystemdCgroup = false"), x(false));

@@ -78,6 +78,23 @@ fn a_file_of_version_2_keeps_what_is_not_concerned() {
     assert!(!edited.contains("runtimes.kata.options"), "{edited}");
 }
 
+/// As Kubespray up to 2.25 spells the options: to containerd a second key would be the same one.
+#[test]
+fn an_option_keeps_its_spelling() {
+    let table = "plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc";
+    let text = format!(
+        "version = 2\n[{table}]\nruntime_type = \"io.containerd.runc.v2\"\n[{table}.options]\nsystemdCgroup = false\n\
+         binaryName = \"/usr/local/bin/runc\"\n"
+    );
+    let edited = edit(Some(&text), &wanted()).unwrap();
+    assert!(
+        edited.contains("systemdCgroup = true") && !edited.contains("SystemdCgroup"),
+        "{edited}"
+    );
+    let runtimes = handlers(&edited).unwrap();
+    assert_eq!(runtimes[0].program(), Some("/usr/local/bin/runc"));
+}
+
 #[test]
 fn a_file_of_version_3_gets_its_own_names() {
     let wanted = Wanted {
