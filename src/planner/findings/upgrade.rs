@@ -25,7 +25,7 @@ use crate::{
         lists,
         paths::NRI_PLUGINS,
     },
-    planner::{context::View, releases, upgraded_configuration},
+    planner::{context::View, docker_binding, releases, upgraded_configuration},
 };
 
 /// Docker's namespace in containerd.
@@ -294,16 +294,10 @@ fn docker(view: &View<'_>, containerd: &Containerd) -> Vec<Finding> {
              reports it as running: start none until then, or stop Docker first.",
         ));
     }
-    let units = active
-        .into_iter()
-        .flat_map(|docker| [&docker.service, &docker.socket]);
     let unit = view.source.unit;
-    if let Some(bound) = units
-        .into_iter()
-        .find(|docker| docker.bound_to.iter().any(|name| name == unit))
-    {
+    if active.is_some_and(|docker| docker_binding::loosened(docker, unit).is_none()) {
         findings.push(DOCKER_BOUND_TO_CONTAINERD.found(
-            format!("{} requires or binds to {unit}, and stops when {unit} is restarted", bound.name),
+            format!("docker.service or docker.socket requires or binds to {unit}, and stops when {unit} is restarted"),
             "Weaken `Requires=` or `BindsTo=` to `Wants=`, run `systemctl daemon-reload`, and plan again; or stop Docker first.",
         ));
     }

@@ -408,6 +408,21 @@ fn a_docker_that_stops_with_containerd_blocks() {
     };
     let found = after(change, "DockerBoundToContainerd");
     assert_eq!(found.severity, Severity::Block);
+    // In an administrator's own file, as Kubespray writes it, the plan weakens it, and the way back restores it last.
+    let mut facts = node();
+    change(&mut facts);
+    let name = "/etc/systemd/system/docker.service";
+    let docker = facts.docker.as_mut().unwrap();
+    docker.service.fragment = Some(path(name));
+    docker.own_unit = Some(file(name, "[Unit]\nBindsTo=containerd.service\n[Service]\n"));
+    let outcome = plan(&facts, &fixtures::from_archive(Runtime::Containerd));
+    assert!(!codes(&outcome.findings).contains(&"DockerBoundToContainerd"));
+    let words = outcome.plan().unwrap().words();
+    let at = |wanted: &str| words.iter().position(|words| words.contains(wanted)).unwrap();
+    assert!(
+        at(name) < at("(When undone: restart containerd.service"),
+        "{words:#?}"
+    );
 }
 
 #[test]

@@ -24,7 +24,7 @@ use crate::{
     },
     planner::{
         context::{InPlace, View},
-        pod_network, refusals,
+        docker_binding, pod_network, refusals,
         steps::{path, sandbox, starts_program},
         upgraded_configuration::{self, since},
     },
@@ -53,8 +53,10 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
     // Both read the same file, and their shims are alike.
     if !upgraded_configuration::is_translated(view) {
         let text = containerd.config.file.as_ref().map_or("", |file| &file.text);
+        let mut beside = loosened(view, containerd);
+        beside.extend(rehearsed(view, containerd, text)?);
         return Ok(InPlace {
-            beside: rehearsed(view, containerd, text)?.into_iter().collect(),
+            beside,
             files: vec![drop_in],
             effective,
             ..InPlace::default()
@@ -70,10 +72,11 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
                 .next();
             refused.unwrap_or_else(|| refusals::pair(view.source.runtime, view.target.runtime))
         })?;
-    let mut beside = vec![Step::Install(InstallStep::Program(ProgramCopy {
+    let mut beside = loosened(view, containerd);
+    beside.push(Step::Install(InstallStep::Program(ProgramCopy {
         program: shim,
         copy,
-    }))];
+    })));
     for file in &translation.registries {
         beside.extend(registry(view, file)?);
     }
@@ -104,6 +107,14 @@ pub(super) fn in_place(view: &View<'_>) -> Result<InPlace, Finding> {
             grace_limit_secs: GRACE_LIMIT_SECS,
         }),
     })
+}
+
+/// A Docker that runs beside it only wants its unit before that is restarted; where it cannot be loosened there is a finding.
+fn loosened(view: &View<'_>, containerd: &Containerd) -> Vec<Step> {
+    let docker = view.docker.filter(|docker| docker.service.active == "active");
+    docker
+        .and_then(|docker| docker_binding::loosened(docker, &containerd.service.name))
+        .unwrap_or_default()
 }
 
 /// The new program tried with this configuration, next to the one that serves. `None` for a file with the plugins' names of
