@@ -5,7 +5,8 @@
 //! - [`findings`]: the checks; [`refusals`]: findings that several rooms return alike.
 //! - [`runtimes`]: what it takes to leave and to go to each runtime. [`recipes`] put the parts of a plan together, in more
 //!   than one way; [`steps`] are the parts that several planners write alike, [`unit_drop_in`] the drop-in of a target's unit.
-//! - [`kubelet_endpoint`]: the files that name the kubelet's runtime. [`setting`] and [`translation`]: what
+//! - [`kubelet_endpoint`]: the files that name the kubelet's runtime; [`kubelet_binding`]: those with which it starts one.
+//!   [`setting`] and [`translation`]: what
 //!   becomes of the source's settings; [`other_settings`]: of those of sources that are not Docker; [`docker_settings`], [`docker_registries`], [`docker_runtimes`], [`docker_logs`],
 //!   [`docker_proxies`], [`docker_limits`] and [`data_root`] read Docker's. [`docker_binding`]: whether Docker survives a restart
 //!   of its containerd. [`pod_environment`]: what pods have of that. [`pod_network`]: how pods are connected.
@@ -25,6 +26,7 @@ pub mod docker_runtimes;
 pub mod docker_settings;
 pub mod findings;
 pub mod images;
+pub mod kubelet_binding;
 pub mod kubelet_endpoint;
 pub mod layers;
 pub mod other_settings;

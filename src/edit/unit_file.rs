@@ -46,16 +46,30 @@ pub fn settings(text: &str) -> impl Iterator<Item = (&str, String)> {
 /// The directives with which the stop of one unit stops another (systemd.unit(5)).
 const BINDING: [&str; 4] = ["BindsTo", "PartOf", "Requires", "Requisite"];
 
+/// Those with which the start of one unit starts another.
+const STARTING: [&str; 4] = ["BindsTo", "Requires", "Upholds", "Wants"];
+
 /// The text of a unit that is bound to `other`, and only wants it in the text that is returned; `None` if its lines do not name
 /// it so.
 pub fn unbound(text: &str, other: &str) -> Option<String> {
+    without(text, &BINDING, other, Some(&format!("Wants={other}")))
+}
+
+/// The text of a unit that starts `other` with itself, and does not in the text that is returned; `None` if its lines do not
+/// name it so.
+pub fn not_starting(text: &str, other: &str) -> Option<String> {
+    without(text, &STARTING, other, None)
+}
+
+/// The text without `other` in these directives, and with a line `instead` of each of them.
+fn without(text: &str, directives: &[&str], other: &str, instead: Option<&str>) -> Option<String> {
     let mut changed = false;
     let mut lines = Vec::new();
     for line in text.lines() {
-        let bound = line.split_once('=').filter(|(key, value)| {
-            BINDING.contains(&key.trim()) && value.split_whitespace().any(|unit| unit == other)
+        let named = line.split_once('=').filter(|(key, value)| {
+            directives.contains(&key.trim()) && value.split_whitespace().any(|unit| unit == other)
         });
-        let Some((key, value)) = bound else {
+        let Some((key, value)) = named else {
             lines.push(line.to_owned());
             continue;
         };
@@ -64,7 +78,7 @@ pub fn unbound(text: &str, other: &str) -> Option<String> {
         if !others.is_empty() {
             lines.push(format!("{key}={}", others.join(" ")));
         }
-        lines.push(format!("Wants={other}"));
+        lines.extend(instead.map(str::to_owned));
     }
     changed.then(|| lines.join("\n") + "\n")
 }
@@ -115,6 +129,16 @@ mod tests {
             unbound("[Unit]\n#BindsTo=containerd.service\n", "containerd.service"),
             None
         );
+    }
+
+    #[test]
+    fn a_unit_no_longer_starts_another() {
+        let text = "[Unit]\nAfter=crio.service\nWants=crio.service network-online.target\nWants=crio.service\n[Service]\n";
+        assert_eq!(
+            not_starting(text, "crio.service").unwrap(),
+            "[Unit]\nAfter=crio.service\nWants=network-online.target\n[Service]\n"
+        );
+        assert_eq!(not_starting("[Unit]\nAfter=crio.service\n", "crio.service"), None);
     }
 
     #[test]

@@ -99,6 +99,7 @@ pub(super) async fn inspect(host: &Host, unit: UnitFacts, flags: &Flags, notes: 
         pods: pods(files, flags.get("root-dir").unwrap_or(ROOT), notes),
         config,
         docker_users: docker_users(files, &unit, notes),
+        own_unit: (unit.own_file()).and_then(|path| notes.text(files, path.as_str())),
         unit,
     })
 }

@@ -17,6 +17,9 @@ const AGENTS: [&str; 6] = [
     "salt-minion.service",
 ];
 
+/// Services that write files at every boot, and are over afterwards (EKS' AL2023).
+const AT_BOOT: [&str; 2] = ["nodeadm-config.service", "nodeadm-run.service"];
+
 /// Directories with units and jobs of the administrator. Units of packages are those of Docker itself.
 const DIRECTORIES: [&str; 9] = [
     "/etc/systemd/system",
@@ -35,7 +38,7 @@ const SCRIPT: u64 = 64 << 10;
 
 /// Names of the units that are looked at.
 pub(super) fn units() -> impl Iterator<Item = String> {
-    AGENTS.into_iter().map(str::to_owned)
+    AGENTS.into_iter().chain(AT_BOOT).map(str::to_owned)
 }
 
 /// Looks for them.
@@ -43,6 +46,11 @@ pub(super) fn inspect(files: &Files, units: &Units) -> Rivals {
     let agents = AGENTS
         .into_iter()
         .filter(|name| units.named(name).active == "active")
+        .chain(
+            AT_BOOT
+                .into_iter()
+                .filter(|name| units.named(name).boot == "enabled"),
+        )
         .map(str::to_owned)
         .collect();
     let names = |directory: &&str| -> Vec<String> {

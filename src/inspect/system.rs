@@ -78,6 +78,8 @@ pub(super) fn layout(files: &Files, kubelet: Option<&Kubelet>, os: &str) -> Layo
     match os {
         "talos" => return Layout::Talos,
         "bottlerocket" => return Layout::Bottlerocket,
+        "cos" => return Layout::ContainerOptimizedOs,
+        "rhcos" | "scos" => return Layout::OpenShift,
         _ => {}
     }
     // A kubelet of its own that runs beats what another installer has left behind.
@@ -137,6 +139,8 @@ mod tests {
             files.write(&HostPath::new(path).unwrap(), b"", 0o600).unwrap();
             assert_eq!(layout(&files, None, "debian"), wanted, "{path}");
             assert_eq!(layout(&files, None, "talos"), Layout::Talos);
+            assert_eq!(layout(&files, None, "cos"), Layout::ContainerOptimizedOs);
+            assert_eq!(layout(&files, None, "rhcos"), Layout::OpenShift);
         }
     }
 

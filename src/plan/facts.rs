@@ -146,6 +146,10 @@ pub enum Layout {
     Talos,
     /// Bottlerocket: no shell, driven by an API.
     Bottlerocket,
+    /// Container-Optimized OS of GKE: `/etc` does not outlive a boot.
+    ContainerOptimizedOs,
+    /// OpenShift's CoreOS, whose files the Machine Config Operator owns.
+    OpenShift,
     /// Windows.
     Windows,
     /// No kubelet was recognised.
@@ -158,6 +162,9 @@ pub enum Layout {
 pub struct Kubelet {
     /// Its unit.
     pub unit: UnitFacts,
+    /// The file of the unit, where an administrator or an installer has written it (below `/etc`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub own_unit: Option<TextFile>,
     /// `/proc/<pid>/cmdline` of the running process: the truth about its flags. Empty when it does not run.
     pub command_line: Vec<String>,
     /// Version without `v` (`1.23.17`); empty when it could not be asked.
@@ -506,6 +513,7 @@ impl Facts {
             (kubelet.config.iter())
                 .chain(&kubelet.config_drop_ins)
                 .chain(&kubelet.instance_config)
+                .chain(&kubelet.own_unit)
         });
         let docker = self.docker.iter();
         let docker = docker.flat_map(|docker| docker.daemon_json.iter().chain(&docker.own_unit));

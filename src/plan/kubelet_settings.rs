@@ -288,6 +288,7 @@ mod tests {
         };
         Kubelet {
             unit: UnitFacts::default(),
+            own_unit: None,
             command_line: std::iter::once(&"/usr/bin/kubelet")
                 .chain(words)
                 .map(|word| (*word).into())

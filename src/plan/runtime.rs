@@ -63,6 +63,17 @@ pub struct Profile {
     pub client: Option<&'static str>,
     /// What Kubespray's inventory says for a node with it.
     pub kubespray: &'static [&'static str],
+    /// What other installers call it.
+    pub installers: InstallerNames,
+}
+
+/// What installers call a runtime that they write the files of.
+#[derive(Clone, Copy, Debug)]
+pub struct InstallerNames {
+    /// `--container-runtime` of `minikube start`.
+    pub minikube: &'static str,
+    /// `spec.containerRuntime` of kOps, which does not have all.
+    pub kops: Option<&'static str>,
 }
 
 /// What holds the images and containers of a runtime.
@@ -109,6 +120,10 @@ const DOCKERSHIM: Profile = Profile {
     archive: None,
     client: None,
     kubespray: &["container_manager: docker", "cri_dockerd_enabled: false"],
+    installers: InstallerNames {
+        minikube: "docker",
+        kops: None,
+    },
 };
 
 const CRI_DOCKERD: Profile = Profile {
@@ -126,7 +141,10 @@ const CRI_DOCKERD: Profile = Profile {
         architecture_first: false,
         bin_dir: "cri-dockerd",
     }),
-    kubespray: &["container_manager: docker", "cri_dockerd_enabled: true"],
+    kubespray: &[
+        "container_manager: docker",
+        "cri_dockerd_enabled: true (Kubespray 2.19; later ones have no other way)",
+    ],
     ..DOCKERSHIM
 };
 
@@ -158,6 +176,10 @@ const CONTAINERD: Profile = Profile {
         "container_manager: containerd",
         "etcd_deployment_type: host (in the place of docker)",
     ],
+    installers: InstallerNames {
+        minikube: "containerd",
+        kops: Some("containerd"),
+    },
 };
 
 const CRI_O: Profile = Profile {
@@ -194,6 +216,10 @@ const CRI_O: Profile = Profile {
         "container_manager: crio",
         "etcd_deployment_type: host (in the place of docker)",
     ],
+    installers: InstallerNames {
+        minikube: "cri-o",
+        kops: None,
+    },
 };
 
 impl Runtime {

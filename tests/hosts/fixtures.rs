@@ -65,6 +65,18 @@ pub(crate) fn cases() -> Vec<(String, Facts, Request)> {
     cases
 }
 
+/// Hosts whose containerd is too old, or is upgraded, and to which an archive brings another one.
+pub(crate) fn brought() -> impl Iterator<Item = (String, Facts, Request)> {
+    let hosts = [
+        "debian11-kubespray-2.19-dockershim",
+        "ubuntu2204-kubespray-2.24-control-plane-containerd",
+    ];
+    hosts.into_iter().map(|name| {
+        let request = from_archive(Runtime::Containerd);
+        (format!("{name}-from-archive"), named(name), request)
+    })
+}
+
 /// A newer containerd in the place of the one that serves.
 pub(crate) fn upgrade() -> (Facts, Request) {
     let facts = named("debian12-kubeadm-1.30-containerd");

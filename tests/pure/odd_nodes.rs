@@ -7,6 +7,7 @@ mod environment;
 mod files;
 mod fuzz;
 mod images;
+mod layouts;
 mod other_fates;
 mod other_settings;
 mod registries;

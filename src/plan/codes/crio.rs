@@ -39,7 +39,7 @@ pub const IMAGE_POLICY_REFUSES: Code = Code::block_unless_allowed(
 /// CRI-O would come back.
 pub const KUBELET_STARTS_CRIO: Code = Code::block(
     "KubeletStartsCrio",
-    "The kubelet's unit starts CRI-O again after it is left, which would take the pods of the next runtime off the network",
+    "The kubelet's unit starts CRI-O again after it is left, which would take the pods of the next runtime off the network; what starts it is not in a file below `/etc`, which the plan changes",
 );
 
 /// Nothing of Kubernetes uses it any more.

@@ -27,6 +27,11 @@ pub const KUBESPRAY_WOULD_UNDO: Code = Code::warn(
     "KubesprayWouldUndo",
     "The kubelet is laid out as Kubespray does it: its next play writes the files for the runtime of its inventory again",
 );
+/// Installers that write their files at every start.
+pub const INSTALLER_WOULD_UNDO: Code = Code::warn(
+    "InstallerWouldUndo",
+    "The kubelet is laid out by minikube or kOps: their next start, or the node's next boot, writes the files for the runtime of their own settings again",
+);
 
 /// All codes of this module.
 pub const CODES: &[Code] = &[
@@ -35,4 +40,5 @@ pub const CODES: &[Code] = &[
     DOCKER_STARTED_ELSEWHERE,
     FILES_MANAGED,
     KUBESPRAY_WOULD_UNDO,
+    INSTALLER_WOULD_UNDO,
 ];

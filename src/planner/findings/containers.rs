@@ -65,22 +65,29 @@ fn foreign(view: &View<'_>, engine: &Engine) -> Vec<Finding> {
         (engine.store.containers.iter()).filter(|container| container.pod.is_none() && container.running);
     let (etcd, others): (Vec<&Container>, Vec<&Container>) =
         running.partition(|container| is_etcd(container, engine));
-    let named = |code: &Code, containers: &[&Container], remedy: String| {
+    let named = |code: &Code, containers: &[&Container], what: &str, lost: &str, remedy: String| {
         let names: Vec<String> = containers
             .iter()
             .map(|container| container.name.clone())
             .collect();
-        let what = format!("{} not Kubernetes' and {end}", are(names.len(), "container"));
+        let what = format!("{} {what} and {end}{lost}", are(names.len(), "container"));
         (!names.is_empty()).then(|| code.found(format!("{what}: {}", lists::many(&names)), remedy))
     };
     let etcd = named(
         &ETCD_IN_DOCKER,
         &etcd,
-        format!("Let etcd run as a service or as a static pod first, leave this node out, or {instead}."),
+        "etcd outside of Kubernetes",
+        ", and the cluster would lose a member of etcd",
+        format!(
+            "Let etcd run as a service or as a static pod first (Kubespray: `etcd_deployment_type: host` in the inventory, and a \
+             play of cluster.yml), leave this node out, or {instead}."
+        ),
     );
     let others = named(
         &FOREIGN_CONTAINERS,
         &others,
+        "not Kubernetes'",
+        "",
         format!("Move them elsewhere, {instead}, or accept it with `preflight.allow: [ForeignContainers]`."),
     );
     etcd.into_iter().chain(others).collect()

@@ -126,6 +126,12 @@ const fn refused(layout: Layout) -> Option<&'static str> {
         Layout::Microk8s => Some("the kubelet is part of a snap, which brings its own containerd"),
         Layout::Talos => Some("Talos Linux is immutable and brings its own containerd"),
         Layout::Bottlerocket => Some("Bottlerocket is immutable and brings its own containerd"),
+        Layout::ContainerOptimizedOs => Some(
+            "Container-Optimized OS makes /etc from its image at every boot, so nothing that is changed there lasts; let GKE bring nodes with an image of the runtime (`cos_containerd`)",
+        ),
+        Layout::OpenShift => Some(
+            "OpenShift's Machine Config Operator owns the files of this node, and writes them back; it has no runtime but CRI-O",
+        ),
         Layout::Windows => Some("Windows nodes are not supported"),
         Layout::Unknown => Some("no kubelet of a known kind was recognised"),
     }

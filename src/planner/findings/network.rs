@@ -52,7 +52,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
             view.source.runtime.name()
         };
         return vec![NO_CNI.found(
-            format!("{program} connects the pods to {used}, as its --network-plugin says"),
+            format!("{program} connects the pods to {used}, as its --network-plugin says, or as it does without one"),
             format!(
                 "Move the cluster to a CNI network first: give {program} --network-plugin=cni, and let the pods start \
                  again."

@@ -4,8 +4,8 @@
 use crate::{
     plan::{
         codes::rivals::{
-            DOCKER_NOT_A_SERVICE, DOCKER_STARTED_ELSEWHERE, FILES_MANAGED, KUBESPRAY_WOULD_UNDO,
-            UNITS_NEED_DOCKER,
+            DOCKER_NOT_A_SERVICE, DOCKER_STARTED_ELSEWHERE, FILES_MANAGED, INSTALLER_WOULD_UNDO,
+            KUBESPRAY_WOULD_UNDO, UNITS_NEED_DOCKER,
         },
         finding::Finding,
         installed::Installed,
@@ -27,6 +27,7 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
     }
     findings.extend(managed(view));
     findings.extend(kubespray(view));
+    findings.extend(installer(view));
     findings
 }
 
@@ -48,12 +49,53 @@ fn kubespray(view: &View<'_>) -> Option<Finding> {
     let wanted = if view.upgrades() {
         format!("{}_version: {}", view.target.runtime.name(), view.target.version)
     } else {
-        view.target.runtime.profile().kubespray.join(", ")
+        let mut wanted = view.target.runtime.profile().kubespray.join(", ");
+        // Names of the cluster are Docker's to resolve; `docs/upgrades/migrate_docker2containerd.md` of Kubespray.
+        let drop_ins = view.docker_left().into_iter();
+        let mut drop_ins = drop_ins.flat_map(|(docker, _)| &docker.service.drop_ins);
+        if drop_ins.any(|file| file.path.as_str().ends_with("/docker-dns.conf")) {
+            wanted.push_str(", resolvconf_mode: host_resolvconf (in the place of docker_dns)");
+        }
+        wanted
     };
     Some(KUBESPRAY_WOULD_UNDO.found(
         format!("kubelet.service reads {variables} and {settings}, which Kubespray's next play writes for the runtime of its inventory"),
         format!("Set in the inventory before that: {wanted}."),
     ))
+}
+
+/// Where minikube has the programs of a cluster.
+const MINIKUBES: &str = "/var/lib/minikube/binaries/";
+/// The variable with all flags of a kubelet of kOps, and its file (`nodeup/pkg/model/kubelet.go`).
+const KOPS: [&str; 2] = ["$DAEMON_ARGS", "/etc/sysconfig/kubelet"];
+
+/// Installers that write the files of the kubelet and of its runtime at every start.
+fn installer(view: &View<'_>) -> Option<Finding> {
+    let kubelet = view.kubelet;
+    let names = view.target.runtime.profile().installers;
+    let program = kubelet.command_line.first().filter(|_| !view.upgrades())?;
+    if program.starts_with(MINIKUBES) {
+        return Some(INSTALLER_WOULD_UNDO.found(
+            format!("kubelet.service starts {program}: `minikube start` writes its flags and the runtimes' files again, for the runtime of its profile"),
+            format!("From then on start the profile with `--container-runtime={}`, which minikube remembers.", names.minikube),
+        ));
+    }
+    let [variable, file] = KOPS;
+    let unit = &kubelet.unit;
+    let has_all = unit.exec_start.iter().any(|word| word == variable)
+        && unit
+            .environment_files
+            .iter()
+            .any(|found| found.path.as_str() == file);
+    has_all.then(|| {
+        INSTALLER_WOULD_UNDO.found(
+            format!("kubelet.service takes {variable} from {file}: nodeup of kOps writes that file and the runtimes' own at every boot, for the runtime of its cluster, and after a boot the node would not serve"),
+            match names.kops {
+                Some(name) => format!("Set `spec.containerRuntime: {name}` in the cluster, and let `kops rolling-update cluster` bring new nodes; a move of this one lasts until its next boot."),
+                None => "kOps has no such runtime: leave this node out.".to_owned(),
+            },
+        )
+    })
 }
 
 fn not_a_service(view: &View<'_>) -> Option<Finding> {

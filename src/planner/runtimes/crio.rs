@@ -24,7 +24,7 @@ use crate::{
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        facts::{Crio, Facts, UnitFacts},
+        facts::{Crio, Facts, Kubelet, UnitFacts},
         finding::Finding,
         host_path::{self, HostPath},
         kubelet_settings::{PodNetwork, Settings},
@@ -35,7 +35,7 @@ use crate::{
     },
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
-        delivery, refusals,
+        delivery, kubelet_binding, refusals,
         request::Request,
         steps::{ended, file, maybe, opening, path},
         unit_drop_in::{self, DropIn},
@@ -49,7 +49,7 @@ pub const PLANNER: Planner = Planner {
         look: source,
         // Without its images there is no way back.
         prepare: |view| view.facts.crio.iter().filter_map(no_wipe).collect(),
-        switch: |view| by_crio(view, network::before_left),
+        switch: |view| by_crio(view, switch_from),
         settle: |view| by_crio(view, settle),
         settings: left::settings,
         layers: store::layers,
@@ -117,6 +117,12 @@ WantedBy=multi-user.target
     )
 }
 
+/// Whether the kubelet starts it with itself, and it cannot be masked.
+fn is_started_by_kubelet(crio: &Crio) -> bool {
+    let names = crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT);
+    names && crio.service.own_file().is_some()
+}
+
 fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Finding> {
     let answering = facts.crio.as_ref().and_then(|crio| {
         let (cri, store) = (crio.cri.as_ref()?, crio.store.as_ref()?);
@@ -130,7 +136,9 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
     })?;
     let unit = &crio.service.name;
     // One that is required has a finding for all runtimes, and one that is only wanted is masked, if it can be.
-    if crio.service.own_file().is_some() && crio.service.needed_by.iter().any(|unit| unit == KUBELET_UNIT) {
+    let stuck =
+        |kubelet: &&Kubelet| is_started_by_kubelet(crio) && kubelet_binding::freed(kubelet, unit).is_none();
+    if facts.kubelet.as_ref().is_some_and(|kubelet| stuck(&kubelet)) {
         return Err(KUBELET_STARTS_CRIO.found(
             format!("{KUBELET_UNIT} names {unit} in Wants=, Requires= or BindsTo="),
             format!("Remove {unit} from the kubelet's unit, run `systemctl daemon-reload`, and plan again."),
@@ -173,6 +181,15 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
 fn settle(view: &View<'_>, crio: &Crio) -> Result<Vec<Step>, Finding> {
     let mut steps = ended(&crio.service, &UnitFacts::default(), &crio.endpoint);
     steps.extend(network::after_left(view)?);
+    Ok(steps)
+}
+
+/// Once the kubelet has stopped: it no longer starts CRI-O with itself, and CRI-O is ready for a way back.
+fn switch_from(view: &View<'_>, crio: &Crio) -> Result<Vec<Step>, Finding> {
+    let unit = &crio.service.name;
+    let freed = is_started_by_kubelet(crio).then(|| kubelet_binding::freed(view.kubelet, unit));
+    let mut steps = freed.flatten().unwrap_or_default();
+    steps.extend(network::before_left(view, crio)?);
     Ok(steps)
 }
 

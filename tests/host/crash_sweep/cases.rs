@@ -184,7 +184,8 @@ impl Case {
         self.file_steps().map(|(_, step)| &step.path)
     }
 
-    /// The files of the plan that a unit reads when it starts. The hold does not change what the kubelet is.
+    /// The files of the plan that a unit reads when it starts. The hold does not change what the kubelet is, and of Docker's own
+    /// unit only that changes which systemd reads without a restart.
     pub fn files_of(&self, unit: &str) -> Vec<HostPath> {
         let reads = |at: &str| {
             let of_unit = at.contains(&format!("/{unit}.d/")) || at.ends_with(&format!("/{unit}"));
@@ -195,7 +196,8 @@ impl Case {
                 KUBELET_UNIT => at.contains("kube"),
                 _ => false,
             };
-            (of_unit || configures) && at != HOLD
+            let is_read_at_once = [HOLD, "/etc/systemd/system/docker.service"].contains(&at);
+            (of_unit || configures) && !is_read_at_once
         };
         self.all_files()
             .filter(|path| reads(path.as_str()))
@@ -297,6 +299,7 @@ pub fn upgraded() -> Case {
 
 /// The case of a host and a request, without what is brought: that is swept for itself.
 fn case_of(name: &str, facts: &Facts, request: Request) -> Option<Case> {
+    let facts = &with_names_of_packages(facts);
     let mut plan = accepted(facts, request)?;
     plan.steps
         .retain(|planned| !matches!(planned.does, Step::Install(_)));
@@ -317,6 +320,15 @@ pub fn accepted(facts: &Facts, request: Request) -> Option<Plan> {
         ..request
     };
     planner::plan(facts, &accepted).plan().cloned()
+}
+
+/// The host with the names that packages give to the units of cri-dockerd, which the world has: Kubespray's have others.
+pub fn with_names_of_packages(facts: &Facts) -> Facts {
+    let text = serde_json::to_string(facts).unwrap();
+    let text = ["service", "socket"].iter().fold(text, |text, kind| {
+        text.replace(&format!("cri-dockerd.{kind}"), &format!("cri-docker.{kind}"))
+    });
+    serde_json::from_str(&text).unwrap()
 }
 
 /// A host with a plan for it.

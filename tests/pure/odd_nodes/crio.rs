@@ -569,6 +569,15 @@ fn a_kubelet_that_starts_cri_o_again_is_refused() {
     let service = &mut facts.crio.as_mut().unwrap().service;
     service.fragment = Some(path("/etc/systemd/system/crio.service"));
     assert_eq!(blocking(&facts, &to_containerd()), starts);
+    // In a file of the administrator's the plan takes it out while the kubelet does not run.
+    let name = "/etc/systemd/system/kubelet.service";
+    let text = "[Unit]\nAfter=crio.service\nWants=crio.service\n[Service]\n";
+    kubelet(&mut facts).own_unit = Some(file(name, text));
+    assert_ne!(blocking(&facts, &to_containerd()), starts);
+    let package = "/usr/lib/systemd/system/kubelet.service.d/10.conf";
+    let drop_in = file(package, "[Unit]\nRequires=crio.service\n");
+    kubelet(&mut facts).unit.drop_ins.push(drop_in);
+    assert_eq!(blocking(&facts, &to_containerd()), starts);
 }
 
 #[test]

@@ -8,6 +8,11 @@ fn every_host_has_its_plan() {
         let outcome = plan(&facts, &request);
         insta::assert_snapshot!(name, in_words(&facts, &outcome));
     }
+    for (name, facts, request) in fixtures::brought() {
+        let outcome = plan(&facts, &request);
+        assert!(outcome.plan().is_some(), "{name}: {:?}", outcome.findings);
+        insta::assert_snapshot!(name, in_words(&facts, &outcome));
+    }
 }
 
 /// What comes in an archive is switched to by a drop-in, or by units of its own where there are none.

@@ -1,8 +1,8 @@
 //! Units that start and stop with others.
 
-use transship::api::request::Runtime;
+use transship::{api::request::Runtime, edit::unit_file};
 
-use super::{State, World};
+use super::{State, World, path};
 
 impl World {
     /// Whether the stop of `other` stops this unit: by its own files as it has read them, or by what the host has.
@@ -18,7 +18,19 @@ impl World {
                 written.iter().any(|line| text.contains(line))
             });
         let bound = self.case.bound.get(name);
-        by_file || bound.is_some_and(|bound| bound.iter().any(|unit| unit == other))
+        let by_host = bound.is_some_and(|bound| bound.iter().any(|unit| unit == other));
+        by_file || (by_host && !self.is_loosened(name, other))
+    }
+
+    /// Whether an administrator's file of the unit is there, and no longer has what bound it to `other`.
+    fn is_loosened(&self, name: &str, other: &str) -> bool {
+        let own = path(&format!("/etc/systemd/system/{name}"));
+        let text = self.read(&own).map(|bytes| String::from_utf8(bytes).unwrap());
+        let named = |(key, unit): (&str, String)| {
+            ["BindsTo", "PartOf", "Requires"].contains(&key)
+                && unit.split_whitespace().any(|unit| unit == other)
+        };
+        text.is_some_and(|text: String| !unit_file::settings(&text).any(named))
     }
 
     /// The units that run and stop with this one.
