@@ -172,7 +172,12 @@ async fn place<S: Systemd>(files: &Files, systemd: &S, dir: &Dir, text: &str) ->
     }
     systemd.reload().await?;
     systemd.reset_failed(UNIT).await?;
-    Ok(systemd.start(UNIT).await?)
+    let started = systemd.start(UNIT).await;
+    // One that was at work has obeyed an order meanwhile, and has taken its unit away.
+    if started.is_err() && !over && dir.progress()?.is_some_and(|progress| progress.state.is_final()) {
+        return retire(files, systemd).await;
+    }
+    Ok(started?)
 }
 
 /// Waits until an executor whose journal is over has taken its unit away and ended.

@@ -17,6 +17,8 @@ pub(crate) struct NoUnits {
     pub(crate) refuses_reload: bool,
     /// All units run.
     pub(crate) all_run: bool,
+    /// What happens before it answers that there is no unit to start; without it every start succeeds.
+    pub(crate) before_no_start: Option<Box<dyn Fn()>>,
     /// The host's `/run/systemd/system`, if masks shall be seen there, as links.
     pub(crate) run: Option<PathBuf>,
 }
@@ -38,8 +40,16 @@ impl Systemd for NoUnits {
     async fn started_after_boot(&self, _: &str) -> Result<Duration, SystemdError> {
         Ok(Duration::MAX)
     }
-    async fn start(&self, _: &str) -> Result<(), SystemdError> {
-        Ok(())
+    async fn start(&self, name: &str) -> Result<(), SystemdError> {
+        let Some(before) = &self.before_no_start else {
+            return Ok(());
+        };
+        before();
+        Err(SystemdError::Refused {
+            verb: "start",
+            unit: name.to_owned(),
+            reason: format!("Unit {name} not found."),
+        })
     }
     async fn stop(&self, _: &str) -> Result<(), SystemdError> {
         Ok(())
