@@ -175,7 +175,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {
             Step::File(step) => file::save(self.files, step),
-            Step::Unit(step) => unit::save(self.files, self.systemd, &step.unit).await,
+            Step::Unit(step) => unit::save_settled(self.files, self.systemd, &step.unit).await,
             Step::Kubelet(_) => unit::save(self.files, self.systemd, KUBELET_UNIT).await,
             Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,

@@ -2,11 +2,13 @@
 
 use std::{io, time::Duration};
 
+use tokio::time::{Instant, sleep};
+
 use super::{Saved, StepError, aside::Aside, effective};
 use crate::{
     host::{
         files::Files,
-        systemd::{Systemd, Unit},
+        systemd::{Systemd, SystemdError, Unit},
         unit_links::{self, UnitLink},
     },
     plan::step::{Boot, Restart, UnitStep},
@@ -15,6 +17,30 @@ use crate::{
 /// How long a unit must stay active after it was started. One that dies at once has not read its configuration;
 /// one that dies later is caught by the health check of the runtime.
 pub(super) const STAYS: Duration = Duration::from_secs(1);
+
+/// How long a unit that is being started may take until its state is noted: at a boot it may wait for the network.
+const SETTLES: Duration = Duration::from_secs(60);
+/// How often it is looked at.
+const POLL: Duration = Duration::from_millis(200);
+
+/// What undo needs, as soon as the unit is not being started any more: one that a boot starts is not off, and an undo that
+/// stopped it would take the runtime away in which pods run.
+pub(super) async fn save_settled(
+    files: &Files,
+    systemd: &impl Systemd,
+    name: &str,
+) -> Result<Saved, StepError> {
+    settled(async || systemd.unit(name).await).await?;
+    save(files, systemd, name).await
+}
+
+async fn settled(look: impl AsyncFn() -> Result<Unit, SystemdError>) -> Result<(), SystemdError> {
+    let until = Instant::now() + SETTLES;
+    while look().await?.active == "activating" && Instant::now() < until {
+        sleep(POLL).await;
+    }
+    Ok(())
+}
 
 pub(super) async fn save(files: &Files, systemd: &impl Systemd, name: &str) -> Result<Saved, StepError> {
     Ok(Saved::Unit {
@@ -171,7 +197,7 @@ async fn start(systemd: &impl Systemd, name: &str, restart: bool) -> Result<bool
 /// Looks whether a unit that was just started stays.
 async fn stays(systemd: &impl Systemd, name: &str) -> Result<(), StepError> {
     let started = systemd.unit(name).await?;
-    tokio::time::sleep(STAYS).await;
+    sleep(STAYS).await;
     let unit = systemd.unit(name).await?;
     // The process tells it, too: systemd before 235 does not count restarts.
     if is_active(&unit) && (unit.restarts, unit.main_pid) == (started.restarts, started.main_pid) {
@@ -191,4 +217,37 @@ async fn stays(systemd: &impl Systemd, name: &str) -> Result<(), StepError> {
 /// Whether the unit runs; one that is between two automatic restarts does not.
 pub(super) fn is_active(unit: &Unit) -> bool {
     matches!(unit.active.as_str(), "active" | "reloading" | "refreshing")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    /// systemd starts what is enabled at a boot, and the executor may look in the middle of it.
+    #[tokio::test(start_paused = true)]
+    async fn the_state_of_a_unit_is_noted_when_it_is_not_being_started_any_more() {
+        for (starts, looks) in [
+            (0, 1),
+            (4, 5),
+            (u64::MAX, 1 + SETTLES.as_millis() / POLL.as_millis()),
+        ] {
+            let looked = Cell::new(0);
+            let look = async || {
+                looked.set(looked.get() + 1);
+                let active = if looked.get() > starts {
+                    "active"
+                } else {
+                    "activating"
+                };
+                Ok(Unit {
+                    active: active.to_owned(),
+                    ..Unit::default()
+                })
+            };
+            settled(look).await.unwrap();
+            assert_eq!(u128::from(looked.get()), looks);
+        }
+    }
 }
