@@ -178,6 +178,12 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
     .copied()
     .chain(crio::auth_file(facts.crio.as_ref()).as_deref())
     .filter_map(|path| notes.maybe(files, path))
+    .chain(registries::authorities(
+        files,
+        facts.containerd.as_ref(),
+        &facts.registry_directories,
+        notes,
+    ))
     .collect()
 }
 

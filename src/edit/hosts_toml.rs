@@ -122,6 +122,15 @@ pub fn is_host(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('.') && text.len() < 256 && text.chars().all(allowed)
 }
 
+/// A path of a file, which may be one below the directory of the file.
+pub fn absolute(path: &str, directory: &str) -> String {
+    if path.starts_with('/') {
+        path.to_owned()
+    } else {
+        format!("{directory}/{path}")
+    }
+}
+
 /// What a file says, without what may be a secret.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -132,9 +141,6 @@ pub struct Said {
     /// Addresses that are asked, in the order of the file.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub addresses: Vec<Address>,
-    /// Certificates are named.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub certificates: bool,
     /// Headers are sent, or an address has a user.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub secrets: bool,
@@ -149,6 +155,38 @@ pub struct Address {
     /// Its certificate is not checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub skip_verify: bool,
+    /// Files with the certificates of authorities against which it is checked; a path may be one below the file's directory.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ca: Vec<String>,
+    /// It gets the certificate of a client.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub client: bool,
+}
+
+impl Address {
+    /// What a table says of one.
+    fn read(url: String, table: &dyn TableLike) -> Self {
+        let ca = table.get("ca").and_then(Item::as_value);
+        let paths = ca.map(|ca| match ca.as_array() {
+            Some(list) => list.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            None => ca.as_str().map(str::to_owned).into_iter().collect(),
+        });
+        Self {
+            url,
+            skip_verify: is_on(table, "skip_verify"),
+            ca: paths.unwrap_or_default(),
+            client: table.get("client").is_some_and(|item| !item.is_none()),
+        }
+    }
+
+    /// Whether certificates are named for it.
+    pub const fn has_certificates(&self) -> bool {
+        self.client || !self.ca.is_empty()
+    }
+}
+
+fn is_on(table: &dyn TableLike, key: &str) -> bool {
+    table.get(key).and_then(Item::as_bool) == Some(true)
 }
 
 /// Reads a file; `None` if it is no TOML.
@@ -157,7 +195,6 @@ pub fn read(text: &str) -> Option<Said> {
     let mut said = Said::default();
     said.look_at(document.as_table());
     let server = document.get("server").and_then(Item::as_str).unwrap_or_default();
-    let is_on = |table: &dyn TableLike, key: &str| table.get(key).and_then(Item::as_bool) == Some(true);
     let root = document.as_table();
     let api = |table: &dyn TableLike, url: &str| {
         if is_on(table, "override_path") {
@@ -171,11 +208,11 @@ pub fn read(text: &str) -> Option<Said> {
     } else if !server.is_empty() {
         said.server = Some(api(root, server));
     }
-    if is_on(root, "skip_verify") {
-        said.addresses.extend(said.server.iter().map(|url| Address {
-            url: url.clone(),
-            skip_verify: true,
-        }));
+    if let Some(url) = &said.server {
+        let server = Address::read(url.clone(), root);
+        if server.skip_verify || server.has_certificates() {
+            said.addresses.push(server);
+        }
     }
     let hosts = document.get("host").and_then(Item::as_table_like);
     for (url, host) in hosts.into_iter().flat_map(TableLike::iter) {
@@ -187,19 +224,14 @@ pub fn read(text: &str) -> Option<Said> {
             said.secrets = true;
             continue;
         }
-        said.addresses.push(Address {
-            url: api(host, url),
-            skip_verify: is_on(host, "skip_verify"),
-        });
+        said.addresses.push(Address::read(api(host, url), host));
     }
     Some(said)
 }
 
 impl Said {
     fn look_at(&mut self, table: &dyn TableLike) {
-        let has = |key: &str| table.get(key).is_some_and(|item| !item.is_none());
-        self.certificates |= has("ca") || has("client");
-        self.secrets |= has("header");
+        self.secrets |= table.get("header").is_some_and(|item| !item.is_none());
     }
 }
 
@@ -219,11 +251,12 @@ mod tests {
         let address = Address {
             url: "https://m.example".to_owned(),
             skip_verify: true,
+            ca: vec!["/a.crt".to_owned()],
+            client: false,
         };
         let wanted = Said {
             server: Some("https://registry-1.docker.io".to_owned()),
             addresses: vec![address],
-            certificates: true,
             secrets: true,
         };
         assert_eq!(said, wanted);

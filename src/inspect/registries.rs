@@ -1,17 +1,25 @@
 //! The directories in which runtimes look for the settings of registries.
 
+use std::collections::BTreeSet;
+
 use super::{notes::Notes, units};
 use crate::{
-    edit::hosts_toml,
+    edit::{containerd_toml, hosts_toml},
     host::files::Files,
     plan::{
         digest::Digest,
-        facts::{RegistryDirectory, TextFile},
+        facts::{Containerd, MaybeFile, RegistryDirectory, TextFile},
         host_path::HostPath,
-        paths::{CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_CERTIFICATES, REGISTRIES_CONF},
+        paths::{
+            CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_AUTHORITIES, OWN_CERTIFICATES,
+            REGISTRIES_CONF,
+        },
         runtime::Runtime,
     },
 };
+
+/// What a certificate begins with.
+const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 
 /// One per registry. What cannot be listed or read is passed over: it concerns pulls alone.
 pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
@@ -64,11 +72,106 @@ pub(super) fn conf(files: &Files, notes: &Notes) -> Vec<TextFile> {
     all.filter_map(|path| notes.text(files, &path)).collect()
 }
 
+/// The certificates of authorities that containerd checks registries against, and those that CRI-O has from an earlier plan. What holds a
+/// private key is passed over.
+pub(super) fn authorities(
+    files: &Files,
+    containerd: Option<&Containerd>,
+    directories: &[RegistryDirectory],
+    notes: &Notes,
+) -> Vec<MaybeFile> {
+    let effective = containerd.and_then(|containerd| {
+        let written = containerd.config.file.as_ref().map(|file| file.text.as_str());
+        containerd.effective.as_deref().or(written)
+    });
+    let configuration = effective.unwrap_or_default();
+    let of_old = containerd_toml::old_registries(configuration).certificates;
+    let mut paths: BTreeSet<String> = of_old.into_iter().flat_map(|(_, tls)| tls.ca).collect();
+    let read = containerd_toml::registry_directories(configuration);
+    for found in directories {
+        let is_read = read
+            .iter()
+            .any(|path| found.below(path.trim_end_matches('/')).is_some());
+        let said = found.said.iter().flat_map(|said| &said.addresses);
+        let named = said.flat_map(|address| &address.ca).filter(|_| is_read);
+        paths.extend(named.map(|path| hosts_toml::absolute(path, found.path.as_str())));
+        let lies = found.files.iter().filter(|name| {
+            name.as_str() == OWN_AUTHORITIES || (is_read && found.said.is_none() && name.ends_with(".crt"))
+        });
+        paths.extend(lies.map(|name| format!("{}/{name}", found.path)));
+    }
+    let paths = paths.iter().filter_map(|path| HostPath::new(path.as_str()).ok());
+    let all = paths.filter_map(|path| notes.maybe(files, path.as_str()));
+    let is_public = |text: &str| text.contains(CERTIFICATE) && !text.contains("PRIVATE KEY");
+    all.filter(|found| found.file.as_ref().is_some_and(|file| is_public(&file.text)))
+        .collect()
+}
+
 /// Docker passes over a file without a certificate; containerd pulls nothing from a registry with one.
 fn has_certificate(files: &Files, directory: &HostPath, name: &str) -> bool {
     let text = directory
         .join(name)
         .ok()
         .and_then(|path| files.read_text(&path).ok()?);
-    text.is_some_and(|text| text.contains("-----BEGIN CERTIFICATE-----"))
+    text.is_some_and(|text| text.contains(CERTIFICATE))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::plan::facts::{UnitFacts, UpgradeFacts};
+
+    #[test]
+    fn certificates_of_authorities_are_read_and_private_keys_are_not() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |path: &str| HostPath::new(path).unwrap();
+        let write = |path: &str, text: &str| {
+            let file = root.path().join(&path[1..]);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        let (old, below) = ("/etc/pki/old.crt", "/etc/containerd/certs.d/a.example/own.crt");
+        let (lies, ours) = (
+            "/etc/containerd/certs.d/b.example/ca.crt",
+            "/etc/containers/certs.d/c.example/transship.crt",
+        );
+        for path in [old, below, lies, ours, "/etc/containers/certs.d/c.example/ca.crt"] {
+            write(path, &format!("{CERTIFICATE}\n"));
+        }
+        write(
+            "/etc/containerd/certs.d/b.example/both.crt",
+            &format!("{CERTIFICATE}\n-----BEGIN PRIVATE KEY-----\n"),
+        );
+        let hosts = "[host.\"https://a.example\"]\nca = [\"own.crt\", \"/etc/pki/none.crt\"]\n";
+        write("/etc/containerd/certs.d/a.example/hosts.toml", hosts);
+        let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n\
+                    [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'o.example'.tls]\nca_file = '/etc/pki/old.crt'\n";
+        let containerd = Containerd {
+            service: UnitFacts::default(),
+            version: String::new(),
+            config: MaybeFile {
+                path: at("/etc/containerd/config.toml"),
+                file: None,
+            },
+            effective: Some(text.to_owned()),
+            endpoint: at("/run/containerd/containerd.sock"),
+            cri: None,
+            cri_problem: None,
+            store: None,
+            drop_in: MaybeFile {
+                path: at("/etc/systemd/system/containerd.service.d/zz-transship.conf"),
+                file: None,
+            },
+            imported: Vec::new(),
+            upgrade: UpgradeFacts::default(),
+        };
+        let files = Files::new(root.path());
+        let notes = Notes::default();
+        let found = authorities(&files, Some(&containerd), &inspect(&files), &notes);
+        let found: BTreeSet<&str> = found.iter().map(|file| file.path.as_str()).collect();
+        assert_eq!(found, BTreeSet::from([old, below, lies, ours]));
+        assert!(notes.0.take().is_empty());
+    }
 }

@@ -81,6 +81,7 @@ fn asked_of_other(left: &[Left]) -> Asked {
             | What::Unprivileged
             | What::Handler(_)
             | What::DefaultHandler(_)
+            | What::Authorities(_)
             | What::Credentials(_)
             | What::Near(_)
             | What::Lost(_) => {}
@@ -202,8 +203,8 @@ pub fn in_networks<'a>(view: &'a View<'_>, insecure: &'a Insecure) -> impl Itera
     hosts.filter(|host| insecure.has(host) && !insecure.lists(host))
 }
 
-/// The certificates in a directory of Docker's.
-fn certificates(found: &RegistryDirectory) -> Tls {
+/// The certificates in a directory of Docker's, or of containerd's without a `hosts.toml`.
+pub fn certificates(found: &RegistryDirectory) -> Tls {
     let at = |name: &str| format!("{}/{name}", found.path);
     let files = &found.files;
     let client = files.iter().filter_map(|name| {

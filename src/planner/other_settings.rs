@@ -9,7 +9,7 @@ use crate::{
         docker_runtimes,
         facts::Limits,
         kubelet_arguments, lists,
-        paths::{DAEMON_JSON, KUBELET_CREDENTIALS, RUNC_SHIM},
+        paths::{DAEMON_JSON, DOCKER_CERTIFICATES, KUBELET_CREDENTIALS, RUNC_SHIM},
     },
     planner::{
         context::{Downloads, Takes, View},
@@ -17,7 +17,7 @@ use crate::{
         docker_registries::{INSECURE, MIRRORS, mirror_with},
         docker_settings::{self, MAX_DOWNLOADS},
         releases::{self, UnprivilegedPorts},
-        setting::{Fate, Given, Left, Setting, Ulimit, What},
+        setting::{Authorities, Fate, Given, Left, Setting, Ulimit, What},
     },
 };
 
@@ -101,7 +101,7 @@ fn taken(view: &View<'_>, takes: Takes, one: &Left, all: &[Left]) -> Option<Fate
             }
         }
         // The target's own planner of registries gives them a fate.
-        What::Mirrors { .. } | What::Insecure(_) => return None,
+        What::Mirrors { .. } | What::Insecure(_) | What::Authorities(_) => return None,
         What::Credentials(credentials) => (takes.credentials)(view, credentials),
         What::Near(how) => Fate::Approximated(None, how.clone().into()),
         What::Lost(remedy) => Fate::NotCarried(remedy.clone().into()),
@@ -119,6 +119,15 @@ pub fn credentials_for_pods(hosts: &str) -> String {
     format!(
         "Give pods the credentials for {hosts} as imagePullSecrets, or the kubelet in {KUBELET_CREDENTIALS} (in the form of Docker's \
          config.json, for root alone), which hands them to every runtime."
+    )
+}
+
+/// Where a person copies the certificates of authorities to, for Docker and for CRI-O.
+pub fn copied(of: &Authorities) -> String {
+    format!(
+        "{} to {DOCKER_CERTIFICATES}/{}/ca.crt",
+        lists::many(&of.files),
+        of.host
     )
 }
 
@@ -327,6 +336,14 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
             ))
         }
         What::Insecure(hosts) => left(json!({ INSECURE: missing(INSECURE, hosts)? })),
+        What::Authorities(all) => {
+            let has = |host: &str| {
+                let mut there = view.facts.registry_directories.iter();
+                there.any(|found| found.below(DOCKER_CERTIFICATES) == Some(host))
+            };
+            let missing: Vec<String> = all.iter().filter(|one| !has(&one.host)).map(copied).collect();
+            (!missing.is_empty()).then(|| Fate::NotCarried(format!("Copy {}.", lists::many(&missing)).into()))
+        }
         // Docker pulls with what the kubelet sends along, and with nothing else.
         What::Credentials(credentials) => {
             Some(Fate::NotCarried(credentials_for_pods(&hosts(credentials)).into()))

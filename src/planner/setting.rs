@@ -57,12 +57,23 @@ pub enum What {
     },
     /// Registries whose certificate is not checked.
     Insecure(Vec<String>),
+    /// Authorities against which certificates of registries are checked.
+    Authorities(Vec<Authorities>),
     /// Users of registries.
     Credentials(Vec<Credential>),
     /// What is not quite the same afterwards: in words.
     Near(String),
     /// What pods may depend on, and nothing is given for: what to do.
     Lost(String),
+}
+
+/// The authorities of a registry of one's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Authorities {
+    /// The host of the registry, with its port if there is one.
+    pub host: String,
+    /// The files with their certificates.
+    pub files: Vec<String>,
 }
 
 /// A limit of containers (setrlimit(2)).

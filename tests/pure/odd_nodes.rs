@@ -1,5 +1,6 @@
 //! Nodes as people have them: spellings, settings and leftovers of public reports, each with what the plan must do.
 
+mod authorities;
 mod credentials;
 mod crio;
 mod docker;

@@ -3,7 +3,10 @@
 use toml_edit::{Item, TableLike, Value};
 
 use super::{CRI, CRI_IMAGES, CRI_RUNTIME, UNPRIVILEGED, parse, plain};
-use crate::edit::{hosts_toml::api, registry_auth::Credential};
+use crate::edit::{
+    hosts_toml::{Tls, api},
+    registry_auth::Credential,
+};
 
 /// Registries in the form of 1.x: `registry.mirrors`, `registry.configs`, `registry.auths` and `registry.headers`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +17,7 @@ pub struct OldRegistries {
     /// Hosts whose certificate is not checked.
     pub insecure: Vec<String>,
     /// Hosts with certificates of their own.
-    pub certificates: Vec<String>,
+    pub certificates: Vec<(String, Tls)>,
     /// Users of registries.
     pub credentials: Vec<Credential>,
     /// Hosts with credentials that no file can have, or that are none.
@@ -45,12 +48,16 @@ pub fn old_registries(text: &str) -> OldRegistries {
                 found.insecure.push(host.to_owned());
             }
             let named = |key| {
-                tls(key)
-                    .and_then(Item::as_str)
-                    .is_some_and(|path| !path.is_empty())
+                let path = tls(key).and_then(Item::as_str);
+                path.filter(|path| !path.is_empty()).map(str::to_owned)
             };
-            if ["ca_file", "cert_file", "key_file"].into_iter().any(named) {
-                found.certificates.push(host.to_owned());
+            let own = Tls {
+                skip_verify: false,
+                ca: named("ca_file").into_iter().collect(),
+                client: named("cert_file").zip(named("key_file")).into_iter().collect(),
+            };
+            if !own.is_empty() {
+                found.certificates.push((host.to_owned(), own));
             }
             if let Some(auth) = config.get("auth").and_then(Item::as_table_like) {
                 found.credential(host, auth);
@@ -262,7 +269,13 @@ auth = "bWU6cHc="
                 vec![text("https://m.example"), text("https://registry-1.docker.io")],
             )],
             insecure: vec![text("r.example:5000")],
-            certificates: vec![text("s.example")],
+            certificates: vec![(
+                text("s.example"),
+                Tls {
+                    ca: vec![text("/etc/s.crt")],
+                    ..Tls::default()
+                },
+            )],
             credentials: ["s.example", "t.example"]
                 .iter()
                 .filter_map(|host| Credential::decoded(host, "bWU6cHc="))

@@ -3,33 +3,24 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    plan::{
-        codes::registries::REGISTRY_CERTIFICATES,
-        facts::{Facts, RegistryDirectory},
-        finding::Finding,
-        lists,
-    },
+    plan::{codes::registries::REGISTRY_CERTIFICATES, facts::Facts, finding::Finding, lists},
     planner::context::View,
 };
 
 /// Directories of registries that the target has no directory for.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let (source, target) = (view.source.runtime.profile(), view.target.runtime.profile());
-    let (from, to) = (source.certificates, target.certificates);
-    let there = hosts(view.facts, to);
+    let there = hosts(view.facts, target.certificates);
     let not_there = |from: &str| -> Vec<String> {
         let all = hosts(view.facts, from);
         let missing = all.difference(&there);
         missing.map(|host| format!("{from}/{host}")).collect()
     };
-    let missing: Vec<String> = if target.certificates_are_named && view.takes().is_some() {
+    let missing: Vec<String> = if view.takes().is_some() {
         view.translation.certificates_left.clone()
     } else {
-        let more = source
-            .more_certificates
-            .filter(|more| target.more_certificates != Some(*more));
-        let all = [Some(from).filter(|from| *from != to), more];
-        all.into_iter().flatten().flat_map(not_there).collect()
+        // Those that a containerd names are settings of its own.
+        source.more_certificates.into_iter().flat_map(not_there).collect()
     };
     if missing.is_empty() {
         return Vec::new();
@@ -55,12 +46,5 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
 /// Names of the registries that have a directory.
 fn hosts<'a>(facts: &'a Facts, directory: &str) -> BTreeSet<&'a str> {
     let all = facts.registry_directories.iter();
-    // What a hosts.toml says without a certificate is a setting of the source.
-    let is_one = |found: &&RegistryDirectory| {
-        let alone = found.files.iter().all(|name| name == "hosts.toml");
-        !alone || found.said.as_ref().is_none_or(|said| said.certificates)
-    };
-    all.filter(is_one)
-        .filter_map(|found| found.below(directory))
-        .collect()
+    all.filter_map(|found| found.below(directory)).collect()
 }

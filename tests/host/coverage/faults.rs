@@ -10,7 +10,7 @@ use transship::{
         facts::{Container, Facts, OpenAttempt, Prerequisites, RegistryDirectory, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
-        paths::ARCHIVES,
+        paths::{ARCHIVES, CONTAINERD_CERTIFICATES},
     },
     planner::{plan, request::Request},
 };
@@ -202,11 +202,20 @@ const FAULTS: &[Fault] = &[
     ),
     (
         "a registry has certificates that the target does not read",
-        &["RegistryCertificates"],
+        &["RegistryCertificates", "SettingNotCarried"],
         |asked| {
+            let containerd = asked.facts.containerd.as_mut();
+            if asked.pair.0 == Runtime::Containerd
+                && let Some(effective) = containerd.and_then(|containerd| containerd.effective.as_mut())
+            {
+                let plugin = "io.containerd.cri.v1.images";
+                effective.push_str(&format!(
+                    "[plugins.'{plugin}'.registry]\nconfig_path = '{CONTAINERD_CERTIFICATES}'\n"
+                ));
+            }
             asked.facts.registry_directories.push(RegistryDirectory {
                 path: path(&format!("{}/r.example", asked.pair.0.profile().certificates)),
-                files: vec!["client.cert".to_owned()],
+                files: ["client.cert", "client.key"].map(str::to_owned).to_vec(),
                 hosts: None,
                 said: None,
             });

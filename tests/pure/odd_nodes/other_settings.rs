@@ -161,10 +161,15 @@ fn files_for_registries_come_along_to_cri_o() {
         MIRROR_AND_INSECURE
     );
     assert_eq!(fates(&facts, &request, "registry-credentials"), [LEFT]);
-    let finding = one(&facts, &request, "RegistryCertificates");
+    // Nobody has seen the file.
+    let mut asked = request;
+    asked.preflight.allow.clear();
+    let certificates = about(&facts, &asked, "certs.d");
     assert!(
-        finding.message.contains("certs.d/s.example") && !finding.message.contains("docker.io"),
-        "{finding:?}"
+        certificates[0]
+            .remedy
+            .contains("/etc/s.crt to /etc/docker/certs.d/s.example/ca.crt"),
+        "{certificates:?}"
     );
     let daemon = about(&facts, &to_cri_dockerd(), "registry-mirrors");
     assert!(

@@ -235,11 +235,18 @@ server = "https://harbor.example.org:443"
     assert!(finding.message.contains("harbor.example.org:443"), "{finding:?}");
     // And the other way round.
     let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
-    facts.registry_directories = vec![registry("/etc/containerd/certs.d/harbor.example.org", &[])];
-    let finding = one(&facts, &to_cri_dockerd(), "RegistryCertificates");
+    facts.registry_directories = vec![registry(
+        "/etc/containerd/certs.d/harbor.example.org",
+        &["ca.crt"],
+    )];
+    let read = "version = 3\n[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n";
+    facts.containerd.as_mut().unwrap().effective = Some(read.to_owned());
+    let found = about(&facts, &to_cri_dockerd(), "certs.d");
     assert!(
-        finding.remedy.contains("/etc/docker/certs.d/<host:port>"),
-        "{finding:?}"
+        found[0]
+            .remedy
+            .contains("/etc/docker/certs.d/harbor.example.org/ca.crt"),
+        "{found:?}"
     );
 }
 

@@ -5,21 +5,21 @@ use semver::Version;
 use crate::{
     edit::{
         containerd_toml::{self, Handler},
-        hosts_toml::{DOCKER_REGISTRY, Said},
+        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Tls},
     },
     plan::{
         docker_runtimes,
         facts::{Containerd, Limits, RegistryDirectory},
         lists,
-        paths::{NRI_PLUGINS, RUNC_SHIM},
+        paths::{DOCKER_CERTIFICATES, NRI_PLUGINS, RUNC_SHIM},
         version,
     },
     planner::{
         context::View,
         docker_proxies,
-        docker_registries::{INSECURE, MIRRORS},
+        docker_registries::{self, INSECURE, MIRRORS},
         other_settings,
-        setting::{Left, What},
+        setting::{Authorities, Left, What},
     },
 };
 
@@ -63,7 +63,7 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     {
         found.push(Left::new("default_runtime_name", What::DefaultHandler(name)));
     }
-    registries(text, view, containerd, &mut found);
+    registries(text, view, &mut found);
     let target = view.target.runtime.store();
     for name in containerd_toml::own_specifications(text) {
         let what = format!(
@@ -157,11 +157,12 @@ fn handlers(text: &str, found: &mut Vec<Left>) {
 }
 
 /// Registries in the form of 1.x, and in files of their own.
-fn registries(text: &str, view: &View<'_>, containerd: &Containerd, found: &mut Vec<Left>) {
+fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
     let old = containerd_toml::old_registries(text);
     let mut asked: Vec<(String, Vec<String>)> = old.mirrors;
     let (mut insecure, mut secret) = (old.insecure, Vec::new());
-    for (registry, said) in directories(text, view) {
+    for (registry, directory) in directories(text, view) {
+        let Some(said) = &directory.said else { continue };
         let mut urls = Vec::new();
         for address in &said.addresses {
             if address.skip_verify {
@@ -209,14 +210,8 @@ fn registries(text: &str, view: &View<'_>, containerd: &Containerd, found: &mut 
     if !insecure.is_empty() {
         found.push(Left::new(INSECURE, What::Insecure(insecure)));
     }
-    if !old.certificates.is_empty() {
-        let what = format!(
-            "Copy what {} names for {} to /etc/docker/certs.d/<host:port> (ca.crt, client.cert, client.key) before the switch.",
-            containerd.config.path,
-            lists::many(&old.certificates)
-        );
-        found.push(Left::new("registry.configs.tls", What::Lost(what)));
-    }
+    certificates("registry.configs.tls", old.certificates, found);
+    certificates("certs.d", in_directories(text, view), found);
     if !old.credentials.is_empty() {
         found.push(Left::new(
             "registry.configs.auth",
@@ -239,8 +234,64 @@ fn host_of(url: &str) -> &str {
     rest.split('/').next().unwrap_or_default()
 }
 
-/// What the files say that containerd reads: a directory for each registry, whose port may be written as `HOST_PORT_`.
-fn directories<'a>(text: &str, view: &'a View<'_>) -> Vec<(String, &'a Said)> {
+/// Certificates of registries. Those of clients have private keys, which no plan holds.
+fn certificates(name: &str, all: Vec<(String, Tls)>, found: &mut Vec<Left>) {
+    let clients: Vec<String> = all
+        .iter()
+        .filter(|(_, tls)| !tls.client.is_empty())
+        .map(|(host, _)| host.clone())
+        .collect();
+    let authorities: Vec<Authorities> = all
+        .into_iter()
+        .filter(|(_, tls)| !tls.ca.is_empty())
+        .map(|(host, tls)| Authorities { host, files: tls.ca })
+        .collect();
+    if !authorities.is_empty() {
+        found.push(Left::new(name, What::Authorities(authorities)));
+    }
+    if !clients.is_empty() {
+        let what = format!(
+            "No plan holds a private key: copy the certificate and the key of the client for {} to client.cert and client.key in \
+             {DOCKER_CERTIFICATES}/<host:port>, which CRI-O reads as Docker does, and accept this.",
+            lists::many(&clients)
+        );
+        found.push(Left::new(name, What::Lost(what)));
+    }
+}
+
+/// Certificates in the directories that containerd reads: what a `hosts.toml` names, or what lies there as Docker has it
+/// (`hosts.go` in `core/remotes/docker/config`).
+fn in_directories(text: &str, view: &View<'_>) -> Vec<(String, Tls)> {
+    let mut all = Vec::new();
+    for (registry, directory) in directories(text, view) {
+        let Some(said) = &directory.said else {
+            let host = if registry == DOCKER {
+                DOCKER_REGISTRY.to_owned()
+            } else {
+                registry
+            };
+            all.push((host, docker_registries::certificates(directory)));
+            continue;
+        };
+        for address in said.addresses.iter().filter(|address| address.has_certificates()) {
+            let named = Tls {
+                skip_verify: false,
+                ca: address
+                    .ca
+                    .iter()
+                    .map(|path| hosts_toml::absolute(path, directory.path.as_str()))
+                    .collect(),
+                // Only that there is one.
+                client: address.client.then(Default::default).into_iter().collect(),
+            };
+            all.push((host_of(&address.url).to_owned(), named));
+        }
+    }
+    all
+}
+
+/// The directories that containerd reads, one for each registry, whose port may be written as `HOST_PORT_`.
+fn directories<'a>(text: &str, view: &'a View<'_>) -> Vec<(String, &'a RegistryDirectory)> {
     let read = containerd_toml::registry_directories(text);
     let of = |found: &'a RegistryDirectory| {
         let mut hosts = read
@@ -249,7 +300,7 @@ fn directories<'a>(text: &str, view: &'a View<'_>) -> Vec<(String, &'a Said)> {
         let host = hosts.next()?;
         let name = host.strip_suffix('_').and_then(|name| name.rsplit_once('_'));
         let host = name.map_or_else(|| host.to_owned(), |(name, port)| format!("{name}:{port}"));
-        Some((host, found.said.as_ref()?))
+        Some((host, found))
     };
     view.facts.registry_directories.iter().filter_map(of).collect()
 }

@@ -1,5 +1,6 @@
-//! Docker's settings of registries under CRI-O: mirrors of Docker Hub and registries without a valid certificate, in a file for
-//! `registries.conf.d` (containers-registries.conf(5)). CRI-O finds certificates where Docker does, in `/etc/docker/certs.d`.
+//! Settings of registries under CRI-O: mirrors and registries without a valid certificate, in a file for `registries.conf.d`
+//! (containers-registries.conf(5)). CRI-O finds certificates where Docker does, in `/etc/docker/certs.d`, and in
+//! `/etc/containers/certs.d`, where it gets those of the authorities that containerd has (containers-certs.d(5)).
 
 use std::collections::BTreeSet;
 
@@ -9,12 +10,13 @@ use crate::{
     edit::hosts_toml::is_host,
     plan::{
         lists,
-        paths::{CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY},
+        paths::{CONTAINERS_CERTIFICATES, CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY, OWN_AUTHORITIES},
     },
     planner::{
         context::View,
         docker_registries::{Asked, INSECURE, MIRRORS, asked, in_networks, insecure::Insecure},
-        setting::{Fate, Given, Registries, RegistryFile, Setting},
+        other_settings,
+        setting::{Authorities, Fate, Given, Registries, RegistryFile, Setting, What},
         steps,
     },
 };
@@ -25,7 +27,7 @@ struct Location {
     insecure: bool,
 }
 
-/// What becomes of them; nothing where Docker is not left.
+/// What becomes of them.
 pub(super) fn registries(view: &View<'_>) -> Registries {
     let mut found = Registries::default();
     let Some(Asked { mirrors, insecure }) = asked(view) else {
@@ -99,7 +101,61 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
         };
         Setting::new(name, fate)
     }));
+    authorities(view, &mut found);
     found
+}
+
+/// Certificates of authorities, in a file for each host, beside what a person has put there.
+fn authorities(view: &View<'_>, found: &mut Registries) {
+    let all = view.left.iter().filter_map(|left| match &left.what {
+        What::Authorities(all) => Some((&left.name, all)),
+        _ => None,
+    });
+    for (name, all) in all {
+        let (mut files, mut other) = (Vec::new(), Vec::new());
+        for one in all {
+            match authorities_file(view, one) {
+                Some(file) => files.push(file),
+                None => other.push(other_settings::copied(one)),
+            }
+        }
+        if !other.is_empty() {
+            let what = format!(
+                "Nothing but certificates is copied by a plan. Copy {}.",
+                lists::many(&other)
+            );
+            found
+                .settings
+                .push(Setting::new(name, Fate::NotCarried(what.into())));
+        }
+        if !files.is_empty() {
+            let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
+            let how = format!(
+                "{} have a copy, which has to be renewed with them",
+                lists::some(&paths)
+            );
+            let given = Given::Registries {
+                directory: CONTAINERS_CERTIFICATES,
+                files,
+            };
+            found
+                .settings
+                .push(Setting::new(name, Fate::Carried(given, how.into())));
+        }
+    }
+}
+
+/// The file with them, if all of them are known.
+fn authorities_file(view: &View<'_>, of: &Authorities) -> Option<RegistryFile> {
+    let text_at = |path: &str| Some(view.facts.text_at(&steps::path(path).ok()?)?.text.clone());
+    let path = format!("{CONTAINERS_CERTIFICATES}/{}/{OWN_AUTHORITIES}", of.host);
+    let texts: Option<Vec<String>> = of.files.iter().map(|path| text_at(path)).collect();
+    let text = texts?.join("\n");
+    can_be_written(&of.host).then(|| RegistryFile {
+        is_there: text_at(&path).as_ref() == Some(&text),
+        path,
+        text,
+    })
 }
 
 /// CRI-O asks them over TLS without a check of the certificate, then over plain HTTP, as Docker does.
