@@ -3,11 +3,8 @@
 
 use crate::{
     edit::unit_file,
-    plan::{
-        facts::Docker,
-        paths::OWN_UNITS,
-        step::{Contents, FileStep, Step},
-    },
+    plan::{facts::Docker, step::Step},
+    planner::steps::own_files,
 };
 
 /// The steps after which Docker's service only wants `unit`; none where it is not bound to it, and `None` where a file binds it that is
@@ -21,16 +18,5 @@ pub fn loosened(docker: &Docker, unit: &str) -> Option<Vec<Step>> {
         return Some(Vec::new());
     }
     let files = docker.own_unit.iter().chain(&docker.service.drop_ins);
-    let changed = files.filter_map(|old| Some((old, unit_file::unbound(&old.text, unit)?)));
-    let steps = changed.map(|(old, text)| {
-        old.path.as_str().starts_with(OWN_UNITS).then(|| {
-            Step::File(FileStep {
-                path: old.path.clone(),
-                planned_from: Some(old.digest.clone()),
-                want: Some(Contents { text, mode: old.mode }),
-            })
-        })
-    });
-    let steps: Option<Vec<Step>> = steps.collect();
-    steps.filter(|steps| !steps.is_empty())
+    own_files(files, |text| unit_file::unbound(text, unit))
 }

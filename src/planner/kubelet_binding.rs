@@ -3,11 +3,8 @@
 
 use crate::{
     edit::unit_file,
-    plan::{
-        facts::Kubelet,
-        paths::OWN_UNITS,
-        step::{Contents, FileStep, Step},
-    },
+    plan::{facts::Kubelet, step::Step},
+    planner::steps::own_files,
 };
 
 /// The steps after which the kubelet no longer starts `unit`; `None` where it is not an administrator's files alone that can
@@ -15,17 +12,5 @@ use crate::{
 pub fn freed(kubelet: &Kubelet, unit: &str) -> Option<Vec<Step>> {
     let own = kubelet.own_unit.as_ref()?;
     let files = std::iter::once(own).chain(&kubelet.unit.drop_ins);
-    let changed = files.filter_map(|old| Some((old, unit_file::not_starting(&old.text, unit)?)));
-    let steps: Option<Vec<Step>> = changed
-        .map(|(old, text)| {
-            old.path.as_str().starts_with(OWN_UNITS).then(|| {
-                Step::File(FileStep {
-                    path: old.path.clone(),
-                    planned_from: Some(old.digest.clone()),
-                    want: Some(Contents { text, mode: old.mode }),
-                })
-            })
-        })
-        .collect();
-    steps.filter(|steps| !steps.is_empty())
+    own_files(files, |text| unit_file::not_starting(text, unit))
 }

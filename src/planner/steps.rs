@@ -8,6 +8,7 @@ use crate::{
         facts::{Facts, MaybeFile, TextFile, UnitFacts},
         finding::Finding,
         host_path::HostPath,
+        paths::OWN_UNITS,
         step::{
             AwaitStep, Boot, Contents, FileStep, KubeletWant, Proof, Rehearsal, Restart, Side, Step, UnitStep,
         },
@@ -50,6 +51,22 @@ pub fn file(path: &HostPath, old: Option<&TextFile>, text: String, mode: u32) ->
         planned_from: old.map(|old| old.digest.clone()),
         want: Some(Contents { text, mode }),
     }))
+}
+
+/// Steps for those files of a unit that an edit changes; `None` if one of them is not an administrator's, or none is changed.
+pub fn own_files<'a>(
+    files: impl Iterator<Item = &'a TextFile>,
+    edit: impl Fn(&str) -> Option<String>,
+) -> Option<Vec<Step>> {
+    let changed = files.filter_map(|old| Some((old, edit(&old.text)?)));
+    let steps = changed.map(|(old, text)| {
+        let is_own = old.path.as_str().starts_with(OWN_UNITS);
+        is_own
+            .then(|| file(&old.path, Some(old), text, old.mode))
+            .flatten()
+    });
+    let steps: Option<Vec<Step>> = steps.collect();
+    steps.filter(|steps| !steps.is_empty())
 }
 
 /// A path of the host, or the finding that it is not a plain one.
