@@ -6,7 +6,7 @@
 //! - [`runtime`]: the runtimes; [`paths`]: the files of theirs that more than one room names.
 //! - [`request`]: what a user asks for.
 //! - [`facts`]: what was found on a node; [`installed`]: its runtimes, all in one form; [`kubelet_settings`] and [`kubelet_arguments`]: what of it the kubelet makes,
-//!   [`snapshots`]: what containerd makes of it, [`docker_runtimes`]: what Docker does, [`effective`]: what systemd must have of a unit,
+//!   [`snapshots`]: what containerd makes of it, [`registry_certificates`]: what of registries' directories, [`docker_runtimes`]: what Docker does, [`effective`]: what systemd must have of a unit,
 //!   [`configuration`]: what a runtime must have in effect.
 //! - [`cluster`]: what the API server reports of a node.
 //! - [`finding`]: one result of preflight; [`codes`]: every kind.
@@ -36,6 +36,7 @@ pub mod paths;
 pub mod quantity;
 pub mod redaction;
 pub mod reference;
+pub mod registry_certificates;
 pub mod request;
 pub mod runtime;
 pub mod shims;

@@ -48,7 +48,7 @@ use crate::{
     edit::daemon_json,
     plan::{
         codes::drain::PODS_BLOCK_DRAIN,
-        facts::Facts,
+        facts::{Crio, Facts},
         finding::{Finding, Severity},
         kubelet_settings::Settings,
     },
@@ -59,7 +59,6 @@ use crate::{
         pair::{Both, Pair},
         recipes::Recipe,
         request::{Outcome, Request, Verdict},
-        runtimes::crio,
         setting::Translation,
     },
 };
@@ -145,7 +144,7 @@ fn decide(facts: &Facts, request: &Request, found: &mut Vec<Finding>) -> Result<
         containerd: facts.containerd.as_ref(),
         cri_dockerd: facts.cri_dockerd.as_ref(),
         carried: &carried,
-        crio_conf: facts.crio.as_ref().map(crio::printed).unwrap_or_default(),
+        crio_conf: facts.crio.as_ref().map(Crio::printed).unwrap_or_default(),
         left: Vec::new(),
         translation: Translation::default(),
     };

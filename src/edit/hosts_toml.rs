@@ -175,7 +175,7 @@ impl Address {
             url,
             skip_verify: is_on(table, "skip_verify"),
             ca: paths.unwrap_or_default(),
-            client: table.get("client").is_some_and(|item| !item.is_none()),
+            client: has(table, "client"),
         }
     }
 
@@ -183,6 +183,10 @@ impl Address {
     pub const fn has_certificates(&self) -> bool {
         self.client || !self.ca.is_empty()
     }
+}
+
+fn has(table: &dyn TableLike, key: &str) -> bool {
+    table.get(key).is_some_and(|item| !item.is_none())
 }
 
 fn is_on(table: &dyn TableLike, key: &str) -> bool {
@@ -193,9 +197,9 @@ fn is_on(table: &dyn TableLike, key: &str) -> bool {
 pub fn read(text: &str) -> Option<Said> {
     let document = parse::toml(text).ok()?;
     let mut said = Said::default();
-    said.look_at(document.as_table());
-    let server = document.get("server").and_then(Item::as_str).unwrap_or_default();
     let root = document.as_table();
+    said.secrets |= has(root, "header");
+    let server = document.get("server").and_then(Item::as_str).unwrap_or_default();
     let api = |table: &dyn TableLike, url: &str| {
         if is_on(table, "override_path") {
             api(url)
@@ -219,7 +223,7 @@ pub fn read(text: &str) -> Option<Said> {
         let Some(host) = host.as_table_like() else {
             continue;
         };
-        said.look_at(host);
+        said.secrets |= has(host, "header");
         if url.contains('@') {
             said.secrets = true;
             continue;
@@ -227,12 +231,6 @@ pub fn read(text: &str) -> Option<Said> {
         said.addresses.push(Address::read(api(host, url), host));
     }
     Some(said)
-}
-
-impl Said {
-    fn look_at(&mut self, table: &dyn TableLike) {
-        self.secrets |= table.get("header").is_some_and(|item| !item.is_none());
-    }
 }
 
 fn quoted(text: &str) -> String {

@@ -103,8 +103,7 @@ fn namespace_policies(files: &Files, printed: &Printed, notes: &Notes) -> Vec<Te
 
 /// Where it keeps what it pulls until it is unpacked.
 pub(super) fn pull_directory(crio: Option<&Crio>) -> String {
-    let printed = crio.and_then(|crio| crio.effective.as_deref());
-    let directory = printed.and_then(|text| Printed::read(text).big_files_temporary_dir());
+    let directory = crio.and_then(|crio| crio.printed().big_files_temporary_dir());
     directory.map_or_else(|| PULLED.to_owned(), |directory| host_path::plain(&directory))
 }
 
@@ -137,20 +136,17 @@ pub(super) fn called(files: &Files, containerd: Option<&Containerd>) -> BTreeMap
 
 /// Where it keeps images and containers.
 pub(super) fn root(crio: Option<&Crio>) -> String {
-    let printed = crio.and_then(|crio| crio.effective.as_deref());
-    let root = printed.and_then(|text| Printed::read(text).root());
+    let root = crio.and_then(|crio| crio.printed().root());
     root.map_or_else(|| CRIO_ROOT.to_owned(), |root| host_path::plain(&root))
 }
 
 /// The file with its credentials of registries, where somebody has named one.
 pub(super) fn auth_file(crio: Option<&Crio>) -> Option<String> {
-    let named = Printed::read(crio?.effective.as_deref()?).global_auth_file()?;
-    let named = host_path::plain(&named);
+    let named = host_path::plain(&crio?.printed().global_auth_file()?);
     (named != CRIO_CREDENTIALS).then_some(named)
 }
 
 /// The directories in which it looks for CNI plugins.
 pub(super) fn cni_bin_dirs(crio: Option<&Crio>) -> Vec<String> {
-    let printed = crio.and_then(|crio| crio.effective.as_deref());
-    printed.map_or_else(Vec::new, |text| Printed::read(text).plugin_dirs())
+    crio.map_or_else(Vec::new, |crio| crio.printed().plugin_dirs())
 }

@@ -14,6 +14,7 @@ use crate::{
             CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_AUTHORITIES, OWN_CERTIFICATES,
             REGISTRIES_CONF,
         },
+        registry_certificates::of_containerd,
         runtime::Runtime,
     },
 };
@@ -80,26 +81,16 @@ pub(super) fn authorities(
     directories: &[RegistryDirectory],
     notes: &Notes,
 ) -> Vec<MaybeFile> {
-    let effective = containerd.and_then(|containerd| {
-        let written = containerd.config.file.as_ref().map(|file| file.text.as_str());
-        containerd.effective.as_deref().or(written)
-    });
-    let configuration = effective.unwrap_or_default();
+    let configuration = containerd.map(Containerd::configuration).unwrap_or_default();
     let of_old = containerd_toml::old_registries(configuration).certificates;
-    let mut paths: BTreeSet<String> = of_old.into_iter().flat_map(|(_, tls)| tls.ca).collect();
-    let read = containerd_toml::registry_directories(configuration);
-    for found in directories {
-        let is_read = read
-            .iter()
-            .any(|path| found.below(path.trim_end_matches('/')).is_some());
-        let said = found.said.iter().flat_map(|said| &said.addresses);
-        let named = said.flat_map(|address| &address.ca).filter(|_| is_read);
-        paths.extend(named.map(|path| hosts_toml::absolute(path, found.path.as_str())));
-        let lies = found.files.iter().filter(|name| {
-            name.as_str() == OWN_AUTHORITIES || (is_read && found.said.is_none() && name.ends_with(".crt"))
-        });
-        paths.extend(lies.map(|name| format!("{}/{name}", found.path)));
-    }
+    let all = of_old
+        .into_iter()
+        .chain(of_containerd(configuration, directories));
+    let mut paths: BTreeSet<String> = all.flat_map(|(_, tls)| tls.ca).collect();
+    let ours = directories
+        .iter()
+        .filter(|found| found.files.iter().any(|name| name == OWN_AUTHORITIES));
+    paths.extend(ours.map(|found| format!("{}/{OWN_AUTHORITIES}", found.path)));
     let paths = paths.iter().filter_map(|path| HostPath::new(path.as_str()).ok());
     let all = paths.filter_map(|path| notes.maybe(files, path.as_str()));
     let is_public = |text: &str| text.contains(CERTIFICATE) && !text.contains("PRIVATE KEY");

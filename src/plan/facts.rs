@@ -16,6 +16,7 @@ pub use texts::{MaybeFile, TextFile};
 pub use units::{Limits, UnitFacts};
 
 use super::host_path::HostPath;
+use crate::edit::crio_conf::Printed;
 
 /// What kubeadm, from 1.34 on, patches `config.yaml` of its node with at every upgrade
 /// (`cmd/kubeadm/app/phases/kubelet/config.go`).
@@ -351,6 +352,14 @@ pub struct Containerd {
     pub upgrade: UpgradeFacts,
 }
 
+impl Containerd {
+    /// Its configuration: as it says itself, else as its file does; empty where neither is known.
+    pub fn configuration(&self) -> &str {
+        let file = self.config.file.as_ref().map(|file| file.text.as_str());
+        self.effective.as_deref().or(file).unwrap_or_default()
+    }
+}
+
 /// What an upgrade of a containerd that serves the kubelet depends on.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -429,6 +438,13 @@ pub struct Crio {
     pub namespace_policies: Vec<TextFile>,
     /// `crio-wipe.service`, which removes images and containers at boot after CRI-O was not stopped cleanly.
     pub wipe: UnitFacts,
+}
+
+impl Crio {
+    /// What it prints of its configuration; empty where it printed nothing.
+    pub fn printed(&self) -> Printed {
+        self.effective.as_deref().map(Printed::read).unwrap_or_default()
+    }
 }
 
 /// What a CRI says of itself.

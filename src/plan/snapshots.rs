@@ -6,11 +6,8 @@ use crate::edit::containerd_toml::{self, Snapshots};
 /// Where containerd keeps the snapshots of containers: as it says itself, else as its file does, else as it does by
 /// itself. A configuration that cannot be read has a finding of its own.
 pub fn snapshots(containerd: Option<&Containerd>) -> Snapshots {
-    let text = containerd.and_then(|containerd| {
-        let file = containerd.config.file.as_ref().map(|file| &*file.text);
-        containerd.effective.as_deref().or(file)
-    });
-    text.and_then(|text| containerd_toml::snapshots(text).ok())
+    containerd
+        .and_then(|containerd| containerd_toml::snapshots(containerd.configuration()).ok())
         .unwrap_or_default()
 }
 

@@ -18,7 +18,7 @@ use crate::{
         facts::{Facts, Os},
         finding::Finding,
         host_path::{HostPath, NotAHostPath},
-        paths::ARCHIVES,
+        paths::{ARCHIVES, PROGRAM_DIRECTORIES},
         redaction::public,
         request::{ArchiveOrigin, Origin, PackageOrigin, Target},
         runtime::Runtime,
@@ -27,9 +27,6 @@ use crate::{
     },
     planner::docker_proxies,
 };
-
-/// Where systemd looks for a service's programs when nothing is said (`systemd-path search-binaries-default`).
-const SEARCHED: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// A runtime that the plan brings along.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,7 +48,7 @@ pub struct Delivery {
 impl Delivery {
     /// The assignment for the unit's `Environment=`: the directory before those that systemd searches by itself.
     pub fn path_variable(&self) -> String {
-        format!("PATH={}:{SEARCHED}", self.bin_dir)
+        format!("PATH={}:{}", self.bin_dir, PROGRAM_DIRECTORIES.join(":"))
     }
 }
 

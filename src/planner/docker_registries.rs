@@ -19,9 +19,10 @@ use crate::{
     },
     plan::{
         digest::Digest,
-        facts::{Facts, RegistryDirectory},
+        facts::{Containerd, Facts, RegistryDirectory},
         lists,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
+        registry_certificates::in_directory,
     },
     planner::{
         context::View,
@@ -144,12 +145,7 @@ pub fn directory(facts: &Facts, configuration: &str) -> &'static str {
 
 /// Its configuration, best the effective one.
 fn configuration<'a>(view: &'a View<'_>) -> &'a str {
-    let containerd = view.containerd;
-    let effective = containerd.and_then(|containerd| containerd.effective.as_deref());
-    let written = containerd.and_then(|containerd| containerd.config.file.as_ref());
-    effective
-        .or(written.map(|file| file.text.as_str()))
-        .unwrap_or_default()
+    view.containerd.map(Containerd::configuration).unwrap_or_default()
 }
 
 /// Why `config_path` cannot be set, with what to do.
@@ -190,7 +186,7 @@ fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     let all = view.facts.registry_directories.iter();
     let has_some = |found: &&RegistryDirectory| {
         let host = read_by_source(view, found);
-        host.is_some_and(|host| !HUB.contains(&host)) && !certificates(found).is_empty()
+        host.is_some_and(|host| !HUB.contains(&host)) && !in_directory(found).is_empty()
     };
     all.filter(has_some).collect()
 }
@@ -201,25 +197,6 @@ pub fn in_networks<'a>(view: &'a View<'_>, insecure: &'a Insecure) -> impl Itera
     let names = images.flat_map(|image| image.names.iter().chain(&image.digests));
     let hosts = names.filter_map(|name| Some(name.split_once('/')?.0));
     hosts.filter(|host| insecure.has(host) && !insecure.lists(host))
-}
-
-/// The certificates in a directory of Docker's, or of containerd's without a `hosts.toml`.
-pub fn certificates(found: &RegistryDirectory) -> Tls {
-    let at = |name: &str| format!("{}/{name}", found.path);
-    let files = &found.files;
-    let client = files.iter().filter_map(|name| {
-        let key = format!("{}.key", name.strip_suffix(".cert")?);
-        files.contains(&key).then(|| (at(name), at(&key)))
-    });
-    Tls {
-        skip_verify: false,
-        ca: files
-            .iter()
-            .filter(|name| name.ends_with(".crt"))
-            .map(|name| at(name))
-            .collect(),
-        client: client.collect(),
-    }
 }
 
 /// Whether a host can stand in a `hosts.toml`: containerd 1.x reads no address of IPv6 there.
@@ -474,7 +451,7 @@ impl Writer<'_> {
         let directory = all
             .iter()
             .find(|found| read_by_source(self.view, found) == Some(host));
-        directory.map(|found| certificates(found)).unwrap_or_default()
+        directory.map(|found| in_directory(found)).unwrap_or_default()
     }
 }
 

@@ -11,7 +11,6 @@ mod store;
 
 use semver::Version;
 
-pub use found::printed;
 use found::{SERVICE, crio, endpoint};
 
 use crate::{
@@ -24,7 +23,7 @@ use crate::{
             },
             runtimes::{SOURCE_NOT_ANSWERING, TARGET_NOT_INSTALLED},
         },
-        facts::{Crio, Facts, Kubelet, UnitFacts},
+        facts::{Crio, Facts, UnitFacts},
         finding::Finding,
         host_path::{self, HostPath},
         kubelet_settings::{PodNetwork, Settings},
@@ -136,15 +135,14 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
     })?;
     let unit = &crio.service.name;
     // One that is required has a finding for all runtimes, and one that is only wanted is masked, if it can be.
-    let stuck =
-        |kubelet: &&Kubelet| is_started_by_kubelet(crio) && kubelet_binding::freed(kubelet, unit).is_none();
-    if facts.kubelet.as_ref().is_some_and(|kubelet| stuck(&kubelet)) {
+    let is_stuck = |kubelet| is_started_by_kubelet(crio) && kubelet_binding::freed(kubelet, unit).is_none();
+    if facts.kubelet.as_ref().is_some_and(is_stuck) {
         return Err(KUBELET_STARTS_CRIO.found(
             format!("{KUBELET_UNIT} names {unit} in Wants=, Requires= or BindsTo="),
             format!("Remove {unit} from the kubelet's unit, run `systemctl daemon-reload`, and plan again."),
         ));
     }
-    let printed = printed(crio);
+    let printed = crio.printed();
     let bin_dirs: Vec<String> = printed
         .plugin_dirs()
         .iter()

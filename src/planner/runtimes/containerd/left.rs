@@ -5,19 +5,20 @@ use semver::Version;
 use crate::{
     edit::{
         containerd_toml::{self, Handler},
-        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Tls},
+        hosts_toml::{DOCKER_REGISTRY, Tls},
     },
     plan::{
         docker_runtimes,
-        facts::{Containerd, Limits, RegistryDirectory},
+        facts::{Containerd, Limits},
         lists,
         paths::{DOCKER_CERTIFICATES, NRI_PLUGINS, RUNC_SHIM},
+        registry_certificates::{directories, host_of, of_containerd},
         version,
     },
     planner::{
         context::View,
         docker_proxies,
-        docker_registries::{self, INSECURE, MIRRORS},
+        docker_registries::{INSECURE, MIRRORS},
         other_settings,
         setting::{Authorities, Left, What},
     },
@@ -31,8 +32,7 @@ pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
     let Some(containerd) = view.containerd else {
         return Vec::new();
     };
-    let file = containerd.config.file.as_ref().map(|file| file.text.as_str());
-    let text = containerd.effective.as_deref().or(file).unwrap_or_default();
+    let text = containerd.configuration();
     let mut found = Vec::new();
     let proxies = docker_proxies::proxies_of(&containerd.service);
     if !proxies.is_empty() {
@@ -161,7 +161,7 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
     let old = containerd_toml::old_registries(text);
     let mut asked: Vec<(String, Vec<String>)> = old.mirrors;
     let (mut insecure, mut secret) = (old.insecure, Vec::new());
-    for (registry, directory) in directories(text, view) {
+    for (registry, directory) in directories(text, &view.facts.registry_directories) {
         let Some(said) = &directory.said else { continue };
         let mut urls = Vec::new();
         for address in &said.addresses {
@@ -211,7 +211,11 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
         found.push(Left::new(INSECURE, What::Insecure(insecure)));
     }
     certificates("registry.configs.tls", old.certificates, found);
-    certificates("certs.d", in_directories(text, view), found);
+    certificates(
+        "certs.d",
+        of_containerd(text, &view.facts.registry_directories),
+        found,
+    );
     if !old.credentials.is_empty() {
         found.push(Left::new(
             "registry.configs.auth",
@@ -226,12 +230,6 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
         let what = "containerd sends headers of its own to registries, which no other runtime does: find out who needs them.";
         found.push(Left::new("registry.headers", What::Lost(what.to_owned())));
     }
-}
-
-/// The host of a URL, with its port.
-fn host_of(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or_default()
 }
 
 /// Certificates of registries. Those of clients have private keys, which no plan holds.
@@ -257,50 +255,4 @@ fn certificates(name: &str, all: Vec<(String, Tls)>, found: &mut Vec<Left>) {
         );
         found.push(Left::new(name, What::Lost(what)));
     }
-}
-
-/// Certificates in the directories that containerd reads: what a `hosts.toml` names, or what lies there as Docker has it
-/// (`hosts.go` in `core/remotes/docker/config`).
-fn in_directories(text: &str, view: &View<'_>) -> Vec<(String, Tls)> {
-    let mut all = Vec::new();
-    for (registry, directory) in directories(text, view) {
-        let Some(said) = &directory.said else {
-            let host = if registry == DOCKER {
-                DOCKER_REGISTRY.to_owned()
-            } else {
-                registry
-            };
-            all.push((host, docker_registries::certificates(directory)));
-            continue;
-        };
-        for address in said.addresses.iter().filter(|address| address.has_certificates()) {
-            let named = Tls {
-                skip_verify: false,
-                ca: address
-                    .ca
-                    .iter()
-                    .map(|path| hosts_toml::absolute(path, directory.path.as_str()))
-                    .collect(),
-                // Only that there is one.
-                client: address.client.then(Default::default).into_iter().collect(),
-            };
-            all.push((host_of(&address.url).to_owned(), named));
-        }
-    }
-    all
-}
-
-/// The directories that containerd reads, one for each registry, whose port may be written as `HOST_PORT_`.
-fn directories<'a>(text: &str, view: &'a View<'_>) -> Vec<(String, &'a RegistryDirectory)> {
-    let read = containerd_toml::registry_directories(text);
-    let of = |found: &'a RegistryDirectory| {
-        let mut hosts = read
-            .iter()
-            .filter_map(|directory| found.below(directory.trim_end_matches('/')));
-        let host = hosts.next()?;
-        let name = host.strip_suffix('_').and_then(|name| name.rsplit_once('_'));
-        let host = name.map_or_else(|| host.to_owned(), |(name, port)| format!("{name}:{port}"));
-        Some((host, found))
-    };
-    view.facts.registry_directories.iter().filter_map(of).collect()
 }

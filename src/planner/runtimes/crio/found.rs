@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use crate::{
-    edit::crio_conf::Printed,
     plan::{
         facts::{Crio, Facts, UnitFacts},
         finding::Finding,
@@ -16,11 +15,6 @@ use crate::{
 
 /// Its unit.
 pub(super) const SERVICE: &str = "crio.service";
-
-/// What it prints of its configuration.
-pub fn printed(crio: &Crio) -> Printed {
-    crio.effective.as_deref().map(Printed::read).unwrap_or_default()
-}
 
 /// Where its CRI is.
 pub(super) fn endpoint(crio: &Crio) -> Endpoint {
