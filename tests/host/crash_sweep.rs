@@ -15,6 +15,7 @@
 #![allow(unreachable_pub, reason = "what is pub here is so for the sweep")]
 
 mod archive;
+pub(crate) mod captured;
 pub(crate) mod cases;
 mod checks;
 pub(crate) mod cri_o;
@@ -47,7 +48,7 @@ fn by_hand() -> Arc<Case> {
 }
 
 fn captured() -> Vec<Arc<Case>> {
-    cases::captured().into_iter().map(Arc::new).collect()
+    captured::captured().into_iter().map(Arc::new).collect()
 }
 
 #[rstest]
@@ -140,7 +141,7 @@ fn a_slow_boot_changes_no_end(#[case] others: Others, #[case] end: End, #[case] 
 #[case::with_a_commit(Others::Commit, End::Committed)]
 #[case::with_an_abort(Others::Abort(1), End::RolledBack)]
 fn an_executor_that_a_boot_starts_first_waits_for_the_runtimes(#[case] others: Others, #[case] end: End) {
-    for mut case in cases::captured() {
+    for mut case in captured::captured() {
         case.confirm_within(60);
         let late = Late {
             containerd: 2,
@@ -278,7 +279,7 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
     #[case] others: Others,
     #[case] end: End,
 ) {
-    let case = Arc::new(cases::replaced());
+    let case = Arc::new(captured::replaced());
     Sweep::new(&case, fault, others).sampled(4).parts().ends(end);
 }
 
@@ -290,7 +291,7 @@ fn a_containerd_in_the_place_of_dockers_ends_as_it_should(
 #[case::and_back_after_it(Fault::Nothing, Others::Undo, End::RolledBack)]
 #[case::that_refuses_the_last_file(Fault::TargetRefusesConfig, Others::Commit, End::Committed)]
 fn an_upgrade_in_place_ends_as_it_should(#[case] fault: Fault, #[case] others: Others, #[case] end: End) {
-    let case = Arc::new(cases::upgraded());
+    let case = Arc::new(captured::upgraded());
     let sweep = Sweep::new(&case, fault, others).parts();
     assert!(sweep.ends(end) > 50);
 }
@@ -300,7 +301,7 @@ fn an_upgrade_in_place_ends_as_it_should(#[case] fault: Fault, #[case] others: O
 #[case::until_it_commits_by_itself(Others::Commit, End::Committed)]
 #[case::and_back_meanwhile(Others::BackFromSoak, End::RolledBack)]
 fn an_upgrade_that_soaks_ends_as_it_should(#[case] others: Others, #[case] end: End) {
-    let mut case = cases::upgraded();
+    let mut case = captured::upgraded();
     case.soak(60);
     let case = Arc::new(case);
     let sweep = Sweep::new(&case, Fault::Nothing, others).sampled(2).parts();
@@ -312,7 +313,7 @@ fn an_upgrade_that_soaks_ends_as_it_should(#[case] others: Others, #[case] end: 
 fn boots_lose_at_most_half_of_a_life_of_a_soak() {
     const SOAK: u32 = 600;
     const LIFE: u32 = 7;
-    let mut case = cases::upgraded();
+    let mut case = captured::upgraded();
     case.soak(SOAK);
     let world = begin(&Arc::new(case), Fault::Nothing);
     let soaks = || world.journal().contains("\"event\":\"soaking\"");
@@ -342,7 +343,7 @@ fn boots_lose_at_most_half_of_a_life_of_a_soak() {
 /// turns the node back.
 #[test]
 fn an_upgrade_with_a_failure_ends_in_one_of_the_two() {
-    let case = &Arc::new(cases::upgraded());
+    let case = &Arc::new(captured::upgraded());
     let switched = case.plan.switched();
     for step in 0..case.plan.steps.len() {
         let end = end_with(
@@ -443,5 +444,5 @@ fn captured_hosts_end_rolled_back_by_hand() {
 
 /// So many captured hosts with targets, or all where nothing is left out.
 fn drawn_captured(many: usize) -> Vec<cases::Case> {
-    Random(seed()).some_of(cases::captured(), many)
+    Random(seed()).some_of(captured::captured(), many)
 }

@@ -11,7 +11,7 @@ use transship::{
     plan::{digest::Digest, host_path::HostPath},
 };
 
-use crate::{crash_sweep::cases, fixtures, no_units::NoUnits};
+use crate::{crash_sweep::captured, fixtures, no_units::NoUnits};
 
 /// With a full `/run` systemd refuses to reload. A unit that stayed enabled would begin the switch at the next boot.
 #[rstest]
@@ -70,7 +70,7 @@ async fn an_executor_that_obeys_at_once_leaves_no_unit_to_start(#[case] obeys: b
     files.write(&binary, b"#!/bin/true\n", 0o755).unwrap();
     let dir = Dir::new(&files, "hand-1").unwrap();
     let facts = fixtures::named("debian12-kubeadm-1.36-cri-dockerd");
-    let plan = cases::accepted(&facts, fixtures::request()).unwrap();
+    let plan = captured::accepted(&facts, fixtures::request()).unwrap();
     dir.write_plan(&plan).unwrap();
     let journal = path("/var/lib/transship/hand-1/journal");
     let opened = Event::Opened {

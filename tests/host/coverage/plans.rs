@@ -13,7 +13,7 @@ use transship::{
 };
 
 use super::{Pair, Row};
-use crate::{crash_sweep::cases, fixtures};
+use crate::{crash_sweep::captured, fixtures};
 
 /// A captured host, what is asked for, and the plan.
 pub(super) struct Planned {
@@ -24,7 +24,7 @@ pub(super) struct Planned {
 
 impl Planned {
     fn of(facts: Facts, request: Request) -> Option<Self> {
-        let plan = cases::accepted(&facts, request.clone())?;
+        let plan = captured::accepted(&facts, request.clone())?;
         Some(Self { facts, request, plan })
     }
 

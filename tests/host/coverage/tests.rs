@@ -6,6 +6,7 @@ use transship::api::request::Runtime;
 
 use super::{Pair, Row, pairs, repository};
 use crate::crash_sweep::{
+    captured,
     cases::{self, Case},
     cri_o,
 };
@@ -181,14 +182,14 @@ const CHECKS: &[(&str, &[Test])] = &[
 ];
 
 pub(super) fn rows() -> Vec<Row> {
-    let captured = cases::captured();
+    let captured = captured::captured();
     let pair = |case: &Case| (case.source(), case.target());
     let of = |over: &Over| -> Vec<Pair> {
         let moves = || pairs().into_iter().filter(|(source, target)| source != target);
         match over {
             Over::Captured => captured.iter().map(pair).collect(),
             Over::ByHand => vec![pair(&cases::by_hand())],
-            Over::Upgrade => vec![pair(&cases::upgraded())],
+            Over::Upgrade => vec![pair(&captured::upgraded())],
             Over::Named(names) => {
                 let named = captured.iter().filter(|case| names.contains(&&*case.name));
                 let named: Vec<Pair> = named.map(pair).collect();

@@ -10,7 +10,8 @@ use transship::{
 };
 
 use crate::crash_sweep::{
-    cases::{self, Case},
+    captured,
+    cases::Case,
     lives::{Others, begin, live},
     sweep::Sweep,
     world::Fault,
@@ -26,7 +27,7 @@ const TO_CRI_DOCKERD: &str = "debian12-kubeadm-1.36-cri-o-to-cri-dockerd";
 pub(crate) const FAULTS: [&str; 3] = [FROM_DOCKERSHIM, TO_CONTAINERD, TO_CRI_DOCKERD];
 
 fn case(name: &str) -> Case {
-    let mut all = cases::captured().into_iter();
+    let mut all = captured::captured().into_iter();
     all.find(|case| case.name == name).unwrap()
 }
 

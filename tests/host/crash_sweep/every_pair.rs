@@ -6,7 +6,8 @@ use rstest::rstest;
 use transship::executor::decide::End;
 
 use crate::crash_sweep::{
-    cases::{self, Case},
+    captured,
+    cases::Case,
     end_with,
     lives::{Others, begin, live_on},
     random::{Random, seed, whole},
@@ -17,7 +18,7 @@ use crate::crash_sweep::{
 /// The first captured host of each pair.
 pub(crate) fn all() -> Vec<Arc<Case>> {
     let mut first = BTreeMap::new();
-    for case in cases::captured() {
+    for case in captured::captured() {
         first.entry((case.source(), case.target())).or_insert(case);
     }
     first.into_values().map(Arc::new).collect()

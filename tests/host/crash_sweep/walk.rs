@@ -32,7 +32,8 @@ use transship::{
 use crate::{
     archives::{Tar, containerd_says, program},
     crash_sweep::{
-        cases::{self, Case, units_of},
+        captured,
+        cases::{Case, units_of},
         checks::check,
         lives::{Others, begin_unwatched, live_for},
         random::{Random, seed, whole},
@@ -60,8 +61,8 @@ const SHIM_SOCKET: &str = "cri-docker.socket";
 
 /// Walks the plan of a request, if there is one; answers it.
 fn walk(facts: &Facts, request: &Request, name: &str) -> Option<Plan> {
-    let facts = &cases::with_names_of_packages(facts);
-    let plan = cases::accepted(facts, request.clone())?;
+    let facts = &captured::with_names_of_packages(facts);
+    let plan = captured::accepted(facts, request.clone())?;
     let every = if whole() { 1 } else { EVERY };
     walk_plan(facts, request, name, plan.clone(), every);
     Some(plan)
@@ -129,7 +130,7 @@ fn case(name: &str, facts: &Facts, mut plan: Plan) -> Case {
         }
         _ => true,
     });
-    let mut case = cases::of_plan(name, facts, plan);
+    let mut case = captured::of_plan(name, facts, plan);
     case.files.extend(files);
     case.unpacked = brought;
     for unit in packaged {
