@@ -26,7 +26,7 @@ use crate::{
     },
     plan::{
         host_path::HostPath,
-        step::{AwaitStep, Direction, KUBELET_UNIT, Side, Step, StopPods},
+        step::{AwaitStep, Direction, Side, Step, StopPods},
     },
     runtime::{RuntimeError, Runtimes, Tasks},
 };
@@ -175,8 +175,8 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {
             Step::File(step) => file::save(self.files, step),
-            Step::Unit(step) => unit::save_settled(self.files, self.systemd, &step.unit).await,
-            Step::Kubelet(_) => unit::save(self.files, self.systemd, KUBELET_UNIT).await,
+            Step::Unit(step) => unit::save(self.files, self.systemd, &step.unit).await,
+            Step::Kubelet(_) => kubelet::save(self.files, self.systemd).await,
             Step::Install(step) => install::save(self.files, step).await,
             Step::Images(step) => images::save(self.runtimes, step).await,
             Step::Rehearse(_)

@@ -18,6 +18,8 @@ pub struct Unit {
     pub main_pid: u32,
     /// `NRestarts`: automatic restarts since it was last started by hand.
     pub restarts: u32,
+    /// `Job`: a job for it waits or runs, as that of a unit which a boot has not come to yet.
+    pub job: bool,
 }
 
 /// A unit as systemd describes it: what `inspect` reads, and what is compared with the plan.

@@ -5,9 +5,13 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::{StepError, unit};
+use super::{Saved, StepError, unit};
 use crate::{
-    host::{files::Files, systemd::Systemd, unit_links::UnitLink},
+    host::{
+        files::Files,
+        systemd::Systemd,
+        unit_links::{self, UnitLink},
+    },
     plan::{
         host_path::HostPath,
         step::{HOLD_FILE, KUBELET_UNIT},
@@ -22,6 +26,16 @@ fn hold() -> HostPath {
 /// How long the kubelet may take to exit on the way back. One whose runtime does not answer waits for it, and systemd
 /// kills it only after its own time-out (90 s).
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
+
+/// What undo needs. A kubelet that a boot has not come to yet, or that systemd starts again and again, is not off: a node
+/// whose kubelet stayed stopped would be lost.
+pub(super) async fn save(files: &Files, systemd: &impl Systemd) -> Result<Saved, StepError> {
+    let kubelet = systemd.unit(KUBELET_UNIT).await?;
+    Ok(Saved::Unit {
+        active: unit::is_active(&kubelet) || kubelet.active == "activating" || kubelet.job,
+        links: unit_links::of(files, KUBELET_UNIT)?,
+    })
+}
 
 /// Places the hold and stops the kubelet. systemd has read the drop-in: the step that wrote it saw to that.
 pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {

@@ -18,35 +18,30 @@ use crate::{
 /// one that dies later is caught by the health check of the runtime.
 pub(super) const STAYS: Duration = Duration::from_secs(1);
 
-/// How long a unit that is being started may take until its state is noted: at a boot it may wait for the network.
+/// How long a unit that is being started may take until its state is noted.
 const SETTLES: Duration = Duration::from_secs(60);
 /// How often it is looked at.
 const POLL: Duration = Duration::from_millis(200);
 
-/// What undo needs, as soon as the unit is not being started any more: one that a boot starts is not off, and an undo that
-/// stopped it would take the runtime away in which pods run.
-pub(super) async fn save_settled(
-    files: &Files,
-    systemd: &impl Systemd,
-    name: &str,
-) -> Result<Saved, StepError> {
-    settled(async || systemd.unit(name).await).await?;
-    save(files, systemd, name).await
-}
-
-async fn settled(look: impl AsyncFn() -> Result<Unit, SystemdError>) -> Result<(), SystemdError> {
-    let until = Instant::now() + SETTLES;
-    while look().await?.active == "activating" && Instant::now() < until {
-        sleep(POLL).await;
-    }
-    Ok(())
-}
-
+/// What undo needs, as soon as the unit is not being started any more: one that a boot starts, or has not come to yet, is
+/// not off, and an undo that stopped it would take the runtime away in which pods run.
 pub(super) async fn save(files: &Files, systemd: &impl Systemd, name: &str) -> Result<Saved, StepError> {
+    let unit = settled(async || systemd.unit(name).await).await?;
     Ok(Saved::Unit {
-        active: is_active(&systemd.unit(name).await?),
+        active: is_active(&unit) || unit.job,
         links: unit_links::of(files, name)?,
     })
+}
+
+async fn settled(look: impl AsyncFn() -> Result<Unit, SystemdError>) -> Result<Unit, SystemdError> {
+    let until = Instant::now() + SETTLES;
+    loop {
+        let unit = look().await?;
+        if unit.active != "activating" || Instant::now() >= until {
+            return Ok(unit);
+        }
+        sleep(POLL).await;
+    }
 }
 
 pub(super) async fn apply(files: &Files, systemd: &impl Systemd, step: &UnitStep) -> Result<(), StepError> {

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use zbus::{OwnedVariant, Structure};
+use zbus::{OwnedVariant, Structure, Variant};
 
 use crate::{host::systemd::Unit, plan::facts::Limits};
 
@@ -16,7 +16,15 @@ pub(super) fn as_unit(unit: &Properties, service: &Properties) -> Unit {
         boot: text(unit, "UnitFileState"),
         main_pid: small(service, "MainPID"),
         restarts: small(service, "NRestarts"),
+        job: has_job(unit),
     }
+}
+
+/// Whether a unit has a job: its number, 0 where there is none, and the path of its object.
+fn has_job(unit: &Properties) -> bool {
+    let job = unit.get("Job").and_then(|value| value.try_clone().ok());
+    let job = job.and_then(|value| Structure::try_from(value).ok());
+    job.is_some_and(|job| matches!(job.fields(), [Variant::U32(number), ..] if *number > 0))
 }
 
 pub(super) fn text(properties: &Properties, name: &str) -> String {
@@ -69,4 +77,21 @@ pub(super) fn structures(properties: &Properties, name: &str) -> Vec<Structure<'
     value
         .and_then(|value| Vec::<Structure<'static>>::try_from(value).ok())
         .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `busctl` shows it: `(uo) 0 "/"` without a job.
+    #[test]
+    fn a_unit_has_a_job_where_its_number_is_not_0() {
+        for (number, has) in [(0_u32, false), (7, true)] {
+            let job = Structure::from((number, zbus::ObjectPath::try_from("/").unwrap()));
+            let job = OwnedVariant::try_from(Variant::from(job)).unwrap();
+            let unit = Properties::from([("Job".to_owned(), job)]);
+            assert_eq!(as_unit(&unit, &Properties::new()).job, has);
+        }
+        assert!(!as_unit(&Properties::new(), &Properties::new()).job);
+    }
 }

@@ -76,6 +76,7 @@ fn stays(journal: &str) -> bool {
 /// Demands that the node is in the one of the two states that `end` names, wholly.
 pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     let case = &world.case;
+    world.boot_ends();
     let state = world.state();
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
     assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");

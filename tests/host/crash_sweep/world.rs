@@ -87,6 +87,8 @@ pub struct State {
     pub booted: bool,
     /// The machine has booted, and these runtimes do not answer yet.
     pub slow: BTreeSet<Runtime>,
+    /// The boot has not come to the kubelet yet.
+    pub kubelet_waits: bool,
     target_dead: bool,
     disk_full: bool,
     pids: u32,
@@ -355,6 +357,7 @@ impl World {
 
     /// Somebody is called; waits for the deadline, and says so, if this is the call that hangs.
     async fn called(&self) -> Result<(), String> {
+        self.boot_goes_on();
         let asked = {
             let mut log = lock(&self.log);
             log.asked += usize::from(log.began.is_some());

@@ -1,6 +1,6 @@
 //! Units that start and stop with others.
 
-use transship::{api::request::Runtime, edit::unit_file};
+use transship::{api::request::Runtime, edit::unit_file, plan::step::KUBELET_UNIT};
 
 use super::{State, World, path};
 
@@ -48,6 +48,7 @@ impl World {
         };
         let ran = std::mem::replace(&mut unit.active, false);
         unit.failed = false;
+        state.kubelet_waits &= name != KUBELET_UNIT;
         let of_docker = |pods: &Runtime| pods.runs_on_docker();
         if ran && name == "docker.service" && state.pods.iter().any(of_docker) && !self.may_end_pods() {
             self.odd("pods die with docker.service".to_owned());

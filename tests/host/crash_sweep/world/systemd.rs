@@ -54,6 +54,7 @@ impl World {
         state.lost = false;
         state.newer = false;
         state.hangs = false;
+        state.kubelet_waits = false;
         if let Fault::SlowBoot(_) = self.fault {
             state.slow = Runtime::ALL.into();
         }
@@ -74,8 +75,30 @@ impl World {
                     .any(|(unit, active, _)| *unit == name && *active);
             let boot = self.boot(&name, &state.units[&name]);
             if boot == "enabled" || wanted && boot != "masked" {
-                self.start_with_required(&mut state, &name);
+                // It is ordered after the runtimes.
+                if name == KUBELET_UNIT && !state.slow.is_empty() {
+                    state.kubelet_waits = true;
+                } else {
+                    self.start_with_required(&mut state, &name);
+                }
             }
+        }
+    }
+
+    /// The boot comes to its end, however slow it is.
+    pub fn boot_ends(&self) {
+        self.state().slow.clear();
+        self.boot_goes_on();
+    }
+
+    /// The boot comes to the kubelet as soon as no runtime is slow any more.
+    pub(super) fn boot_goes_on(&self) {
+        for runtime in Runtime::ALL {
+            self.boots(runtime);
+        }
+        let mut state = self.state();
+        if state.slow.is_empty() && std::mem::take(&mut state.kubelet_waits) {
+            self.start_with_required(&mut state, KUBELET_UNIT);
         }
     }
 
@@ -126,6 +149,7 @@ impl World {
 
     /// Starts a unit as a job of systemd would; answers whether it runs.
     pub fn start_now(&self, state: &mut State, name: &str) -> bool {
+        state.kubelet_waits &= name != KUBELET_UNIT;
         let hold = state.loaded.get(&path(HOLD)).and_then(Option::as_ref);
         let held = hold.is_some_and(|text| text.windows(20).any(|w| w == b"ConditionPathExists="));
         if name == KUBELET_UNIT && held && self.read(&path(HOLD_FILE)).is_some() {
@@ -244,6 +268,7 @@ impl Systemd for World {
             boot: self.boot(name, unit),
             main_pid: if unit.active { unit.pid } else { 0 },
             restarts: unit.restarts,
+            job: name == KUBELET_UNIT && state.kubelet_waits,
         })
     }
 
