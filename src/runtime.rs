@@ -8,6 +8,7 @@
 //! - [`unpacked`], [`overlay2`], [`containers_storage`], [`tar_split`], [`docker_archive`]: images as they lie in the stores of Docker
 //!   and CRI-O, and their archives.
 //! - [`rehearsal`], [`sandbox_image`]: a sandbox that proves a CRI before a pod depends on it.
+//! - `quiet`: whether a pod is being created.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
 //! - `tasks`: the containers that run on while containerd is restarted.
 //! - [`program`]: asking a runtime's program which version it is.
@@ -27,6 +28,7 @@ mod link;
 mod overlay2;
 pub mod pods;
 pub mod program;
+mod quiet;
 pub use crate::plan::reference;
 mod registry;
 pub mod rehearsal;
@@ -37,7 +39,10 @@ pub mod tasks;
 pub mod transfer;
 mod unpacked;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -200,6 +205,15 @@ pub struct Task {
 /// configuration, of its manifest) have different ids for the same one.
 pub type Images = BTreeMap<String, String>;
 
+/// When no pod counts as being created.
+#[derive(Clone, Copy, Debug)]
+pub struct Quiet {
+    /// How long nothing new must have appeared.
+    pub still_for: Duration,
+    /// How long it is waited for.
+    pub within: Duration,
+}
+
 /// What a step asks of the runtimes of a host. Implemented by the real clients and, in
 /// tests, by a state machine. Every verb has a deadline and is idempotent.
 #[allow(async_fn_in_trait, reason = "used on one thread, by static dispatch")]
@@ -235,8 +249,8 @@ pub trait Runtimes {
     async fn stop_pods_without(&self, what: &StopPods, error: RuntimeError) -> Result<Stopped, RuntimeError>;
     /// Removes all that is left of the source's pods, with their CNI state.
     async fn clear_pods(&self, what: &ClearPods) -> Result<Stopped, RuntimeError>;
-    /// Waits until no pod is being created: whatever restarts the runtime would break it.
-    async fn quiet(&self, of: &Endpoint, within_secs: u32) -> Result<(), RuntimeError>;
+    /// Waits until no pod is being created: who stops the kubelet, or restarts the runtime, would break it.
+    async fn quiet(&self, of: &Endpoint, quiet: Quiet) -> Result<(), RuntimeError>;
     /// Puts the first process of each container of containerd back into those of its cgroups that it is missing from. Returns a
     /// sentence for each one.
     async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError>;

@@ -116,7 +116,7 @@ pub fn fold<'a>(records: &'a [Record], plan: &Plan) -> Standing<'a> {
                 standing.begun.insert(*step, saved);
                 standing.started_on_target |= matches!(
                     plan.steps.get(*step).map(|planned| &planned.does),
-                    Some(Step::Kubelet(KubeletStep { run: true }))
+                    Some(Step::Kubelet(KubeletStep { run: true, .. }))
                 );
             }
             Event::Part { step, key, state } => {
@@ -311,7 +311,10 @@ mod tests {
                 source_units: Vec::new(),
                 target_units: Vec::new(),
             }),
-            Step::Kubelet(KubeletStep { run: true }),
+            Step::Kubelet(KubeletStep {
+                run: true,
+                runtime: endpoint(Runtime::Containerd),
+            }),
         ];
         let planned = steps.map(|does| PlannedStep {
             section: Section::Switch,

@@ -160,17 +160,20 @@ pub fn fold(records: &[Record], plan: &Plan) -> Progress {
     // Why it goes back; what was broken meanwhile is of no interest any more once it is taken back.
     let mut why = None;
     let kubelet = |step: usize| match plan.steps.get(step).map(|planned| &planned.does) {
-        Some(Step::Kubelet(KubeletStep { run })) => Some(*run),
+        Some(Step::Kubelet(KubeletStep { run, .. })) => Some(*run),
         _ => None,
     };
     for Record { at, event } in records {
         match event {
             Event::Opened { .. } => {}
-            Event::Started { step, .. } => {
-                progress.current = Some(*step);
-                if kubelet(*step) == Some(false) {
-                    progress.kubelet_stopped = Some(*at);
-                }
+            Event::Started { step, .. } => progress.current = Some(*step),
+            // It was given time to finish the pods that it was creating, until now.
+            Event::Part {
+                step,
+                state: PartState::Begun,
+                ..
+            } if kubelet(*step) == Some(false) => {
+                progress.kubelet_stopped = Some(*at);
             }
             Event::Part {
                 state: PartState::Carried(carried),

@@ -211,10 +211,10 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Tasks(step) => tasks::apply(self.runtimes, step, notes).await,
             Step::Shims(_) => Ok(()),
             Step::Kubelet(step) if step.run => {
-                kubelet::start(self.files, self.systemd).await?;
+                kubelet::start(self, &step.runtime).await?;
                 Ok(notes.armed()?)
             }
-            Step::Kubelet(_) => kubelet::stop(self.files, self.systemd).await,
+            Step::Kubelet(step) => kubelet::stop_when_quiet(self, &step.runtime, notes).await,
             Step::Await(step) if step.side == Side::Target => {
                 health::wait(self, step).await?;
                 match &step.configuration {
@@ -308,6 +308,10 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 Ok(Vec::new())
             }
             (Step::Tasks(step), Saved::Nothing) => tasks::undo(self.runtimes, step, notes).await,
+            (Step::Kubelet(step), Saved::Unit { active, links }) if !step.run => {
+                kubelet::restore(self, &step.runtime, *active, links, notes).await?;
+                Ok(Vec::new())
+            }
             (Step::Shims(step), Saved::Nothing) => Ok(self.runtimes.end_newer_pods(step).await?),
             _ => self.undo_alone(step, saved, aside).await,
         }
@@ -357,10 +361,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 daemon_rehearsal::clear(self, rehearsal).await?
             }
             (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
-                kubelet::stop_soon(self.files, self.systemd).await?
-            }
-            (Step::Kubelet(_), Saved::Unit { active, links }) => {
-                kubelet::restore(self.files, self.systemd, *active, links).await?
+                kubelet::stop_soon(self, &step.runtime).await?
             }
             (Step::Await(step), Saved::Nothing) if step.side == Side::Source => {
                 health::wait(self, step).await?

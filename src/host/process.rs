@@ -1,7 +1,14 @@
 //! A process as the kernel describes it in `/proc/PID/stat` (proc(5)).
 
+use std::time::Duration;
+
 use super::files::Files;
 use crate::plan::host_path::HostPath;
+
+/// How long the machine has run, in seconds (proc(5)).
+const UPTIME: &str = "/proc/uptime";
+/// Clock ticks in a second as the kernel shows them to programs, on every architecture that containers run on (`USER_HZ`).
+const TICKS_PER_SEC: u64 = 100;
 
 /// A process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +27,14 @@ impl Process {
     pub fn of(files: &Files, pid: u32) -> Option<Self> {
         let path = HostPath::new(format!("/proc/{pid}/stat")).ok()?;
         Self::read(&files.read_text(&path).ok()??)
+    }
+
+    /// How long it has run; `None` if that is not known.
+    pub fn age(&self, files: &Files) -> Option<Duration> {
+        let uptime = files.read_text(&HostPath::new(UPTIME).ok()?).ok()??;
+        let up: f64 = uptime.split_whitespace().next()?.parse().ok()?;
+        let started = Duration::from_millis(self.started? * (1000 / TICKS_PER_SEC));
+        Some(Duration::try_from_secs_f64(up).ok()?.saturating_sub(started))
     }
 
     /// Reads the text of its file. The name of the program, which stands before what counts, may hold blanks and parentheses.
@@ -52,6 +67,18 @@ mod tests {
             Some(Process { ended: true, ..lives })
         );
         assert_eq!(Process::read("100 a S 7\n"), None);
+    }
+
+    #[test]
+    fn a_process_is_as_old_as_the_machine_without_what_came_before_it() {
+        let root = tempfile::tempdir().unwrap();
+        let files = Files::new(root.path());
+        let process = Process::read(&format!("7 (a) S 1{} 1250 0", " 0".repeat(17))).unwrap();
+        assert_eq!(process.age(&files), None);
+        files
+            .write(&HostPath::new(UPTIME).unwrap(), b"20.75 3.10\n", 0o444)
+            .unwrap();
+        assert_eq!(process.age(&files), Some(Duration::from_millis(8250)));
     }
 
     #[test]

@@ -456,11 +456,16 @@ pub struct ShimsStep {
 
 /// Stop or start the kubelet. Stopping puts the hold in place first, starting lifts it first: while the file
 /// [`HOLD_FILE`] exists a drop-in keeps everybody else from starting a half-switched kubelet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+///
+/// Before it is stopped it is given a while to finish the pods that it is creating: one that is interrupted while it joins
+/// the pod network leaves an address there that belongs to nobody.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct KubeletStep {
     /// Start it (and arm the confirm deadline), or stop it.
     pub run: bool,
+    /// The runtime of the kubelet that the step stops; of the one that its undo stops, where it starts one.
+    pub runtime: Endpoint,
 }
 
 /// The kubelet's unit.

@@ -109,7 +109,7 @@ pub fn sentence(step: &Step) -> String {
         Step::Kubelet(kubelet) if kubelet.run => {
             "Start the kubelet; from here on the switch must be confirmed".to_owned()
         }
-        Step::Kubelet(_) => "Stop the kubelet, and hold it".to_owned(),
+        Step::Kubelet(_) => "Stop the kubelet as soon as it is creating no pod, and hold it".to_owned(),
         Step::Await(wait) => await_sentence(wait),
     }
 }

@@ -10,7 +10,7 @@ use std::{
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{
-    Carried, Health, Images, KubeletHealth, RuntimeError, Runtimes, Stopped, Tasks,
+    Carried, Health, Images, KubeletHealth, Quiet, RuntimeError, Runtimes, Stopped, Tasks,
     cni_del::Network,
     containerd::Containerd,
     cri::Cri,
@@ -18,7 +18,7 @@ use super::{
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, bundles, conmon, dockershim, orphans, over_cri, process::Processes, stuck},
-    program, reference, rehearsal, restore, sandbox_image, tasks, transfer,
+    program, quiet, reference, rehearsal, restore, sandbox_image, tasks, transfer,
 };
 use crate::{
     host::files::Files,
@@ -418,9 +418,11 @@ impl Runtimes for HostRuntimes {
         Ok(cleared)
     }
 
-    async fn quiet(&self, of: &Endpoint, within_secs: u32) -> Result<(), RuntimeError> {
-        let within = Duration::from_secs(within_secs.into());
-        tasks::quiet::wait(&self.files, &self.cri(of).await?, within).await
+    async fn quiet(&self, of: &Endpoint, quiet: Quiet) -> Result<(), RuntimeError> {
+        match self.connect(of).await? {
+            Connected::Cri(cri) => quiet::wait(&self.files, &cri, quiet).await,
+            Connected::Docker(engine) => quiet::wait(&self.files, &engine, quiet).await,
+        }
     }
 
     async fn repair_tasks(&self) -> Result<Vec<String>, RuntimeError> {

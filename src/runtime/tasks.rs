@@ -2,14 +2,12 @@
 //! a directory for each namespace and in it for each container). Their processes and shims run on while containerd is
 //! restarted; the next containerd adopts them by their bundles.
 //!
-//! - [`quiet`]: whether a pod is being created.
 //! - [`check`]: what has become of them, and what a restart did not remove.
 //! - [`newer`]: those that an older containerd cannot adopt.
 //! - [`shims`]: which programs their shims run.
 
 pub(super) mod check;
 pub(super) mod newer;
-pub(super) mod quiet;
 pub(super) mod shims;
 
 use std::{collections::BTreeSet, io};

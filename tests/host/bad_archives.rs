@@ -30,7 +30,7 @@ use transship::{
         digest::Digest,
         document::{FORMAT, Plan, PlannedStep, Section},
         host_path::HostPath,
-        step::{Archive, InstallStep, KubeletStep, Step},
+        step::{Archive, Endpoint, InstallStep, KubeletStep, Step},
     },
     runtime::hosted::HostRuntimes,
 };
@@ -95,7 +95,13 @@ impl Host {
                 },
                 PlannedStep {
                     section: Section::Switch,
-                    does: Step::Kubelet(KubeletStep { run: false }),
+                    does: Step::Kubelet(KubeletStep {
+                        run: false,
+                        runtime: Endpoint {
+                            runtime: Runtime::Dockershim,
+                            socket: HostPath::new("/var/run/docker.sock").unwrap(),
+                        },
+                    }),
                 },
             ],
         };

@@ -27,7 +27,7 @@ use transship::{
     plan::{
         document::{FORMAT, Plan, PlannedStep, Section},
         host_path::HostPath,
-        step::{InstallStep, KubeletStep, Package, PackageManager, Step},
+        step::{Endpoint, InstallStep, KubeletStep, Package, PackageManager, Step},
     },
     runtime::hosted::HostRuntimes,
 };
@@ -229,7 +229,16 @@ fn plan(manager: PackageManager) -> Plan {
     }));
     let steps = [
         (Section::Prepare, step),
-        (Section::Switch, Step::Kubelet(KubeletStep { run: false })),
+        (
+            Section::Switch,
+            Step::Kubelet(KubeletStep {
+                run: false,
+                runtime: Endpoint {
+                    runtime: Runtime::Dockershim,
+                    socket: HostPath::new("/var/run/docker.sock").unwrap(),
+                },
+            }),
+        ),
     ];
     Plan {
         format: FORMAT,

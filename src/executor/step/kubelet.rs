@@ -3,19 +3,22 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::{Saved, StepError, unit};
+use super::{Host, Notes, Saved, StepError, unit};
 use crate::{
+    executor::journal::PartState,
     host::{
         files::Files,
+        process::Process,
         systemd::Systemd,
         unit_links::{self, UnitLink},
     },
     plan::{
         host_path::HostPath,
-        step::{HOLD_FILE, KUBELET_UNIT},
+        step::{Endpoint, HOLD_FILE, KUBELET_UNIT},
     },
+    runtime::{Quiet, Runtimes},
 };
 
 #[allow(clippy::expect_used, reason = "a constant")]
@@ -37,8 +40,56 @@ pub(super) async fn save(files: &Files, systemd: &impl Systemd) -> Result<Saved,
     })
 }
 
+/// How long a kubelet that was just started may take until it creates its pods.
+const BEGINS_WITHIN: Duration = Duration::from_secs(15);
+/// How long nothing of a pod must have appeared before the kubelet is stopped.
+const STILL_FOR: Duration = Duration::from_secs(1);
+/// How long the kubelet may take to finish the pods that it is creating.
+const FINISHES_WITHIN: Duration = Duration::from_secs(60);
+/// The same on the way back.
+const FINISHES_SOON: Duration = Duration::from_secs(30);
+/// A kubelet that was started so soon after a boot was started by it.
+const BOOTED_WITHIN: Duration = Duration::from_secs(180);
+/// The key of the moment at which the kubelet is stopped.
+const STOPS: &str = "stops";
+
+/// Stops the kubelet of a runtime, as soon as it is creating no pod.
+pub(super) async fn stop_when_quiet<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    runtime: &Endpoint,
+    notes: &impl Notes,
+) -> Result<(), StepError> {
+    finish_pods(host, runtime, FINISHES_WITHIN).await?;
+    notes.part(STOPS, PartState::Begun)?;
+    stop(host.files, host.systemd).await
+}
+
+/// Waits until the kubelet, if it runs, is creating no pod. It is not waited for without end, for nothing but an address of the pod
+/// network is at stake: a pod that cannot be started is created again and again.
+async fn finish_pods<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    runtime: &Endpoint,
+    within: Duration,
+) -> Result<(), StepError> {
+    let kubelet = host.systemd.unit(KUBELET_UNIT).await?;
+    if !unit::is_active(&kubelet) {
+        return Ok(());
+    }
+    let process = Process::of(host.files, kubelet.main_pid);
+    let age = process.and_then(|process| process.age(host.files));
+    sleep(BEGINS_WITHIN.saturating_sub(age.unwrap_or(BEGINS_WITHIN))).await;
+    let quiet = Quiet {
+        still_for: STILL_FOR,
+        within,
+    };
+    if let Err(error) = host.runtimes.quiet(runtime, quiet).await {
+        tracing::warn!(%error, "the kubelet is stopped all the same");
+    }
+    Ok(())
+}
+
 /// Places the hold and stops the kubelet. systemd has read the drop-in: the step that wrote it saw to that.
-pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
+async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
     files.write(
         &hold(),
         b"the container runtime of this node is being switched\n",
@@ -47,10 +98,17 @@ pub(super) async fn stop(files: &Files, systemd: &impl Systemd) -> Result<(), St
     Ok(systemd.stop(KUBELET_UNIT).await?)
 }
 
-/// The same on the way back: a kubelet that does not exit soon is killed. It loses nothing: the hold keeps it away, and
-/// its pods are ended without it.
-pub(super) async fn stop_soon(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
-    let mut stopping = std::pin::pin!(stop(files, systemd));
+/// The same on the way back, which waits for pods after a boot only: it is then that the kubelet creates all of them. One that
+/// does not exit soon is killed. It loses nothing: the hold keeps it away, and its pods are ended without it.
+pub(super) async fn stop_soon<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    runtime: &Endpoint,
+) -> Result<(), StepError> {
+    let systemd = host.systemd;
+    if systemd.started_after_boot(KUBELET_UNIT).await? < BOOTED_WITHIN {
+        finish_pods(host, runtime, FINISHES_SOON).await?;
+    }
+    let mut stopping = std::pin::pin!(stop(host.files, systemd));
     if let Ok(stopped) = timeout(EXITS_WITHIN, &mut stopping).await {
         return stopped;
     }
@@ -65,29 +123,39 @@ pub(super) async fn stop_soon(files: &Files, systemd: &impl Systemd) -> Result<(
 }
 
 /// Lifts the hold and starts the kubelet. A kubelet that runs already (or tries to) is restarted: somebody got past the
-/// hold, whose drop-in anybody may overwrite, and it runs with files of both sides.
-pub(super) async fn start(files: &Files, systemd: &impl Systemd) -> Result<(), StepError> {
-    files.remove(&hold())?;
+/// hold, whose drop-in anybody may overwrite, and it runs with files of both sides; or a boot came right after the hold was
+/// lifted, and it is creating its pods under this runtime.
+pub(super) async fn start<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    runtime: &Endpoint,
+) -> Result<(), StepError> {
+    let systemd = host.systemd;
+    host.files.remove(&hold())?;
     systemd.reset_failed(KUBELET_UNIT).await?;
     let kubelet = systemd.unit(KUBELET_UNIT).await?;
-    let started = match kubelet.active.as_str() {
-        "inactive" | "failed" => systemd.start(KUBELET_UNIT).await,
-        _ => systemd.restart(KUBELET_UNIT).await,
-    };
-    Ok(started?)
+    if matches!(kubelet.active.as_str(), "inactive" | "failed") {
+        return Ok(systemd.start(KUBELET_UNIT).await?);
+    }
+    finish_pods(host, runtime, FINISHES_SOON).await?;
+    Ok(systemd.restart(KUBELET_UNIT).await?)
 }
 
 /// Lifts the hold and makes the kubelet what it was before it was stopped.
-pub(super) async fn restore(
-    files: &Files,
-    systemd: &impl Systemd,
+pub(super) async fn restore<S: Systemd, R: Runtimes>(
+    host: &Host<'_, S, R>,
+    runtime: &Endpoint,
     active: bool,
     links: &[UnitLink],
+    notes: &impl Notes,
 ) -> Result<(), StepError> {
-    unit::restore_links(files, systemd, KUBELET_UNIT, links).await?;
-    if active {
-        return start(files, systemd).await;
+    if active && !notes.parts().contains_key(STOPS) {
+        // It was waited for, and never stopped.
+        return Ok(());
     }
-    systemd.stop(KUBELET_UNIT).await?;
-    Ok(files.remove(&hold())?)
+    unit::restore_links(host.files, host.systemd, KUBELET_UNIT, links).await?;
+    if active {
+        return start(host, runtime).await;
+    }
+    host.systemd.stop(KUBELET_UNIT).await?;
+    Ok(host.files.remove(&hold())?)
 }

@@ -1,10 +1,12 @@
 //! `Tasks`: watch over the containers that run on while their runtime is restarted.
 
+use std::time::Duration;
+
 use super::{Notes, StepError};
 use crate::{
     executor::journal::PartState,
     plan::step::{Direction, TasksStep},
-    runtime::Runtimes,
+    runtime::{Quiet, Runtimes},
 };
 
 /// What the containers are noted under.
@@ -13,6 +15,8 @@ const KEY: &str = "running";
 const SHIMS: &str = "shims";
 /// How long the way back waits until no pod is being created, in seconds: it goes on in either case.
 const QUIET_BACKWARDS_SECS: u32 = 30;
+/// How long nothing new must have appeared: the kubelet makes one thing of a pod after the other.
+const STILL_FOR: Duration = Duration::from_secs(4);
 
 pub(super) async fn apply(
     runtimes: &impl Runtimes,
@@ -20,7 +24,7 @@ pub(super) async fn apply(
     notes: &impl Notes,
 ) -> Result<(), StepError> {
     if step.is_before(Direction::Forwards) {
-        runtimes.quiet(&step.cri, step.quiet_within_secs).await?;
+        runtimes.quiet(&step.cri, quiet(step.quiet_within_secs)).await?;
         for repaired in runtimes.repair_tasks().await? {
             tracing::warn!("{repaired}");
         }
@@ -46,7 +50,7 @@ pub(super) async fn undo(
 ) -> Result<Vec<String>, StepError> {
     if step.is_before(Direction::Backwards) {
         let within = step.quiet_within_secs.min(QUIET_BACKWARDS_SECS);
-        if let Err(error) = runtimes.quiet(&step.cri, within).await {
+        if let Err(error) = runtimes.quiet(&step.cri, quiet(within)).await {
             tracing::warn!(%error, "the rollback continues all the same");
         }
         match runtimes.repair_tasks().await {
@@ -58,6 +62,13 @@ pub(super) async fn undo(
     }
     let noted = notes.running().unwrap_or_default();
     Ok(runtimes.check_tasks(&step.cri, &noted).await?)
+}
+
+fn quiet(within_secs: u32) -> Quiet {
+    Quiet {
+        still_for: STILL_FOR,
+        within: Duration::from_secs(within_secs.into()),
+    }
 }
 
 async fn note(runtimes: &impl Runtimes, notes: &impl Notes) -> Result<(), StepError> {

@@ -85,7 +85,10 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         }),
         within_secs,
     }));
-    steps.push(Step::Kubelet(KubeletStep { run: false }));
+    steps.push(Step::Kubelet(KubeletStep {
+        run: false,
+        runtime: view.source.cri.clone(),
+    }));
     // On the way back these come after the end of the target's pods.
     steps.extend((view.parts.0.switch)(view)?);
     steps.extend((view.parts.1.switch)(view)?);
@@ -105,7 +108,10 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     }));
     steps.extend((view.parts.1.without_pods)(view)?);
     steps.extend(kubelet_endpoint::files(view)?);
-    steps.push(Step::Kubelet(KubeletStep { run: true }));
+    steps.push(Step::Kubelet(KubeletStep {
+        run: true,
+        runtime: view.target.cri.clone(),
+    }));
     let endpoint = Some(view.target.cri.url());
     steps.push(await_target(view, Some(KubeletWant { endpoint }), within_secs));
     Ok(steps)

@@ -27,9 +27,9 @@ use crate::{
 
 /// Label of the dockershim and of cri-dockerd on everything that they make: `podsandbox` or `container`
 /// (`dockershim/docker_service.go`).
-pub(super) const KIND: &str = "io.kubernetes.docker.type";
+pub(in crate::runtime) const KIND: &str = "io.kubernetes.docker.type";
 /// Label on a container: the id of its sandbox.
-const SANDBOX: &str = "io.kubernetes.sandbox.id";
+pub(in crate::runtime) const SANDBOX: &str = "io.kubernetes.sandbox.id";
 /// Label on a container: where the kubelet looks for its log. The dockershim makes a link there to Docker's file, and removes
 /// it with the container (`createContainerLogSymlink`, `removeContainerLogSymlink` in `dockershim/docker_container.go`).
 const LOG: &str = "io.kubernetes.container.logpath";

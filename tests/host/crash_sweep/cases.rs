@@ -385,7 +385,10 @@ pub fn by_hand() -> Case {
         file(HOLD, None, Some(&hold)),
         images,
         await_of(Side::Source, &docker, Some(None)),
-        Step::Kubelet(KubeletStep { run: false }),
+        Step::Kubelet(KubeletStep {
+            run: false,
+            runtime: docker.clone(),
+        }),
         Step::StopPods(StopPods {
             source: docker.clone(),
             target: containerd.clone(),
@@ -412,7 +415,10 @@ pub fn by_hand() -> Case {
             Some(&format!("runtime-endpoint: {flag}\n")),
         ),
         file(files[1].0, Some(files[1].2), None),
-        Step::Kubelet(KubeletStep { run: true }),
+        Step::Kubelet(KubeletStep {
+            run: true,
+            runtime: containerd.clone(),
+        }),
         await_of(Side::Target, &containerd, Some(Some(flag.clone()))),
     ];
     let settle = [

@@ -81,6 +81,11 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
     assert_eq!(state.violations, Vec::<String>::new(), "{schedule}");
     assert!(!state.rehearsing, "{schedule}: the rehearsal's sandbox is left");
     assert!(
+        !state.leaked,
+        "{schedule}: the kubelet was stopped while it created pods {}",
+        world.journal()
+    );
+    assert!(
         !state.lost,
         "{schedule}: a pod that its runtime lost is left {}",
         world.journal()

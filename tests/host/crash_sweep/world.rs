@@ -87,6 +87,10 @@ pub struct State {
     pub booted: bool,
     /// The machine has booted, and these runtimes do not answer yet.
     pub slow: BTreeSet<Runtime>,
+    /// The kubelet creates pods, and nobody has waited for it.
+    pub creating: bool,
+    /// An address of the pod network belongs to a pod whose creation was interrupted.
+    pub leaked: bool,
     /// The boot has not come to the kubelet yet.
     pub kubelet_waits: bool,
     target_dead: bool,

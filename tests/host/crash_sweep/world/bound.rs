@@ -49,6 +49,9 @@ impl World {
         let ran = std::mem::replace(&mut unit.active, false);
         unit.failed = false;
         state.kubelet_waits &= name != KUBELET_UNIT;
+        if ran && name == KUBELET_UNIT {
+            state.leaked |= std::mem::take(&mut state.creating);
+        }
         let of_docker = |pods: &Runtime| pods.runs_on_docker();
         if ran && name == "docker.service" && state.pods.iter().any(of_docker) && !self.may_end_pods() {
             self.odd("pods die with docker.service".to_owned());

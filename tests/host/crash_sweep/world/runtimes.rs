@@ -15,7 +15,7 @@ use transship::{
             ClearPods, Direction, Endpoint, ImagesStep, KUBELET_UNIT, Rehearsal, ShimsStep, Step, StopPods,
         },
     },
-    runtime::{Carried, Health, Images, KubeletHealth, Means, RuntimeError, Runtimes, Stopped, Tasks},
+    runtime::{Carried, Health, Images, KubeletHealth, Means, Quiet, RuntimeError, Runtimes, Stopped, Tasks},
 };
 
 use super::{Fault, World, moment};
@@ -278,7 +278,8 @@ impl Runtimes for World {
         Ok(Stopped::default())
     }
 
-    async fn quiet(&self, of: &Endpoint, _: u32) -> Result<(), RuntimeError> {
+    async fn quiet(&self, of: &Endpoint, _: Quiet) -> Result<(), RuntimeError> {
+        self.state().creating = false;
         self.called().await.map_err(RuntimeError::new)?;
         self.answers_within(DEADLINE, of).await?;
         moment().await;

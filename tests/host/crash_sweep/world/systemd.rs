@@ -54,6 +54,7 @@ impl World {
         state.lost = false;
         state.newer = false;
         state.hangs = false;
+        state.creating = false;
         state.kubelet_waits = false;
         if let Fault::SlowBoot(_) = self.fault {
             state.slow = Runtime::ALL.into();
@@ -167,6 +168,8 @@ impl World {
         state.hangs &= name != self.hangs_in();
         if name == KUBELET_UNIT {
             self.kubelet_started(state);
+            // A boot ended all pods, and the kubelet creates them now.
+            state.creating = state.booted;
         }
         if name == CRIO && !dead {
             self.collects_garbage(state);
