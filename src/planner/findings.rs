@@ -30,6 +30,9 @@ use crate::{
     planner::{context::View, request::Request},
 };
 
+/// What the remedy of an accepted finding begins with.
+const ACCEPTED: &str = "Accepted by preflight.allow.";
+
 /// The findings of a pair that the planner makes from the facts; what could not be read and earlier attempts come with them in
 /// [`plan`](crate::planner::plan).
 pub fn all(view: &View<'_>) -> Vec<Finding> {
@@ -89,7 +92,7 @@ pub fn accept(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
     findings
 }
 
-/// An accepted finding warns instead of blocking.
+/// An accepted finding warns instead of blocking, and keeps its remedy.
 fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
     for finding in findings
         .iter_mut()
@@ -98,7 +101,8 @@ fn soften(mut findings: Vec<Finding>, allow: &[String]) -> Vec<Finding> {
         let acceptable = acceptable_codes().any(|code| code.name == finding.code);
         if acceptable && (allow.contains(&finding.code) || allow.contains(&finding.full_name())) {
             finding.severity = Severity::Warn;
-            finding.remedy = "Accepted by preflight.allow.".to_owned();
+            // What it was about stays: the hosts to look at are named nowhere else.
+            finding.remedy = format!("{ACCEPTED} {}", finding.remedy);
         }
     }
     findings
@@ -161,5 +165,7 @@ mod tests {
                 (Severity::Warn, "AllowedCodeUnknown")
             ]
         );
+        let remedies: Vec<_> = findings.iter().map(|finding| finding.remedy.as_str()).collect();
+        assert_eq!(remedies[..2], ["b", "Accepted by preflight.allow. b"]);
     }
 }

@@ -105,6 +105,7 @@ async fn the_plan_on_the_node_and_the_status_have_the_same_findings(
     let mut world = with_pods(release, "w30").await;
     world.ask("Migrate", 1, json!({})).await;
     let status = world.until_phase(NodePhase::Blocked).await;
+    let remedy = status.findings[0].remedy.clone();
     assert!(status.message.starts_with("PodsBlockDrain:"), "{status:?}");
     assert!(
         status.plan.is_some(),
@@ -131,7 +132,8 @@ async fn the_plan_on_the_node_and_the_status_have_the_same_findings(
             (Severity::Info, "PodsMustReturn")
         ]
     );
-    assert_eq!(status.findings[0].remedy, "Accepted by preflight.allow.");
+    let accepted = format!("Accepted by preflight.allow. {remedy}");
+    assert_eq!(status.findings[0].remedy, accepted);
     let inner = world.host.inner();
     let on_the_node: Vec<_> = inner.runs.values().map(|run| run.plan.findings.clone()).collect();
     assert_eq!(on_the_node, [status.findings]);

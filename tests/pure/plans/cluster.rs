@@ -125,7 +125,13 @@ fn what_is_accepted_about_the_cluster_warns_in_the_plan_too() {
             .find(|finding| finding.code == code)
             .unwrap();
         assert_eq!(found.severity, Severity::Warn);
-        assert_eq!(found.remedy, "Accepted by preflight.allow.");
+        let before = &held
+            .findings
+            .iter()
+            .find(|other| other.code == code)
+            .unwrap()
+            .remedy;
+        assert_eq!(found.remedy, format!("Accepted by preflight.allow. {before}"));
     }
     let ready = outcome.plan().unwrap_or_else(|| panic!("{:?}", outcome.findings));
     assert_eq!(ready.findings, outcome.findings);
