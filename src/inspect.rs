@@ -29,6 +29,8 @@ mod tasks;
 mod units;
 
 pub use notes::Host;
+use std::collections::BTreeMap;
+
 use notes::Notes;
 
 use crate::{
@@ -101,7 +103,7 @@ pub async fn inspect(host: &Host) -> Facts {
     let system = system::System::of(files, &flags, notes);
     let layout = system::layout(files, kubelet.as_ref(), &system.os.id);
     let log_rules = docker::log_rules(files, docker.as_ref());
-    let crio_programs = crio::called(files, containerd.as_ref());
+    let crio_programs = crio::called(files, containerd.as_ref(), crio.as_ref());
     let mut facts = Facts {
         node: system.node,
         machine_id: system.machine_id,
@@ -124,6 +126,7 @@ pub async fn inspect(host: &Host) -> Facts {
         disks,
         empty_stores,
         registry_directories: registries::inspect(files),
+        registry_pems: BTreeMap::new(),
         registries_conf: registries::conf(files, notes),
         log_rules,
         rivals: rivals::inspect(files, &units),
@@ -135,6 +138,7 @@ pub async fn inspect(host: &Host) -> Facts {
             String::new()
         },
     };
+    facts.registry_pems = registries::pems(files, facts.containerd.as_ref(), &facts.registry_directories);
     facts.files = may_be_written(files, &facts, notes);
     if serves_kubelet(&facts)
         && let Some(containerd) = &mut facts.containerd
@@ -178,12 +182,6 @@ fn may_be_written(files: &Files, facts: &Facts, notes: &Notes) -> Vec<MaybeFile>
     .copied()
     .chain(crio::auth_file(facts.crio.as_ref()).as_deref())
     .filter_map(|path| notes.maybe(files, path))
-    .chain(registries::authorities(
-        files,
-        facts.containerd.as_ref(),
-        &facts.registry_directories,
-        notes,
-    ))
     .collect()
 }
 

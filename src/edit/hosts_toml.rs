@@ -61,7 +61,12 @@ impl Tls {
 
 /// The line that names the registry itself, which is tried last.
 pub fn server(endpoint: &Endpoint) -> String {
-    format!("server = {}\n", quoted(&endpoint.url()))
+    let path = if endpoint.path.is_empty() {
+        ""
+    } else {
+        "override_path = true\n"
+    };
+    format!("server = {}\n{path}", quoted(&endpoint.url()))
 }
 
 /// The table of one address. `tls` is written for `https` alone: with it a plain registry would be tried over TLS first.
@@ -122,13 +127,26 @@ pub fn is_host(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('.') && text.len() < 256 && text.chars().all(allowed)
 }
 
-/// A path of a file, which may be one below the directory of the file.
+/// Such a host by a name or an address of IPv4: containerd 1.x reads no address of IPv6 in these files, and names of images have none.
+pub fn is_named_host(text: &str) -> bool {
+    is_host(text) && !text.contains('[')
+}
+
+/// A path of a file, which may be one from the directory of the file on, as containerd joins them (`makeAbsPath` in `hosts.go`).
 pub fn absolute(path: &str, directory: &str) -> String {
     if path.starts_with('/') {
-        path.to_owned()
-    } else {
-        format!("{directory}/{path}")
+        return path.to_owned();
     }
+    let mut parts: Vec<&str> = directory.split('/').collect();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.len() > 1 => drop(parts.pop()),
+            ".." => {}
+            part => parts.push(part),
+        }
+    }
+    parts.join("/")
 }
 
 /// What a file says, without what may be a secret.
@@ -150,7 +168,7 @@ pub struct Said {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Address {
-    /// Its URL, with the path of its API as [`api`] has it.
+    /// Its URL, with the path of its API as [`api`] has it; empty for the registry that the directory is named after.
     pub url: String,
     /// Its certificate is not checked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -158,9 +176,9 @@ pub struct Address {
     /// Files with the certificates of authorities against which it is checked; a path may be one below the file's directory.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ca: Vec<String>,
-    /// It gets the certificate of a client.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    pub client: bool,
+    /// Files with the certificate of a client and its key, by such paths: twice the same where one file has both.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub client: Vec<(String, String)>,
 }
 
 impl Address {
@@ -175,13 +193,31 @@ impl Address {
             url,
             skip_verify: is_on(table, "skip_verify"),
             ca: paths.unwrap_or_default(),
-            client: has(table, "client"),
+            client: table.get("client").map(clients).unwrap_or_default(),
         }
     }
 
     /// Whether certificates are named for it.
     pub const fn has_certificates(&self) -> bool {
-        self.client || !self.ca.is_empty()
+        !self.client.is_empty() || !self.ca.is_empty()
+    }
+}
+
+/// The pairs of `client`: one file with both, or a list of such files and of pairs (`parseHostConfig` in `hosts.go`, which refuses
+/// the whole file with anything else).
+fn clients(item: &Item) -> Vec<(String, String)> {
+    let both = |file: &str| (file.to_owned(), file.to_owned());
+    let pair = |value: &Value| match value.as_array() {
+        Some(pair) => match &pair.iter().filter_map(Value::as_str).collect::<Vec<_>>()[..] {
+            [cert, ""] => Some(both(cert)),
+            [cert, key] => Some(((*cert).to_owned(), (*key).to_owned())),
+            _ => None,
+        },
+        None => value.as_str().map(both),
+    };
+    match item.as_array() {
+        Some(list) => list.iter().filter_map(pair).collect(),
+        None => item.as_str().map(both).into_iter().collect(),
     }
 }
 
@@ -212,11 +248,11 @@ pub fn read(text: &str) -> Option<Said> {
     } else if !server.is_empty() {
         said.server = Some(api(root, server));
     }
-    if let Some(url) = &said.server {
-        let server = Address::read(url.clone(), root);
-        if server.skip_verify || server.has_certificates() {
-            said.addresses.push(server);
-        }
+    // Without a server these are settings of the registry that the directory is named after.
+    let url = said.server.clone().unwrap_or_default();
+    let itself = Address::read(url, root);
+    if itself.skip_verify || itself.has_certificates() {
+        said.addresses.push(itself);
     }
     let hosts = document.get("host").and_then(Item::as_table_like);
     for (url, host) in hosts.into_iter().flat_map(TableLike::iter) {
@@ -250,7 +286,7 @@ mod tests {
             url: "https://m.example".to_owned(),
             skip_verify: true,
             ca: vec!["/a.crt".to_owned()],
-            client: false,
+            client: Vec::new(),
         };
         let wanted = Said {
             server: Some("https://registry-1.docker.io".to_owned()),
@@ -269,6 +305,34 @@ mod tests {
             let said = read(text).unwrap_or_default();
             assert!(said.addresses.iter().all(|address| !address.url.contains('@')));
         });
+    }
+
+    #[test]
+    fn the_certificates_of_clients_are_pairs_or_one_file() {
+        for (text, wanted) in [
+            ("\"c.pem\"", &[("c.pem", "c.pem")][..]),
+            (
+                "[\"c.pem\", [\"/a/d.cert\", \"../d.key\"], [\"e.pem\", \"\"]]",
+                &[("c.pem", "c.pem"), ("/a/d.cert", "../d.key"), ("e.pem", "e.pem")],
+            ),
+            ("[[\"c.pem\"]]", &[]),
+            ("1", &[]),
+        ] {
+            let said = read(&format!("[host.\"https://m.example\"]\nclient = {text}\n")).unwrap();
+            let wanted: Vec<_> = wanted
+                .iter()
+                .map(|(cert, key)| ((*cert).to_owned(), (*key).to_owned()))
+                .collect();
+            assert_eq!(said.addresses[0].client, wanted, "{text}");
+        }
+        for (path, wanted) in [
+            ("a.key", "/d/r/a.key"),
+            ("./k/a.key", "/d/r/k/a.key"),
+            ("../a.key", "/d/a.key"),
+            ("/a.key", "/a.key"),
+        ] {
+            assert_eq!(absolute(path, "/d/r"), wanted);
+        }
     }
 
     #[test]

@@ -3,20 +3,25 @@
 
 use toml_edit::{Item, Table, TableLike, Value};
 
-use super::{hosts_toml::is_host, parse};
+use super::{
+    hosts_toml::{DOCKER, DOCKER_REGISTRY, is_host},
+    parse,
+};
 
 /// What files say together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RegistriesConf {
     /// Registries with the URLs that are asked for their images before the registry itself, with the paths of their APIs.
     pub mirrors: Vec<(String, Vec<String>)>,
+    /// Registries whose images are in another place, with the URL of that, as mirrors have it.
+    pub moved: Vec<(String, String)>,
     /// Hosts whose certificate is not checked, and that are asked over plain HTTP after that.
     pub insecure: Vec<String>,
     /// Where images without a registry in their name are looked for.
     pub search: Vec<String>,
     /// Names without a registry that stand for images of another one than Docker Hub.
     pub aliases: Vec<String>,
-    /// What else stands there, in words.
+    /// What else stands there, in words, with what to do.
     pub other: Vec<String>,
 }
 
@@ -41,12 +46,14 @@ impl RegistriesConf {
         }
         let helpers = texts("credential-helpers");
         if helpers.iter().any(|name| name != "containers-auth.json") {
-            self.other
-                .push(format!("credential-helpers ({})", helpers.join(", ")));
+            self.other.push(format!(
+                "credential-helpers ({}): give pods imagePullSecrets",
+                helpers.join(", ")
+            ));
         }
         if document.get("registries").is_some() {
-            self.other
-                .push("tables of version 1 (registries.search, .insecure, .block)".to_owned());
+            let v1 = "tables of version 1 (registries.search, .insecure, .block): write them as [[registry]]";
+            self.other.push(v1.to_owned());
         }
         let tables = document.get("registry").and_then(Item::as_array_of_tables);
         for table in tables.into_iter().flat_map(|tables| tables.iter()) {
@@ -67,14 +74,38 @@ impl RegistriesConf {
         };
         let location = text("location").unwrap_or(name);
         if is_on("blocked") {
-            self.other.push(format!("{name} is blocked"));
+            let what = format!("{name} is blocked: keep its images out where pods are admitted");
+            self.other.push(what);
             return;
         }
-        if location != name || !is_host(name) {
-            self.other.push(format!("{name} is looked for in {location}"));
+        if name.starts_with("*.") {
+            let what = format!("{name} stands for many registries: name each one whose images pods use");
+            self.other.push(what);
             return;
         }
-        if is_on("insecure") {
+        // Docker Hub by the name of its host, as Kubespray writes it.
+        let is_itself = location == name || (name == DOCKER && location == DOCKER_REGISTRY);
+        if !is_host(name) {
+            self.other.push(if is_itself {
+                format!(
+                    "{name} is a part of a registry: let the whole registry have the setting, or do without"
+                )
+            } else {
+                format!("{name} is looked for in {location}: let pods name {location}")
+            });
+            return;
+        }
+        if !is_itself {
+            let Some((host, url)) = url_of(location) else {
+                let what = format!("{name} is looked for in {location}: let pods name {location}");
+                self.other.push(what);
+                return;
+            };
+            self.moved.push((name.to_owned(), url));
+            if is_on("insecure") {
+                self.insecure.push(host);
+            }
+        } else if is_on("insecure") {
             self.insecure.push(name.to_owned());
         }
         let mut urls = Vec::new();
@@ -84,24 +115,32 @@ impl RegistriesConf {
                 mirror.get("pull-from-mirror").and_then(Item::as_str),
                 None | Some("all" | "")
             );
-            let at = at.trim_end_matches('/');
-            // What stands behind the host comes before the name of the image, which comes after `/v2`.
-            let (host, path) = at.split_at(at.find('/').unwrap_or(at.len()));
-            if !is_host(host) || !is_for_all {
-                self.other.push(format!("the mirror {at} of {name}"));
+            let Some((host, url)) = url_of(at).filter(|_| is_for_all) else {
+                let what =
+                    format!("the mirror {at} of {name}: use one for all pulls, by a name with no user");
+                self.other.push(what);
                 continue;
-            }
-            let below = if path.is_empty() { "" } else { "/v2" };
-            urls.push(format!("https://{host}{below}{path}"));
+            };
+            let plain = url.replacen("https", "http", 1);
+            urls.push(url);
             if mirror.get("insecure").and_then(Item::as_bool) == Some(true) {
-                urls.push(format!("http://{host}{below}{path}"));
-                self.insecure.push(host.to_owned());
+                urls.push(plain);
+                self.insecure.push(host);
             }
         }
         if !urls.is_empty() {
             self.mirrors.push((name.to_owned(), urls));
         }
     }
+}
+
+/// The host of a location, and its URL with the path of its API: what stands behind the host comes before the name of the image, which
+/// comes after `/v2`.
+fn url_of(location: &str) -> Option<(String, String)> {
+    let at = location.trim_end_matches('/');
+    let (host, path) = at.split_at(at.find('/').unwrap_or(at.len()));
+    let below = if path.is_empty() { "" } else { "/v2" };
+    is_host(host).then(|| (host.to_owned(), format!("https://{host}{below}{path}")))
 }
 
 /// The mirrors of a registry, as tables of their own or in one line.
@@ -130,7 +169,8 @@ mod tests {
 fedora = "registry.fedoraproject.org/fedora"
 busybox = "docker.io/library/busybox"
 [[registry]]
-location = "docker.io"
+prefix = "docker.io"
+location = "registry-1.docker.io"
 [[registry.mirror]]
 location = "m.example"
 [[registry.mirror]]
@@ -148,6 +188,16 @@ insecure = true
 prefix = "example.com/foo"
 location = "internal.example/bar"
 [[registry]]
+prefix = "old.example"
+location = "new.example/old"
+insecure = true
+[[registry]]
+prefix = "q.example/part"
+insecure = true
+[[registry]]
+prefix = "*.w.example"
+location = "w.example"
+[[registry]]
 location = "bad.example"
 blocked = true
 "#,
@@ -162,13 +212,20 @@ blocked = true
         .map(text);
         let wanted = RegistriesConf {
             mirrors: vec![(text("docker.io"), urls.to_vec())],
-            insecure: vec![text("10.1.2.3:5000"), text("r.example:5000")],
+            moved: vec![(text("old.example"), text("https://new.example/v2/old"))],
+            insecure: vec![text("10.1.2.3:5000"), text("r.example:5000"), text("new.example")],
             search: vec![text("quay.io")],
             aliases: vec![text("fedora")],
             other: vec![
-                text("the mirror d.example of docker.io"),
-                text("example.com/foo is looked for in internal.example/bar"),
-                text("bad.example is blocked"),
+                text("the mirror d.example of docker.io: use one for all pulls, by a name with no user"),
+                text(
+                    "example.com/foo is looked for in internal.example/bar: let pods name internal.example/bar",
+                ),
+                text(
+                    "q.example/part is a part of a registry: let the whole registry have the setting, or do without",
+                ),
+                text("*.w.example stands for many registries: name each one whose images pods use"),
+                text("bad.example is blocked: keep its images out where pods are admitted"),
             ],
         };
         assert_eq!(found, wanted);

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    hosts_toml::{DOCKER, DOCKER_REGISTRY, is_host},
+    hosts_toml::{DOCKER, DOCKER_REGISTRY, is_named_host},
     parse,
 };
 
@@ -53,7 +53,7 @@ impl Credential {
     /// Whether the file can have it: user and password stand in one text with a colon between them, and names of images have no
     /// address of IPv6.
     pub fn can_be_written(&self) -> bool {
-        !self.user.contains(':') && is_host(&self.host) && !self.host.contains('[')
+        !self.user.contains(':') && is_named_host(&self.host)
     }
 }
 

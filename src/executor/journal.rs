@@ -176,6 +176,13 @@ pub enum Saved {
         /// Directories above it that did not exist, the outermost first.
         missing_dirs: Vec<HostPath>,
     },
+    /// A symbolic link.
+    Link {
+        /// Where it led; absent when there was none.
+        link: Option<String>,
+        /// Directories above it that did not exist, the outermost first.
+        missing_dirs: Vec<HostPath>,
+    },
     /// A unit.
     Unit {
         /// It was running.

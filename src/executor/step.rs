@@ -9,6 +9,7 @@ mod health;
 mod images;
 mod install;
 mod kubelet;
+mod link;
 mod obstacles;
 mod tasks;
 mod unit;
@@ -175,6 +176,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn save(&self, step: &Step) -> Result<Saved, StepError> {
         match step {
             Step::File(step) => file::save(self.files, step),
+            Step::Link(step) => link::save(self.files, step),
             Step::Unit(step) => unit::save(self.files, self.systemd, &step.unit).await,
             Step::Kubelet(_) => kubelet::save(self.files, self.systemd).await,
             Step::Install(step) => install::save(self.files, step).await,
@@ -193,6 +195,7 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
     pub(super) async fn apply(&self, step: &Step, notes: &impl Notes) -> Result<(), StepError> {
         match step {
             Step::File(step) => file::apply(self.files, self.systemd, step).await,
+            Step::Link(step) => link::apply(self.files, step),
             Step::Unit(step) => unit::apply(self.files, self.systemd, step).await,
             Step::Install(step) => install::apply(self.files, self.systemd, self.runtimes, step).await,
             Step::Images(step) => images::apply(self.runtimes, step, notes).await,
@@ -236,9 +239,12 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             Step::Await(step) => vec![&step.runtime],
             Step::Tasks(step) => vec![&step.cri],
             Step::Shims(step) => vec![&step.cri],
-            Step::File(_) | Step::Unit(_) | Step::Install(_) | Step::Kubelet(_) | Step::RehearseDaemon(_) => {
-                Vec::new()
-            }
+            Step::File(_)
+            | Step::Link(_)
+            | Step::Unit(_)
+            | Step::Install(_)
+            | Step::Kubelet(_)
+            | Step::RehearseDaemon(_) => Vec::new(),
         };
         for endpoint in needed {
             if self.runtimes.health(endpoint).await.is_err() {
@@ -349,6 +355,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
         match (step, saved) {
             (Step::File(step), Saved::File { file, missing_dirs }) => {
                 return file::undo(self.files, self.systemd, step, file.as_ref(), missing_dirs, aside).await;
+            }
+            (Step::Link(step), Saved::Link { link, missing_dirs }) => {
+                return link::undo(self.files, step, link.as_deref(), missing_dirs, aside);
             }
             (Step::Unit(step), Saved::Unit { active, links }) => {
                 return unit::undo(self.files, self.systemd, step, *active, links, aside).await;

@@ -108,7 +108,11 @@ pub(super) fn pull_directory(crio: Option<&Crio>) -> String {
 }
 
 /// Where the programs are that it calls, and the shims of containerd's further runtimes, with their configurations.
-pub(super) fn called(files: &Files, containerd: Option<&Containerd>) -> BTreeMap<String, HostPath> {
+pub(super) fn called(
+    files: &Files,
+    containerd: Option<&Containerd>,
+    crio: Option<&Crio>,
+) -> BTreeMap<String, HostPath> {
     let text = containerd.and_then(|containerd| containerd.effective.as_deref());
     let handlers = text.and_then(containerd_toml::handlers).unwrap_or_default();
     let shims = handlers
@@ -120,16 +124,23 @@ pub(super) fn called(files: &Files, containerd: Option<&Containerd>) -> BTreeMap
             .into_iter()
             .filter(|(key, path)| key == CONFIG_PATH && path.starts_with('/'));
         let configs: Vec<String> = configs.map(|(_, path)| path).collect();
+        let runsc = (handler.kind == docker_runtimes::RUNSC_SHIM).then(|| docker_runtimes::RUNSC.to_owned());
         [docker_runtimes::shim_program(&handler.kind)]
             .into_iter()
+            .chain(runsc)
             .chain(handler.path)
             .chain(configs)
     });
+    let own = crio.map(|crio| crio.printed().runtimes()).unwrap_or_default();
+    let own = own
+        .iter()
+        .filter_map(|runtime| docker_runtimes::own_shim(&runtime.path));
     let found = |name: String| Some((name.clone(), programs::find(files, &name)?));
     CALLED
         .map(str::to_owned)
         .into_iter()
         .chain(of_shims)
+        .chain(own.map(docker_runtimes::shim_program))
         .filter_map(found)
         .collect()
 }

@@ -75,9 +75,10 @@ fn runtime_programs(
             .filter(|path| path.starts_with('/'))
             .cloned()
     };
-    let programs = runtimes
-        .iter()
-        .flat_map(|runtime| runtime.needs().into_iter().chain(configs(runtime)));
+    let programs = runtimes.iter().flat_map(|runtime| {
+        let called = runtime.needs().into_iter().chain(runtime.runsc());
+        called.chain(configs(runtime))
+    });
     programs
         .filter_map(|program| Some((program.clone(), programs::find(files, &program)?)))
         .collect()

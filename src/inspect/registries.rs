@@ -1,26 +1,29 @@
 //! The directories in which runtimes look for the settings of registries.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::{notes::Notes, units};
 use crate::{
-    edit::{containerd_toml, hosts_toml},
+    edit::hosts_toml,
     host::files::Files,
     plan::{
         digest::Digest,
-        facts::{Containerd, MaybeFile, RegistryDirectory, TextFile},
+        facts::{Containerd, Pem, RegistryDirectory, TextFile},
         host_path::HostPath,
         paths::{
-            CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_AUTHORITIES, OWN_CERTIFICATES,
-            REGISTRIES_CONF,
+            CONTAINERS_CERTIFICATES, CRIO_REGISTRIES_DIRECTORY, OWN_CERTIFICATES, OWN_LINKS, REGISTRIES_CONF,
         },
-        registry_certificates::of_containerd,
+        registry_certificates::all_of_containerd,
         runtime::Runtime,
     },
 };
 
 /// What a certificate begins with.
 const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
+/// What the first line of a private key ends with, whatever its kind.
+const KEY: &str = "PRIVATE KEY-----";
+/// Bundles of authorities have a few hundred kB.
+const MAX_PEM_BYTES: u64 = 4 << 20;
 
 /// One per registry. What cannot be listed or read is passed over: it concerns pulls alone.
 pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
@@ -57,10 +60,22 @@ pub(super) fn inspect(files: &Files) -> Vec<RegistryDirectory> {
                     .as_deref()
                     .and_then(|text| hosts_toml::read(&String::from_utf8_lossy(text))),
                 hosts: hosts.map(Digest::of),
+                links: links(files, &path),
                 path,
             }
         })
         .collect()
+}
+
+/// Where the links lead that Transship has made in a directory.
+fn links(files: &Files, directory: &HostPath) -> BTreeMap<String, String> {
+    let names = files.list(directory).unwrap_or_default().into_iter();
+    let ours = names.filter(|name| name.starts_with(OWN_LINKS));
+    ours.filter_map(|name| {
+        let to = files.read_link(&directory.join(&name).ok()?).ok()??;
+        Some((name, to))
+    })
+    .collect()
 }
 
 /// The settings of all tools of containers/image: the file, and those of its directory in the order of their names
@@ -73,29 +88,29 @@ pub(super) fn conf(files: &Files, notes: &Notes) -> Vec<TextFile> {
     all.filter_map(|path| notes.text(files, &path)).collect()
 }
 
-/// The certificates of authorities that containerd checks registries against, and those that CRI-O has from an earlier plan. What holds a
-/// private key is passed over.
-pub(super) fn authorities(
+/// What the files have that containerd names for certificates of registries. One that cannot be read is passed over.
+pub(super) fn pems(
     files: &Files,
     containerd: Option<&Containerd>,
     directories: &[RegistryDirectory],
-    notes: &Notes,
-) -> Vec<MaybeFile> {
+) -> BTreeMap<HostPath, Pem> {
     let configuration = containerd.map(Containerd::configuration).unwrap_or_default();
-    let of_old = containerd_toml::old_registries(configuration).certificates;
-    let all = of_old
-        .into_iter()
-        .chain(of_containerd(configuration, directories));
-    let mut paths: BTreeSet<String> = all.flat_map(|(_, tls)| tls.ca).collect();
-    let ours = directories
-        .iter()
-        .filter(|found| found.files.iter().any(|name| name == OWN_AUTHORITIES));
-    paths.extend(ours.map(|found| format!("{}/{OWN_AUTHORITIES}", found.path)));
-    let paths = paths.iter().filter_map(|path| HostPath::new(path.as_str()).ok());
-    let all = paths.filter_map(|path| notes.maybe(files, path.as_str()));
-    let is_public = |text: &str| text.contains(CERTIFICATE) && !text.contains("PRIVATE KEY");
-    all.filter(|found| found.file.as_ref().is_some_and(|file| is_public(&file.text)))
-        .collect()
+    let all = all_of_containerd(configuration, directories).into_iter();
+    let paths = all.flat_map(|(_, tls)| {
+        let clients = tls.client.into_iter().flat_map(<[String; 2]>::from);
+        tls.ca.into_iter().chain(clients)
+    });
+    let look = |path: String| {
+        let path = HostPath::new(path).ok()?;
+        let bytes = files.read_at_most(&path, MAX_PEM_BYTES).ok()??;
+        let text = String::from_utf8_lossy(&bytes);
+        let found = Pem {
+            certificate: text.contains(CERTIFICATE),
+            key: text.contains(KEY),
+        };
+        Some((path, found))
+    };
+    paths.filter_map(look).collect()
 }
 
 /// Docker passes over a file without a certificate; containerd pulls nothing from a registry with one.
@@ -112,10 +127,10 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::plan::facts::{UnitFacts, UpgradeFacts};
+    use crate::plan::facts::{MaybeFile, UnitFacts, UpgradeFacts};
 
     #[test]
-    fn certificates_of_authorities_are_read_and_private_keys_are_not() {
+    fn files_with_certificates_are_looked_at_and_nothing_of_them_is_kept() {
         let root = tempfile::tempdir().unwrap();
         let at = |path: &str| HostPath::new(path).unwrap();
         let write = |path: &str, text: &str| {
@@ -123,19 +138,18 @@ mod tests {
             fs::create_dir_all(file.parent().unwrap()).unwrap();
             fs::write(file, text).unwrap();
         };
-        let (old, below) = ("/etc/pki/old.crt", "/etc/containerd/certs.d/a.example/own.crt");
-        let (lies, ours) = (
-            "/etc/containerd/certs.d/b.example/ca.crt",
-            "/etc/containers/certs.d/c.example/transship.crt",
-        );
-        for path in [old, below, lies, ours, "/etc/containers/certs.d/c.example/ca.crt"] {
-            write(path, &format!("{CERTIFICATE}\n"));
-        }
+        let key = "-----BEGIN RSA PRIVATE KEY-----\n";
+        write("/etc/pki/old.crt", CERTIFICATE);
+        write("/etc/containerd/certs.d/a.example/own.crt", CERTIFICATE);
+        write("/etc/containerd/certs.d/b.example/ca.crt", CERTIFICATE);
+        write("/etc/containerd/certs.d/b.example/client.cert", CERTIFICATE);
+        write("/etc/containerd/certs.d/b.example/client.key", key);
         write(
-            "/etc/containerd/certs.d/b.example/both.crt",
-            &format!("{CERTIFICATE}\n-----BEGIN PRIVATE KEY-----\n"),
+            "/etc/containerd/certs.d/both.pem",
+            &format!("{CERTIFICATE}\n{key}"),
         );
-        let hosts = "[host.\"https://a.example\"]\nca = [\"own.crt\", \"/etc/pki/none.crt\"]\n";
+        write("/etc/containers/certs.d/c.example/ca.crt", CERTIFICATE);
+        let hosts = "[host.\"https://a.example\"]\nca = [\"own.crt\", \"/etc/pki/none.crt\"]\nclient = \"../both.pem\"\n";
         write("/etc/containerd/certs.d/a.example/hosts.toml", hosts);
         let text = "version = 2\n[plugins.'io.containerd.grpc.v1.cri'.registry]\nconfig_path = '/etc/containerd/certs.d'\n\
                     [plugins.'io.containerd.grpc.v1.cri'.registry.configs.'o.example'.tls]\nca_file = '/etc/pki/old.crt'\n";
@@ -159,10 +173,26 @@ mod tests {
             upgrade: UpgradeFacts::default(),
         };
         let files = Files::new(root.path());
-        let notes = Notes::default();
-        let found = authorities(&files, Some(&containerd), &inspect(&files), &notes);
-        let found: BTreeSet<&str> = found.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(found, BTreeSet::from([old, below, lies, ours]));
-        assert!(notes.0.take().is_empty());
+        let ours = at("/etc/containers/certs.d/c.example/transship.key");
+        files.put_link(&ours, "/etc/pki/none.key").unwrap();
+        let directories = inspect(&files);
+        let found = pems(&files, Some(&containerd), &directories);
+        let pem = |certificate, key| Pem { certificate, key };
+        let wanted = [
+            ("/etc/pki/old.crt", pem(true, false)),
+            ("/etc/containerd/certs.d/a.example/own.crt", pem(true, false)),
+            ("/etc/containerd/certs.d/b.example/ca.crt", pem(true, false)),
+            ("/etc/containerd/certs.d/b.example/client.cert", pem(true, false)),
+            ("/etc/containerd/certs.d/b.example/client.key", pem(false, true)),
+            ("/etc/containerd/certs.d/both.pem", pem(true, true)),
+        ];
+        assert_eq!(found, wanted.map(|(path, pem)| (at(path), pem)).into());
+        let mut links = directories.iter().flat_map(|found| &found.links);
+        let (name, to) = links.next().unwrap();
+        assert_eq!(
+            (name.as_str(), to.as_str()),
+            ("transship.key", "/etc/pki/none.key")
+        );
+        assert_eq!(links.next(), None);
     }
 }

@@ -27,11 +27,20 @@ pub struct DockerRuntime {
     pub has_other_options: bool,
 }
 
+/// gVisor's program, which has runc's command line.
+pub const RUNSC: &str = "runsc";
+/// The type of its shim, which starts that program (`shim/v1` of gVisor).
+pub const RUNSC_SHIM: &str = "io.containerd.runsc.v1";
+
 /// The type of the shim for programs that containerd cannot start in runc's place.
-const SHIMS: [(&str, &str); 2] = [
-    ("runsc", "io.containerd.runsc.v1"),
-    ("kata-runtime", "io.containerd.kata.v2"),
-];
+const SHIMS: [(&str, &str); 2] = [(RUNSC, RUNSC_SHIM), ("kata-runtime", "io.containerd.kata.v2")];
+
+/// The type of the shim that containerd needs for a program, if it is another one than runc's.
+pub fn own_shim(program: &str) -> Option<&'static str> {
+    let name = program.rsplit('/').next().unwrap_or_default();
+    let known = SHIMS.iter().find(|(program, _)| *program == name);
+    known.map(|(_, shim)| *shim)
+}
 
 impl DockerRuntime {
     /// A runtime that is named by the type of its shim alone, as `default-runtime` may be.
@@ -45,10 +54,14 @@ impl DockerRuntime {
 
     /// The type of the shim that containerd needs for it.
     pub fn kind(&self) -> &str {
-        let name = self.program.rsplit('/').next().unwrap_or_default();
-        let known = SHIMS.iter().find(|(program, _)| *program == name);
-        let known = known.map_or(RUNC_SHIM, |(_, shim)| shim);
-        self.shim.as_deref().unwrap_or(known)
+        let known = || own_shim(&self.program).unwrap_or(RUNC_SHIM);
+        self.shim.as_deref().unwrap_or_else(known)
+    }
+
+    /// The program that a runtime of gVisor's is for those who call it themselves.
+    pub fn runsc(&self) -> Option<String> {
+        let named = Some(&self.program).filter(|program| !program.is_empty());
+        (self.kind() == RUNSC_SHIM).then(|| named.cloned().unwrap_or_else(|| RUNSC.to_owned()))
     }
 
     /// What must be on the node under containerd: the shim, or the program in runc's place; `None` for runc itself, and for

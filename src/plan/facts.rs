@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-pub use registries::RegistryDirectory;
+pub use registries::{Pem, RegistryDirectory};
 pub use tasks::{ForeignRecord, Task};
 pub use texts::{MaybeFile, TextFile};
 pub use units::{Limits, UnitFacts};
@@ -77,6 +77,9 @@ pub struct Facts {
     /// Directories of registries under `/etc/docker/certs.d` and `/etc/containerd/certs.d`.
     #[serde(default)]
     pub registry_directories: Vec<RegistryDirectory>,
+    /// Files with certificates and keys that containerd names for registries; those that cannot be read are not among them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub registry_pems: BTreeMap<HostPath, Pem>,
     /// `/etc/containers/registries.conf` and the files of its directory, in the order in which they are read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub registries_conf: Vec<TextFile>,

@@ -88,8 +88,8 @@ pub const REGISTRIES_CONF: &str = "/etc/containers/registries.conf";
 /// CRI-O's directory of registries' certificates, which it reads beside Docker's.
 pub const CONTAINERS_CERTIFICATES: &str = "/etc/containers/certs.d";
 
-/// The file that Transship writes into a registry's directory there.
-pub const OWN_AUTHORITIES: &str = "transship.crt";
+/// What the names of the links begin with that Transship makes in a registry's directory there.
+pub const OWN_LINKS: &str = "transship";
 
 /// The file of that directory that Transship writes.
 pub const CRIO_REGISTRIES: &str = "/etc/containers/registries.conf.d/zz-transship.conf";

@@ -30,29 +30,39 @@ pub fn in_directory(found: &RegistryDirectory) -> Tls {
 pub fn of_containerd(configuration: &str, all: &[RegistryDirectory]) -> Vec<(String, Tls)> {
     let mut found = Vec::new();
     for (registry, directory) in directories(configuration, all) {
+        let itself = if registry == DOCKER {
+            DOCKER_REGISTRY.to_owned()
+        } else {
+            registry
+        };
         let Some(said) = &directory.said else {
-            let host = if registry == DOCKER {
-                DOCKER_REGISTRY.to_owned()
-            } else {
-                registry
-            };
-            found.push((host, in_directory(directory)));
+            found.push((itself, in_directory(directory)));
             continue;
         };
+        let absolute = |path: &String| hosts_toml::absolute(path, directory.path.as_str());
         for address in said.addresses.iter().filter(|address| address.has_certificates()) {
+            let client = address.client.iter();
             let named = Tls {
                 skip_verify: false,
-                ca: address
-                    .ca
-                    .iter()
-                    .map(|path| hosts_toml::absolute(path, directory.path.as_str()))
+                ca: address.ca.iter().map(absolute).collect(),
+                client: client
+                    .map(|(cert, key)| (absolute(cert), absolute(key)))
                     .collect(),
-                // Only that there is one.
-                client: address.client.then(Default::default).into_iter().collect(),
             };
-            found.push((host_of(&address.url).to_owned(), named));
+            let host = match host_of(&address.url) {
+                "" => itself.clone(),
+                host => host.to_owned(),
+            };
+            found.push((host, named));
         }
     }
+    found
+}
+
+/// All of them that containerd is given: in the form of 1.x, and in directories.
+pub fn all_of_containerd(configuration: &str, all: &[RegistryDirectory]) -> Vec<(String, Tls)> {
+    let mut found = containerd_toml::old_registries(configuration).certificates;
+    found.extend(of_containerd(configuration, all));
     found
 }
 

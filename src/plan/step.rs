@@ -16,6 +16,8 @@ use crate::plan::{
 pub enum Step {
     /// Create, replace or remove a whole file. Undo: the old bytes and attributes.
     File(FileStep),
+    /// Make a symbolic link. Undo: the old link, or nothing.
+    Link(LinkStep),
     /// Change a systemd unit. Undo: its old state.
     Unit(UnitStep),
     /// Bring a runtime's files onto the host, beside what is there. Undo: remove what was added, nothing else,
@@ -74,6 +76,21 @@ impl FileStep {
             .iter()
             .any(|directory| self.path.as_str().starts_with(directory))
     }
+}
+
+/// Make a symbolic link to a file of the host: a program that reads a file in one place is given it where it lies, with no copy
+/// of a secret in a plan, and follows when it is renewed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LinkStep {
+    /// The link.
+    pub path: HostPath,
+    /// Where it led when the plan was made; absent when there was nothing. If something else is in its place when its turn
+    /// comes, the executor stops and says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub planned_from: Option<String>,
+    /// The file that it leads to.
+    pub to: HostPath,
 }
 
 /// What a file shall be.

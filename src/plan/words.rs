@@ -57,6 +57,7 @@ impl Plan {
 pub fn sentence(step: &Step) -> String {
     match step {
         Step::File(file) => file_sentence(file),
+        Step::Link(link) => format!("Make {} a link to {}", link.path, link.to),
         Step::Unit(unit) => unit_sentence(unit),
         Step::Install(InstallStep::Archive(archive)) => format!(
             "Fetch {} ({}), verify it and unpack it into {}; it must say {}",
@@ -234,6 +235,11 @@ pub fn diff(plan: &Plan, facts: &Facts) -> String {
         let side = |text: Option<&str>| text.map_or("/dev/null", |_| path.as_str());
         text.push_str(&format!("--- {}\n+++ {}\n", side(old), side(new)));
         text.push_str(&hunks(old.unwrap_or_default(), new.unwrap_or_default()));
+    }
+    for step in &plan.steps {
+        if let Step::Link(link) = &step.does {
+            text.push_str(&format!("# {}: a link to {}\n", link.path, link.to));
+        }
     }
     cut(text)
 }

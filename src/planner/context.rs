@@ -101,6 +101,8 @@ pub struct Takes {
     pub ulimits: Option<&'static str>,
     /// A runtime beside runc as the target can have it, or what keeps it from that and what to do.
     pub handler: fn(&View<'_>, &Handler) -> Result<Handler, String>,
+    /// It calls gVisor's program itself, and not a shim.
+    pub calls_runsc: bool,
     /// Whether it has a runtime of this name.
     pub has_runtime: fn(&View<'_>, &str) -> bool,
     /// What becomes of settings of registries.

@@ -15,14 +15,14 @@ use insecure::{HUB, Insecure};
 use crate::{
     edit::{
         containerd_toml,
-        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_host},
+        hosts_toml::{self, DOCKER, DOCKER_REGISTRY, Endpoint, Tls, is_named_host},
     },
     plan::{
         digest::Digest,
         facts::{Containerd, Facts, RegistryDirectory},
         lists,
         paths::{CONTAINERD_CERTIFICATES, DOCKER_CERTIFICATES, OWN_CERTIFICATES},
-        registry_certificates::in_directory,
+        registry_certificates::{all_of_containerd, in_directory},
     },
     planner::{
         context::View,
@@ -35,8 +35,10 @@ use crate::{
 pub const MIRRORS: &str = "registry-mirrors";
 /// Its registries without a check of the certificate.
 pub const INSECURE: &str = "insecure-registries";
+/// Registries whose images are in another one, by the file of CRI-O's that says so.
+pub const MOVED: &str = "registries.conf";
 /// What Docker's directory is called in a finding.
-const CERTIFICATES: &str = "certs.d";
+pub const CERTIFICATES: &str = "certs.d";
 
 /// What a source says of registries.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +46,8 @@ pub struct Asked {
     /// URLs of mirrors, with the paths of their APIs as [`api`](hosts_toml::api) has them, by the name of the registry in the names of
     /// images: Docker has those of Docker Hub alone.
     pub mirrors: BTreeMap<String, Vec<String>>,
+    /// URLs of registries that have the images of others, by the names of those, which `mirrors` have, too.
+    pub moved: BTreeMap<String, String>,
     /// Registries whose certificate is not checked.
     pub insecure: Insecure,
 }
@@ -60,6 +64,7 @@ pub fn asked(view: &View<'_>) -> Option<Asked> {
     let mirrors = (!mirrors.is_empty()).then(|| (DOCKER.to_owned(), mirrors));
     Some(Asked {
         mirrors: mirrors.into_iter().collect(),
+        moved: BTreeMap::new(),
         insecure: Insecure::read(&listed(INSECURE, "insecure-registry")),
     })
 }
@@ -67,11 +72,16 @@ pub fn asked(view: &View<'_>) -> Option<Asked> {
 /// The same of a source that is not Docker.
 fn asked_of_other(left: &[Left]) -> Asked {
     let (mut mirrors, mut insecure) = (BTreeMap::<String, Vec<String>>::new(), Vec::new());
+    let mut moved = BTreeMap::new();
     for one in left {
         match &one.what {
             What::Mirrors { registry, urls } => {
                 let of_registry = mirrors.entry(registry.clone()).or_default();
                 of_registry.extend_from_slice(urls);
+            }
+            What::Moved { registry, url } => {
+                mirrors.entry(registry.clone()).or_default();
+                moved.insert(registry.clone(), url.clone());
             }
             What::Insecure(hosts) => insecure.extend_from_slice(hosts),
             What::Proxies(_)
@@ -82,7 +92,7 @@ fn asked_of_other(left: &[Left]) -> Asked {
             | What::Unprivileged
             | What::Handler(_)
             | What::DefaultHandler(_)
-            | What::Authorities(_)
+            | What::Certificates(_)
             | What::Credentials(_)
             | What::Near(_)
             | What::Lost(_) => {}
@@ -90,6 +100,7 @@ fn asked_of_other(left: &[Left]) -> Asked {
     }
     Asked {
         mirrors,
+        moved,
         insecure: Insecure::read(&insecure),
     }
 }
@@ -97,18 +108,28 @@ fn asked_of_other(left: &[Left]) -> Asked {
 /// What becomes of them under containerd; nothing where Docker is not left.
 pub fn registries(view: &View<'_>) -> Registries {
     let mut found = Registries::default();
-    let Some(Asked { mirrors, insecure }) = asked(view) else {
+    let Some(Asked {
+        mirrors,
+        moved,
+        insecure,
+    }) = asked(view)
+    else {
         return found;
     };
     let directories = of_docker(view);
     if let Some(why) = obstacle(view) {
-        let set = [(MIRRORS, !mirrors.is_empty()), (INSECURE, !insecure.is_empty())];
+        let set = [
+            (MIRRORS, mirrors.len() > moved.len()),
+            (MOVED, !moved.is_empty()),
+            (INSECURE, !insecure.is_empty()),
+        ];
         for (name, _) in set.into_iter().filter(|(_, is_set)| *is_set) {
             found
                 .settings
                 .push(Setting::new(name, Fate::NotCarried(why.clone().into())));
         }
-        found.left = directories.iter().map(|found| found.path.to_string()).collect();
+        let left = directories.iter().filter(|found| !containerd_has(view, found));
+        found.left = left.map(|found| found.path.to_string()).collect();
         return found;
     }
     let writer = Writer {
@@ -117,7 +138,7 @@ pub fn registries(view: &View<'_>) -> Registries {
         directory: directory(view.facts, configuration(view)),
     };
     for (registry, urls) in &mirrors {
-        writer.mirrors(registry, urls, &mut found);
+        writer.mirrors(registry, urls, moved.get(registry), &mut found);
     }
     writer.insecure(&mirrors, &mut found);
     writer.certificates(&directories, &mut found);
@@ -182,7 +203,7 @@ fn read_by_source<'a>(view: &View<'_>, found: &'a RegistryDirectory) -> Option<&
 }
 
 /// The source's directories with certificates, but for Docker Hub.
-fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
+pub fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     let all = view.facts.registry_directories.iter();
     let has_some = |found: &&RegistryDirectory| {
         let host = read_by_source(view, found);
@@ -191,17 +212,29 @@ fn of_docker<'a>(view: &View<'a>) -> Vec<&'a RegistryDirectory> {
     all.filter(has_some).collect()
 }
 
+/// Whether containerd has all certificates in a directory anyway: it names them, or they are links to its own, as an earlier plan has
+/// made them.
+fn containerd_has(view: &View<'_>, found: &RegistryDirectory) -> bool {
+    let all = all_of_containerd(configuration(view), &view.facts.registry_directories);
+    let clients = all.iter().flat_map(|(_, tls)| &tls.client);
+    let mut paths: Vec<&String> = clients.flat_map(|(cert, key)| [cert, key]).collect();
+    paths.extend(all.iter().flat_map(|(_, tls)| &tls.ca));
+    let tls = in_directory(found);
+    let clients = tls.client.iter().flat_map(|(cert, key)| [cert, key]);
+    let mut files = tls.ca.iter().chain(clients);
+    files.all(|file| {
+        let mut links = found.links.iter();
+        let link = links.find(|(name, _)| file.rsplit('/').next() == Some(name));
+        paths.contains(&link.map_or(file, |(_, to)| to))
+    })
+}
+
 /// Hosts of the node's images that are addresses in an insecure network, and that are not listed themselves.
 pub fn in_networks<'a>(view: &'a View<'_>, insecure: &'a Insecure) -> impl Iterator<Item = &'a str> {
     let images = view.source.store.images.iter();
     let names = images.flat_map(|image| image.names.iter().chain(&image.digests));
     let hosts = names.filter_map(|name| Some(name.split_once('/')?.0));
     hosts.filter(|host| insecure.has(host) && !insecure.lists(host))
-}
-
-/// Whether a host can stand in a `hosts.toml`: containerd 1.x reads no address of IPv6 there.
-fn can_be_written(host: &str) -> bool {
-    is_host(host) && !host.contains('[')
 }
 
 fn paths(files: &[RegistryFile]) -> String {
@@ -218,8 +251,9 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Mirrors are asked before the registry itself: Docker's for images of Docker Hub alone.
-    fn mirrors(&self, registry: &str, mirrors: &[String], found: &mut Registries) {
+    /// Mirrors are asked before the registry itself: Docker's for images of Docker Hub alone. One that is `moved` is not asked itself.
+    fn mirrors(&self, registry: &str, mirrors: &[String], moved: Option<&String>, found: &mut Registries) {
+        let name = if mirrors.is_empty() { MOVED } else { MIRRORS };
         let mut endpoints: Vec<Endpoint> = Vec::new();
         for mirror in mirrors {
             match mirror_of(mirror) {
@@ -235,41 +269,57 @@ impl Writer<'_> {
                 }
             }
         }
-        if endpoints.is_empty() {
+        let server = match moved {
+            Some(url) => mirror_of(url),
+            None if registry == DOCKER => Some(Endpoint::new("https", DOCKER_REGISTRY)),
+            None => Some(Endpoint::new("https", registry)),
+        };
+        if endpoints.is_empty() && moved.is_none() {
             return;
         }
-        let server = if registry == DOCKER {
-            DOCKER_REGISTRY
-        } else {
-            registry
-        };
-        if !can_be_written(server) {
+        let Some(server) = server.filter(|server| is_named_host(&server.host) && is_named_host(registry))
+        else {
             let what =
                 format!("{registry} is not a host that containerd can read in a hosts.toml: give it a name.");
             found
                 .settings
-                .push(Setting::new(MIRRORS, Fate::NotCarried(what.into())));
+                .push(Setting::new(name, Fate::NotCarried(what.into())));
             return;
+        };
+        let mut urls: Vec<String> = endpoints.iter().map(Endpoint::url).collect();
+        if moved.is_some() {
+            urls.push(format!("{} in the place of {registry}", server.url()));
         }
-        let urls: Vec<String> = endpoints.iter().map(Endpoint::url).collect();
-        if self.insecure.lists(registry) {
-            endpoints.extend(["https", "http"].map(|scheme| Endpoint::new(scheme, registry)));
+        let itself = if moved.is_some() {
+            server.host.as_str()
+        } else {
+            registry
+        };
+        if self.insecure.lists(itself) {
+            let both = ["https", "http"].map(|scheme| Endpoint {
+                path: server.path.clone(),
+                ..Endpoint::new(scheme, itself)
+            });
+            endpoints.extend(both);
+        } else if moved.is_some() {
+            // What the connection needs stands in its table.
+            endpoints.push(server.clone());
         }
         let urls = lists::some(&urls);
-        let text = self.text(MIRRORS, server, &endpoints);
+        let text = self.text(name, &server, &endpoints);
         found.settings.push(match self.file(registry, text) {
             Ok(file) => {
                 let how = format!("{} names {urls}", file.path);
-                Setting::new(MIRRORS, Fate::Carried(self.given(vec![file]), how.into()))
+                Setting::new(name, Fate::Carried(self.given(vec![file]), how.into()))
             }
             Err(there) if self.has_hosts(&there) => {
                 let how =
                     format!("{there}/hosts.toml exists already, and stays as it is: it must name {urls}");
-                Setting::new(MIRRORS, Fate::Approximated(None, how.into()))
+                Setting::new(name, Fate::Approximated(None, how.into()))
             }
             Err(there) => {
                 let what = format!("{there} exists already: let its hosts.toml name {urls}.");
-                Setting::new(MIRRORS, Fate::NotCarried(what.into()))
+                Setting::new(name, Fate::NotCarried(what.into()))
             }
         });
     }
@@ -278,7 +328,7 @@ impl Writer<'_> {
     fn insecure(&self, mirrors: &BTreeMap<String, Vec<String>>, found: &mut Registries) {
         // One file says both.
         let hosts = self.insecure.hosts().filter(|host| !mirrors.contains_key(*host));
-        let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| can_be_written(host));
+        let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| is_named_host(host));
         let (written, there) = self.try_both(&hosts);
         if !written.is_empty() {
             let how = format!(
@@ -313,7 +363,7 @@ impl Writer<'_> {
         if !networks.is_empty() {
             let names = lists::some(&networks);
             let seen = in_networks(self.view, self.insecure)
-                .filter(|host| can_be_written(host))
+                .filter(|host| is_named_host(host))
                 .collect();
             let (written, there) = self.try_both(&seen);
             if !there.is_empty() {
@@ -347,7 +397,7 @@ impl Writer<'_> {
         let (mut written, mut there) = (Vec::new(), Vec::new());
         for host in hosts {
             let endpoints = ["https", "http"].map(|scheme| Endpoint::new(scheme, host));
-            match self.file(host, self.text(INSECURE, host, &endpoints)) {
+            match self.file(host, self.text(INSECURE, &endpoints[0], &endpoints)) {
                 Ok(file) => written.push(file),
                 Err(directory) => there.push(directory),
             }
@@ -368,14 +418,19 @@ impl Writer<'_> {
             if self.insecure.has(host) {
                 continue;
             }
-            let file = can_be_written(host).then(|| {
+            let file = is_named_host(host).then(|| {
                 self.file(
                     host,
-                    self.text(CERTIFICATES, host, &[Endpoint::new("https", host)]),
+                    self.text(
+                        CERTIFICATES,
+                        &Endpoint::new("https", host),
+                        &[Endpoint::new("https", host)],
+                    ),
                 )
             });
             match file {
                 Some(Ok(file)) => written.push(file),
+                Some(Err(_)) if containerd_has(self.view, directory) => {}
                 Some(Err(_)) | None => found.left.push(directory.path.to_string()),
             }
         }
@@ -401,12 +456,12 @@ impl Writer<'_> {
     }
 
     /// The text of a file.
-    fn text(&self, setting: &str, server: &str, endpoints: &[Endpoint]) -> String {
+    fn text(&self, setting: &str, server: &Endpoint, endpoints: &[Endpoint]) -> String {
         let mut text = format!(
             "# Written by Transship: {setting} of {}.\n",
             self.view.source.runtime.store()
         );
-        text.push_str(&hosts_toml::server(&Endpoint::new("https", server)));
+        text.push_str(&hosts_toml::server(server));
         for endpoint in endpoints {
             text.push('\n');
             text.push_str(&hosts_toml::host(endpoint, Some(&self.tls(&endpoint.host))));
@@ -483,7 +538,7 @@ fn mirror_of(url: &str) -> Option<Endpoint> {
     let path = path.trim_end_matches('/');
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
     let reads =
-        ["http", "https"].contains(&scheme.as_str()) && can_be_written(host) && path.chars().all(plain);
+        ["http", "https"].contains(&scheme.as_str()) && is_named_host(host) && path.chars().all(plain);
     reads.then(|| Endpoint {
         path: path.to_owned(),
         ..Endpoint::new(&scheme, host)

@@ -1,9 +1,9 @@
 //! Docker's runtimes other than runc: handlers of the same names under the target.
 
 use crate::{
-    edit::containerd_toml::{BINARY, Handler},
+    edit::containerd_toml::{BINARY, CONFIG_PATH, Handler},
     plan::{
-        docker_runtimes::{self, DockerRuntime},
+        docker_runtimes::{self, DockerRuntime, RUNSC_SHIM},
         facts::{Docker, Engine},
         paths::RUNC_SHIM,
     },
@@ -40,19 +40,7 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
             _ if (takes.has_runtime)(view, &runtime.name) => {
                 Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into())
             }
-            Ok(handler) => {
-                let options: Vec<String> = handler
-                    .options
-                    .iter()
-                    .map(|(key, value)| format!(", {key} {value}"))
-                    .collect();
-                let how = format!(
-                    "a handler of this name in {target}'s configuration: {}{}",
-                    handler.kind,
-                    options.concat()
-                );
-                Fate::Carried(Given::Handler(handler), how.into())
-            }
+            Ok(handler) => handler_fate(target, runtime.options.get(CONFIG_PATH), handler),
             Err(why) if is_used => Fate::NotCarried(why.into()),
             Err(_) => Fate::SourcesOwn,
         };
@@ -73,6 +61,31 @@ pub fn settings(view: &View<'_>, docker: &Docker, engine: &Engine) -> Vec<Settin
         Setting::new(DEFAULT, fate)
     }));
     settings
+}
+
+/// What becomes of a runtime that the target is given, of which the source has given `config` to the shim.
+pub fn handler_fate(target: &str, config: Option<&String>, handler: Handler) -> Fate {
+    let options: Vec<String> = handler
+        .options
+        .iter()
+        .map(|(key, value)| format!(", {key} {value}"))
+        .collect();
+    let how = format!(
+        "a handler of this name in {target}'s configuration: {}{}",
+        handler.kind,
+        options.concat()
+    );
+    let is_given = |config: &String| handler.options.iter().any(|(_, value)| value == config);
+    match config.filter(|config| !is_given(config)) {
+        Some(config) => {
+            let how = format!(
+                "{how}. {target} calls it without {config}, which was its shim's: let a small program add its settings as flags, and \
+                 name that program"
+            );
+            Fate::Approximated(Some(Given::Handler(handler)), how.into())
+        }
+        None => Fate::Carried(Given::Handler(handler), how.into()),
+    }
 }
 
 /// The handler for a runtime, or why there can be none.
@@ -104,7 +117,8 @@ fn handler(
     }
     let mut options: Vec<(String, String)> = runtime.options.clone().into_iter().collect();
     let mut path = None;
-    if let Some(needs) = runtime.needs() {
+    let calls_program = |shim: &str| takes.calls_runsc && shim == RUNSC_SHIM;
+    if let Some(needs) = runtime.needs().filter(|_| !calls_program(kind)) {
         let Some(program) = docker.runtime_programs.get(&needs) else {
             return Err(format!(
                 "{target} needs {needs} for it, which is not on this node: install it, and plan again."

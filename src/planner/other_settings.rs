@@ -4,7 +4,12 @@
 use serde_json::{Value, json};
 
 use crate::{
-    edit::{containerd_toml::Handler, flags, hosts_toml::DOCKER, registry_auth::Credential},
+    edit::{
+        containerd_toml::{CONFIG_PATH, Handler},
+        flags,
+        hosts_toml::DOCKER,
+        registry_auth::Credential,
+    },
     plan::{
         docker_runtimes,
         facts::Limits,
@@ -15,9 +20,10 @@ use crate::{
         context::{Downloads, Takes, View},
         docker_limits, docker_proxies,
         docker_registries::{INSECURE, MIRRORS, mirror_with},
+        docker_runtimes::handler_fate,
         docker_settings::{self, MAX_DOWNLOADS},
         releases::{self, UnprivilegedPorts},
-        setting::{Authorities, Fate, Given, Left, Setting, Ulimit, What},
+        setting::{Certificates, Fate, Given, Left, Setting, Ulimit, What},
     },
 };
 
@@ -101,7 +107,7 @@ fn taken(view: &View<'_>, takes: Takes, one: &Left, all: &[Left]) -> Option<Fate
             }
         }
         // The target's own planner of registries gives them a fate.
-        What::Mirrors { .. } | What::Insecure(_) | What::Authorities(_) => return None,
+        What::Mirrors { .. } | What::Moved { .. } | What::Insecure(_) | What::Certificates(_) => return None,
         What::Credentials(credentials) => (takes.credentials)(view, credentials),
         What::Near(how) => Fate::Approximated(None, how.clone().into()),
         What::Lost(remedy) => Fate::NotCarried(remedy.clone().into()),
@@ -122,13 +128,15 @@ pub fn credentials_for_pods(hosts: &str) -> String {
     )
 }
 
-/// Where a person copies the certificates of authorities to, for Docker and for CRI-O.
-pub fn copied(of: &Authorities) -> String {
-    format!(
-        "{} to {DOCKER_CERTIFICATES}/{}/ca.crt",
-        lists::many(&of.files),
-        of.host
-    )
+/// Where a person copies certificates to, for Docker and for CRI-O, which read directories of the same form.
+pub fn copied(of: &Certificates, directory: &str) -> String {
+    let place = format!("{directory}/{}", of.host);
+    let (ca, client) = (&of.tls.ca, &of.tls.client);
+    let ca = (!ca.is_empty()).then(|| format!("{} to {place}/ca.crt", lists::many(ca)));
+    let client = client
+        .iter()
+        .map(|(cert, key)| format!("{cert} to {place}/client.cert and {key} to {place}/client.key"));
+    lists::many(&ca.into_iter().chain(client).collect::<Vec<_>>())
 }
 
 /// Limits of containers, for a setting of the target's or for its unit.
@@ -171,21 +179,12 @@ fn fate_of_handler(view: &View<'_>, takes: Takes, handler: &Handler) -> Fate {
     if (takes.has_runtime)(view, &handler.name) {
         return Fate::Inherent(format!("{target}'s configuration has a runtime of this name already").into());
     }
-    let handler = match (takes.handler)(view, handler) {
-        Ok(handler) => handler,
-        Err(why) => return Fate::NotCarried(why.into()),
-    };
-    let options: Vec<String> = handler
-        .options
-        .iter()
-        .map(|(key, value)| format!(", {key} {value}"))
-        .collect();
-    let how = format!(
-        "a handler of this name in {target}'s configuration: {}{}",
-        handler.kind,
-        options.concat()
-    );
-    Fate::Carried(Given::Handler(handler), how.into())
+    let mut configs = handler.options.iter().filter(|(key, _)| key == CONFIG_PATH);
+    let config = configs.next().map(|(_, path)| path);
+    match (takes.handler)(view, handler) {
+        Ok(handler) => handler_fate(target, config, handler),
+        Err(why) => Fate::NotCarried(why.into()),
+    }
 }
 
 /// The limits that pods would inherit from the target's unit as it is.
@@ -335,13 +334,17 @@ fn under_docker(view: &View<'_>, one: &Left) -> Option<Fate> {
                 .into(),
             ))
         }
+        What::Moved { registry, url } => Some(Fate::NotCarried(
+            format!("Docker asks {registry} itself: let the images of pods name {url}, without its scheme and /v2, and accept this.").into(),
+        )),
         What::Insecure(hosts) => left(json!({ INSECURE: missing(INSECURE, hosts)? })),
-        What::Authorities(all) => {
+        What::Certificates(all) => {
             let has = |host: &str| {
                 let mut there = view.facts.registry_directories.iter();
                 there.any(|found| found.below(DOCKER_CERTIFICATES) == Some(host))
             };
-            let missing: Vec<String> = all.iter().filter(|one| !has(&one.host)).map(copied).collect();
+            let missing = all.iter().filter(|one| !has(&one.host));
+            let missing: Vec<String> = missing.map(|one| copied(one, DOCKER_CERTIFICATES)).collect();
             (!missing.is_empty()).then(|| Fate::NotCarried(format!("Copy {}.", lists::many(&missing)).into()))
         }
         // Docker pulls with what the kubelet sends along, and with nothing else.

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::{
-    edit::{containerd_toml::Handler, registry_auth::Credential},
+    edit::{containerd_toml::Handler, hosts_toml::Tls, registry_auth::Credential},
     plan::{facts::Limits, kubelet_settings::LogLimits},
 };
 
@@ -55,10 +55,17 @@ pub enum What {
         /// The URLs, with the paths of their APIs as [`api`](crate::edit::hosts_toml::api) has them.
         urls: Vec<String>,
     },
+    /// The images of a registry are in another one.
+    Moved {
+        /// The registry, by its name in the names of images.
+        registry: String,
+        /// The URL of the other one, as those of mirrors.
+        url: String,
+    },
     /// Registries whose certificate is not checked.
     Insecure(Vec<String>),
-    /// Authorities against which certificates of registries are checked.
-    Authorities(Vec<Authorities>),
+    /// Certificates of registries: those of their authorities, and those that clients show.
+    Certificates(Vec<Certificates>),
     /// Users of registries.
     Credentials(Vec<Credential>),
     /// What is not quite the same afterwards: in words.
@@ -67,13 +74,13 @@ pub enum What {
     Lost(String),
 }
 
-/// The authorities of a registry of one's own.
+/// The certificates of a registry of one's own.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authorities {
+pub struct Certificates {
     /// The host of the registry, with its port if there is one.
     pub host: String,
-    /// The files with their certificates.
-    pub files: Vec<String>,
+    /// The files with them.
+    pub tls: Tls,
 }
 
 /// A limit of containers (setrlimit(2)).
@@ -139,6 +146,8 @@ pub enum Given {
         /// The files.
         files: Vec<RegistryFile>,
     },
+    /// Links to files with certificates of registries.
+    Links(Vec<FileLink>),
     /// How many layers of an image are downloaded at the same time, 0 for all.
     Downloads(u32),
     /// Where images and containers are kept.
@@ -191,6 +200,17 @@ pub struct RegistryFile {
     pub text: String,
     /// It lies there already, with this text.
     pub is_there: bool,
+}
+
+/// A link to a file of the source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileLink {
+    /// Where it is.
+    pub path: String,
+    /// The file.
+    pub to: String,
+    /// Where it leads already, if it is there.
+    pub planned_from: Option<String>,
 }
 
 /// What becomes of settings of registries.
@@ -280,6 +300,14 @@ impl Translation {
     pub fn registry_files(&self) -> impl Iterator<Item = &RegistryFile> {
         self.given().flat_map(|given| match given {
             Given::Registries { files, .. } => files.as_slice(),
+            _ => &[],
+        })
+    }
+
+    /// Links to files with certificates of registries.
+    pub fn links(&self) -> impl Iterator<Item = &FileLink> {
+        self.given().flat_map(|given| match given {
+            Given::Links(links) => links.as_slice(),
             _ => &[],
         })
     }

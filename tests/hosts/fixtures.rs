@@ -8,7 +8,7 @@ use transship::{
         Runtime, Source, Target,
     },
     plan::{
-        facts::{Crio, Facts},
+        facts::{Crio, Facts, Pem, RegistryDirectory},
         host_path::HostPath,
     },
     planner::request::Request,
@@ -93,7 +93,7 @@ fn to_cri_o(name: &str, mut facts: Facts) -> Option<(Facts, Request)> {
                 archive.url = archive.url.replace("1.34.0", "1.23.5");
             }
         }
-        "debian12-kubeadm-1.36-control-plane-containerd-2.4" => {}
+        "debian12-kubeadm-1.36-control-plane-containerd-2.4" => with_private_registry(&mut facts),
         "debian12-kubeadm-1.36-cri-dockerd" => {
             facts.crio = Some(installed_cri_o());
             request.target.from = Origin::default();
@@ -102,6 +102,30 @@ fn to_cri_o(name: &str, mut facts: Facts) -> Option<(Facts, Request)> {
     }
     ready_for_cri_o(&mut facts);
     Some((facts, request))
+}
+
+/// A registry with a private authority, to which clients show a certificate.
+fn with_private_registry(facts: &mut Facts) {
+    let containerd = facts.containerd.as_mut().unwrap();
+    let read = "[plugins.'io.containerd.cri.v1.images'.registry]\nconfig_path = '/etc/containerd/certs.d'\n";
+    containerd.effective.as_mut().unwrap().push_str(read);
+    let directory = path("/etc/containerd/certs.d/registry.example.org:5000");
+    for (name, key) in [("ca.crt", false), ("client.cert", false), ("client.key", true)] {
+        let pem = Pem {
+            certificate: !key,
+            key,
+        };
+        facts.registry_pems.insert(directory.join(name).unwrap(), pem);
+    }
+    facts.registry_directories.push(RegistryDirectory {
+        path: directory,
+        files: ["ca.crt", "client.cert", "client.key"]
+            .map(str::to_owned)
+            .to_vec(),
+        hosts: None,
+        said: None,
+        links: Default::default(),
+    });
 }
 
 /// What a newer inspector finds there: nft, and the file system of CRI-O's store.

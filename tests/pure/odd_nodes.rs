@@ -1,6 +1,6 @@
 //! Nodes as people have them: spellings, settings and leftovers of public reports, each with what the plan must do.
 
-mod authorities;
+mod certificates;
 mod credentials;
 mod crio;
 mod docker;
@@ -59,6 +59,7 @@ fn registry(at: &str, files: &[&str]) -> RegistryDirectory {
         files: files.iter().map(|&name| name.to_owned()).collect(),
         hosts: None,
         said: None,
+        links: Default::default(),
     }
 }
 

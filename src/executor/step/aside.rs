@@ -23,10 +23,16 @@ impl Aside {
         Ok(())
     }
 
+    /// Keeps where the link at `path` leads, durably.
+    pub(super) fn keep_link(&self, files: &Files, path: &HostPath, to: &str) -> Result<(), StepError> {
+        Ok(files.put_link(&self.place(path)?, to)?)
+    }
+
     /// A sentence about the version of `path` that was kept, in this life or in an earlier one.
     pub(super) fn note(&self, files: &Files, path: &HostPath) -> Result<Option<String>, StepError> {
         let place = self.place(path)?;
-        Ok(files.exists(&place)?.then(|| {
+        let is_kept = files.exists(&place)? || files.read_link(&place)?.is_some();
+        Ok(is_kept.then(|| {
             format!(
                 "somebody else changed {path} since Transship wrote it; that version is kept in {place}, and {path} is as it was before the migration"
             )

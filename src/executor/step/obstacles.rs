@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Host, StepError, file};
+use super::{Host, StepError, file, link};
 use crate::{
     executor::journal::{Saved, SavedFile},
     host::{
@@ -40,6 +40,9 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             {
                 paths.push(&step.path);
                 found.extend(self.of_file(step, file.as_ref())?);
+            }
+            if let (Step::Link(step), Saved::Link { link, .. }) = (step, saved) {
+                found.extend(link::obstacle(self.files, step, link.as_deref())?);
             }
         }
         // A unit becomes what it was before the first one.

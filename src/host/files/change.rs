@@ -126,8 +126,12 @@ impl Files {
         if let Some(file) = naming("open", &real, present(File::open(&real)))? {
             naming("sync", &real, self.sync_file(&file, &real))?;
         }
-        // The directories above it may be as new as the file.
-        let mut below = real.as_path();
+        self.settle_above(&real)
+    }
+
+    /// Makes the directories above `real` durable: they may be as new as the file.
+    pub(super) fn settle_above(&self, real: &Path) -> io::Result<()> {
+        let mut below = real;
         while let Some(parent) = below.parent().filter(|parent| parent.starts_with(&self.root)) {
             if parent.is_dir() {
                 naming("sync", parent, self.sync_parent(below))?;

@@ -61,6 +61,14 @@ impl Files {
         naming("link", &place, made)
     }
 
+    /// Makes durable that there is a link at `path`, or nothing. Somebody who died may have changed it and not synced.
+    ///
+    /// # Errors
+    /// When a power cut may still change it, naming the path.
+    pub fn settle_link(&self, path: &HostPath) -> io::Result<()> {
+        self.settle_above(&self.place(path)?)
+    }
+
     /// Removes a symbolic link, and what a writer of it that died may have left.
     ///
     /// # Errors

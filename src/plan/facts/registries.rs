@@ -1,5 +1,7 @@
 //! The directories that runtimes read the settings of registries from.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -22,6 +24,19 @@ pub struct RegistryDirectory {
     /// What its `hosts.toml` says, without credentials.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub said: Option<Said>,
+    /// Where those of its files lead that are links of Transship's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub links: BTreeMap<String, String>,
+}
+
+/// What a file with certificates of a registry has. Nothing of it is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Pem {
+    /// A certificate.
+    pub certificate: bool,
+    /// A private key.
+    pub key: bool,
 }
 
 impl RegistryDirectory {

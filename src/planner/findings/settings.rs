@@ -14,6 +14,9 @@ use crate::{
     },
 };
 
+/// What a person does about what is not quite the same.
+const ENOUGH: &str = "Check that this is enough for the pods of this node.";
+
 /// What becomes of every setting of the source that is set, in the order of their names.
 pub fn check(view: &View<'_>) -> Vec<Finding> {
     let settings = view.translation.settings.iter().cloned();
@@ -37,10 +40,11 @@ pub fn check(view: &View<'_>) -> Vec<Finding> {
                 Fate::Carried(_, how) | Fate::Inherent(how) => {
                     carried.found(format!("{name}: {how}"), "Nothing is to be done.")
                 }
-                Fate::Approximated(_, how) => approximated.found(
-                    format!("{name}: {how}"),
-                    "Check that this is enough for the pods of this node.",
-                ),
+                Fate::Approximated(Some(Given::Handler(handler)), how) => {
+                    let remedy = format!("{ENOUGH} {}", runtime_class(&handler.name));
+                    approximated.found(format!("{name}: {how}"), remedy)
+                }
+                Fate::Approximated(_, how) => approximated.found(format!("{name}: {how}"), ENOUGH),
                 Fate::NotCarried(what) => not_carried.found(format!("{name} is not carried over"), what),
                 Fate::SourcesOwn => return None,
             };

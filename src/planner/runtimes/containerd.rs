@@ -11,7 +11,7 @@ use semver::Version;
 
 use crate::{
     edit::{
-        containerd_toml::{self, Carried, ContainerdTomlError, Handler},
+        containerd_toml::{self, BINARY, Carried, ContainerdTomlError, Handler},
         hosts_toml,
         registry_auth::{self, Credential},
     },
@@ -22,6 +22,7 @@ use crate::{
         },
         configuration::{ConfigurationWant, Form},
         digest::Digest,
+        docker_runtimes,
         effective::Effective,
         facts::{Containerd, Facts, UpgradeFacts},
         finding::Finding,
@@ -29,7 +30,7 @@ use crate::{
         kubelet_settings::{PodNetwork, Settings},
         paths::{
             CONTAINERD_CONFIG, CONTAINERD_DROP_IN, CONTAINERD_ENVIRONMENT, CONTAINERD_SOCKET,
-            PROGRAM_DIRECTORIES,
+            PROGRAM_DIRECTORIES, RUNC_SHIM,
         },
         runtime::Runtime,
         step::{Boot, Contents, Endpoint, FileStep, Restart, Step, UnitStep},
@@ -73,6 +74,7 @@ pub const PLANNER: Planner = Planner {
             store_is_settled: store::is_settled,
             ulimits: None,
             handler,
+            calls_runsc: false,
             has_runtime,
             registries: docker_registries::registries,
             credentials,
@@ -166,6 +168,20 @@ fn source<'a>(facts: &'a Facts, settings: &Settings) -> Result<Source<'a>, Findi
 /// A further runtime: a shim where programs are looked for is found by its type.
 fn handler(view: &View<'_>, handler: &Handler) -> Result<Handler, String> {
     let mut handler = handler.clone();
+    // A program that its own shim has to start, as CRI-O has it.
+    if handler.kind == RUNC_SHIM
+        && let Some(kind) = handler.program().and_then(docker_runtimes::own_shim)
+    {
+        let shim = docker_runtimes::shim_program(kind);
+        let Some(path) = view.facts.crio_programs.get(&shim) else {
+            return Err(format!(
+                "containerd needs {shim} for it, which is not where programs are looked for: install it there, and plan again."
+            ));
+        };
+        handler.path = Some(path.to_string());
+        kind.clone_into(&mut handler.kind);
+        handler.options.retain(|(key, _)| key != BINARY);
+    }
     let is_found = |path: &String| {
         let directory = path.rsplit_once('/').map_or("", |(directory, _)| directory);
         PROGRAM_DIRECTORIES.contains(&directory)

@@ -1,5 +1,6 @@
 //! CRI-O. What it is given stands in a part of its own in `crio.conf.d`; the files of others are left.
 
+mod certificates;
 mod credentials;
 mod found;
 mod left;
@@ -29,7 +30,7 @@ use crate::{
         kubelet_settings::{PodNetwork, Settings},
         paths::CRIO_ENVIRONMENT,
         runtime::Runtime,
-        step::{Boot, KUBELET_UNIT, Layers, Restart, Step, UnitStep},
+        step::{Boot, KUBELET_UNIT, Layers, LinkStep, Restart, Step, UnitStep},
         version,
     },
     planner::{
@@ -69,6 +70,7 @@ pub const PLANNER: Planner = Planner {
             store_is_settled: store::is_settled,
             ulimits: Some("default_ulimits"),
             handler: settings::handler,
+            calls_runsc: true,
             has_runtime: |view, name| view.crio_conf.has_runtime(name),
             registries: registries::registries,
             credentials: credentials::fate,
@@ -231,6 +233,8 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let crio = &*crio(view.facts)?;
     let mut steps: Vec<Step> = view.target.delivered().into_iter().collect();
     steps.extend(no_wipe(crio));
+    // They are read at each pull.
+    steps.extend(links(view)?);
     let policy = settings::policy(view)?;
     let config = file(
         &crio.config.path,
@@ -276,6 +280,20 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         effective,
     }));
     Ok(steps)
+}
+
+/// The links to certificates that are not there yet.
+fn links(view: &View<'_>) -> Result<Vec<Step>, Finding> {
+    let all = view.translation.links();
+    let new = all.filter(|link| link.planned_from.as_ref() != Some(&link.to));
+    new.map(|link| {
+        Ok(Step::Link(LinkStep {
+            path: path(&link.path)?,
+            planned_from: link.planned_from.clone(),
+            to: path(&link.to)?,
+        }))
+    })
+    .collect()
 }
 
 /// containerd is not stopped when it is left: Docker, builds and containers of others may stand on it.

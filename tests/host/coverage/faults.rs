@@ -207,6 +207,7 @@ const FAULTS: &[Fault] = &[
             let containerd = asked.facts.containerd.as_mut();
             if asked.pair.0 == Runtime::Containerd
                 && let Some(effective) = containerd.and_then(|containerd| containerd.effective.as_mut())
+                && !effective.contains(CONTAINERD_CERTIFICATES)
             {
                 let plugin = "io.containerd.cri.v1.images";
                 effective.push_str(&format!(
@@ -218,6 +219,7 @@ const FAULTS: &[Fault] = &[
                 files: ["client.cert", "client.key"].map(str::to_owned).to_vec(),
                 hosts: None,
                 said: None,
+                links: Default::default(),
             });
         },
     ),

@@ -118,6 +118,7 @@ pub(super) fn rows() -> Vec<Row> {
     }
     rows.extend([
         with("step `File`", &|step| matches!(step, Step::File(_))),
+        with("step `Link`", &|step| matches!(step, Step::Link(_))),
         with("step `Unit`", &|step| matches!(step, Step::Unit(_))),
         with("step `Images`, layers linked", &|step| {
             matches!(step, Step::Images(images) if matches!(images.layers, Layers::Linked { .. }))

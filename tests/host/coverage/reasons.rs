@@ -12,6 +12,18 @@ type Reason = (&'static [&'static str], &'static [&'static str], &'static str);
 const REASONS: &[Reason] = &[
     // What a pair has no use for.
     (
+        &["step `Link`"],
+        &[
+            "dockershim to *",
+            "cri-dockerd to *",
+            "cri-o to *",
+            "containerd to cri-dockerd",
+            "containerd",
+        ],
+        "Links lead CRI-O to containerd's certificates of registries. containerd names files where they lie, CRI-O reads Docker's directory, \
+         and Docker's settings are the user's.",
+    ),
+    (
         &[
             "step `Images`, layers linked",
             "step `Images`, layers streamed",

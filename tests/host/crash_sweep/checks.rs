@@ -1,6 +1,6 @@
 //! What a node must be in the end: one of the two, wholly.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use transship::{
     executor::{control::STATE, decide::End, unit::UNIT},
@@ -132,6 +132,14 @@ pub fn check(world: &Arc<World>, before: &Tree, end: End, schedule: &str) {
             let planned = files_only(planned(case, before, steps));
             let found = files_only(world.tree());
             assert_eq!(differing(&found, &planned), [""; 0], "{schedule}");
+            let all = world.tree();
+            for planned in case.plan.steps.iter().take(steps) {
+                if let Step::Link(link) = &planned.does {
+                    let found = all.get(Path::new(link.path.relative()));
+                    let to = found.and_then(|(_, bytes)| bytes.as_deref());
+                    assert_eq!(to, Some(link.to.as_str().as_bytes()), "{schedule}: {}", link.path);
+                }
+            }
             (case.target(), case.final_units())
         }
         End::RolledBack => {

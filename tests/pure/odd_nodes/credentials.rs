@@ -170,6 +170,25 @@ fn credentials_of_cri_o_come_along_to_containerd() {
     assert!(!shown.contains("s3cret") && !shown.contains("bWU6"), "{shown}");
 }
 
+/// As Kubespray leaves it: a file without a credential, or no file.
+#[test]
+fn an_empty_file_of_cri_o_is_left_without_a_word() {
+    for text in [None, Some("{}"), Some("{\"auths\": {}}")] {
+        let mut facts = on_crio();
+        let printed = "[crio.image]\npause_image = \"registry.k8s.io/pause:3.6\"\nglobal_auth_file = \"/etc/crio/config.json\"\n";
+        facts.crio.as_mut().unwrap().effective = Some(printed.to_owned());
+        facts.files.push(MaybeFile {
+            path: path("/etc/crio/config.json"),
+            file: text.map(|text| file("/etc/crio/config.json", text)),
+        });
+        assert_eq!(
+            about(&facts, &to_containerd(), "global_auth_file"),
+            [],
+            "{text:?}"
+        );
+    }
+}
+
 /// Docker pulls with what the kubelet sends along.
 #[test]
 fn credentials_are_told_where_docker_is_gone_to() {

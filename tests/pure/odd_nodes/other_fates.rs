@@ -84,8 +84,8 @@ fn a_shim_of_kata_comes_along_to_cri_o() {
             .contains(there)
     );
     // A shim of the first version, and options that are not CRI-O's.
-    let gvisor = on_containerd(&KATA.replace("io.containerd.kata.v2", "io.containerd.runsc.v1"));
-    assert_eq!(codes(&gvisor, &from_containerd(), "runtimes.kata"), [LEFT]);
+    let first = on_containerd(&KATA.replace("io.containerd.kata.v2", "io.containerd.kata.v1"));
+    assert_eq!(codes(&first, &from_containerd(), "runtimes.kata"), [LEFT]);
     let other = KATA.replace("TypeUrl = \"\"", "Root = \"/run/kata\"");
     let mut other = on_containerd(&other);
     other.crio_programs.insert(SHIM.to_owned(), path(SHIM));
@@ -131,6 +131,80 @@ fn a_shim_of_kata_comes_along_from_cri_o_to_containerd() {
     let text = written(&on_set_up_crio(&lines), &to_containerd(), CONFIG).unwrap();
     assert!(
         text.contains("io.containerd.kata.v2") && !text.contains("runtime_path"),
+        "{text}"
+    );
+}
+
+/// As gVisor's manual writes it (`docs/user_guide/containerd/configuration.md`).
+const GVISOR: &str = r#"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runsc]
+runtime_type = "io.containerd.runsc.v1"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runsc.options]
+TypeUrl = "io.containerd.runsc.v1.options"
+ConfigPath = "/etc/containerd/runsc.toml"
+"#;
+
+/// CRI-O calls its program itself, without the configuration of the shim.
+#[test]
+fn gvisor_comes_along_to_cri_o_as_a_program() {
+    let mut facts = on_containerd(GVISOR);
+    let told = one_about(&facts, &from_containerd(), "runtimes.runsc");
+    assert!(told.code == LEFT && told.remedy.contains("runsc"), "{told:?}");
+    facts
+        .crio_programs
+        .insert("runsc".to_owned(), path("/usr/local/bin/runsc"));
+    let told = one_about(&facts, &from_containerd(), "runtimes.runsc");
+    assert!(
+        told.code == NEAR && told.message.contains("/etc/containerd/runsc.toml"),
+        "{told:?}"
+    );
+    assert!(told.remedy.contains("\"handler\":\"runsc\""), "{told:?}");
+    let table = "[crio.runtime.runtimes.runsc]\nruntime_path = \"/usr/local/bin/runsc\"\nruntime_root = \"/run/runsc\"\n";
+    let text = written(&facts, &from_containerd(), CRIO_CONF).unwrap();
+    assert!(text.contains(table) && !text.contains("\"vm\""), "{text}");
+    let plain = facts.containerd.as_mut().unwrap().effective.as_mut().unwrap();
+    *plain = plain.replace("ConfigPath", "TypeUrl2");
+    assert_eq!(
+        codes(&facts, &from_containerd(), "runtimes.runsc"),
+        [LEFT],
+        "another option"
+    );
+    let plain = facts.containerd.as_mut().unwrap().effective.as_mut().unwrap();
+    *plain = plain.replace("TypeUrl2 = \"/etc/containerd/runsc.toml\"\n", "");
+    assert_eq!(codes(&facts, &from_containerd(), "runtimes.runsc"), [CARRIED]);
+}
+
+/// Docker calls its program too, and has no shim of it.
+#[test]
+fn gvisor_comes_along_from_docker_to_cri_o() {
+    let mut facts = with_crio();
+    daemon_json(
+        &mut facts,
+        r#"{"runtimes": {"runsc": {"path": "/usr/local/bin/runsc"}}}"#,
+    );
+    let there = "/usr/local/bin/runsc";
+    docker(&mut facts)
+        .runtime_programs
+        .insert(there.to_owned(), path(there));
+    let text = written(&facts, &crio::to_crio(), CRIO_CONF).unwrap();
+    assert!(text.contains(&format!("runtime_path = {there:?}\n")), "{text}");
+}
+
+#[test]
+fn gvisor_comes_along_from_cri_o_to_containerd_with_its_shim() {
+    let lines =
+        "[crio.runtime.runtimes.runsc]\nruntime_path = \"/usr/local/bin/runsc\"\nruntime_type = \"oci\"\n";
+    let mut facts = on_set_up_crio(lines);
+    let told = one_about(&facts, &to_containerd(), "runtimes.runsc");
+    assert!(told.remedy.contains("containerd-shim-runsc-v1"), "{told:?}");
+    let shim = "containerd-shim-runsc-v1";
+    facts
+        .crio_programs
+        .insert(shim.to_owned(), path("/usr/local/bin/containerd-shim-runsc-v1"));
+    let text = written(&facts, &to_containerd(), CONFIG).unwrap();
+    assert!(
+        text.contains("runtime_type = \"io.containerd.runsc.v1\"")
+            && !text.contains("BinaryName = \"/usr/local/bin/runsc\""),
         "{text}"
     );
 }

@@ -168,7 +168,7 @@ fn files_for_registries_come_along_to_cri_o() {
     assert!(
         certificates[0]
             .remedy
-            .contains("/etc/s.crt to /etc/docker/certs.d/s.example/ca.crt"),
+            .contains("/etc/s.crt to /etc/containers/certs.d/s.example/ca.crt"),
         "{certificates:?}"
     );
     let daemon = about(&facts, &to_cri_dockerd(), "registry-mirrors");
@@ -396,6 +396,72 @@ fn settings_of_cri_o_come_along_to_containerd() {
     }
     assert!(!format!("{:?}", findings(&facts, &request)).contains("secret"));
     assert_eq!(of(&facts, &request, "RegistryCertificates"), []);
+}
+
+/// As Kubespray writes Docker Hub, and a registry that has moved; what containerd has no counterpart for has a remedy.
+#[test]
+fn registries_that_are_elsewhere_come_along_to_containerd() {
+    let mut facts = on_crio();
+    let text = "[[registry]]\nprefix = \"docker.io\"\nlocation = \"registry-1.docker.io\"\n[[registry]]\nprefix = \"old.example\"\n\
+                location = \"new.example:5000/old\"\ninsecure = true\n[[registry]]\nprefix = \"gone.example\"\nlocation = \"here.example\"\n\
+                [[registry.mirror]]\nlocation = \"m.example\"\n";
+    facts.registries_conf = vec![file("/etc/containers/registries.conf", text)];
+    let request = to_containerd();
+    assert_eq!(fates(&facts, &request, "registries.conf"), [CARRIED]);
+    assert_eq!(fates(&facts, &request, "registry-mirrors"), [CARRIED]);
+    let hosts = |host: &str| {
+        let at = format!("/etc/containerd/certs.d/{host}/hosts.toml");
+        written(&facts, &request, &at)
+    };
+    assert_eq!(hosts("docker.io"), None);
+    let old = "server = \"https://new.example:5000/v2/old\"\noverride_path = true\n\n\
+               [host.\"https://new.example:5000/v2/old\"]\n  capabilities = [\"pull\", \"resolve\"]\n  override_path = true\n  \
+               skip_verify = true\n\n[host.\"http://new.example:5000/v2/old\"]\n";
+    let found = hosts("old.example").unwrap();
+    assert!(found.contains(old), "{found}");
+    let found = hosts("gone.example").unwrap();
+    let gone = "server = \"https://here.example\"\n\n[host.\"https://m.example\"]\n  capabilities = [\"pull\", \"resolve\"]\n\n\
+                [host.\"https://here.example\"]\n";
+    assert!(found.contains(gone), "{found}");
+    let text = "[[registry]]\nprefix = \"*.w.example\"\nlocation = \"w.example\"\n[[registry]]\nprefix = \"q.example/part\"\nlocation = \"r.example/part\"\n";
+    facts.registries_conf = vec![file("/etc/containers/registries.conf", text)];
+    let told = &about(&facts, &request, "registries.conf")[0].remedy;
+    for remedy in [
+        "name each one whose images pods use",
+        "let pods name r.example/part",
+    ] {
+        assert!(told.contains(remedy), "{told}");
+    }
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-cri-o");
+    let text = "[[registry]]\nprefix = \"gone.example\"\nlocation = \"here.example\"\n";
+    facts.registries_conf = vec![file("/etc/containers/registries.conf", text)];
+    let docker = about(&facts, &fixtures::to(Runtime::CriDockerd), "registries.conf");
+    assert!(docker[0].remedy.contains("https://here.example"), "{docker:?}");
+}
+
+/// Settings of containerd's for all registries without settings of their own cannot be said to another runtime.
+#[test]
+fn what_is_for_all_registries_is_told() {
+    let lines =
+        "[plugins.\"io.containerd.cri.v1.images\".registry]\nconfig_path = \"/etc/containerd/certs.d\"\n";
+    let mut facts = on_containerd(lines);
+    let mut of_all = registry("/etc/containerd/certs.d/_default", &["hosts.toml"]);
+    let text = "skip_verify = true\nca = \"/etc/all.crt\"\n[host.\"https://m.example\"]\ncapabilities = [\"pull\"]\n";
+    of_all.said = transship::edit::hosts_toml::read(text);
+    // Without a server its own settings are those of the registry itself.
+    let mut own = registry("/etc/containerd/certs.d/s.example", &["hosts.toml"]);
+    own.said = transship::edit::hosts_toml::read("skip_verify = true\n");
+    facts.registry_directories = vec![of_all, own];
+    let request = from_containerd_to_crio();
+    assert_eq!(fates(&facts, &request, "registry-mirrors"), [LEFT]);
+    assert_eq!(fates(&facts, &request, "certs.d"), [LEFT]);
+    assert_eq!(fates(&facts, &request, "insecure-registries"), [LEFT, CARRIED]);
+    let conf = written(&facts, &request, REGISTRIES).unwrap();
+    assert!(
+        conf.contains("location = \"s.example\"\ninsecure = true\n"),
+        "{conf}"
+    );
+    assert!(!conf.contains("_default"), "{conf}");
 }
 
 /// What CRI-O's packages bring says nothing that pods would miss, but for the capabilities that they get more of.

@@ -11,7 +11,7 @@ use crate::{
         docker_runtimes,
         facts::{Containerd, Limits},
         lists,
-        paths::{DOCKER_CERTIFICATES, NRI_PLUGINS, RUNC_SHIM},
+        paths::{NRI_PLUGINS, RUNC_SHIM},
         registry_certificates::{directories, host_of, of_containerd},
         version,
     },
@@ -20,12 +20,16 @@ use crate::{
         docker_proxies,
         docker_registries::{INSECURE, MIRRORS},
         other_settings,
-        setting::{Authorities, Left, What},
+        setting::{Certificates, Left, What},
     },
 };
 
 /// What containerd does by itself (`max_concurrent_downloads`).
 const DOWNLOADS: u32 = 3;
+
+/// Names that stand for all registries without settings of their own, in the form of 1.x and of a directory. CRI-O has nothing like them:
+/// a prefix in registries.conf is a host, a part of one, or `*.` with a domain (containers-registries.conf(5)).
+const OF_ALL: [&str; 2] = ["*", "_default"];
 
 /// Its settings on which pods may depend.
 pub(super) fn settings(view: &View<'_>) -> Vec<Left> {
@@ -165,10 +169,14 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
         let Some(said) = &directory.said else { continue };
         let mut urls = Vec::new();
         for address in &said.addresses {
+            let host = match host_of(&address.url) {
+                "" => registry.as_str(),
+                host => host,
+            };
             if address.skip_verify {
-                insecure.push(host_of(&address.url).to_owned());
+                insecure.push(host.to_owned());
             }
-            urls.push(address.url.clone());
+            urls.extend(Some(&address.url).filter(|url| !url.is_empty()).cloned());
         }
         urls.extend(said.server.clone());
         urls.dedup();
@@ -178,7 +186,10 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
         asked.push((registry, urls));
     }
     for (registry, endpoints) in asked {
-        if ["*", "_default"].contains(&registry.as_str()) {
+        if OF_ALL.contains(&registry.as_str()) {
+            if endpoints.is_empty() {
+                continue;
+            }
             let what = "It names mirrors for all registries, which no other runtime has: name each registry whose images pods use.";
             found.push(Left::new(MIRRORS, What::Lost(what.to_owned())));
             continue;
@@ -203,6 +214,12 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
             lists::many(&secret)
         );
         found.push(Left::new("registry-credentials", What::Lost(what)));
+    }
+    let number = insecure.len();
+    insecure.retain(|host| !OF_ALL.contains(&host.as_str()));
+    if insecure.len() < number {
+        let what = "The certificate of no registry is checked, which no other runtime can have: name each registry that needs it.";
+        found.push(Left::new(INSECURE, What::Lost(what.to_owned())));
     }
     insecure.retain(|host| host != DOCKER_REGISTRY);
     insecure.sort_unstable();
@@ -232,27 +249,21 @@ fn registries(text: &str, view: &View<'_>, found: &mut Vec<Left>) {
     }
 }
 
-/// Certificates of registries. Those of clients have private keys, which no plan holds.
+/// Certificates of registries.
 fn certificates(name: &str, all: Vec<(String, Tls)>, found: &mut Vec<Left>) {
-    let clients: Vec<String> = all
-        .iter()
-        .filter(|(_, tls)| !tls.client.is_empty())
-        .map(|(host, _)| host.clone())
-        .collect();
-    let authorities: Vec<Authorities> = all
+    let (of_all, all): (Vec<_>, Vec<_>) = all
         .into_iter()
-        .filter(|(_, tls)| !tls.ca.is_empty())
-        .map(|(host, tls)| Authorities { host, files: tls.ca })
-        .collect();
-    if !authorities.is_empty() {
-        found.push(Left::new(name, What::Authorities(authorities)));
+        .partition(|(host, _)| OF_ALL.contains(&host.as_str()));
+    if of_all.iter().any(|(_, tls)| !tls.is_empty()) {
+        let what = "It has certificates for all registries, which no other runtime can have: give them to each registry whose images pods use.";
+        found.push(Left::new(name, What::Lost(what.to_owned())));
     }
-    if !clients.is_empty() {
-        let what = format!(
-            "No plan holds a private key: copy the certificate and the key of the client for {} to client.cert and client.key in \
-             {DOCKER_CERTIFICATES}/<host:port>, which CRI-O reads as Docker does, and accept this.",
-            lists::many(&clients)
-        );
-        found.push(Left::new(name, What::Lost(what)));
+    let all: Vec<Certificates> = all
+        .into_iter()
+        .filter(|(_, tls)| !tls.ca.is_empty() || !tls.client.is_empty())
+        .map(|(host, tls)| Certificates { host, tls })
+        .collect();
+    if !all.is_empty() {
+        found.push(Left::new(name, What::Certificates(all)));
     }
 }

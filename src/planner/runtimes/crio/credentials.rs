@@ -64,7 +64,13 @@ pub(super) fn left(view: &View<'_>, printed: &Printed, target: &str, found: &mut
     let Some(auth_file) = printed.global_auth_file() else {
         return;
     };
-    let text = path(&auth_file).ok().and_then(|path| view.facts.text_at(&path));
+    let path = path(&auth_file).ok();
+    // One that is not there has none, as Kubespray leaves it.
+    let mut seen = view.facts.files.iter();
+    if seen.any(|found| Some(&found.path) == path.as_ref() && found.file.is_none()) {
+        return;
+    }
+    let text = path.and_then(|path| view.facts.text_at(&path));
     let Some(read) = text.map(|file| registry_auth::read(&file.text)) else {
         let what = other_settings::credentials_for_pods(&format!("what {auth_file} names"));
         found.push(Left::new(AUTH_FILE, What::Lost(what)));

@@ -12,7 +12,7 @@ use crate::{
     planner::{
         context::View,
         docker_limits, docker_proxies,
-        docker_registries::{INSECURE, MIRRORS},
+        docker_registries::{INSECURE, MIRRORS, MOVED},
         pod_environment,
         setting::{Left, What},
     },
@@ -237,12 +237,18 @@ fn registries(view: &View<'_>, printed: &Printed, target: &str, found: &mut Vec<
     for (registry, urls) in read.mirrors {
         found.push(Left::new(MIRRORS, What::Mirrors { registry, urls }));
     }
+    for (registry, url) in read.moved {
+        found.push(Left::new(MOVED, What::Moved { registry, url }));
+    }
     if !read.insecure.is_empty() {
         found.push(Left::new(INSECURE, What::Insecure(read.insecure)));
     }
     if !read.other.is_empty() {
-        let what = format!("{target} is not told of this: {}.", lists::some(&read.other));
-        found.push(Left::new("registries.conf", What::Lost(what)));
+        let what = format!(
+            "{target} has no counterpart. {}; and accept this.",
+            read.other.join("; ")
+        );
+        found.push(Left::new(MOVED, What::Lost(what)));
     }
     if read.search.first().is_some_and(|first| first != "docker.io") {
         let how = format!(

@@ -1,22 +1,21 @@
 //! Settings of registries under CRI-O: mirrors and registries without a valid certificate, in a file for `registries.conf.d`
-//! (containers-registries.conf(5)). CRI-O finds certificates where Docker does, in `/etc/docker/certs.d`, and in
-//! `/etc/containers/certs.d`, where it gets those of the authorities that containerd has (containers-certs.d(5)).
+//! (containers-registries.conf(5)), and certificates.
 
 use std::collections::BTreeSet;
 
 use toml_edit::Value;
 
+use super::certificates;
 use crate::{
-    edit::hosts_toml::is_host,
+    edit::hosts_toml::is_named_host,
     plan::{
         lists,
-        paths::{CONTAINERS_CERTIFICATES, CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY, OWN_AUTHORITIES},
+        paths::{CRIO_REGISTRIES, CRIO_REGISTRIES_DIRECTORY},
     },
     planner::{
         context::View,
         docker_registries::{Asked, INSECURE, MIRRORS, asked, in_networks, insecure::Insecure},
-        other_settings,
-        setting::{Authorities, Fate, Given, Registries, RegistryFile, Setting, What},
+        setting::{Fate, Given, Registries, RegistryFile, Setting},
         steps,
     },
 };
@@ -30,19 +29,21 @@ struct Location {
 /// What becomes of them.
 pub(super) fn registries(view: &View<'_>) -> Registries {
     let mut found = Registries::default();
-    let Some(Asked { mirrors, insecure }) = asked(view) else {
+    // No source but CRI-O itself says of a registry that its images are in another one.
+    let Some(asked) = asked(view) else {
         return found;
     };
+    let (mirrors, insecure) = (&asked.mirrors, &asked.insecure);
     let source = view.source.runtime.store();
     let mut text = format!("# Written by Transship: the registries of {source}'s configuration.\n");
     let mut fates = Vec::new();
     let (mut named, mut is_other) = (Vec::new(), false);
-    for (registry, urls) in &mirrors {
+    for (registry, urls) in mirrors {
         let (carried, other): (Vec<_>, Vec<_>) = urls
             .iter()
-            .partition(|mirror| mirror_of(mirror, &insecure).is_some());
+            .partition(|mirror| mirror_of(mirror, insecure).is_some());
         is_other |= !other.is_empty();
-        if carried.is_empty() || !can_be_written(registry) {
+        if carried.is_empty() || !is_named_host(registry) {
             is_other |= !carried.is_empty();
             continue;
         }
@@ -53,7 +54,7 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
         text.push_str(&entry("[[registry]]", &itself));
         // One that is asked over TLS and without it is named once.
         let mut seen = BTreeSet::new();
-        for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, &insecure)) {
+        for mirror in carried.iter().filter_map(|mirror| mirror_of(mirror, insecure)) {
             let table = entry("[[registry.mirror]]", &mirror);
             if seen.insert(mirror.location) {
                 text.push_str(&table);
@@ -75,13 +76,7 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
             .settings
             .push(Setting::new(MIRRORS, Fate::NotCarried(what.into())));
     }
-    insecure_registries(
-        view,
-        &Asked { mirrors, insecure },
-        &mut text,
-        &mut fates,
-        &mut found,
-    );
+    insecure_registries(view, &asked, &mut text, &mut fates, &mut found);
     let path = steps::path(CRIO_REGISTRIES);
     let is_there = path.is_ok_and(|path| view.facts.text_at(&path).is_some_and(|file| file.text == text));
     // One file for all of them.
@@ -101,61 +96,8 @@ pub(super) fn registries(view: &View<'_>) -> Registries {
         };
         Setting::new(name, fate)
     }));
-    authorities(view, &mut found);
+    certificates::certificates(view, &mut found);
     found
-}
-
-/// Certificates of authorities, in a file for each host, beside what a person has put there.
-fn authorities(view: &View<'_>, found: &mut Registries) {
-    let all = view.left.iter().filter_map(|left| match &left.what {
-        What::Authorities(all) => Some((&left.name, all)),
-        _ => None,
-    });
-    for (name, all) in all {
-        let (mut files, mut other) = (Vec::new(), Vec::new());
-        for one in all {
-            match authorities_file(view, one) {
-                Some(file) => files.push(file),
-                None => other.push(other_settings::copied(one)),
-            }
-        }
-        if !other.is_empty() {
-            let what = format!(
-                "Nothing but certificates is copied by a plan. Copy {}.",
-                lists::many(&other)
-            );
-            found
-                .settings
-                .push(Setting::new(name, Fate::NotCarried(what.into())));
-        }
-        if !files.is_empty() {
-            let paths: Vec<String> = files.iter().map(|file| file.path.clone()).collect();
-            let how = format!(
-                "{} have a copy, which has to be renewed with them",
-                lists::some(&paths)
-            );
-            let given = Given::Registries {
-                directory: CONTAINERS_CERTIFICATES,
-                files,
-            };
-            found
-                .settings
-                .push(Setting::new(name, Fate::Carried(given, how.into())));
-        }
-    }
-}
-
-/// The file with them, if all of them are known.
-fn authorities_file(view: &View<'_>, of: &Authorities) -> Option<RegistryFile> {
-    let text_at = |path: &str| Some(view.facts.text_at(&steps::path(path).ok()?)?.text.clone());
-    let path = format!("{CONTAINERS_CERTIFICATES}/{}/{OWN_AUTHORITIES}", of.host);
-    let texts: Option<Vec<String>> = of.files.iter().map(|path| text_at(path)).collect();
-    let text = texts?.join("\n");
-    can_be_written(&of.host).then(|| RegistryFile {
-        is_there: text_at(&path).as_ref() == Some(&text),
-        path,
-        text,
-    })
 }
 
 /// CRI-O asks them over TLS without a check of the certificate, then over plain HTTP, as Docker does.
@@ -169,7 +111,7 @@ fn insecure_registries(
     let insecure = &asked.insecure;
     // Mirrors stand in one table with it.
     let hosts = insecure.hosts().filter(|host| !asked.mirrors.contains_key(*host));
-    let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| can_be_written(host));
+    let (hosts, wrong): (BTreeSet<&str>, BTreeSet<&str>) = hosts.partition(|host| is_named_host(host));
     let write = |text: &mut String, hosts: &BTreeSet<&str>| {
         for host in hosts {
             let location = Location {
@@ -201,7 +143,7 @@ fn insecure_registries(
     }
     let names = lists::some(&networks);
     let seen: BTreeSet<&str> = in_networks(view, insecure)
-        .filter(|host| can_be_written(host))
+        .filter(|host| is_named_host(host))
         .collect();
     if seen.is_empty() {
         let how = format!(
@@ -218,11 +160,6 @@ fn insecure_registries(
         );
         fates.push((INSECURE, how, false));
     }
-}
-
-/// Whether a host can stand there.
-fn can_be_written(host: &str) -> bool {
-    is_host(host) && !host.contains('[')
 }
 
 fn entry(table: &str, location: &Location) -> String {
@@ -249,7 +186,7 @@ fn mirror_of(url: &str, insecure: &Insecure) -> Option<Location> {
     // It becomes a part of the name of an image.
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._/".contains(c);
     let reads = ["http", "https"].contains(&scheme.as_str())
-        && can_be_written(host)
+        && is_named_host(host)
         && (below.is_empty() || below.starts_with('/'))
         && below.chars().all(plain);
     reads.then(|| Location {

@@ -5,7 +5,7 @@ use semver::Version;
 use super::{credentials, found::crio};
 use crate::{
     edit::{
-        containerd_toml::{CONFIG_PATH, Carried, Handler},
+        containerd_toml::{BINARY, CONFIG_PATH, Carried, Handler},
         crio_conf::{self, Printed},
     },
     plan::{
@@ -189,6 +189,9 @@ pub(super) fn handler(view: &View<'_>, handler: &Handler) -> Result<Handler, Str
             None => Err(format!("CRI-O needs a program for it: {}.", by_hand())),
         };
     }
+    if handler.kind == docker_runtimes::RUNSC_SHIM {
+        return runsc(view, handler);
+    }
     let program = docker_runtimes::shim_program(&handler.kind);
     if !program.ends_with("-v2") {
         return Err(format!(
@@ -226,6 +229,31 @@ pub(super) fn handler(view: &View<'_>, handler: &Handler) -> Result<Handler, Str
     }
     Ok(Handler {
         path: Some(path),
+        ..handler.clone()
+    })
+}
+
+/// gVisor as CRI-O has it: its program has runc's command line, and its shim is containerd's alone.
+fn runsc(view: &View<'_>, handler: &Handler) -> Result<Handler, String> {
+    let of_docker = view.docker.iter().flat_map(|docker| &docker.runtime_programs);
+    let mut all = view.facts.crio_programs.iter().chain(of_docker);
+    let is_it = |path: &HostPath| path.as_str().rsplit('/').next() == Some(docker_runtimes::RUNSC);
+    let Some((_, program)) = all.find(|(_, path)| is_it(path)) else {
+        return Err(
+            "CRI-O needs runsc for it, which is not where programs are looked for: install it there, and plan again.".to_owned(),
+        );
+    };
+    let is_known = |key: &str| [CONFIG_PATH, "TypeUrl"].contains(&key);
+    if handler.options.iter().any(|(key, _)| !is_known(key)) {
+        return Err(format!(
+            "Its shim has options that CRI-O cannot give to it: give it a runtime of the name {}, and plan again.",
+            handler.name
+        ));
+    }
+    Ok(Handler {
+        kind: RUNC_SHIM.to_owned(),
+        options: vec![(BINARY.to_owned(), program.to_string())],
+        path: None,
         ..handler.clone()
     })
 }

@@ -168,6 +168,7 @@ fn a_containerd_that_is_configured_already_is_not_restarted() {
                     files: vec!["hosts.toml".to_owned()],
                     hosts: Some(Digest::of(&want.text)),
                     said: transship::edit::hosts_toml::read(&want.text),
+                    links: Default::default(),
                 });
             }
             if path.as_str().ends_with("/transship.env") {
