@@ -71,7 +71,8 @@ pub struct TargetPart {
     pub prepare: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What cannot be done beside the source: it is done once the kubelet has stopped, before the pods end.
     pub switch: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
-    /// What cannot be done while the source has pods: it is done once they have ended, before the kubelet starts.
+    /// What cannot be done while the source has pods: it is done once they have ended, before the kubelet starts, which waits until
+    /// the target is ready again.
     pub without_pods: fn(&View<'_>) -> Result<Vec<Step>, Finding>,
     /// What its program must report as its configuration once it has started; `None` where nothing is asked.
     pub configuration: fn(&View<'_>) -> Option<ConfigurationWant>,

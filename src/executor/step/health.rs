@@ -14,8 +14,10 @@ use crate::{
     runtime::Runtimes,
 };
 
-/// Time between two looks.
+/// Time between two looks at a kubelet.
 const POLL: Duration = Duration::from_millis(250);
+/// Time between two looks at a runtime alone: the kubelet's start may wait for it.
+const POLL_RUNTIME: Duration = Duration::from_millis(50);
 
 /// What identifies a run of the kubelet: its process and its automatic restarts.
 type Run = (u32, u32);
@@ -26,6 +28,11 @@ pub(super) async fn wait<S: Systemd, R: Runtimes>(
     step: &AwaitStep,
 ) -> Result<(), StepError> {
     let deadline = Instant::now() + Duration::from_secs(step.within_secs.into());
+    let poll = if step.kubelet.is_some() {
+        POLL
+    } else {
+        POLL_RUNTIME
+    };
     let mut seen = "nothing answered".to_owned();
     let mut well: Option<(Run, Instant)> = None;
     loop {
@@ -50,13 +57,13 @@ pub(super) async fn wait<S: Systemd, R: Runtimes>(
                 });
             }
         }
-        if Instant::now() + POLL >= deadline {
+        if Instant::now() + poll >= deadline {
             return Err(StepError::Unhealthy {
                 within_secs: step.within_secs,
                 seen,
             });
         }
-        sleep(POLL).await;
+        sleep(poll).await;
     }
 }
 

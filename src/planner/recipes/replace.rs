@@ -106,8 +106,15 @@ fn switch(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         source_units: daemons(view, view.source.runtime),
         target_units: daemons(view, view.target.runtime),
     }));
-    steps.extend((view.parts.1.without_pods)(view)?);
+    let without_pods = (view.parts.1.without_pods)(view)?;
+    let starts = !without_pods.is_empty();
+    steps.extend(without_pods);
     steps.extend(kubelet_endpoint::files(view)?);
+    if starts {
+        // After the files, which are written while it starts. The kubelet looks once whether its pod network is ready, and for some
+        // seconds not again: it would leave its pods waiting.
+        steps.push(await_target(view, None, RUNTIME_WITHIN_SECS));
+    }
     steps.push(Step::Kubelet(KubeletStep {
         run: true,
         runtime: view.target.cri.clone(),

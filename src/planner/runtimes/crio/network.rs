@@ -24,7 +24,7 @@ use crate::{
     planner::{
         context::View,
         pod_network,
-        steps::{RUNTIME_WITHIN_SECS, await_target, file, maybe, opening, path},
+        steps::{RUNTIME_WITHIN_SECS, file, maybe, opening, path},
     },
 };
 
@@ -146,7 +146,7 @@ pub(super) fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     beside_source(view).map_or_else(|| Ok(Vec::new()), |beside| beside.written(view))
 }
 
-/// Once the source's pods have ended: it has the pod network as it is configured, and says that it is ready.
+/// Once the source's pods have ended: it has the pod network as it is configured.
 pub(super) fn without_pods(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let Some(beside) = beside_source(view) else {
         return Ok(Vec::new());
@@ -163,8 +163,6 @@ pub(super) fn without_pods(view: &View<'_>) -> Result<Vec<Step>, Finding> {
             effective: None,
         }),
         network,
-        // The kubelet looks once, and for some seconds not again: it would leave its pods waiting.
-        await_target(view, None, RUNTIME_WITHIN_SECS),
     ])
 }
 
