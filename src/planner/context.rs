@@ -80,6 +80,8 @@ pub struct TargetPart {
     pub store: fn(&View<'_>) -> TargetStore,
     /// How it takes settings of Docker's; `None` if it stands on Docker itself.
     pub takes: Option<Takes>,
+    /// Files beside its own configuration that its packages bring, and plans change.
+    pub packaged: &'static [&'static str],
     /// Checks of what was found of it.
     pub check: fn(&View<'_>) -> Vec<Finding>,
     /// How it takes the place of an older version of itself, whose pods keep running; `None` if it cannot.
@@ -213,6 +215,11 @@ impl Target {
     /// Whether the plan brings its program next to what is installed.
     pub fn is_unpacked(&self) -> bool {
         self.delivery.as_ref().is_some_and(|delivery| !delivery.has_unit)
+    }
+
+    /// Whether the plan installs its package.
+    pub fn is_packaged(&self) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| delivery.has_unit)
     }
 
     /// The command of a unit that was `words`, and the assignment of `PATH` for it, where the plan brings the program

@@ -89,8 +89,25 @@ pub(super) fn files(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         })?;
         steps.extend(file(&old.path, Some(old), text, old.mode));
     }
-    steps.extend(crictl(view)?);
+    if !comes_with_package(view) {
+        steps.extend(crictl(view)?);
+    }
     Ok(steps)
+}
+
+/// What changes before the target's package is installed, so that the package manager keeps what the plan wrote, and the way back
+/// writes what was there after the package has gone with its files.
+pub(super) fn before_package(view: &View<'_>) -> Result<Option<Step>, Finding> {
+    if comes_with_package(view) {
+        crictl(view)
+    } else {
+        Ok(None)
+    }
+}
+
+/// Whether the plan installs a package with a file for crictl in it.
+fn comes_with_package(view: &View<'_>) -> bool {
+    view.target.is_packaged() && view.parts.1.packaged.contains(&CRICTL)
 }
 
 /// What the plan makes of the kubelet's command line `words`. Nothing changes where its files cannot be read, which refuses

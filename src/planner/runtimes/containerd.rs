@@ -79,6 +79,7 @@ pub const PLANNER: Planner = Planner {
             registries: docker_registries::registries,
             credentials,
         }),
+        packaged: &[],
         check,
         upgrade: Some(upgrade::in_place),
     }),
@@ -356,12 +357,7 @@ fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
         ));
     }
     // A package may have a configuration of its own; where there is a file already, package managers keep it.
-    let packaged = view
-        .target
-        .delivery
-        .as_ref()
-        .is_some_and(|delivery| delivery.has_unit);
-    if packaged && view.containerd.is_none() {
+    if view.target.is_packaged() && view.containerd.is_none() {
         steps.extend(config);
     } else {
         files.extend(config);

@@ -60,6 +60,7 @@ pub const PLANNER: Planner = Planner {
         configuration: |_| None,
         store: docker::store,
         takes: None,
+        packaged: &[],
         check,
         upgrade: None,
     }),

@@ -28,14 +28,14 @@ use crate::{
         finding::Finding,
         host_path::{self, HostPath},
         kubelet_settings::{PodNetwork, Settings},
-        paths::CRIO_ENVIRONMENT,
+        paths::{CRICTL, CRIO_ENVIRONMENT},
         runtime::Runtime,
         step::{Boot, KUBELET_UNIT, Layers, LinkStep, Restart, Step, UnitStep},
         version,
     },
     planner::{
         context::{Downloads, Planner, Source, SourcePart, Takes, Target, TargetPart, View},
-        delivery, kubelet_binding, refusals,
+        delivery, kubelet_binding, kubelet_endpoint, refusals,
         request::Request,
         steps::{ended, file, maybe, opening, path},
         unit_drop_in::{self, DropIn},
@@ -75,6 +75,8 @@ pub const PLANNER: Planner = Planner {
             registries: registries::registries,
             credentials: credentials::fate,
         }),
+        // cri-o/packaging, `templates/latest/cri-o/cri-o.spec`.
+        packaged: &[CRICTL],
         check,
         upgrade: None,
     }),
@@ -231,7 +233,8 @@ fn target(facts: &Facts, request: &Request) -> Result<Target, Finding> {
 /// CRI-O brought, configured, and started beside the source.
 fn prepare(view: &View<'_>) -> Result<Vec<Step>, Finding> {
     let crio = &*crio(view.facts)?;
-    let mut steps: Vec<Step> = view.target.delivered().into_iter().collect();
+    let mut steps: Vec<Step> = kubelet_endpoint::before_package(view)?.into_iter().collect();
+    steps.extend(view.target.delivered());
     steps.extend(no_wipe(crio));
     // They are read at each pull.
     steps.extend(links(view)?);

@@ -212,3 +212,27 @@ fn a_drop_in_of_somebody_else_does_not_beat_the_plan() {
     let finding = one(&facts, &to_containerd(), "DropInShadowed");
     assert!(finding.message.contains("/etc/default/containerd"), "{finding:?}");
 }
+
+/// apt keeps a file that is there, and removes it with the package in which there is one, after which the way back writes it again.
+#[rstest]
+#[case::none(None)]
+#[case::one(Some("runtime-endpoint: unix:///run/containerd/containerd.sock\n"))]
+fn crictl_is_told_before_a_package_that_has_its_file(#[case] text: Option<&str>) {
+    const CRICTL: &str = "/etc/crictl.yaml";
+    let mut facts = fixtures::named("debian12-kubeadm-1.36-control-plane-containerd-2.4");
+    facts.cri_dockerd = None;
+    fixtures::ready_for_cri_o(&mut facts);
+    let there = facts.files.iter_mut().find(|found| found.path.as_str() == CRICTL);
+    there.unwrap().file = text.map(|text| file(CRICTL, text));
+    for (runtime, before) in [(Runtime::CriO, true), (Runtime::CriDockerd, false)] {
+        let outcome = plan(&facts, &fixtures::from_package(runtime));
+        let steps = &outcome.plan().unwrap().steps;
+        let crictl = steps
+            .iter()
+            .position(|step| matches!(&step.does, Step::File(file) if file.path.as_str() == CRICTL));
+        let package = steps
+            .iter()
+            .position(|step| matches!(&step.does, Step::Install(_)));
+        assert_eq!(crictl.unwrap() < package.unwrap(), before, "{runtime}");
+    }
+}
