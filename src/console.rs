@@ -9,7 +9,8 @@ pub const BLOCKED: u8 = 2;
 /// `transship node plan`, `switch` and `status`: a switch of this node waits for its confirmation, is under way, or is
 /// broken. `plan` and `switch`: or soaks, and no other may begin meanwhile.
 pub const UNFINISHED: u8 = 3;
-/// `transship node rollback`: the rollback was refused, and the target serves.
+/// `transship node rollback`: the rollback was refused, and the target serves. `transship node commit`: pods that ran before do not
+/// run, and the switch is not confirmed.
 pub const REFUSED: u8 = 4;
 /// The command line could not be understood (`EX_USAGE` of sysexits.h).
 pub const USAGE: u8 = 64;

@@ -28,6 +28,7 @@ mod system;
 mod tasks;
 mod units;
 
+pub use kubelet::known_pods;
 pub use notes::Host;
 use std::collections::BTreeMap;
 
@@ -252,6 +253,7 @@ mod tests {
             pod: None,
             mounts: vec!["/var/lib/docker/containers".into(), "/etc".into()],
             no_new_privileges: false,
+            of_job: false,
         };
         let mut store = Store {
             containers: vec![container],

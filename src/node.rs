@@ -1,10 +1,13 @@
 //! The commands for one node and a shell, without any cluster: the same code that the agent uses.
 
+mod commit;
+mod confirm;
 pub mod follow;
 pub mod inspect;
 pub mod orders;
 mod output;
 pub mod plan;
+pub mod pods;
 pub mod switch;
 mod unfinished;
 
@@ -22,7 +25,7 @@ pub enum Command {
     /// Take a switch back, after its commit too.
     Rollback(orders::Which),
     /// Keep a switch that waits for it.
-    Commit(orders::Which),
+    Commit(commit::Commit),
     /// Show how far a switch is.
     Status(orders::Status),
 }
@@ -38,7 +41,7 @@ impl Command {
             Self::Plan(args) => args.run().await,
             Self::Switch(args) => args.run().await,
             Self::Rollback(which) => which.rollback().await,
-            Self::Commit(which) => which.commit().await,
+            Self::Commit(args) => args.run().await,
             Self::Status(status) => status.run().await,
         }
     }

@@ -11,6 +11,7 @@
 //! - `quiet`: whether a pod is being created.
 //! - [`pods`], [`cni_del`]: ending the pods of one runtime, and taking them off the network.
 //! - `tasks`: the containers that run on while containerd is restarted.
+//! - [`running`]: the pods that run now.
 //! - [`program`]: asking a runtime's program which version it is.
 //! - [`kubelet`]: asking the kubelet how it is.
 
@@ -33,6 +34,7 @@ pub use crate::plan::reference;
 mod registry;
 pub mod rehearsal;
 mod restore;
+pub mod running;
 pub mod sandbox_image;
 mod tar_split;
 pub mod tasks;

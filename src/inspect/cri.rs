@@ -7,7 +7,7 @@ use k8s_cri::v1::{
 };
 
 use crate::{
-    plan::facts::{Container, CriFacts, Image, PodRef, SANDBOX, Store},
+    plan::facts::{Container, CriFacts, Image, JOB_LABELS, PodRef, SANDBOX, Store},
     runtime::{RuntimeError, cri::Cri, reference},
 };
 
@@ -73,6 +73,7 @@ fn sandbox(sandbox: &PodSandbox) -> Container {
         pod: Some(pod(sandbox)),
         mounts: Vec::new(),
         no_new_privileges: false,
+        of_job: JOB_LABELS.iter().any(|label| sandbox.labels.contains_key(*label)),
     }
 }
 
@@ -93,6 +94,7 @@ fn container(container: CriContainer, pods: &BTreeMap<String, PodRef>) -> Contai
         pod,
         mounts: Vec::new(),
         no_new_privileges: false,
+        of_job: false,
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
     host::files::Files,
     plan::{
         docker_runtimes::{self, DockerRuntime},
-        facts::{Container, Docker, Engine, Image, PodRef, SANDBOX, Store, TextFile, UnitFacts},
+        facts::{Container, Docker, Engine, Image, JOB_LABELS, PodRef, SANDBOX, Store, TextFile, UnitFacts},
         host_path::{self, HostPath},
         paths::{DAEMON_JSON, DOCKER_DATA_ROOT, DOCKER_SOCKET, DOCKER_UNITS},
     },
@@ -145,6 +145,7 @@ async fn engine(socket: &std::path::Path) -> Result<Engine, RuntimeError> {
 
 fn container(summary: ContainerSummary) -> Container {
     let mut labels = summary.labels.unwrap_or_default();
+    let of_job = JOB_LABELS.iter().any(|label| labels.contains_key(*label));
     let mut label = |name: &str| labels.remove(name);
     let pod = label("io.kubernetes.pod.uid").map(|uid| PodRef {
         uid,
@@ -178,6 +179,7 @@ fn container(summary: ContainerSummary) -> Container {
             .filter(|path| !path.is_empty())
             .collect(),
         no_new_privileges: false,
+        of_job,
     }
 }
 

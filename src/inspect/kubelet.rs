@@ -1,5 +1,7 @@
 //! The kubelet: its unit, the flags of the running process, and the files that these name.
 
+use std::{collections::BTreeSet, io};
+
 use serde::Deserialize;
 
 use super::{
@@ -188,6 +190,23 @@ fn pods(files: &Files, root: &str, notes: &Notes) -> Vec<KubeletPod> {
         uid,
     });
     found.collect()
+}
+
+/// The UIDs of the pods that this kubelet has directories of now. It removes that of a pod that is gone, once its sources have told it
+/// all of their pods (`HandlePodCleanups`, `cleanupOrphanedPodDirs`).
+///
+/// # Errors
+/// When they cannot be listed.
+pub fn known_pods(files: &Files, kubelet: &Kubelet) -> io::Result<BTreeSet<String>> {
+    let declared = kubelet_arguments::command(&kubelet.unit);
+    let words = if kubelet.command_line.is_empty() {
+        &declared
+    } else {
+        &kubelet.command_line
+    };
+    let root = flags::value(words, "root-dir").unwrap_or(ROOT);
+    let pods = HostPath::new(format!("{}/pods", host_path::plain(root))).map_err(io::Error::other)?;
+    Ok(files.list(&pods)?.into_iter().collect())
 }
 
 fn static_pod_path(config: &str) -> Option<String> {

@@ -5,6 +5,10 @@ use std::{process::ExitCode, time::Duration};
 use anyhow::Context as _;
 use jiff::{Timestamp, tz::TimeZone};
 
+use super::{
+    confirm::{self, Waiting},
+    pods,
+};
 use crate::{
     console,
     executor::{
@@ -19,7 +23,7 @@ use crate::{
     plan::{
         document::{Plan, PlannedStep},
         facts::{Facts, INSTANCE_CONFIG},
-        step::{AwaitStep, Side, Step},
+        step::Step,
     },
     runtime::hosted::HostRuntimes,
 };
@@ -32,7 +36,7 @@ const BEGIN: Duration = Duration::from_secs(30);
 /// Who confirms the switch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Confirm {
-    /// This command, as soon as runtime and kubelet are healthy.
+    /// This command, as soon as runtime and kubelet are healthy, and the pods run that ran before.
     #[default]
     Auto,
     /// A person, with `transship node commit`.
@@ -48,11 +52,18 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
     let before = dir.journal()?.len();
     let binary = own_binary::settle(files, &command::own_binary()?)?;
     unit::install(files, &systemd, &binary, dir).await?;
-    println!("{UNIT} is at work; Ctrl-C only ends the watching.\n");
+    let alone = match confirm {
+        Confirm::Auto => {
+            "Ctrl-C ends the watching, and nobody but `transship node commit` confirms the switch then"
+        }
+        Confirm::Manual => "Ctrl-C only ends the watching",
+    };
+    println!("{UNIT} is at work; {alone}.\n");
     let plan = dir
         .plan()?
         .with_context(|| format!("{} holds no plan", dir.path()))?;
     let (mut shown, mut waited, mut asked) = (before, Duration::ZERO, false);
+    let mut waiting: Option<Waiting> = None;
     loop {
         let records = dir.journal()?;
         for record in &records[shown.min(records.len())..] {
@@ -88,6 +99,9 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
             }
             State::RolledBack => {
                 unit::ended(&systemd).await?;
+                if let Some(missing) = waiting.as_ref().and_then(Waiting::missing) {
+                    println!("\nIt was not confirmed: {missing}");
+                }
                 println!("\nFiles, units and the runtime of the node are as they were before.");
                 not_as_before(dir, &plan)?
                     .iter()
@@ -103,16 +117,24 @@ pub async fn start(files: &Files, dir: &Dir, confirm: Confirm) -> anyhow::Result
                         .unwrap_or_else(|| format!("see `journalctl -u {UNIT}`"))
                 )
             }
-            State::AwaitingCommit { left } if !asked => {
-                asked = true;
-                if confirm == Confirm::Auto {
+            State::AwaitingCommit { .. } if !asked && confirm == Confirm::Auto => {
+                let waiting = match &mut waiting {
+                    Some(waiting) => waiting,
+                    none => none.insert(Waiting::new(files, dir, &plan)?),
+                };
+                if waiting.is_over().await {
+                    asked = true;
                     confirm_when_healthy(files, &systemd, dir, &plan).await?;
                 } else {
-                    println!(
-                        "\nConfirm with `transship node commit` within {} s, or the node is rolled back.",
-                        left.as_secs()
-                    );
+                    waiting.say(confirm::deadline(&records));
                 }
+            }
+            State::AwaitingCommit { left } if !asked => {
+                asked = true;
+                println!(
+                    "\nConfirm with `transship node commit` within {} s, or the node is rolled back.",
+                    left.as_secs()
+                );
             }
             _ => {}
         }
@@ -192,15 +214,7 @@ async fn confirm_when_healthy(
         systemd,
         runtimes: &runtimes,
     };
-    let target = plan.steps.iter().rev().find_map(|planned| match &planned.does {
-        Step::Await(
-            step @ AwaitStep {
-                side: Side::Target, ..
-            },
-        ) => Some(step),
-        _ => None,
-    });
-    if let Some(target) = target {
+    if let Some(target) = pods::target(plan) {
         host.healthy(target)
             .await
             .context("the switch is not confirmed, and will be rolled back")?;

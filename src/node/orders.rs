@@ -1,4 +1,4 @@
-//! `transship node commit|rollback|status`: words with the executor of the newest migration on this node.
+//! `transship node rollback|status`: words with the executor of the newest migration on this node.
 
 use std::{process::ExitCode, time::Duration};
 
@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::{
     follow::{self, Confirm},
     output::Format,
+    pods::Pods,
     unfinished,
 };
 use crate::{
@@ -59,12 +60,15 @@ struct Report {
     /// When the journal was last written to.
     last: Option<Timestamp>,
     kubelet_downtime_millis: Option<u64>,
+    /// While the confirmation is awaited: the pods that ran before and do not run, with the reason.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    absent_pods: Vec<String>,
     #[serde(flatten)]
     progress: Progress,
 }
 
 impl Which {
-    fn find(&self, files: &Files) -> anyhow::Result<(Dir, Plan, Progress)> {
+    pub(super) fn find(&self, files: &Files) -> anyhow::Result<(Dir, Plan, Progress)> {
         let dir = match &self.migration {
             Some(name) => Some(Dir::new(files, name)?),
             None => Dir::newest(files)?,
@@ -77,28 +81,6 @@ impl Which {
             .progress()?
             .with_context(|| format!("{} holds no plan", dir.path()))?;
         Ok((dir, plan, progress))
-    }
-
-    /// Keeps the switch.
-    ///
-    /// # Errors
-    /// When none waits for it.
-    pub async fn commit(self) -> anyhow::Result<ExitCode> {
-        let files = Files::new("/");
-        let (dir, plan, progress) = self.find(&files)?;
-        match progress.state {
-            State::Committed | State::Finishing => println!("It is committed already."),
-            State::Soaking { .. } => {
-                dir.order(Order::EndSoak, &plan.digest())?;
-                return follow::start(&files, &dir, Confirm::Manual).await;
-            }
-            State::AwaitingCommit { .. } => {
-                dir.order(Order::Commit, &plan.digest())?;
-                return follow::start(&files, &dir, Confirm::Manual).await;
-            }
-            _ => anyhow::bail!("there is nothing to confirm: see `transship node status`"),
-        }
-        Ok(ExitCode::SUCCESS)
     }
 
     /// Takes the switch back, after a commit too.
@@ -168,6 +150,10 @@ impl Status {
                 programs: plan.old_shims(&now),
             });
         }
+        let absent_pods = match progress.state {
+            State::AwaitingCommit { .. } => absent(&dir, &plan).await?,
+            _ => Vec::new(),
+        };
         let migration = dir.name().to_owned();
         let journal = dir.journal()?;
         let report = Report {
@@ -179,6 +165,7 @@ impl Status {
             kubelet_downtime_millis: progress
                 .kubelet_downtime()
                 .and_then(|downtime| u64::try_from(downtime.as_millis()).ok()),
+            absent_pods,
             progress,
         };
         let code = unfinished::code(report.progress.state);
@@ -191,6 +178,15 @@ impl Status {
         console::print(&self.format.render(&report, page)?)?;
         Ok(ExitCode::from(code))
     }
+}
+
+/// The pods that ran before the switch and do not run now.
+async fn absent(dir: &Dir, plan: &Plan) -> anyhow::Result<Vec<String>> {
+    let Some(mut pods) = Pods::of(&Files::new("/"), dir, plan)? else {
+        return Ok(Vec::new());
+    };
+    // The runtime may be away just now, and the state is shown nevertheless.
+    Ok(pods.look().await.map(|seen| seen.absent).unwrap_or_default())
 }
 
 /// When a time is over of which so much was left when the journal was last written to.
@@ -273,6 +269,12 @@ fn page(report: &Report, plan: &Plan) -> String {
         let seconds = Duration::from_millis(millis).as_secs_f64();
         lines.push(format!("Kubelet    away for {seconds:.2} s"));
     }
+    if !report.absent_pods.is_empty() {
+        lines.push(format!(
+            "Pods       ran before and do not run: {}",
+            lists::listing(&report.absent_pods)
+        ));
+    }
     lines.extend(progress.old_shims.iter().map(on_old_shims));
     lines.extend(progress.error.iter().map(|error| format!("Reason     {error}")));
     lines.extend(progress.left.iter().map(|left| format!("Left       {left}")));
@@ -293,6 +295,7 @@ mod tests {
             began: Some(Timestamp::UNIX_EPOCH),
             last: Some(Timestamp::UNIX_EPOCH),
             kubelet_downtime_millis: None,
+            absent_pods: Vec::new(),
             progress: crate::executor::progress::fold(
                 &[crate::executor::journal::Record {
                     at: Timestamp::UNIX_EPOCH,

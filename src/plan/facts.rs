@@ -289,7 +289,15 @@ pub struct Container {
     /// Its processes gain no privileges (`allowPrivilegeEscalation: false`); known of pods that run under Docker.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub no_new_privileges: bool,
+    /// Its pod is one of a Job, which replaces a pod that failed by another one; known of sandboxes, which have the labels of the
+    /// pod (`newPodLabels` in `pkg/kubelet/kuberuntime/labels.go`).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub of_job: bool,
 }
+
+/// Labels that the pods of a Job have (`JobNameLabel` and `LegacyJobNameLabel` in `pkg/apis/batch/types.go`; kubelets before 1.27 see
+/// the second one alone).
+pub const JOB_LABELS: [&str; 2] = ["batch.kubernetes.io/job-name", "job-name"];
 
 /// What is written for the name of a container that holds a pod's sandbox.
 pub const SANDBOX: &str = "POD";

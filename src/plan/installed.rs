@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    facts::{CriFacts, Facts, MaybeFile, UnitFacts},
+    facts::{CriFacts, Facts, MaybeFile, Store, UnitFacts},
     host_path::HostPath,
-    runtime::Runtime,
+    runtime::{self, Runtime},
 };
 
 /// A runtime with units of its own that was found on a node.
@@ -60,6 +60,15 @@ impl Facts {
         .into_iter()
         .filter_map(|(runtime, found)| Some((runtime, found?)))
         .collect()
+    }
+
+    /// What the store has that keeps the containers of a runtime; `None` if whoever has it did not answer.
+    pub fn store(&self, runtime: Runtime) -> Option<&Store> {
+        match runtime.profile().store {
+            runtime::Store::Docker => Some(&self.docker.as_ref()?.engine.as_ref()?.store),
+            runtime::Store::Containerd => self.containerd.as_ref()?.store.as_ref(),
+            runtime::Store::CriO => self.crio.as_ref()?.store.as_ref(),
+        }
     }
 
     /// The CRI sockets of the runtimes that were found, as they are configured.

@@ -4,9 +4,9 @@ use std::{path::Path, path::PathBuf, time::Duration};
 
 pub use k8s_cri::v1::Image;
 use k8s_cri::v1::{
-    CgroupDriver, Container, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec, ImageStatusRequest,
-    ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox, PodSandboxConfig,
-    PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, PullImageRequest,
+    CgroupDriver, Container, ContainerState, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec,
+    ImageStatusRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
+    PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, PullImageRequest,
     RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
     RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
     VersionResponse, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
@@ -206,6 +206,26 @@ impl Cri {
             .await?;
         let status = answer.and_then(|answer| answer.status).unwrap_or_default();
         Ok(status.mounts.into_iter().map(|mount| mount.host_path).collect())
+    }
+
+    /// How a container ended: its exit code, and the reason and the message that its runtime gives (`StartError`); nothing while it
+    /// runs, or if it is gone.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn ended(&self, id: &str) -> Result<Option<(i32, String, String)>, RuntimeError> {
+        let mut client = self.runtime.clone();
+        let request = ContainerStatusRequest {
+            container_id: id.to_owned(),
+            verbose: false,
+        };
+        let verb = format!("ContainerStatus {id}");
+        let answer = self
+            .ask_found(&verb, self.deadlines.question, client.container_status(request))
+            .await?;
+        let status = answer.and_then(|answer| answer.status);
+        let ended = status.filter(|status| status.state() == ContainerState::ContainerExited);
+        Ok(ended.map(|status| (status.exit_code, status.reason, status.message)))
     }
 
     /// Makes a sandbox and returns its id.

@@ -18,7 +18,9 @@ use super::{
     docker::Engine,
     kubelet,
     pods::{Ending, Extent, bundles, conmon, dockershim, orphans, over_cri, process::Processes, stuck},
-    program, quiet, reference, rehearsal, restore, sandbox_image, tasks, transfer,
+    program, quiet, reference, rehearsal, restore,
+    running::{self, RunningPod},
+    sandbox_image, tasks, transfer,
 };
 use crate::{
     host::files::Files,
@@ -145,6 +147,22 @@ impl HostRuntimes {
 }
 
 impl HostRuntimes {
+    /// The pods of a runtime with a CRI that have a sandbox that is ready.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn running_pods(&self, of: &Endpoint) -> Result<Vec<RunningPod>, RuntimeError> {
+        running::running(&self.cri(of).await?.hurried()).await
+    }
+
+    /// How a container of a runtime with a CRI has ended; empty if it is gone or runs.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn why_ended(&self, of: &Endpoint, container: &str) -> Result<String, RuntimeError> {
+        running::why_ended(&self.cri(of).await?.hurried(), container).await
+    }
+
     async fn end_pods(
         &self,
         of: &Endpoint,

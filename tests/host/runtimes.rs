@@ -10,6 +10,7 @@ mod images;
 mod pods;
 mod records;
 mod rehearsal;
+mod running;
 
 use std::{
     fs,

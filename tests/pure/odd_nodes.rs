@@ -122,6 +122,7 @@ fn container(facts: &mut Facts, pod: Option<&str>, name: &str, mounts: &[&str]) 
         }),
         mounts: mounts.iter().map(|&mount| mount.to_owned()).collect(),
         no_new_privileges: false,
+        of_job: false,
     };
     containers.push(one);
 }

@@ -96,5 +96,6 @@ fn container(name: &str, mount: Option<&str>, facts: &mut Facts) {
         pod,
         mounts: mount.into_iter().map(str::to_owned).collect(),
         no_new_privileges: false,
+        of_job: false,
     });
 }

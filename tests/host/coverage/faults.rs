@@ -151,6 +151,7 @@ const FAULTS: &[Fault] = &[
                 pod: None,
                 mounts: Vec::new(),
                 no_new_privileges: false,
+                of_job: false,
             };
             store(asked).push(container);
         },

@@ -230,11 +230,17 @@ runtime_service! {
 
         async fn container_status(&self, request: Request<ContainerStatusRequest>) -> Answer<ContainerStatusResponse> {
             let id = request.into_inner().container_id;
-            if self.world.lock().unwrap().containers.iter().all(|one| one.id != id) {
+            let world = self.world.lock().unwrap();
+            let Some(state) = world.containers.iter().find(|one| one.id == id).map(|one| one.state) else {
                 return Err(Status::not_found(id));
+            };
+            let mut status = ContainerStatus { state, ..Default::default() };
+            status.mounts.push(Mount { host_path: format!("/srv/{id}"), ..Default::default() });
+            if status.state() == ContainerState::ContainerExited {
+                (status.exit_code, status.reason) = (128, "StartError".into());
+                status.message = "no such runtime\nexit status 1".into();
             }
-            let mount = Mount { host_path: format!("/srv/{id}"), ..Default::default() };
-            let status = Some(ContainerStatus { id, mounts: vec![mount], ..Default::default() });
+            let status = Some(ContainerStatus { id, ..status });
             Ok(Response::new(ContainerStatusResponse { status, ..Default::default() }))
         }
 
