@@ -59,8 +59,8 @@ const REPOSITORY: &str = "transship/";
 const TAG: &str = "carried";
 /// The directories in which CRI-O looks for certificates of registries, by host and port (containers-certs.d(5)).
 const CERTIFICATES: &str = "/etc/containers/certs.d";
-/// Its certificate there.
-const CERTIFICATE: &str = "transship.crt";
+/// Its certificate there. No link that a plan makes has this name: a write and a removal would reach what that leads to.
+const CERTIFICATE: &str = "transship-carried.crt";
 /// Most connections at a time: a pull has one for each of six layers, and a few more.
 const CONNECTIONS: usize = 64;
 /// How long a client may take for the handshake.
@@ -244,7 +244,13 @@ pub(super) fn clear(files: &Files) -> Result<(), RuntimeError> {
     if !files.exists(&directory).map_err(RuntimeError::of)? {
         return Ok(());
     }
-    for host in files.list(&directory).map_err(RuntimeError::of)? {
+    // Directories of others are none of its business.
+    let is_ours = |host: &String| {
+        host.strip_prefix(ADDRESS)
+            .is_some_and(|rest| rest.starts_with(':'))
+    };
+    let hosts = files.list(&directory).map_err(RuntimeError::of)?;
+    for host in hosts.into_iter().filter(is_ours) {
         let of_host = directory.join(&host).map_err(RuntimeError::of)?;
         let certificate = of_host.join(CERTIFICATE).map_err(RuntimeError::of)?;
         if files.exists(&certificate).map_err(RuntimeError::of)? {

@@ -93,7 +93,7 @@ impl World {
 
     /// Asks as CRI-O does: it trusts the certificate of the host's directory.
     async fn ask(&self, method: &'static str, path: String) -> Came {
-        let at = format!("etc/containers/certs.d/{}/transship.crt", self.host());
+        let at = format!("etc/containers/certs.d/{}/transship-carried.crt", self.host());
         let certificate = Certificate::from_pem(&fs::read(self.root.path().join(at)).unwrap()).unwrap();
         let url = format!("https://{}{path}", self.host());
         tokio::task::spawn_blocking(move || {
@@ -252,6 +252,33 @@ async fn what_a_crash_left_is_cleared() {
         assert_eq!(world.certificates(), [other.join("ca.crt")]);
     }
     clear(&Files::new(world.root.path().join("nothing"))).unwrap();
+}
+
+/// A plan gives CRI-O links to the certificates of other registries.
+#[test]
+fn what_others_have_there_stays() {
+    let root = tempfile::tempdir().unwrap();
+    let files = Files::new(root.path());
+    let path = |text: &str| HostPath::new(text).unwrap();
+    let own = path("/etc/pki/own.crt");
+    files.write(&own, b"certificate", 0o644).unwrap();
+    let mut links = Vec::new();
+    for host in ["r.example:5000", "127.0.0.1:5000", "127.0.0.10"] {
+        for name in ["transship.crt", CERTIFICATE] {
+            // Of this name it has the places at its own address alone.
+            if name == "transship.crt" || !host.contains("1:") {
+                links.push(path(&format!("{CERTIFICATES}/{host}/{name}")));
+            }
+        }
+    }
+    for link in &links {
+        files.put_link(link, own.as_str()).unwrap();
+    }
+    clear(&files).unwrap();
+    for link in links {
+        assert!(files.read_link(&link).unwrap().is_some(), "{link}");
+    }
+    assert_eq!(files.read_text(&own).unwrap().unwrap(), "certificate");
 }
 
 #[test]

@@ -90,7 +90,7 @@ impl CriO {
         let (host, rest) = name.split_once('/').unwrap();
         let (repository, tag) = rest.rsplit_once(':').unwrap();
         let directory = self.root.join("etc/containers/certs.d").join(host);
-        let pem = fs::read(directory.join("transship.crt")).map_err(|error| error.to_string())?;
+        let pem = fs::read(directory.join("transship-carried.crt")).map_err(|error| error.to_string())?;
         let tls = TlsConfig::builder()
             .root_certs(RootCerts::new_with_certs(&[Certificate::from_pem(&pem).unwrap()]))
             .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -340,7 +340,7 @@ async fn what_cri_o_says_is_told_and_nothing_is_left() {
 #[tokio::test]
 async fn what_a_crash_left_goes_with_the_next_try_and_with_the_way_back() {
     let left = "127.0.0.1:40000/transship/00ff:carried";
-    let certificate = "etc/containers/certs.d/127.0.0.1:40000/transship.crt";
+    let certificate = "etc/containers/certs.d/127.0.0.1:40000/transship-carried.crt";
     let to = Way::step(Layers::Streamed { why: String::new() }).to;
     for goes_on in [true, false] {
         let way = Way::new();
