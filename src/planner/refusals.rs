@@ -5,7 +5,7 @@ use crate::plan::{
         configuration::{DAEMON_JSON_BROKEN, DROP_IN_SHADOWED, FLAGS_NOT_EDITABLE, KUBELET_CONFIG_BROKEN},
         runtimes::{TARGET_MASKED, UNSUPPORTED_PAIR},
     },
-    effective::Effective,
+    effective::{Effective, Shadow},
     facts::{TextFile, UnitFacts},
     finding::Finding,
     kubelet_arguments::ArgumentsError,
@@ -63,6 +63,9 @@ pub fn arguments(error: &ArgumentsError) -> Finding {
 /// The finding for a file that beats the plan's drop-in of `unit`.
 pub fn shadowed(ours: &Effective, unit: &UnitFacts) -> Option<Finding> {
     let shadow = ours.shadow(unit)?;
+    if unit.environment_files.iter().any(|file| file.path == shadow.path) {
+        return Some(beaten_by_a_file(&shadow, ours, unit));
+    }
     Some(DROP_IN_SHADOWED.found(
         format!(
             "{} sets {} of {} and is read after {}, which sets it too",
@@ -72,6 +75,30 @@ pub fn shadowed(ours: &Effective, unit: &UnitFacts) -> Option<Finding> {
     ))
 }
 
+/// The same for an environment file: each beats every `Environment=`, wherever that stands. It may be the whole host's
+/// (`/etc/environment`, which nodeup of kOps gives to Docker and containerd), so that nobody can take the variable out of it; but a
+/// unit can do without it, for an empty `EnvironmentFile=` empties the list (systemd.exec(5)).
+fn beaten_by_a_file(shadow: &Shadow, ours: &Effective, unit: &UnitFacts) -> Finding {
+    let others: Vec<String> = unit
+        .environment_files
+        .iter()
+        .filter(|file| file.path != shadow.path)
+        .map(|file| format!(", and `EnvironmentFile=-{}`", file.path))
+        .collect();
+    DROP_IN_SHADOWED.found(
+        format!(
+            "{} sets {} of {}, and an environment file counts for more than {}, which sets it too",
+            shadow.path, shadow.property, unit.name, ours.drop_in
+        ),
+        format!(
+            "Take {} out of that file, or keep the file from this unit: a drop-in of yours with `[Service]`, then \
+             `EnvironmentFile=`, which empties the list{}. Run `systemctl daemon-reload`, and plan again.",
+            shadow.property,
+            others.concat()
+        ),
+    )
+}
+
 /// The finding for a broken `daemon.json`.
 pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Finding {
     let path = file.map_or(DAEMON_JSON, |file| file.path.as_str());
@@ -79,4 +106,50 @@ pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Fi
         format!("{path}: {error}"),
         "Correct it: Docker would not start again with it, so no rollback would be possible.",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{digest::Digest, host_path::HostPath};
+
+    fn file(path: &str, text: &str) -> TextFile {
+        TextFile {
+            path: HostPath::new(path).unwrap(),
+            text: text.to_owned(),
+            digest: Digest::of(text),
+            mode: 0o644,
+        }
+    }
+
+    /// As nodeup of kOps writes it. Nobody takes PATH out of /etc/environment.
+    #[test]
+    fn a_variable_of_the_whole_host_is_kept_from_the_unit() {
+        let path = HostPath::new("/etc/systemd/system/containerd.service.d/zz-transship.conf").unwrap();
+        let ours = Effective::of_drop_in(&path, "[Service]\nEnvironment=PATH=/opt/transship/bin:/bin\n");
+        let unit = UnitFacts {
+            name: "containerd.service".to_owned(),
+            environment_files: vec![
+                file("/etc/sysconfig/containerd", "CONTAINERD_OPTS=--log-level=info\n"),
+                file("/etc/environment", "PATH=\"/usr/bin:/bin\"\n"),
+            ],
+            ..UnitFacts::default()
+        };
+        let found = shadowed(&ours, &unit).unwrap();
+        assert!(
+            found
+                .message
+                .starts_with("/etc/environment sets PATH of containerd.service, and an environment file"),
+            "{}",
+            found.message
+        );
+        let drop_in =
+            "`EnvironmentFile=`, which empties the list, and `EnvironmentFile=-/etc/sysconfig/containerd`.";
+        assert!(found.remedy.contains(drop_in), "{}", found.remedy);
+        let kept = UnitFacts {
+            environment_files: unit.environment_files[..1].to_vec(),
+            ..unit
+        };
+        assert_eq!(shadowed(&ours, &kept), None);
+    }
 }
