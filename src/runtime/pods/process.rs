@@ -29,6 +29,8 @@ const SHIM: &str = "containerd-shim";
 /// Programs that do nothing but wait, and those that do it under the name that they are called by.
 const WAITERS: [&str; 2] = ["sleep", "pause"];
 const BY_NAME: [&str; 3] = ["busybox", "coreutils", "toybox"];
+/// Where the freezer of cgroups of version 1 is mounted.
+const FREEZER: &str = "/sys/fs/cgroup/freezer";
 /// Characters of a container's id.
 const ID: usize = 64;
 
@@ -268,11 +270,35 @@ impl Processes<'_> {
         }
     }
 
-    /// Sends a signal to each process of a container. Whether they exit is for the caller to see.
+    /// Sends a signal to each process of a container. Whether they exit is for the caller to see. One that is killed while it
+    /// is frozen is thawed: it does not end before, under cgroups of version 1.
     pub fn signal_container(&self, container: &str, signal: Signal) {
         let pids = self.of(&BTreeSet::from([container])).remove(container);
         for pid in pids.into_iter().flatten() {
+            let freezer = self.freezer(pid, container);
             let _ = signal_if(pid, signal, || self.is_of(pid, container));
+            if signal == Signal::SIGKILL
+                && let Some(state) = freezer
+                && let Err(error) = self.thaw(&state)
+            {
+                tracing::warn!(pid, container, %error, "a process that was killed could not be thawed");
+            }
+        }
+    }
+
+    /// The file that says whether the container of a process is frozen.
+    fn freezer(&self, pid: u32, container: &str) -> Option<HostPath> {
+        let cgroups = self.read(pid, "cgroup")?;
+        let mut scopes = cgroups.lines().filter_map(|line| line.split_once(":freezer:"));
+        let (_, scope) = scopes.find(|(_, scope)| scope.contains(container))?;
+        HostPath::new(format!("{FREEZER}{scope}/freezer.state")).ok()
+    }
+
+    /// runc freezes a container while it writes its cgroups, and leaves it so when it dies in between.
+    fn thaw(&self, state: &HostPath) -> io::Result<()> {
+        match self.0.read_text(state)? {
+            Some(text) if text.trim_end() != "THAWED" => self.0.order(state, "THAWED"),
+            _ => Ok(()),
         }
     }
 
@@ -439,6 +465,7 @@ fn ids(cgroup: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::pods::bundles::tests::{process, write};
 
     fn status(ids: &str, catches: &str, blocks: &str) -> Option<Status> {
         Status::parse(&format!(
@@ -471,6 +498,29 @@ mod tests {
             let lost = (status.is_deaf(Some(Signal::SIGTERM)), status.is_deaf(None));
             assert_eq!(lost, (term_lost, all_lost), "{ids} {catches} {blocks}");
         }
+    }
+
+    /// What runc leaves that dies while it has frozen a container, as its shim is killed after a restart of containerd.
+    #[test]
+    fn a_process_that_is_killed_while_it_is_frozen_is_thawed() {
+        let place = tempfile::tempdir().unwrap();
+        let root = place.path();
+        let [container, other] = ["c", "d"].map(|letter| letter.repeat(ID));
+        let scope = |of: &str| format!("/kubepods.slice/docker-{of}.scope");
+        let state = |of: &str| format!("sys/fs/cgroup/freezer{}/freezer.state", scope(of));
+        for id in [&container, &other] {
+            write(root, &state(id), "FROZEN\n");
+        }
+        let pid = process(root, &container, &["sleep", "600"]);
+        let cgroup = format!("7:pids:/\n6:freezer:{0}\n0::{0}\n", scope(&container));
+        write(root, &format!("proc/{pid}/cgroup"), &cgroup);
+        let files = Files::new(root);
+        let read = |of: &str| std::fs::read_to_string(root.join(state(of))).unwrap();
+        Processes(&files).signal_container(&container, Signal::SIGCONT);
+        assert_eq!(read(&container), "FROZEN\n");
+        Processes(&files).signal_container(&container, Signal::SIGKILL);
+        assert!(read(&container).starts_with("THAWED"));
+        assert_eq!(read(&other), "FROZEN\n");
     }
 
     #[test]
