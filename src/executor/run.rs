@@ -25,7 +25,7 @@ use super::{
 use crate::{
     host::{
         files::{Files, Lock},
-        systemd::Systemd,
+        systemd::{BOOTED_WITHIN, Systemd, is_of_a_boot},
         watchdog::Watchdog,
     },
     plan::{
@@ -70,8 +70,8 @@ pub async fn run<S: Systemd, R: Runtimes>(
     }
     let digest = plan.digest();
     let mut journal = Journal::open(files, &dir.file("journal"))?;
-    let patient = !journal.records().is_empty() || is_of_a_boot(systemd).await;
-    let patient_until = patient.then(|| Instant::now() + clock::BOOTED_WITHIN);
+    let patient = !journal.records().is_empty() || is_started_by_boot(systemd).await;
+    let patient_until = patient.then(|| Instant::now() + BOOTED_WITHIN);
     match journal.records().first().map(|record| &record.event) {
         None => {
             if !files.exists(&dir.file("reserve"))? {
@@ -126,12 +126,12 @@ pub async fn run<S: Systemd, R: Runtimes>(
 }
 
 /// Whether the executor was started by a boot: in the first of all lives too, if the power was cut right before it.
-async fn is_of_a_boot(systemd: &impl Systemd) -> bool {
-    let after = systemd.started_after_boot(unit::UNIT).await;
+async fn is_started_by_boot(systemd: &impl Systemd) -> bool {
+    let booted = is_of_a_boot(systemd, unit::UNIT).await;
     // At a boot the bus may be late, too.
-    let after = after
-        .inspect_err(|error| tracing::warn!(%error, "it is not known whether the machine has just booted"));
-    after.unwrap_or_default() < clock::BOOTED_WITHIN
+    booted
+        .inspect_err(|error| tracing::warn!(%error, "it is not known whether the machine has just booted"))
+        .unwrap_or(true)
 }
 
 /// Sets the reserve aside.

@@ -314,8 +314,12 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
                 Ok(Vec::new())
             }
             (Step::Tasks(step), Saved::Nothing) => tasks::undo(self.runtimes, step, notes).await,
-            (Step::Kubelet(step), Saved::Unit { active, links }) if !step.run => {
-                kubelet::restore(self, &step.runtime, *active, links, notes).await?;
+            (Step::Kubelet(step), Saved::Unit { active, links }) => {
+                if step.run {
+                    kubelet::stop_soon(self, &step.runtime).await?;
+                } else {
+                    kubelet::restore(self, &step.runtime, *active, links, notes).await?;
+                }
                 Ok(Vec::new())
             }
             (Step::Shims(step), Saved::Nothing) => Ok(self.runtimes.end_newer_pods(step).await?),
@@ -368,9 +372,6 @@ impl<S: Systemd, R: Runtimes> Host<'_, S, R> {
             (Step::Rehearse(rehearsal), Saved::Nothing) => self.runtimes.end_rehearsal(rehearsal).await?,
             (Step::RehearseDaemon(rehearsal), Saved::Nothing) => {
                 daemon_rehearsal::clear(self, rehearsal).await?
-            }
-            (Step::Kubelet(step), Saved::Unit { .. }) if step.run => {
-                kubelet::stop_soon(self, &step.runtime).await?
             }
             (Step::Await(step), Saved::Nothing) if step.side == Side::Source => {
                 health::wait(self, step).await?

@@ -10,6 +10,13 @@ const UPTIME: &str = "/proc/uptime";
 /// Clock ticks in a second as the kernel shows them to programs, on every architecture that containers run on (`USER_HZ`).
 const TICKS_PER_SEC: u64 = 100;
 
+/// How long the machine has run; `None` if that is not known.
+pub fn uptime(files: &Files) -> Option<Duration> {
+    let text = files.read_text(&HostPath::new(UPTIME).ok()?).ok()??;
+    let secs = text.split_whitespace().next()?.parse().ok()?;
+    Duration::try_from_secs_f64(secs).ok()
+}
+
 /// A process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Process {
@@ -31,10 +38,8 @@ impl Process {
 
     /// How long it has run; `None` if that is not known.
     pub fn age(&self, files: &Files) -> Option<Duration> {
-        let uptime = files.read_text(&HostPath::new(UPTIME).ok()?).ok()??;
-        let up: f64 = uptime.split_whitespace().next()?.parse().ok()?;
         let started = Duration::from_millis(self.started? * (1000 / TICKS_PER_SEC));
-        Some(Duration::try_from_secs_f64(up).ok()?.saturating_sub(started))
+        Some(uptime(files)?.saturating_sub(started))
     }
 
     /// Reads the text of its file. The name of the program, which stands before what counts, may hold blanks and parentheses.

@@ -5,6 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 
 use crate::plan::{facts::Limits, host_path::HostPath};
 
+/// How long a runtime may take to answer after a boot, seen from the executor's start: it may wait for the network. A unit that was
+/// started so soon after a boot was started by it.
+pub const BOOTED_WITHIN: Duration = Duration::from_secs(180);
+
 /// A unit as systemd describes it at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unit {
@@ -109,4 +113,12 @@ pub trait Systemd {
     async fn reset_failed(&self, name: &str) -> Result<(), SystemdError>;
     /// Reads all unit files again (`daemon-reload`).
     async fn reload(&self) -> Result<(), SystemdError>;
+}
+
+/// Whether a unit was started by a boot.
+///
+/// # Errors
+/// When systemd does not say.
+pub async fn is_of_a_boot(systemd: &impl Systemd, name: &str) -> Result<bool, SystemdError> {
+    Ok(systemd.started_after_boot(name).await? < BOOTED_WITHIN)
 }

@@ -172,11 +172,15 @@ const ROOT: &str = "/var/lib/kubelet";
 /// Directories `NAMESPACE_NAME_UID` with the logs of pods.
 const POD_LOGS: &str = "/var/log/pods";
 
+fn directory_of_pods(root: &str) -> String {
+    format!("{}/pods", host_path::plain(root))
+}
+
 /// The pods that the kubelet has directories of. It makes `containers/NAME` below it before it creates the container
 /// (`GenerateRunContainerOptions`,
 /// `pkg/kubelet/kubelet_pods.go`), and keeps it for as long as the pod.
 fn pods(files: &Files, root: &str, notes: &Notes) -> Vec<KubeletPod> {
-    let pods = format!("{}/pods", host_path::plain(root));
+    let pods = directory_of_pods(root);
     let logs = notes.list(files, POD_LOGS);
     let named = |uid: &str| {
         let mut names = logs
@@ -205,7 +209,7 @@ pub fn known_pods(files: &Files, kubelet: &Kubelet) -> io::Result<BTreeSet<Strin
         &kubelet.command_line
     };
     let root = flags::value(words, "root-dir").unwrap_or(ROOT);
-    let pods = HostPath::new(format!("{}/pods", host_path::plain(root))).map_err(io::Error::other)?;
+    let pods = HostPath::new(directory_of_pods(root)).map_err(io::Error::other)?;
     Ok(files.list(&pods)?.into_iter().collect())
 }
 

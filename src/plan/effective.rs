@@ -144,16 +144,7 @@ fn limit(value: &str) -> Option<Limits> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{digest::Digest, facts::TextFile};
-
-    fn file(path: &str, text: &str) -> TextFile {
-        TextFile {
-            path: HostPath::new(path).unwrap(),
-            text: text.to_owned(),
-            digest: Digest::of(text),
-            mode: 0o644,
-        }
-    }
+    use crate::plan::facts::TextFile;
 
     fn ours() -> Effective {
         let path = HostPath::new("/etc/systemd/system/containerd.service.d/zz-transship.conf").unwrap();
@@ -177,7 +168,7 @@ mod tests {
     fn what_sorts_later_or_stands_in_an_environment_file_beats_it() {
         let shadowed = |name: &str, text: &str| {
             let path = format!("/etc/systemd/system/containerd.service.d/{name}");
-            let drop_ins = vec![file(&path, text)];
+            let drop_ins = vec![TextFile::example(&path, text)];
             let unit = UnitFacts {
                 drop_ins,
                 ..UnitFacts::default()
@@ -203,7 +194,10 @@ mod tests {
             shadowed("zzz.conf", "[Service]\nLimitNOFILE=5\n").unwrap(),
             "LimitNOFILE"
         );
-        let environment_files = vec![file("/etc/default/containerd", "HTTPS_PROXY=http://old:1\n")];
+        let environment_files = vec![TextFile::example(
+            "/etc/default/containerd",
+            "HTTPS_PROXY=http://old:1\n",
+        )];
         let unit = UnitFacts {
             environment_files,
             ..UnitFacts::default()

@@ -34,16 +34,11 @@ pub fn values<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{digest::Digest, facts::TextFile, host_path::HostPath};
+    use crate::plan::facts::TextFile;
 
     #[test]
     fn files_beat_assignments_and_the_last_of_each_wins() {
-        let file = |text: &str| TextFile {
-            path: HostPath::new("/etc/default/a").unwrap(),
-            text: text.to_owned(),
-            digest: Digest::of(text),
-            mode: 0o644,
-        };
+        let file = |text: &str| TextFile::example("/etc/default/a", text);
         let unit = UnitFacts {
             environment: ["A=1", "B=2", "A=3"].map(str::to_owned).into(),
             environment_files: vec![file("A=4\n"), file("C=5\n"), file("A=6\nA=7\n")],

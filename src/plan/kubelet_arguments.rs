@@ -343,16 +343,7 @@ fn no_command(unit: &UnitFacts) -> ArgumentsError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{digest::Digest, facts::TextFile};
-
-    fn file(path: &str, text: &str) -> TextFile {
-        TextFile {
-            path: HostPath::new(path).unwrap(),
-            text: text.into(),
-            digest: Digest::of(text),
-            mode: 0o644,
-        }
-    }
+    use crate::plan::facts::TextFile;
 
     fn unit(exec_start: &[&str]) -> UnitFacts {
         UnitFacts {
@@ -378,7 +369,7 @@ mod tests {
     fn files_beat_the_unit_and_variables_are_split() {
         let mut unit = unit(&["/usr/bin/kubelet", "$A", "--b=${B}", "$NONE", "$$x"]);
         unit.environment = vec!["A=--from=unit".into(), "B=one two".into()];
-        unit.environment_files = vec![file("/etc/default/kubelet", "A=\"--x=1 --y\"\n")];
+        unit.environment_files = vec![TextFile::example("/etc/default/kubelet", "A=\"--x=1 --y\"\n")];
         assert_eq!(
             compose(&unit).unwrap(),
             ["/usr/bin/kubelet", "--x=1", "--y", "--b=one two", "$x"]
@@ -389,11 +380,11 @@ mod tests {
     fn flags_go_to_kubeadms_variable_and_leave_every_place() {
         let mut unit = unit(&["/usr/bin/kubelet", "$KUBELET_KUBEADM_ARGS", "$KUBELET_EXTRA_ARGS"]);
         unit.environment_files = vec![
-            file(
+            TextFile::example(
                 "/var/lib/kubelet/kubeadm-flags.env",
                 "KUBELET_KUBEADM_ARGS=\"--network-plugin=cni --v=2\"\n",
             ),
-            file(
+            TextFile::example(
                 "/etc/default/kubelet",
                 "KUBELET_EXTRA_ARGS=--network-plugin=kubenet\n",
             ),
@@ -419,7 +410,10 @@ mod tests {
             "{}",
             edited[0].text
         );
-        unit.drop_ins = vec![file("/etc/systemd/system/kubelet.service.d/zzz.conf", "")];
+        unit.drop_ins = vec![TextFile::example(
+            "/etc/systemd/system/kubelet.service.d/zzz.conf",
+            "",
+        )];
         assert!(matches!(
             change(&unit, &changes()),
             Err(ArgumentsError::Shadowed(_))

@@ -274,18 +274,10 @@ fn default_sandbox_image(version: &Version) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{
-        digest::Digest,
-        facts::{TextFile, UnitFacts},
-    };
+    use crate::plan::facts::{TextFile, UnitFacts};
 
     fn kubelet(version: &str, words: &[&str], config: &str, drop_in: &str) -> Kubelet {
-        let file = |text: &str| TextFile {
-            path: HostPath::new("/var/lib/kubelet/config.yaml").unwrap(),
-            text: text.into(),
-            digest: Digest::of(text),
-            mode: 0o644,
-        };
+        let file = |text: &str| TextFile::example("/var/lib/kubelet/config.yaml", text);
         Kubelet {
             unit: UnitFacts::default(),
             own_unit: None,

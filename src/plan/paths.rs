@@ -85,7 +85,8 @@ pub const KUBELET_CREDENTIALS: &str = "/var/lib/kubelet/config.json";
 /// The file that is read before that directory.
 pub const REGISTRIES_CONF: &str = "/etc/containers/registries.conf";
 
-/// CRI-O's directory of registries' certificates, which it reads beside Docker's.
+/// CRI-O's directories of registries' certificates, by host and port (containers-certs.d(5)); where a registry has none there, CRI-O
+/// reads Docker's.
 pub const CONTAINERS_CERTIFICATES: &str = "/etc/containers/certs.d";
 
 /// What the names of the links begin with that Transship makes in a registry's directory there.

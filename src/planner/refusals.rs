@@ -111,16 +111,7 @@ pub fn daemon_json(file: Option<&TextFile>, error: &dyn std::fmt::Display) -> Fi
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{digest::Digest, host_path::HostPath};
-
-    fn file(path: &str, text: &str) -> TextFile {
-        TextFile {
-            path: HostPath::new(path).unwrap(),
-            text: text.to_owned(),
-            digest: Digest::of(text),
-            mode: 0o644,
-        }
-    }
+    use crate::plan::host_path::HostPath;
 
     /// As nodeup of kOps writes it. Nobody takes PATH out of /etc/environment.
     #[test]
@@ -130,8 +121,8 @@ mod tests {
         let unit = UnitFacts {
             name: "containerd.service".to_owned(),
             environment_files: vec![
-                file("/etc/sysconfig/containerd", "CONTAINERD_OPTS=--log-level=info\n"),
-                file("/etc/environment", "PATH=\"/usr/bin:/bin\"\n"),
+                TextFile::example("/etc/sysconfig/containerd", "CONTAINERD_OPTS=--log-level=info\n"),
+                TextFile::example("/etc/environment", "PATH=\"/usr/bin:/bin\"\n"),
             ],
             ..UnitFacts::default()
         };

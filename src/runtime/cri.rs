@@ -4,12 +4,13 @@ use std::{path::Path, path::PathBuf, time::Duration};
 
 pub use k8s_cri::v1::Image;
 use k8s_cri::v1::{
-    CgroupDriver, Container, ContainerState, ContainerStatusRequest, ImageFsInfoRequest, ImageSpec,
-    ImageStatusRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest, PodSandbox,
-    PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse, PullImageRequest,
-    RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest, RunPodSandboxRequest,
-    RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest, VersionRequest,
-    VersionResponse, image_service_client::ImageServiceClient, runtime_service_client::RuntimeServiceClient,
+    CgroupDriver, Container, ContainerState, ContainerStatus, ContainerStatusRequest, ImageFsInfoRequest,
+    ImageSpec, ImageStatusRequest, ListContainersRequest, ListImagesRequest, ListPodSandboxRequest,
+    PodSandbox, PodSandboxConfig, PodSandboxStatus, PodSandboxStatusRequest, PodSandboxStatusResponse,
+    PullImageRequest, RemoveContainerRequest, RemoveImageRequest, RemovePodSandboxRequest,
+    RunPodSandboxRequest, RuntimeConfigRequest, StatusRequest, StopContainerRequest, StopPodSandboxRequest,
+    VersionRequest, VersionResponse, image_service_client::ImageServiceClient,
+    runtime_service_client::RuntimeServiceClient,
 };
 use tokio::time::timeout;
 use tonic::{Code, Response, Status, transport::Channel};
@@ -190,11 +191,7 @@ impl Cri {
             .containers)
     }
 
-    /// The paths on the host of a container's bind mounts; empty if it is gone.
-    ///
-    /// # Errors
-    /// When it does not answer in time.
-    pub async fn mounts(&self, id: &str) -> Result<Vec<String>, RuntimeError> {
+    async fn container_status(&self, id: &str) -> Result<Option<ContainerStatus>, RuntimeError> {
         let mut client = self.runtime.clone();
         let request = ContainerStatusRequest {
             container_id: id.to_owned(),
@@ -204,7 +201,15 @@ impl Cri {
         let answer = self
             .ask_found(&verb, self.deadlines.question, client.container_status(request))
             .await?;
-        let status = answer.and_then(|answer| answer.status).unwrap_or_default();
+        Ok(answer.and_then(|answer| answer.status))
+    }
+
+    /// The paths on the host of a container's bind mounts; empty if it is gone.
+    ///
+    /// # Errors
+    /// When it does not answer in time.
+    pub async fn mounts(&self, id: &str) -> Result<Vec<String>, RuntimeError> {
+        let status = self.container_status(id).await?.unwrap_or_default();
         Ok(status.mounts.into_iter().map(|mount| mount.host_path).collect())
     }
 
@@ -214,16 +219,7 @@ impl Cri {
     /// # Errors
     /// When it does not answer in time.
     pub async fn ended(&self, id: &str) -> Result<Option<(i32, String, String)>, RuntimeError> {
-        let mut client = self.runtime.clone();
-        let request = ContainerStatusRequest {
-            container_id: id.to_owned(),
-            verbose: false,
-        };
-        let verb = format!("ContainerStatus {id}");
-        let answer = self
-            .ask_found(&verb, self.deadlines.question, client.container_status(request))
-            .await?;
-        let status = answer.and_then(|answer| answer.status);
+        let status = self.container_status(id).await?;
         let ended = status.filter(|status| status.state() == ContainerState::ContainerExited);
         Ok(ended.map(|status| (status.exit_code, status.reason, status.message)))
     }

@@ -11,14 +11,11 @@ use bollard::models::ContainerSummaryStateEnum;
 use k8s_cri::v1::{ContainerState, PodSandboxState};
 use tokio::time::{Instant, sleep};
 
-use super::{
-    Quiet, RuntimeError,
-    cri::Cri,
-    docker::Engine,
-    pods::dockershim,
-    tasks::{bundles, read},
+use super::{Quiet, RuntimeError, cri::Cri, docker::Engine, pods::dockershim, tasks::bundles};
+use crate::{
+    host::{files::Files, process::uptime},
+    plan::host_path::HostPath,
 };
-use crate::{host::files::Files, plan::host_path::HostPath};
 
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(500);
@@ -26,8 +23,8 @@ const POLL: Duration = Duration::from_millis(500);
 const CONTAINER_WITHIN: Duration = Duration::from_secs(45);
 /// How long a sandbox may take to join its network, which is when it gets its first container.
 const NETWORK_WITHIN: Duration = Duration::from_secs(10);
-/// How long after a boot the kubelet may still begin to start its pods, in seconds.
-const BOOTED_SECS: f64 = 60.0;
+/// How long after a boot the kubelet may still begin to start its pods.
+const BOOTED_WITHIN: Duration = Duration::from_secs(60);
 /// Where containerd and CRI-O keep the network namespaces of sandboxes. One appears before its sandbox is listed.
 const NETWORKS: &str = "/run/netns";
 
@@ -171,9 +168,7 @@ async fn look(files: &Files, server: &impl Server) -> Result<Seen, RuntimeError>
 
 /// The reason to wait for a machine that has just booted.
 fn booting(files: &Files) -> Option<String> {
-    let uptime = read(files, "/proc/uptime")?;
-    let secs: f64 = uptime.split_whitespace().next()?.parse().ok()?;
-    (secs < BOOTED_SECS).then(|| "the machine has just booted".to_owned())
+    (uptime(files)? < BOOTED_WITHIN).then(|| "the machine has just booted".to_owned())
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ use super::{RuntimeError, docker_archive::Pieces, unpacked::hex};
 use crate::{
     edit::parse,
     host::files::Files,
-    plan::{digest::Digest, host_path::HostPath},
+    plan::{digest::Digest, host_path::HostPath, paths::CONTAINERS_CERTIFICATES},
 };
 
 /// Where it listens.
@@ -57,8 +57,6 @@ const ADDRESS: &str = "127.0.0.1";
 const REPOSITORY: &str = "transship/";
 /// The tag.
 const TAG: &str = "carried";
-/// The directories in which CRI-O looks for certificates of registries, by host and port (containers-certs.d(5)).
-const CERTIFICATES: &str = "/etc/containers/certs.d";
 /// Its certificate there. No link that a plan makes has this name: a write and a removal would reach what that leads to.
 const CERTIFICATE: &str = "transship-carried.crt";
 /// Most connections at a time: a pull has one for each of six layers, and a few more.
@@ -167,7 +165,8 @@ impl Registry {
             .map_err(RuntimeError::of)?;
         let listener = TcpListener::bind((ADDRESS, 0)).await.map_err(say)?;
         let host = listener.local_addr().map_err(say)?.to_string();
-        let directory = HostPath::new(format!("{CERTIFICATES}/{host}")).map_err(RuntimeError::of)?;
+        let directory =
+            HostPath::new(format!("{CONTAINERS_CERTIFICATES}/{host}")).map_err(RuntimeError::of)?;
         let made = files.missing_dirs(&directory).map_err(RuntimeError::of)?;
         let certificate = directory.join(CERTIFICATE).map_err(RuntimeError::of)?;
         let written = files.write(&certificate, cert.pem().as_bytes(), 0o644);
@@ -240,7 +239,7 @@ pub(super) fn is_name(name: &str) -> bool {
 /// # Errors
 /// When one is still there.
 pub(super) fn clear(files: &Files) -> Result<(), RuntimeError> {
-    let directory = HostPath::new(CERTIFICATES).map_err(RuntimeError::of)?;
+    let directory = HostPath::new(CONTAINERS_CERTIFICATES).map_err(RuntimeError::of)?;
     if !files.exists(&directory).map_err(RuntimeError::of)? {
         return Ok(());
     }

@@ -17,8 +17,6 @@ const FIRST_TICK: Duration = Duration::from_secs(1);
 pub(super) const BETWEEN_LIVES: Duration = unit::RESTARTS_AFTER;
 /// The first and the longest pause between two tries to undo a step; each one is twice as long as the one before.
 pub(super) const UNDO_PAUSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
-/// How long a runtime may take to answer after a boot, seen from the executor's start: it may wait for the network.
-pub(super) const BOOTED_WITHIN: Duration = Duration::from_secs(180);
 /// How long the way back waits after a boot for a target that does not answer, before its pods end without it: then
 /// it keeps records of them.
 pub(super) const TARGET_BOOTED_WITHIN: Duration = Duration::from_secs(20);

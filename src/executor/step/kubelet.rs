@@ -11,7 +11,7 @@ use crate::{
     host::{
         files::Files,
         process::Process,
-        systemd::Systemd,
+        systemd::{Systemd, is_of_a_boot},
         unit_links::{self, UnitLink},
     },
     plan::{
@@ -29,6 +29,16 @@ fn hold() -> HostPath {
 /// How long the kubelet may take to exit on the way back. One whose runtime does not answer waits for it, and systemd
 /// kills it only after its own time-out (90 s).
 const EXITS_WITHIN: Duration = Duration::from_secs(10);
+/// How long a kubelet that was just started may take until it creates its pods.
+const BEGINS_WITHIN: Duration = Duration::from_secs(15);
+/// How long nothing of a pod must have appeared before the kubelet is stopped.
+const STILL_FOR: Duration = Duration::from_secs(1);
+/// How long the kubelet may take to finish the pods that it is creating.
+const FINISHES_WITHIN: Duration = Duration::from_secs(60);
+/// The same on the way back.
+const FINISHES_SOON: Duration = Duration::from_secs(30);
+/// The key of the moment at which the kubelet is stopped.
+const STOPS: &str = "stops";
 
 /// What undo needs. A kubelet that a boot has not come to yet, or that systemd starts again and again, is not off: a node
 /// whose kubelet stayed stopped would be lost.
@@ -39,19 +49,6 @@ pub(super) async fn save(files: &Files, systemd: &impl Systemd) -> Result<Saved,
         links: unit_links::of(files, KUBELET_UNIT)?,
     })
 }
-
-/// How long a kubelet that was just started may take until it creates its pods.
-const BEGINS_WITHIN: Duration = Duration::from_secs(15);
-/// How long nothing of a pod must have appeared before the kubelet is stopped.
-const STILL_FOR: Duration = Duration::from_secs(1);
-/// How long the kubelet may take to finish the pods that it is creating.
-const FINISHES_WITHIN: Duration = Duration::from_secs(60);
-/// The same on the way back.
-const FINISHES_SOON: Duration = Duration::from_secs(30);
-/// A kubelet that was started so soon after a boot was started by it.
-const BOOTED_WITHIN: Duration = Duration::from_secs(180);
-/// The key of the moment at which the kubelet is stopped.
-const STOPS: &str = "stops";
 
 /// Stops the kubelet of a runtime, as soon as it is creating no pod.
 pub(super) async fn stop_when_quiet<S: Systemd, R: Runtimes>(
@@ -105,7 +102,7 @@ pub(super) async fn stop_soon<S: Systemd, R: Runtimes>(
     runtime: &Endpoint,
 ) -> Result<(), StepError> {
     let systemd = host.systemd;
-    if systemd.started_after_boot(KUBELET_UNIT).await? < BOOTED_WITHIN {
+    if is_of_a_boot(systemd, KUBELET_UNIT).await? {
         finish_pods(host, runtime, FINISHES_SOON).await?;
     }
     let mut stopping = std::pin::pin!(stop(host.files, systemd));

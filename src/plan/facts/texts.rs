@@ -18,6 +18,19 @@ pub struct TextFile {
     pub mode: u32,
 }
 
+#[cfg(test)]
+impl TextFile {
+    /// A file that everybody may read.
+    pub fn example(path: &str, text: &str) -> Self {
+        Self {
+            path: HostPath::new(path).unwrap(),
+            text: text.to_owned(),
+            digest: Digest::of(text),
+            mode: 0o644,
+        }
+    }
+}
+
 /// A path, and the file there if there is one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -275,10 +275,10 @@ impl Processes<'_> {
     pub fn signal_container(&self, container: &str, signal: Signal) {
         let pids = self.of(&BTreeSet::from([container])).remove(container);
         for pid in pids.into_iter().flatten() {
-            let freezer = self.freezer(pid, container);
+            let kills = signal == Signal::SIGKILL;
+            let freezer = if kills { self.freezer(pid, container) } else { None };
             let _ = signal_if(pid, signal, || self.is_of(pid, container));
-            if signal == Signal::SIGKILL
-                && let Some(state) = freezer
+            if let Some(state) = freezer
                 && let Err(error) = self.thaw(&state)
             {
                 tracing::warn!(pid, container, %error, "a process that was killed could not be thawed");

@@ -267,7 +267,7 @@ fn what_others_have_there_stays() {
         for name in ["transship.crt", CERTIFICATE] {
             // Of this name it has the places at its own address alone.
             if name == "transship.crt" || !host.contains("1:") {
-                links.push(path(&format!("{CERTIFICATES}/{host}/{name}")));
+                links.push(path(&format!("{CONTAINERS_CERTIFICATES}/{host}/{name}")));
             }
         }
     }
